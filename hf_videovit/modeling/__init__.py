@@ -1,0 +1,1 @@
+"""Models, configurations and processors: what travels to a model repository."""

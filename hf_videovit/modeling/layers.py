@@ -1,0 +1,235 @@
+"""Small parts that several families share: stochastic depth, attention dispatch, position tables, view merging, losses."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+class DropPath(nn.Module):
+    """
+    Stochastic depth a sample (Huang et al., 2016): a residual branch is dropped with probability `drop_prob` and scaled
+    by `1 / (1 - drop_prob)` where it is kept.
+    """
+
+    def __init__(self, drop_prob: float = 0.0):
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return hidden_states
+        keep_prob = 1.0 - self.drop_prob
+        keep = hidden_states.new_empty((hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1))
+        return hidden_states * keep.bernoulli_(keep_prob).div_(keep_prob)
+
+    def extra_repr(self) -> str:
+        return f"p={self.drop_prob}"
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Rates growing linearly from 0 to `rate` over `depth` blocks, as plain floats (safe on the meta device)."""
+    return [rate * index / max(depth - 1, 1) for index in range(depth)]
+
+
+class LayerScale(nn.Module):
+    """A learnt factor a channel on a residual branch (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int, init_value: float):
+        super().__init__()
+        self.init_value = init_value
+        self.gamma = nn.Parameter(torch.full((dim,), float(init_value)))
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * self.gamma
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in plain matrix products; `attention_mask` is added to the scores."""
+    scores = torch.matmul(query * scaling, key.transpose(-2, -1))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = F.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
+    context = torch.matmul(probabilities, value)
+    return context.transpose(1, 2).contiguous(), probabilities
+
+
+def attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Attention by the implementation that `module.config` names (eager, sdpa, flash, flex).
+
+    Args:
+        module (`nn.Module`):
+            The attention module; has `config`, `scaling` and `is_causal`.
+        query, key, value (`torch.Tensor` of shape `(batch_size, num_heads, sequence_length, head_dim)`):
+            Projected states.
+        attention_mask (`torch.Tensor`, *optional*):
+            Added to the scores; broadcast to `(batch_size, num_heads, query_length, key_length)`.
+
+    Returns:
+        `tuple`: context of shape `(batch_size, query_length, num_heads, head_dim)`, and the probabilities where the
+        implementation yields them.
+    """
+    forward: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, eager_attention_forward
+    )
+    return forward(
+        module,
+        query,
+        key,
+        value,
+        attention_mask,
+        scaling=module.scaling,
+        is_causal=module.is_causal,
+        dropout=dropout if module.training else 0.0,
+        **kwargs,
+    )
+
+
+def sinusoid_table(num_positions: int, dim: int) -> torch.Tensor:
+    """
+    One-dimensional sine-cosine table of shape `(num_positions, dim)` in float32: even channels hold the sine and odd ones
+    the cosine of `position / 10000 ** (2 * (channel // 2) / dim)`.
+
+    Worked out in float64: in float32 the angles of late positions are off by up to 1e-3.
+    """
+    positions = torch.arange(num_positions, dtype=torch.float64, device="cpu")
+    channels = torch.arange(dim, dtype=torch.float64, device="cpu")
+    angles = positions[:, None] / 10000 ** (2 * (channels // 2) / dim)
+    table = torch.empty(num_positions, dim, dtype=torch.float64, device="cpu")
+    table[:, 0::2] = angles[:, 0::2].sin()
+    table[:, 1::2] = angles[:, 1::2].cos()
+    return table.float()
+
+
+def interpolate_positions(
+    table: torch.Tensor, source_grid: tuple[int, int, int], target_grid: tuple[int, int, int]
+) -> torch.Tensor:
+    """
+    Resample a position table of shape `(frames * height * width, dim)` from one token grid to another: bicubic in space,
+    linear in time, the table itself where the grids agree.
+    """
+    if tuple(source_grid) == tuple(target_grid):
+        return table
+    frames, height, width = source_grid
+    dim = table.shape[-1]
+    grid = table.view(frames, height, width, dim).permute(0, 3, 1, 2)  # (frames, dim, height, width)
+    if (height, width) != tuple(target_grid[1:]):
+        grid = F.interpolate(grid.float(), size=tuple(target_grid[1:]), mode="bicubic", align_corners=False)
+    if frames != target_grid[0]:
+        series = grid.permute(2, 3, 1, 0).reshape(1, -1, frames)  # (1, height * width * dim, frames)
+        series = F.interpolate(series.float(), size=target_grid[0], mode="linear", align_corners=False)
+        grid = series.view(*target_grid[1:], dim, target_grid[0]).permute(3, 2, 0, 1)
+    return grid.permute(0, 2, 3, 1).reshape(-1, dim)
+
+
+def token_grid(pixel_values: torch.Tensor, tubelet_size: int, patch_size: int) -> tuple[int, int, int]:
+    """
+    Token grid `(frames, height, width)` of `pixel_values`, whose last four axes are frames, channels, height, width.
+
+    Raises:
+        ValueError: the clip is not a whole number of tubelets.
+    """
+    frames, _, height, width = pixel_values.shape[-4:]
+    if frames % tubelet_size or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"`pixel_values` has {frames} frames of {height} x {width} pixels; frames must be a multiple of "
+            f"`tubelet_size` ({tubelet_size}), height and width of `patch_size` ({patch_size})."
+        )
+    return frames // tubelet_size, height // patch_size, width // patch_size
+
+
+def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Tokens `(batch, length, ...)` at `indices` `(batch, num_kept)` -> `(batch, num_kept, ...)`."""
+    shape = indices.shape + (1,) * (tokens.ndim - 2)
+    return tokens.gather(1, indices.view(shape).expand(*indices.shape, *tokens.shape[2:]))
+
+
+def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
+    """
+    Positions of the `num_kept` entries of each row of `mask` `(batch, length)` that are `False`, in ascending order.
+
+    A stable sort instead of boolean selection: the shape does not depend on the data, so the graph can be compiled and
+    exported.
+    """
+    return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_kept]
+
+
+def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | None) -> torch.Tensor:
+    """
+    Merge the predictions for several views of each video.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, num_views, num_labels)`):
+            One prediction a view.
+        view_merging (`str`):
+            `"softmax_mean"`: average the views' probabilities, and return logits whose softmax (sigmoid for multi-label
+            problems) is that average. `"logits_mean"`: average the logits.
+        problem_type (`str`, *optional*):
+            The configuration's; regression always averages the values.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_labels)`.
+    """
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    if view_merging == "logits_mean" or problem_type == "regression":
+        return logits.mean(dim=1)
+    dtype, logits = logits.dtype, logits.float()
+    if problem_type == "multi_label_classification":
+        # logit of the mean of sigmoids; the count of views cancels
+        return (F.logsigmoid(logits).logsumexp(dim=1) - F.logsigmoid(-logits).logsumexp(dim=1)).to(dtype)
+    return (logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])).to(dtype)
+
+
+def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config, **kwargs) -> torch.Tensor:
+    """
+    Loss of a classification head. transformers' own function takes soft labels for a multi-label problem and writes its
+    guess into the configuration; this one does neither.
+
+    Args:
+        labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`):
+            Class indices, or probabilities (mixup, label smoothing, distillation) for a cross-entropy with soft targets.
+            With `config.problem_type` `"multi_label_classification"` a 0/1 matrix, with `"regression"` values.
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
+            Predictions.
+
+    Raises:
+        ValueError: `labels` does not fit `logits` or the problem type.
+    """
+    logits, labels = logits.float(), labels.to(logits.device)
+    if config.problem_type == "regression":
+        return F.mse_loss(logits.squeeze(-1), labels.float().squeeze(-1))
+    if config.problem_type == "multi_label_classification":
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"`labels` of a multi-label problem must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}."
+            )
+        return F.binary_cross_entropy_with_logits(logits, labels.float())
+    if labels.is_floating_point():
+        if labels.shape != logits.shape:
+            raise ValueError(f"Soft `labels` must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}.")
+        return F.cross_entropy(logits, labels.float())
+    if labels.ndim != 1 or labels.shape[0] != logits.shape[0]:
+        raise ValueError(f"`labels` must have shape ({logits.shape[0]},), got {tuple(labels.shape)}.")
+    return F.cross_entropy(logits, labels.long())

@@ -1,0 +1,578 @@
+"""
+VideoMAE V2 ([Wang et al., 2023](https://huggingface.co/papers/2303.16727)): masked autoencoders with dual masking.
+
+A plain ViT over tubelets: joint space-time attention, no class token, a fixed one-dimensional sine-cosine position table
+over the flattened token index. Behaviour follows the official code (OpenGVLab/VideoMAEv2, commit 29eab1e).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_videomae_v2 import VideoMAEV2Config
+from .layers import (
+    DropPath,
+    LayerScale,
+    attention,
+    classification_loss,
+    drop_path_rates,
+    gather_tokens,
+    interpolate_positions,
+    kept_indices,
+    merge_views,
+    sinusoid_table,
+    token_grid,
+)
+
+
+MAX_LOG_TEMPERATURE = 4.6052  # the official cap on the cosine attention's scale: log(100)
+
+
+@dataclass
+class VideoMAEV2ForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`VideoMAEV2ForPreTraining`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*):
+            Mean squared error over the decoded tokens that the encoder did not see.
+        logits (`torch.Tensor` of shape `(batch_size, num_decoded, tubelet_size * patch_size ** 2 * num_channels)`):
+            Predicted pixels of the decoded tokens in token order, channel fastest.
+        decoded_indices (`torch.Tensor` of shape `(batch_size, num_decoded)`):
+            Position of each decoded token.
+        encoder_last_hidden_state (`torch.Tensor` of shape `(batch_size, num_visible, hidden_size)`):
+            The encoder's normalised output for the visible tokens.
+        hidden_states (`tuple(torch.Tensor)`, *optional*):
+            Input of the first encoder block and output of each.
+        attentions (`tuple(torch.Tensor)`, *optional*):
+            Attention probabilities of each encoder block.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    decoded_indices: torch.Tensor | None = None
+    encoder_last_hidden_state: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VideoMAEV2PatchEmbeddings(nn.Module):
+    """Tubelets to tokens: a 3-D convolution whose stride is its kernel, tokens in frame, row, column order."""
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__()
+        self.num_channels = config.num_channels
+        self.tubelet_size, self.patch_size = config.tubelet_size, config.patch_size
+        kernel_size = (config.tubelet_size, config.patch_size, config.patch_size)
+        self.projection = nn.Conv3d(config.num_channels, config.hidden_size, kernel_size, stride=kernel_size)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        pixel_values = pixel_values.to(self.projection.weight.dtype).transpose(1, 2)  # (batch, channels, frames, h, w)
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)  # (batch, sequence, hidden)
+
+
+class VideoMAEV2PositionEmbeddings(nn.Module):
+    """
+    The fixed position table of one width. Official checkpoints do not hold it; it is a buffer that is not saved and is
+    made anew by the weight initialisation after loading.
+    """
+
+    def __init__(self, grid: tuple[int, int, int], dim: int):
+        super().__init__()
+        self.grid = tuple(grid)
+        self.register_buffer("table", self.make_table(dim), persistent=False)
+
+    def make_table(self, dim: int) -> torch.Tensor:
+        return sinusoid_table(math.prod(self.grid), dim)
+
+    def forward(self, grid: tuple[int, int, int]) -> torch.Tensor:
+        return interpolate_positions(self.table, self.grid, grid)  # (sequence, dim)
+
+
+class VideoMAEV2Embeddings(nn.Module):
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__()
+        self.patch_embeddings = VideoMAEV2PatchEmbeddings(config)
+        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid, config.hidden_size)
+
+    def forward(self, pixel_values: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+        tokens = self.patch_embeddings(pixel_values)
+        return tokens + self.position_embeddings(grid).to(tokens.dtype)
+
+
+class VideoMAEV2Attention(nn.Module):
+    """Joint space-time self-attention. Keys have no bias; queries and values do with `config.qkv_bias`."""
+
+    def __init__(self, config: VideoMAEV2Config, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
+        self.is_causal = False
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        if config.use_cosine_attention:
+            self.scaling = 1.0
+            self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0)))
+        else:
+            self.scaling = self.head_dim**-0.5
+            self.scale = None
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+        batch_size, length, _ = hidden_states.shape
+        heads = (batch_size, length, self.num_heads, self.head_dim)
+        query = self.q_proj(hidden_states).view(heads).transpose(1, 2)  # (batch, heads, sequence, head_dim)
+        key = self.k_proj(hidden_states).view(heads).transpose(1, 2)
+        value = self.v_proj(hidden_states).view(heads).transpose(1, 2)
+        if self.scale is not None:
+            temperature = self.scale.clamp(max=MAX_LOG_TEMPERATURE).exp()
+            query = F.normalize(query, dim=-1) * temperature
+            key = F.normalize(key, dim=-1)
+        context, probabilities = attention(self, query, key, value, dropout=self.attention_dropout, **kwargs)
+        context = context.reshape(batch_size, length, -1)
+        return self.dropout(self.o_proj(context)), probabilities
+
+
+class VideoMAEV2MLP(nn.Module):
+    """One dropout only, after the second layer."""
+
+    def __init__(self, config: VideoMAEV2Config, hidden_size: int, intermediate_size: int):
+        super().__init__()
+        self.fc1 = nn.Linear(hidden_size, intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(intermediate_size, hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.fc2(self.activation(self.fc1(hidden_states))))
+
+
+class VideoMAEV2Layer(GradientCheckpointingLayer):
+    """Pre-norm block of encoder and decoder."""
+
+    def __init__(
+        self,
+        config: VideoMAEV2Config,
+        hidden_size: int,
+        num_heads: int,
+        intermediate_size: int,
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.attention = VideoMAEV2Attention(config, hidden_size, num_heads)
+        self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
+        self.mlp = VideoMAEV2MLP(config, hidden_size, intermediate_size)
+        self.drop_path = DropPath(drop_path_rate)
+        scaled = config.layer_scale_init_value > 0
+        self.layer_scale1 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
+        self.layer_scale2 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        context, _ = self.attention(self.norm1(hidden_states), **kwargs)
+        hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
+        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+
+
+class VideoMAEV2Encoder(nn.Module):
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            VideoMAEV2Layer(config, config.hidden_size, config.num_attention_heads, config.intermediate_size, rate)
+            for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+        )
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return hidden_states
+
+
+class VideoMAEV2Decoder(nn.Module):
+    """Narrow decoder: visible tokens first, then one mask token for each position to reconstruct."""
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__()
+        width = config.decoder_hidden_size
+        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid, width)
+        self.layers = nn.ModuleList(
+            VideoMAEV2Layer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            for _ in range(config.decoder_num_hidden_layers)
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.head = nn.Linear(width, config.num_channels * config.tubelet_size * config.patch_size**2)
+
+    def forward(self, hidden_states: torch.Tensor, num_decoded: int, **kwargs) -> torch.Tensor:
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, **kwargs)
+        return self.head(self.norm(hidden_states[:, -num_decoded:]))
+
+
+class VideoMAEV2PreTrainedModel(PreTrainedModel):
+    """Weight initialisation of the official code, and what transformers and a trainer must know of the models."""
+
+    config: VideoMAEV2Config
+    base_model_prefix = "videomae_v2"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VideoMAEV2Embeddings", "VideoMAEV2Layer"]
+    _input_embed_layer = "patch_embeddings"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": VideoMAEV2Layer,
+        "attentions": OutputRecorder(VideoMAEV2Attention, index=1),
+    }
+    # Pre-training starts from Xavier-uniform linear layers, everything else from a normal distribution.
+    _xavier_init = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            if self._xavier_init:
+                init.xavier_uniform_(module.weight)
+            else:
+                init.trunc_normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.Conv3d):
+            init_as_torch(module)
+        elif isinstance(module, VideoMAEV2Attention):
+            if self._xavier_init:  # the official bound is that of one fused (3 * width, width) projection
+                for projection in (module.q_proj, module.k_proj, module.v_proj):
+                    bound = math.sqrt(6.0 / sum(projection.weight.shape) / 2)
+                    init.uniform_(projection.weight, -bound, bound)
+            if module.scale is not None:
+                init.constant_(module.scale, math.log(10.0))
+        elif isinstance(module, LayerScale):
+            init.constant_(module.gamma, module.init_value)
+        elif isinstance(module, VideoMAEV2PositionEmbeddings):
+            init.copy_(module.table, module.make_table(module.table.shape[-1]))
+        elif isinstance(module, VideoMAEV2ForVideoClassification):
+            std = self.config.initializer_range * self.config.classifier_init_scale
+            init.trunc_normal_(module.classifier.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, VideoMAEV2ForPreTraining):
+            init_as_torch(module.encoder_to_decoder)  # the official code never re-initialises it
+            init.trunc_normal_(module.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        """
+        Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each encoder block, and last
+        whatever stands above the encoder (an empty prefix fits every name that no earlier depth claimed).
+        """
+        base = "" if isinstance(self, VideoMAEV2Model) else f"{self.base_model_prefix}."
+        blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
+        return [(f"{base}embeddings.",), *blocks, ("",)]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters with more than one axis that the official recipes do not decay."""
+        return {name for name, _ in self.named_parameters() if name.endswith((".scale", "mask_token"))}
+
+
+def init_as_torch(module: nn.Linear | nn.Conv3d):
+    """The initialisation that torch's own constructors use."""
+    init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    if module.bias is not None:
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        init.uniform_(module.bias, -bound, bound)
+
+
+class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
+    """
+    The encoder.
+
+    `last_hidden_state` holds the tokens; `pooler_output` is `fc_norm` of their mean with `config.use_mean_pooling`, which is
+    what the official code calls features, else the first token after a token-wise norm.
+
+    Args:
+        config ([`VideoMAEV2Config`]):
+            Configuration.
+        add_pooling_layer (`bool`, *optional*, defaults to `True`):
+            `False` gives the pre-training encoder: a norm on every token and no pooling.
+    """
+
+    def __init__(self, config: VideoMAEV2Config, add_pooling_layer: bool = True):
+        super().__init__(config)
+        self._xavier_init = not add_pooling_layer
+        self.embeddings = VideoMAEV2Embeddings(config)
+        self.encoder = VideoMAEV2Encoder(config)
+        self.pools = add_pooling_layer
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        mean_pooling = add_pooling_layer and config.use_mean_pooling
+        self.layernorm = None if mean_pooling else norm
+        self.fc_norm = norm if mean_pooling else None
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: torch.Tensor, encoder_mask: torch.Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+            encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                `True` = hidden from the encoder; the same number of tokens in every sample. Compiled or exported, that
+                number must be the one `config.encoder_mask_ratio` gives.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_visible, hidden_size)` and the pooled features
+            of shape `(batch_size, hidden_size)`.
+
+        Raises:
+            ValueError: a shape does not fit the configuration or the mask.
+        """
+        grid = clip_grid(pixel_values, self.config)
+        hidden_states = self.embeddings(pixel_values, grid)  # (batch, sequence, hidden)
+        if encoder_mask is not None:
+            visible = visible_indices(encoder_mask, grid, self.config)
+            hidden_states = gather_tokens(hidden_states, visible)  # (batch, visible, hidden)
+        hidden_states = self.encoder(hidden_states, **kwargs)
+        if self.layernorm is not None:
+            hidden_states = self.layernorm(hidden_states)
+        pooled = None
+        if self.pools:
+            pooled = hidden_states[:, 0] if self.fc_norm is None else self.fc_norm(hidden_states.mean(dim=1))
+        return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
+
+
+class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
+    """Encoder, pooled features, dropout and a linear classifier."""
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.loss_function = classification_loss
+        self.videomae_v2 = VideoMAEV2Model(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+    ) -> ImageClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several views
+                of each video, merged as `config.view_merging` says.
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                Class indices, or soft labels.
+
+        Returns:
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions, if
+            asked for, have a first axis of `batch_size * num_views`.
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+        outputs = self.videomae_v2(views, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
+        if pixel_values.ndim == 6:
+            logits = logits.view(*pixel_values.shape[:2], -1)
+            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
+    """
+    Masked autoencoder with dual masking (paper, section 3.2): the encoder sees few tokens, the decoder reconstructs a subset
+    of all, and only what the encoder did not see counts in the loss.
+
+    ```
+    for token in decoded:                                   # decoder_mask == False
+        error[token] = mean((prediction[token] - target[token]) ** 2)
+    loss = sum(error[hidden]) / len(hidden)                 # decoded tokens with encoder_mask == True, whole batch
+    ```
+    Counting all decoded tokens instead costs 3.4 points on Something-Something V2 (paper, table 2).
+    """
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__(config)
+        self._xavier_init = True
+        self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
+        self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
+        self.decoder = VideoMAEV2Decoder(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        encoder_mask: torch.Tensor,
+        decoder_mask: torch.Tensor | None = None,
+        **kwargs,
+    ) -> VideoMAEV2ForPreTrainingOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Clips normalised by `config.image_mean` and `config.image_std`.
+            encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
+                `True` = hidden from the encoder; equal counts in every sample.
+            decoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                `True` = not reconstructed; equal counts in every sample. Without it exactly the tokens hidden from the
+                encoder are reconstructed, as in VideoMAE V1. Compiled or exported, the counts must be those that
+                `config.encoder_mask_ratio` and `config.decoder_mask_ratio` give.
+
+        Returns:
+            [`VideoMAEV2ForPreTrainingOutput`]
+
+        Raises:
+            ValueError: a shape does not fit, or the samples' counts differ.
+        """
+        grid = clip_grid(pixel_values, self.config)
+        outputs = self.videomae_v2(pixel_values, encoder_mask, **kwargs)
+        encoder_mask = encoder_mask.bool()
+        visible = visible_indices(encoder_mask, grid, self.config)
+        decoded = decoded_indices(encoder_mask, decoder_mask, grid, self.config)
+        logits = self.decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
+        error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
+        weight = encoder_mask.gather(1, decoded).to(error.dtype)
+        return VideoMAEV2ForPreTrainingOutput(
+            loss=(error * weight).sum() / weight.sum(),
+            logits=logits,
+            decoded_indices=decoded,
+            encoder_last_hidden_state=outputs.last_hidden_state,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def decode(
+        self,
+        encoded: torch.Tensor,
+        visible: torch.Tensor,
+        decoded: torch.Tensor,
+        grid: tuple[int, int, int],
+        **kwargs,
+    ) -> torch.Tensor:
+        """
+        Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`). A mask
+        token stands at every position to reconstruct, also where the encoder saw the token.
+        """
+        positions = self.decoder.position_embeddings(grid).to(encoded.dtype)  # (sequence, decoder_hidden)
+        seen = self.encoder_to_decoder(encoded) + F.embedding(visible, positions)
+        masked = self.mask_token.to(encoded.dtype) + F.embedding(decoded, positions)
+        return self.decoder(torch.cat((seen, masked), dim=1), decoded.shape[1], **kwargs)
+
+    def targets(
+        self, pixel_values: torch.Tensor, indices: torch.Tensor | None = None, normalize: bool | None = None
+    ) -> torch.Tensor:
+        """
+        Pixels to predict, in [0, 1] after the processor's normalisation is undone.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+            indices (`torch.Tensor` of shape `(batch_size, num_decoded)`, *optional*):
+                Tokens to make targets for; all by default.
+            normalize (`bool`, *optional*, defaults to `config.normalize_targets`):
+                Whether to normalise each channel of each tubelet by its own mean and (unbiased) deviation.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_decoded, tubelet_size * patch_size ** 2 * num_channels)` in float32, in
+            frame, row, column, channel order.
+        """
+        config = self.config
+        frames, height, width = clip_grid(pixel_values, config)
+        tubelets = pixel_values.view(
+            *(-1, frames, config.tubelet_size, config.num_channels),
+            *(height, config.patch_size, width, config.patch_size),
+        )
+        tubelets = tubelets.permute(0, 1, 4, 6, 2, 5, 7, 3)  # (batch, frames, rows, columns, tubelet, patch, patch, c)
+        tubelets = tubelets.reshape(pixel_values.shape[0], frames * height * width, -1, config.num_channels)
+        if indices is not None:
+            tubelets = gather_tokens(tubelets, indices)
+        tubelets = tubelets.float()
+        mean, std = tubelets.new_tensor(config.image_mean), tubelets.new_tensor(config.image_std)
+        tubelets = tubelets * std + mean
+        if config.normalize_targets if normalize is None else normalize:
+            deviation = tubelets.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6
+            tubelets = (tubelets - tubelets.mean(dim=-2, keepdim=True)) / deviation
+        return tubelets.flatten(2)
+
+
+def clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:
+    """Token grid of a batch of clips; ValueError for the wrong number of axes or channels."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
+        raise ValueError(
+            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
+            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
+        )
+    return token_grid(pixel_values, config.tubelet_size, config.patch_size)
+
+
+def visible_indices(mask: torch.Tensor, grid: tuple[int, int, int], config: VideoMAEV2Config) -> torch.Tensor:
+    """Positions `(batch, num_visible)` that an encoder mask `(batch, sequence)` leaves visible."""
+    per_frame = grid[1] * grid[2]
+    expected = grid[0] * (per_frame - int(config.encoder_mask_ratio * per_frame))
+    return kept_indices(mask, count_kept(mask, "encoder_mask", grid, expected))
+
+
+def decoded_indices(
+    encoder_mask: torch.Tensor,
+    decoder_mask: torch.Tensor | None,
+    grid: tuple[int, int, int],
+    config: VideoMAEV2Config,
+) -> torch.Tensor:
+    """Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else what the encoder lacks."""
+    per_frame = grid[1] * grid[2]
+    if decoder_mask is None:
+        expected = grid[0] * int(config.encoder_mask_ratio * per_frame)
+        return kept_indices(~encoder_mask, count_kept(~encoder_mask, "encoder_mask", grid, expected))
+    masked_of_four = int(4 * config.decoder_mask_ratio)
+    expected = grid[0] * per_frame * (4 - masked_of_four) // 4
+    return kept_indices(decoder_mask, count_kept(decoder_mask, "decoder_mask", grid, expected))
+
+
+def count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
+    """
+    Unmasked tokens in each row of `mask`. A graph cannot read data, so under compilation it is `expected`, the count of the
+    configured ratio.
+    """
+    length = math.prod(grid)
+    if mask.ndim != 2 or mask.shape[1] != length:
+        raise ValueError(
+            f"`{name}` must have shape (batch_size, {length}) for the grid {grid}, got {tuple(mask.shape)}."
+        )
+    if torch.compiler.is_compiling() or mask.is_meta:
+        return expected
+    fewest, most = torch.aminmax((~mask.bool()).sum(dim=1))
+    fewest, most = int(fewest), int(most)
+    if fewest != most or fewest == 0:
+        raise ValueError(
+            f"`{name}` must leave the same number of tokens (at least 1) in every sample, got {fewest} to {most}."
+        )
+    return fewest
+
+
+__all__ = [
+    "VideoMAEV2ForPreTraining",
+    "VideoMAEV2ForPreTrainingOutput",
+    "VideoMAEV2ForVideoClassification",
+    "VideoMAEV2Model",
+    "VideoMAEV2PreTrainedModel",
+]
