@@ -1,0 +1,435 @@
+# Copyright 2026 The hf_videovit authors. Licensed under the Apache License, Version 2.0.
+"""A training run as data: what a recipe (YAML) states and what a flag overrides, checked field by field."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+
+def _option(default: Any, help: str) -> Any:
+    """A dataclass field with the sentence that `--help` prints."""
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class ModelArguments:
+    """Which model is trained: a checkpoint to start from, or a configuration to start from scratch."""
+
+    checkpoint: str | None = _option(None, "folder or Hub id to start from (weights, config, processor)")
+    model_type: str = _option("videomae_v2", "family of a model from scratch")
+    size: str | None = _option(None, "published size of a model from scratch, such as small or base")
+    config: dict[str, Any] = _option({}, "config fields set over the checkpoint's or size's own")
+    processor: dict[str, Any] = _option({}, "processor attributes set over the checkpoint's or family's own")
+    head: Literal["auto", "keep", "new"] = _option(
+        "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
+    )
+    attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
+    gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
+    compile: bool = _option(False, "run the task through torch.compile")
+
+
+@dataclass
+class DataArguments:
+    """Where the clips are and how they are read."""
+
+    data: str | None = _option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet files or data set repo id")
+    eval_data: str | None = _option(None, "a second source for evaluation; none takes the other split of `data`")
+    train_split: str = _option("train", "split to train on")
+    eval_split: str | None = _option(None, "split to evaluate on; none takes the first of val, validation, test")
+    holdout: float = _option(0.2, "share of the training clips held out when there is no split to evaluate on")
+    data_config: str | None = _option(None, "configuration name of a data set repo")
+    data_root: str | None = _option(None, "folder that the paths of a list are relative to; none is the list's own")
+    video_column: str | None = _option(None, "column that holds the video; none looks for the usual names")
+    label_column: str | None = _option(None, "column that holds the label; none looks for the usual names")
+    shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
+    max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
+    max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
+    num_workers: int = _option(2, "processes that decode, for each training process")
+    prefetch_batches: int = _option(2, "batches that each worker keeps ready")
+    worker_timeout: float = _option(300.0, "seconds without a batch after which a worker counts as hung")
+    bad_video: Literal["skip", "raise"] = _option("skip", "what an unreadable training video does")
+    bad_video_limit: float = _option(0.05, "share of unreadable videos that stops the run")
+    bad_video_minimum: int = _option(20, "number of clips read before that share is judged")
+
+    def __post_init__(self) -> None:
+        _check_range("holdout", self.holdout, 0.0, 0.9)
+        _check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
+        _check_minimum(self, shuffle_buffer=1, num_workers=0, prefetch_batches=1, bad_video_minimum=1)
+        _check_minimum(self, max_train_samples=1, max_eval_samples=1)
+
+
+@dataclass
+class AugmentationArguments:
+    """What happens to a training clip; every draw is one for all frames of the clip."""
+
+    crop_scale: list[float] = _option([0.08, 1.0], "area of the random crop, as a share of the frame")
+    crop_ratio: list[float] = _option([0.75, 4 / 3], "width over height of the random crop")
+    flip: float = _option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
+    rand_augment_ops: int = _option(0, "RandAugment operations a clip; 0 is off")
+    rand_augment_magnitude: int = _option(7, "RandAugment magnitude, 0 to 10")
+    random_erasing: float = _option(0.0, "probability of erasing one box, the same in all frames")
+    mixup: float = _option(0.0, "alpha of mixup; 0 is off")
+    cutmix: float = _option(0.0, "alpha of cutmix; 0 is off")
+    mix_probability: float = _option(1.0, "probability that a batch is mixed at all")
+    mix_switch: float = _option(0.5, "probability of cutmix where both are on")
+    label_smoothing: float = _option(0.0, "share of the target spread over all labels")
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "random_erasing", "mix_probability", "mix_switch", "label_smoothing"):
+            _check_range(name, getattr(self, name), 0.0, 1.0)
+        _check_minimum(self, rand_augment_ops=0, mixup=0, cutmix=0)
+        _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
+        for name in ("crop_scale", "crop_ratio"):
+            bounds = getattr(self, name)
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise ValueError(f"`{name}` must be two rising positive numbers, got {bounds}")
+
+
+@dataclass
+class OptimizationArguments:
+    """Optimiser, schedule and batch."""
+
+    epochs: int = _option(10, "passes over the training clips")
+    max_steps: int | None = _option(None, "optimiser steps; overrides epochs, required where clips cannot be counted")
+    batch_size: int = _option(8, "clips of one process in one forward pass")
+    accumulation: int = _option(1, "forward passes an optimiser step")
+    drop_last: bool = _option(False, "leave out the clips that do not fill the last batch of an epoch")
+    learning_rate: float = _option(1e-3, "peak learning rate, before the batch rule of `learning_rate_batch`")
+    learning_rate_batch: int | None = _option(
+        None, "scale learning rates by (batch x processes x accumulation) / this; the official code uses 256"
+    )
+    min_learning_rate: float = _option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
+    warmup_epochs: float = _option(0.0, "epochs of linear warm-up from 0")
+    warmup_steps: int | None = _option(None, "steps of linear warm-up; overrides warmup_epochs")
+    weight_decay: float = _option(0.05, "decoupled weight decay; none on biases, norms and the model's own list")
+    betas: list[float] = _option([0.9, 0.999], "AdamW betas")
+    eps: float = _option(1e-8, "AdamW epsilon")
+    layer_decay: float = _option(1.0, "factor of the learning rate from each layer to the one before it")
+    clip_grad: float | None = _option(None, "largest norm of the gradient")
+    ema_decay: float | None = _option(None, "keep an exponential moving average of the weights, evaluate and save it")
+
+    def __post_init__(self) -> None:
+        _check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
+        _check_minimum(self, learning_rate=0, min_learning_rate=0, weight_decay=0, learning_rate_batch=1)
+        _check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
+        if self.ema_decay is not None:
+            _check_range("ema_decay", self.ema_decay, 0.0, 1.0)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"`betas` must be two numbers in [0, 1), got {self.betas}")
+
+
+@dataclass
+class RunArguments:
+    """The run itself: where it writes, how often it looks at itself, on what it computes."""
+
+    output_dir: str = _option("output", "folder that receives the model, its card and the run's records")
+    seed: int = _option(0, "seed of weights, order, augmentation and drop path")
+    mixed_precision: Literal["no", "fp16", "bf16"] = _option("no", "precision of the forward pass")
+    cpu: bool = _option(False, "stay on the CPU although there is an accelerator")
+    log_every: int = _option(10, "optimiser steps between two lines of the log")
+    eval_every: int = _option(1, "epochs between two evaluations; 0 evaluates once, at the end")
+    eval_batch_size: int | None = _option(None, "videos in one evaluation pass; none takes batch_size")
+    save_every: int = _option(1, "epochs between two checkpoints; 0 keeps none")
+    save_steps: int | None = _option(None, "optimiser steps between two checkpoints, besides save_every")
+    keep_checkpoints: int = _option(2, "how many of the latest checkpoints stay on disk")
+    resume: bool = _option(False, "go on from the latest checkpoint in output_dir, if there is one")
+    best_metric: str = _option("top1", "metric of the validation that decides which weights are saved")
+    keep_best: bool = _option(False, "save the best weights of the validations instead of the last")
+    nonfinite_limit: int = _option(3, "steps in a row with a non-finite gradient that stop the run")
+    progress: bool = _option(True, "show a progress bar")
+
+    def __post_init__(self) -> None:
+        _check_minimum(self, log_every=1, eval_every=0, eval_batch_size=1, save_every=0, save_steps=1)
+        _check_minimum(self, keep_checkpoints=1, nonfinite_limit=1, seed=0)
+
+
+@dataclass
+class RunConfig:
+    """
+    A whole training run. `about` is free text of a recipe (what it reproduces, hardware, cost, expected score,
+    departures from the paper) and changes nothing.
+    """
+
+    model: ModelArguments = field(default_factory=ModelArguments)
+    data: DataArguments = field(default_factory=DataArguments)
+    augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
+    optimization: OptimizationArguments = field(default_factory=OptimizationArguments)
+    run: RunArguments = field(default_factory=RunArguments)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """
+        Build a run from nested values, the form of a recipe.
+
+        Args:
+            values (`Mapping[str, Any]`):
+                `{"optimization": {"learning_rate": 1e-3}, ...}`; anything left out keeps its default.
+
+        Returns:
+            `RunConfig`: the run. A name that no group has raises a `ValueError` with the nearest right one.
+        """
+        groups = {item.name: item for item in dataclasses.fields(cls)}
+        arguments: dict[str, Any] = {}
+        for group, members in values.items():
+            if group not in groups:
+                raise ValueError(f"Unknown group `{group}` in a recipe{_suggestion(group, groups)}")
+            if not isinstance(members, Mapping):
+                raise ValueError(f"Group `{group}` of a recipe must hold fields and values, got {members!r}")
+            if group == "about":
+                arguments[group] = dict(members)
+            else:
+                arguments[group] = _build_group(group, members)
+        return cls(**arguments)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
+        """
+        Read a recipe.
+
+        Args:
+            path (`str` or `Path`):
+                A YAML file with the groups `model`, `data`, `augmentation`, `optimization`, `run` and `about`.
+            overrides (`Mapping[str, Any]`, *optional*):
+                Fields set over the recipe's, under their plain (`learning_rate`) or dotted name.
+
+        Returns:
+            `RunConfig`: the run.
+        """
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        if not isinstance(values, Mapping):
+            raise ValueError(f"Recipe {path} must hold groups of fields, got {type(values).__name__}")
+        return cls.from_dict(_merge(values, overrides or {}))
+
+    @classmethod
+    def from_fields(cls, **fields: Any) -> "RunConfig":
+        """
+        Build a run from plain field names of any group.
+
+        Example:
+
+        ```python
+        >>> RunConfig.from_fields(data="clips", learning_rate=1e-3, output_dir="model").data.data
+        'clips'
+        ```
+        """
+        return cls.from_dict(_merge({}, fields))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The run as nested plain values; `RunConfig.from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the run as a recipe that reproduces it."""
+        Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> RunConfig:
+    """
+    Read a run from command-line words: `--recipe FILE`, `--learning_rate 1e-3`, `--optimization.epochs=5`,
+    `--config.hidden_size 192`, `--compile`, `--no_progress`.
+
+    Args:
+        arguments (`Sequence[str]`):
+            The words after the script's name.
+        defaults (`Mapping[str, Any]`, *optional*):
+            Fields (plain or dotted names) that hold unless the recipe or a flag says otherwise.
+
+    Returns:
+        `RunConfig`: the run. A misspelt flag raises a `ValueError` that suggests the right one.
+    """
+    recipe, overrides = _split_flags(arguments)
+    values: Mapping[str, Any] = _merge({}, defaults or {})
+    if recipe is not None:
+        loaded = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) or {}
+        if not isinstance(loaded, Mapping):
+            raise ValueError(f"Recipe {recipe} must hold groups of fields, got {type(loaded).__name__}")
+        values = _deep_update(values, loaded)
+    return RunConfig.from_dict(_merge(values, overrides))
+
+
+def describe_arguments() -> str:
+    """Every flag with its type, default and meaning, one a line: the text of `--help`."""
+    lines = ["--recipe FILE  a YAML recipe; flags override it"]
+    for group, group_class in _GROUPS.items():
+        lines.append(f"\n{group}:")
+        hints = typing.get_type_hints(group_class)
+        defaults = group_class()
+        for item in dataclasses.fields(group_class):
+            default = getattr(defaults, item.name)
+            lines.append(f"  --{item.name} ({_type_name(hints[item.name])}, default {default}): {item.metadata['help']}")
+    return "\n".join(lines)
+
+
+_GROUPS: dict[str, type] = {
+    "model": ModelArguments,
+    "data": DataArguments,
+    "augmentation": AugmentationArguments,
+    "optimization": OptimizationArguments,
+    "run": RunArguments,
+}
+_FIELD_GROUP: dict[str, str] = {
+    item.name: group for group, group_class in _GROUPS.items() for item in dataclasses.fields(group_class)
+}
+
+
+def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    recipe, overrides = None, {}
+    words = list(arguments)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"Expected a flag that starts with --, got {word!r}")
+        name, has_value, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not has_value:
+            if words and not words[0].startswith("--"):
+                value = words.pop(0)
+            elif name.startswith("no_") and name not in _FIELD_GROUP:
+                name, value = name.removeprefix("no_"), "false"
+            else:
+                value = "true"
+        if name == "recipe":
+            recipe = value
+        else:
+            overrides[name] = value
+    return recipe, overrides
+
+
+def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names over nested values."""
+    nested: dict[str, Any] = {}
+    for name, value in overrides.items():
+        path = name.split(".")
+        if len(path) == 1 or path[0] in _FIELD_GROUP and path[0] not in _GROUPS:
+            path = [_group_of(path[0]), *path]
+        elif path[0] in _GROUPS and path[0] in _FIELD_GROUP and path[1] not in _fields_of(path[0]):
+            path = [_FIELD_GROUP[path[0]], *path]
+        elif path[0] not in _GROUPS:
+            raise ValueError(f"Unknown field `{name}`{_suggestion(path[0], [*_GROUPS, *_FIELD_GROUP])}")
+        target = nested
+        for part in path[:-1]:
+            target = target.setdefault(part, {})
+        target[path[-1]] = value
+    return _deep_update(values, nested)
+
+
+def _fields_of(group: str) -> list[str]:
+    return [item.name for item in dataclasses.fields(_GROUPS[group])]
+
+
+def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for name, value in updates.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+            value = _deep_update(merged[name], value)
+        merged[name] = value
+    return merged
+
+
+def _group_of(name: str) -> str:
+    if name not in _FIELD_GROUP:
+        raise ValueError(f"Unknown field `{name}`{_suggestion(name, _FIELD_GROUP)}")
+    return _FIELD_GROUP[name]
+
+
+def _build_group(group: str, members: Mapping[str, Any]) -> Any:
+    group_class = _GROUPS[group]
+    hints = typing.get_type_hints(group_class)
+    arguments = {}
+    for name, value in members.items():
+        if name not in hints:
+            raise ValueError(f"Unknown field `{name}` in group `{group}`{_suggestion(name, [*hints, *_FIELD_GROUP])}")
+        arguments[name] = _cast(name, value, hints[name])
+    return group_class(**arguments)
+
+
+def _suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def _cast(name: str, value: Any, hint: Any) -> Any:
+    """Turn a YAML value or a command-line word into the annotated type, or say what was expected."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None or isinstance(value, str) and value.lower() in ("none", "null"):
+            return None
+        return _cast(name, value, next(member for member in members if member is not type(None)))
+    if origin is Literal:
+        if value is False and "no" in members:  # YAML reads a bare `no` as false
+            value = "no"
+        if value not in members:
+            raise ValueError(f"`{name}` must be one of {', '.join(members)}, got {value!r}")
+        return value
+    if origin is list:
+        items = yaml.safe_load(value if value.startswith("[") else f"[{value}]") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ValueError(f"`{name}` must be a list, got {value!r}")
+        return [_cast(name, item, members[0]) for item in items]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"`{name}` must hold names and values, got {value!r}")
+        return {key: _open_value(item) for key, item in value.items()}
+    return _cast_scalar(name, value, hint)
+
+
+def _cast_scalar(name: str, value: Any, hint: type) -> Any:
+    if hint is str:
+        return str(value)
+    if hint is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+    elif not isinstance(value, bool):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = float("nan")
+        if hint is float and number == number:
+            return number
+        if hint is int and number == number and number == int(number):
+            return int(number)
+    raise ValueError(f"`{name}` must be {_type_name(hint)}, got {value!r}")
+
+
+def _open_value(value: Any) -> Any:
+    """A value of an open field (`config`, `processor`) given as a word: numbers, lists and booleans are meant."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if "e" in value.lower() and float(value) else yaml.safe_load(value)
+    except ValueError:
+        return yaml.safe_load(value)
+
+
+def _type_name(hint: Any) -> str:
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return " | ".join(members)
+    if origin in (Union, types.UnionType):
+        return " or ".join("none" if member is type(None) else _type_name(member) for member in members)
+    if origin is list:
+        return f"list of {_type_name(members[0])}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "names and values")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"`{name}` must be between {low} and {high}, got {value}")
+
+
+def _check_minimum(arguments: Any, **minimums: float) -> None:
+    for name, minimum in minimums.items():
+        value = getattr(arguments, name)
+        if value is not None and value < minimum:
+            raise ValueError(f"`{name}` must be at least {minimum}, got {value}")
