@@ -1,0 +1,65 @@
+# `make demo` and `make test` need Python 3.10 or newer, pip and a package registry; they set up the rest in .venv.
+PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python3.10 python,\
+	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $(name))))
+VENV ?= .venv
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
+RUN := $(VENV)/bin/python
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test style types bench cards clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: $(VENV)/.demo  ## build a small data set, train a model on it, classify a file it has never seen
+	$(RUN) examples/quickstart.py $(DEMO_ARGS)
+
+test: $(VENV)/.test  ## run all tests
+	$(RUN) -m tests.hf_common.fetch
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 REQUIRE_HF_COMMON_TESTS=1 \
+		$(RUN) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+style: $(VENV)/.test  ## check format and lint
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+
+types: $(VENV)/.test  ## check types
+	$(RUN) -m mypy
+
+bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
+	$(RUN) -m benchmarks.import_time $(BENCH_ARGS)
+	$(RUN) -m benchmarks.decoding $(BENCH_ARGS)
+	$(RUN) -m benchmarks.throughput $(BENCH_ARGS)
+
+cards: $(VENV)/.demo  ## render model_cards/ from hf_videovit/published
+	$(RUN) -m hf_videovit.hub.cards
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
+
+# An environment with everything a target needs; made again when the dependencies change.
+$(VENV)/.demo: setup.py pyproject.toml
+	$(call environment,.[train$(comma)demo])
+
+$(VENV)/.test: setup.py pyproject.toml
+	$(call environment,.[train$(comma)demo$(comma)test$(comma)dev])
+
+comma := ,
+
+# A machine without ensurepip (Debian without python3-venv) gets pip from the pip it has.
+define environment
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer found. Install one, or: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(RUN) -c 'import pip' >/dev/null 2>&1 \
+		|| $(PYTHON) -m venv --clear $(VENV) \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(RUN) install pip; } \
+		|| { echo "$(PYTHON) cannot make a virtual environment. Install its venv module" \
+			"(Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; }
+	$(RUN) -m pip install --quiet --editable "$(1)"
+	@touch $@
+endef

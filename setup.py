@@ -1,0 +1,72 @@
+"""Package metadata. Tool settings stand in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+# decord publishes wheels for Python 3.10+ on these two platforms only; elsewhere PyAV and torchcodec decode.
+HAS_DECORD_WHEEL = (
+    "(sys_platform == 'linux' and platform_machine == 'x86_64') or "
+    "(sys_platform == 'win32' and platform_machine == 'AMD64')"
+)
+
+INSTALL_REQUIRES = [
+    "accelerate>=1.2",
+    "av>=12.3",
+    "datasets>=4.0",
+    f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
+    "evaluate>=0.4.3",
+    "huggingface-hub>=1.0",
+    "Jinja2>=3.1",
+    "numpy>=1.26",
+    "pillow>=10.0",
+    "PyYAML>=6.0",
+    "rich>=13.0",
+    "safetensors>=0.5",
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "transformers>=5.20",
+    "typer>=0.15",
+]
+
+EXTRAS_REQUIRE = {
+    "train": ["timm>=1.0.11"],
+    "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
+    "torchcodec": ["torchcodec>=0.2"],
+    "test": [
+        "hypothesis>=6.100",
+        "parameterized>=0.9",
+        "pytest>=9.0",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "setuptools>=64",
+    ],
+    "dev": ["mypy>=1.13", "ruff>=0.9", "types-PyYAML"],
+}
+
+PACKAGE_DATA = {
+    "hf_videovit": [
+        "py.typed",
+        "hub/*.md",
+        "published/*.yaml",
+        "published/labels/*.json",
+        "training/metrics/**/*",
+        "training/recipes/**/*.yaml",
+    ]
+}
+
+setup(
+    name="hf_videovit",
+    version="0.1.0",
+    description="Vision transformers for video as native Hugging Face models: load, train, evaluate, publish",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["hf_videovit*"]),
+    package_data=PACKAGE_DATA,
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS_REQUIRE,
+    entry_points={"console_scripts": ["hf-videovit=hf_videovit.cli:main"]},
+)
