@@ -6,8 +6,9 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 
-# Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the giant's
-# published ratio (48 / 11) gives 6143 or 6144 depending on how it was rounded. Only 4 decoder layers were ever trained.
+# Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the
+# giant's published ratio (48 / 11) gives 6143 or 6144 depending on how it was rounded. Only 4 decoder layers were ever
+# trained.
 VIDEOMAE_V2_SIZES: dict[str, dict[str, int]] = {
     "small": {
         "hidden_size": 384,
@@ -69,8 +70,8 @@ VIEW_MERGINGS = ("softmax_mean", "logits_mean")
 @strict
 class VideoMAEV2Config(PreTrainedConfig):
     r"""
-    Configuration of the VideoMAE V2 models ([Wang et al., 2023](https://huggingface.co/papers/2303.16727)). The defaults
-    are the base model as pre-trained and fine-tuned on 16 frames of 224 x 224 pixels.
+    Configuration of the VideoMAE V2 models ([Wang et al., 2023](https://huggingface.co/papers/2303.16727)). The
+    defaults are the base model as pre-trained and fine-tuned on 16 frames of 224 x 224 pixels.
 
     Args:
         hidden_size (`int`, *optional*, defaults to 768):
@@ -106,7 +107,8 @@ class VideoMAEV2Config(PreTrainedConfig):
         classifier_dropout (`float`, *optional*, defaults to 0.0):
             Dropout before the classifier (0.5 in the official huge and UCF101/HMDB51 recipes).
         use_mean_pooling (`bool`, *optional*, defaults to `True`):
-            `True`: `fc_norm` of the mean of all tokens (every released model). `False`: token 0 after a token-wise norm.
+            `True`: `fc_norm` of the mean of all tokens (every released model). `False`: token 0 after a token-wise
+            norm.
         use_cosine_attention (`bool`, *optional*, defaults to `False`):
             Cosine attention with a learnt temperature a head. Official option that no released model uses.
         layer_scale_init_value (`float`, *optional*, defaults to 0.0):
@@ -119,9 +121,9 @@ class VideoMAEV2Config(PreTrainedConfig):
             How several views of one video become one prediction: `"softmax_mean"` averages probabilities (official),
             `"logits_mean"` averages logits.
         position_grid (`list[int]`, *optional*):
-            Grid `[frames, height, width]` in tokens of the fixed position table. Defaults to the grid of `num_frames` and
-            `image_size`, and is saved: a checkpoint loaded with another `image_size` interpolates the table it was trained
-            with. The official loader instead makes a new one-dimensional table that does not line up with it.
+            Grid `[frames, height, width]` in tokens of the fixed position table. Defaults to the grid of `num_frames`
+            and `image_size`, and is saved: a checkpoint loaded with another `image_size` interpolates the table it was
+            trained with. The official loader instead makes a new one-dimensional table that does not line up with it.
         decoder_hidden_size (`int`, *optional*, defaults to 384):
             Width of the pre-training decoder.
         decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
@@ -137,7 +139,8 @@ class VideoMAEV2Config(PreTrainedConfig):
         normalize_targets (`bool`, *optional*, defaults to `True`):
             Whether each target patch is normalised by its own mean and deviation, channel by channel.
         image_mean (`list[float]`, *optional*):
-            Mean that the processor subtracted, undone in the target. Defaults to ImageNet's for 3 channels, else zeros.
+            Mean that the processor subtracted, undone in the target. Defaults to ImageNet's for 3 channels, else
+            zeros.
         image_std (`list[float]`, *optional*):
             Deviation that the processor divided by. Defaults to ImageNet's for 3 channels, else ones.
 

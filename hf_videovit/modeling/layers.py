@@ -1,4 +1,6 @@
-"""Small parts that several families share: stochastic depth, attention dispatch, position tables, view merging, losses."""
+"""
+Small parts that several families share: stochastic depth, attention dispatch, position tables, view merging, losses.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,8 +13,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 class DropPath(nn.Module):
     """
-    Stochastic depth a sample (Huang et al., 2016): a residual branch is dropped with probability `drop_prob` and scaled
-    by `1 / (1 - drop_prob)` where it is kept.
+    Stochastic depth a sample (Huang et al., 2016): a residual branch is dropped with probability `drop_prob` and
+    scaled by `1 / (1 - drop_prob)` where it is kept.
     """
 
     def __init__(self, drop_prob: float = 0.0):
@@ -108,8 +110,8 @@ def attention(
 
 def sinusoid_table(num_positions: int, dim: int) -> torch.Tensor:
     """
-    One-dimensional sine-cosine table of shape `(num_positions, dim)` in float32: even channels hold the sine and odd ones
-    the cosine of `position / 10000 ** (2 * (channel // 2) / dim)`.
+    One-dimensional sine-cosine table of shape `(num_positions, dim)` in float32: even channels hold the sine and odd
+    ones the cosine of `position / 10000 ** (2 * (channel // 2) / dim)`.
 
     Worked out in float64: in float32 the angles of late positions are off by up to 1e-3.
     """
@@ -126,8 +128,8 @@ def interpolate_positions(
     table: torch.Tensor, source_grid: tuple[int, int, int], target_grid: tuple[int, int, int]
 ) -> torch.Tensor:
     """
-    Resample a position table of shape `(frames * height * width, dim)` from one token grid to another: bicubic in space,
-    linear in time, the table itself where the grids agree.
+    Resample a position table of shape `(frames * height * width, dim)` from one token grid to another: bicubic in
+    space, linear in time, the table itself where the grids agree.
     """
     if tuple(source_grid) == tuple(target_grid):
         return table
@@ -183,8 +185,8 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
         logits (`torch.Tensor` of shape `(batch_size, num_views, num_labels)`):
             One prediction a view.
         view_merging (`str`):
-            `"softmax_mean"`: average the views' probabilities, and return logits whose softmax (sigmoid for multi-label
-            problems) is that average. `"logits_mean"`: average the logits.
+            `"softmax_mean"`: average the views' probabilities, and return logits whose softmax (sigmoid for
+            multi-label problems) is that average. `"logits_mean"`: average the logits.
         problem_type (`str`, *optional*):
             The configuration's; regression always averages the values.
 
@@ -204,13 +206,14 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
 
 def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config, **kwargs) -> torch.Tensor:
     """
-    Loss of a classification head. transformers' own function takes soft labels for a multi-label problem and writes its
-    guess into the configuration; this one does neither.
+    Loss of a classification head. transformers' own function takes soft labels for a multi-label problem and writes
+    its guess into the configuration; this one does neither.
 
     Args:
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`):
-            Class indices, or probabilities (mixup, label smoothing, distillation) for a cross-entropy with soft targets.
-            With `config.problem_type` `"multi_label_classification"` a 0/1 matrix, with `"regression"` values.
+            Class indices, or probabilities (mixup, label smoothing, distillation) for a cross-entropy with soft
+            targets. With `config.problem_type` `"multi_label_classification"` a 0/1 matrix, with `"regression"`
+            values.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
             Predictions.
 

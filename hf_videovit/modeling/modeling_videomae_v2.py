@@ -1,8 +1,8 @@
 """
 VideoMAE V2 ([Wang et al., 2023](https://huggingface.co/papers/2303.16727)): masked autoencoders with dual masking.
 
-A plain ViT over tubelets: joint space-time attention, no class token, a fixed one-dimensional sine-cosine position table
-over the flattened token index. Behaviour follows the official code (OpenGVLab/VideoMAEv2, commit 29eab1e).
+A plain ViT over tubelets: joint space-time attention, no class token, a fixed one-dimensional sine-cosine position
+table over the flattened token index. Behaviour follows the official code (OpenGVLab/VideoMAEv2, commit 29eab1e).
 """
 
 import math
@@ -274,8 +274,8 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
-        Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each encoder block, and last
-        whatever stands above the encoder (an empty prefix fits every name that no earlier depth claimed).
+        Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each encoder block, and
+        last whatever stands above the encoder (an empty prefix fits every name that no earlier depth claimed).
         """
         base = "" if isinstance(self, VideoMAEV2Model) else f"{self.base_model_prefix}."
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
@@ -298,8 +298,8 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
     """
     The encoder.
 
-    `last_hidden_state` holds the tokens; `pooler_output` is `fc_norm` of their mean with `config.use_mean_pooling`, which is
-    what the official code calls features, else the first token after a token-wise norm.
+    `last_hidden_state` holds the tokens; `pooler_output` is `fc_norm` of their mean with `config.use_mean_pooling`,
+    which is what the official code calls features, else the first token after a token-wise norm.
 
     Args:
         config ([`VideoMAEV2Config`]):
@@ -334,8 +334,8 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
                 number must be the one `config.encoder_mask_ratio` gives.
 
         Returns:
-            [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_visible, hidden_size)` and the pooled features
-            of shape `(batch_size, hidden_size)`.
+            [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_visible, hidden_size)` and the pooled
+            features of shape `(batch_size, hidden_size)`.
 
         Raises:
             ValueError: a shape does not fit the configuration or the mask.
@@ -373,14 +373,14 @@ class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several views
-                of each video, merged as `config.view_merging` says.
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
+                views of each video, merged as `config.view_merging` says.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Class indices, or soft labels.
 
         Returns:
-            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions, if
-            asked for, have a first axis of `batch_size * num_views`.
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
+            if asked for, have a first axis of `batch_size * num_views`.
 
         Raises:
             ValueError: a shape does not fit the configuration.
@@ -399,8 +399,8 @@ class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
 
 class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
     """
-    Masked autoencoder with dual masking (paper, section 3.2): the encoder sees few tokens, the decoder reconstructs a subset
-    of all, and only what the encoder did not see counts in the loss.
+    Masked autoencoder with dual masking (paper, section 3.2): the encoder sees few tokens, the decoder reconstructs a
+    subset of all, and only what the encoder did not see counts in the loss.
 
     ```
     for token in decoded:                                   # decoder_mask == False
@@ -470,8 +470,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         **kwargs,
     ) -> torch.Tensor:
         """
-        Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`). A mask
-        token stands at every position to reconstruct, also where the encoder saw the token.
+        Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`). A
+        mask token stands at every position to reconstruct, also where the encoder saw the token.
         """
         positions = self.decoder.position_embeddings(grid).to(encoded.dtype)  # (sequence, decoder_hidden)
         seen = self.encoder_to_decoder(encoded) + F.embedding(visible, positions)
@@ -493,8 +493,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
                 Whether to normalise each channel of each tubelet by its own mean and (unbiased) deviation.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_decoded, tubelet_size * patch_size ** 2 * num_channels)` in float32, in
-            frame, row, column, channel order.
+            `torch.Tensor` of shape `(batch_size, num_decoded, tubelet_size * patch_size ** 2 * num_channels)` in
+            float32, in frame, row, column, channel order.
         """
         config = self.config
         frames, height, width = clip_grid(pixel_values, config)
@@ -538,7 +538,9 @@ def decoded_indices(
     grid: tuple[int, int, int],
     config: VideoMAEV2Config,
 ) -> torch.Tensor:
-    """Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else what the encoder lacks."""
+    """
+    Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else what the encoder lacks.
+    """
     per_frame = grid[1] * grid[2]
     if decoder_mask is None:
         expected = grid[0] * int(config.encoder_mask_ratio * per_frame)
@@ -550,8 +552,8 @@ def decoded_indices(
 
 def count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
     """
-    Unmasked tokens in each row of `mask`. A graph cannot read data, so under compilation it is `expected`, the count of the
-    configured ratio.
+    Unmasked tokens in each row of `mask`. A graph cannot read data, so under compilation it is `expected`, the count
+    of the configured ratio.
     """
     length = math.prod(grid)
     if mask.ndim != 2 or mask.shape[1] != length:

@@ -1,0 +1,89 @@
+"""
+Video transformers as native citizens of the Hugging Face ecosystem.
+
+`import hf_videovit` registers the families with the auto classes; `AutoModelForVideoClassification.from_pretrained` and
+`pipeline("video-classification")` then just work.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+)
+
+from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.modeling_videomae_v2 import (
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
+from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
+from .pipelines import register_pipeline
+
+
+if TYPE_CHECKING:
+    from .convert import convert_checkpoint
+    from .features import get_video_features
+    from .published import list_published, published_config, published_labels
+
+__version__ = "0.1.0"
+
+# One row a family: configuration, then its classes by auto class.
+FAMILIES: tuple[tuple[type, dict[type, type]], ...] = (
+    (
+        VideoMAEV2Config,
+        {
+            AutoModel: VideoMAEV2Model,
+            AutoModelForPreTraining: VideoMAEV2ForPreTraining,
+            AutoModelForVideoClassification: VideoMAEV2ForVideoClassification,
+            AutoVideoProcessor: VideoMAEV2VideoProcessor,
+        },
+    ),
+)
+
+# Read on first use: these need more than torch and transformers.
+LAZY: dict[str, str] = {
+    "convert_checkpoint": "convert",
+    "get_video_features": "features",
+    "list_published": "published",
+    "published_config": "published",
+    "published_labels": "published",
+}
+
+
+def register_families():
+    """Make the auto classes know every family. Doing it twice changes nothing."""
+    for config_class, classes in FAMILIES:
+        AutoConfig.register(config_class.model_type, config_class)
+        for auto_class, model_class in classes.items():
+            auto_class.register(config_class, model_class)
+
+
+def __getattr__(name: str) -> Any:
+    if name in LAZY:
+        return getattr(import_module(f".{LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register_families()
+register_pipeline()
+
+__all__ = [
+    "VideoDecodingError",
+    "VideoMAEV2Config",
+    "VideoMAEV2ForPreTraining",
+    "VideoMAEV2ForVideoClassification",
+    "VideoMAEV2Model",
+    "VideoMAEV2VideoProcessor",
+    "convert_checkpoint",
+    "get_video_features",
+    "list_published",
+    "published_config",
+    "published_labels",
+]

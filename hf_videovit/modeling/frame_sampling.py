@@ -1,0 +1,209 @@
+"""
+Which frames of a video a model sees: pure functions from the number of frames to indices.
+
+Every function returns an integer array of shape `(num_clips, num_frames)`, indices in `[0, total)`, 0-based. `rng` is
+a `numpy.random.Generator`, or a `numpy.random.RandomState` where draws must equal those of older numpy code.
+"""
+
+import numpy as np
+
+
+Random = np.random.Generator | np.random.RandomState
+
+FRAME_SAMPLINGS = ("dense", "segment", "uniform")
+SAMPLING_MODES = ("train", "validation", "test", "pretrain")
+
+
+def draw(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
+    """Uniform integers in `[low, high)` from either kind of numpy random source."""
+    if isinstance(rng, np.random.Generator):
+        return rng.integers(low, high, size=size)
+    return rng.randint(low, high, size=size)
+
+
+def dense_window(total: int, num_frames: int, stride: int, end: int) -> np.ndarray:
+    """
+    `num_frames` frames spread over the `num_frames * stride` frames before `end`, both ends included, so their spacing
+    is a little over `stride` (official VideoMAE behaviour in training and validation). A shorter video is covered once
+    at about `stride`, then its last frame is repeated.
+    """
+    span = num_frames * stride
+    if total > span:
+        indices = np.linspace(end - span, end, num=num_frames)
+        return np.clip(indices, end - span, end - 1).astype(np.int64)
+    covered = np.linspace(0, total, num=total // stride)
+    indices = np.concatenate((covered, np.full(num_frames - len(covered), total)))
+    return np.clip(indices, 0, total - 1).astype(np.int64)
+
+
+def dense_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """One [`dense_window`] at a random place. Shape `(1, num_frames)`."""
+    span = num_frames * stride
+    end = int(draw(rng, span, total)) if total > span else total
+    return dense_window(total, num_frames, stride, end)[None]
+
+
+def dense_validation(total: int, num_frames: int, stride: int) -> np.ndarray:
+    """One [`dense_window`] in the middle. Shape `(1, num_frames)`."""
+    return dense_window(total, num_frames, stride, (num_frames * stride + total) // 2)[None]
+
+
+def dense_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+    """
+    `num_clips` evenly placed clips cut from the list of every `stride`-th frame; a list that is too short repeats its
+    last frame. One clip is taken from the middle (the official code divides by zero there). Shape `(num_clips,
+    num_frames)`.
+    """
+    frames = np.arange(0, total, stride)
+    spare = max(len(frames) - num_frames, 0)
+    if num_clips == 1:
+        starts = np.array([spare // 2])
+    else:
+        starts = (np.arange(num_clips) * (spare / (num_clips - 1))).astype(np.int64)
+    positions = starts[:, None] + np.arange(num_frames)
+    return frames[np.minimum(positions, len(frames) - 1)].astype(np.int64)
+
+
+def dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """
+    One clip of exact `stride` at a random place. Where the video ends first, the clip stays on its last step that lies
+    before the video's last frame, as the official pre-training loader does. Shape `(1, num_frames)`.
+    """
+    spare = total - num_frames * stride
+    start = int(draw(rng, 0, spare + 1)) if spare > 0 else 0
+    last_step = max(total - 2 - start, 0) // stride
+    return (start + stride * np.minimum(np.arange(num_frames), last_step))[None].astype(np.int64)
+
+
+def segment_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
+    """
+    One random frame in each of `num_frames` bins of `total // num_frames` frames (the rest at the end is never seen,
+    as in the official loader); a shorter video is led in by copies of frame 0. Shape `(1, num_frames)`.
+    """
+    width = total // num_frames
+    if width == 0:
+        return led_in(total, num_frames)
+    return (np.arange(num_frames) * width + draw(rng, 0, width, size=num_frames))[None].astype(np.int64)
+
+
+def segment_validation(total: int, num_frames: int) -> np.ndarray:
+    """The middle frame of each bin of [`segment_train`]. Shape `(1, num_frames)`."""
+    width = total // num_frames
+    if width == 0:
+        return led_in(total, num_frames)
+    return (np.arange(num_frames) * width + width // 2)[None].astype(np.int64)
+
+
+def segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
+    """`num_clips` interleaved clips, each spread over the whole video. Shape `(num_clips, num_frames)`."""
+    tick = total / num_frames
+    offsets = np.arange(num_clips) * tick / num_clips
+    return (offsets[:, None] + tick * np.arange(num_frames)).astype(np.int64)
+
+
+def led_in(total: int, num_frames: int) -> np.ndarray:
+    """All frames of a short video, led in by copies of frame 0."""
+    return np.maximum(np.arange(num_frames) - (num_frames - total), 0)[None].astype(np.int64)
+
+
+def uniform_clips(total: int, num_frames: int, phases: np.ndarray) -> np.ndarray:
+    """
+    One frame from each of `num_frames` equal parts of the video, at the same `phase` in [0, 1) of every part; parts
+    may be shorter than a frame. Shape `(len(phases), num_frames)`.
+    """
+    indices = (np.arange(num_frames) + np.asarray(phases)[:, None]) * total / num_frames
+    return np.minimum(indices.astype(np.int64), total - 1)
+
+
+def sample_clips(
+    total: int,
+    *,
+    frame_sampling: str,
+    sampling_mode: str,
+    num_frames: int,
+    frame_stride: int = 1,
+    num_clips: int = 1,
+    rng: Random | None = None,
+) -> np.ndarray:
+    """
+    Frame indices of the clips to show a model.
+
+    Args:
+        total (`int`):
+            Frames of the video.
+        frame_sampling (`str`):
+            `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
+            each of `num_frames` bins (Something-Something). `"uniform"`: evenly over the whole video, its tail
+            included.
+        sampling_mode (`str`):
+            `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
+            `"pretrain"` (dense only): one random clip of exact stride.
+        num_frames (`int`):
+            Frames of a clip.
+        frame_stride (`int`, *optional*, defaults to 1):
+            Distance of neighbouring frames of a dense clip.
+        num_clips (`int`, *optional*, defaults to 1):
+            Clips of a video in `"test"` mode; the other modes give one.
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+            Source of the random modes; a fresh one by default.
+
+    Returns:
+        `numpy.ndarray` of shape `(num_clips, num_frames)`.
+
+    Raises:
+        ValueError: an argument is not allowed.
+    """
+    for name, value in (
+        ("total", total),
+        ("num_frames", num_frames),
+        ("frame_stride", frame_stride),
+        ("num_clips", num_clips),
+    ):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if frame_sampling not in FRAME_SAMPLINGS:
+        raise ValueError(f"`frame_sampling` must be one of {FRAME_SAMPLINGS}, got {frame_sampling!r}.")
+    if sampling_mode not in SAMPLING_MODES:
+        raise ValueError(f"`sampling_mode` must be one of {SAMPLING_MODES}, got {sampling_mode!r}.")
+    rng = np.random.default_rng() if rng is None else rng
+    if frame_sampling == "dense":
+        return _dense(total, sampling_mode, num_frames, frame_stride, num_clips, rng)
+    if sampling_mode == "pretrain":
+        raise ValueError(f"`sampling_mode='pretrain'` needs `frame_sampling='dense'`, got {frame_sampling!r}.")
+    if frame_sampling == "segment":
+        if sampling_mode == "train":
+            return segment_train(total, num_frames, rng)
+        if sampling_mode == "validation":
+            return segment_validation(total, num_frames)
+        return segment_test(total, num_frames, num_clips)
+    if sampling_mode == "train":
+        return uniform_clips(total, num_frames, np.array([rng.random()]))
+    clips = num_clips if sampling_mode == "test" else 1
+    return uniform_clips(total, num_frames, (np.arange(clips) + 0.5) / clips)
+
+
+def _dense(
+    total: int, sampling_mode: str, num_frames: int, frame_stride: int, num_clips: int, rng: Random
+) -> np.ndarray:
+    if sampling_mode == "train":
+        return dense_train(total, num_frames, frame_stride, rng)
+    if sampling_mode == "validation":
+        return dense_validation(total, num_frames, frame_stride)
+    if sampling_mode == "pretrain":
+        return dense_pretrain(total, num_frames, frame_stride, rng)
+    return dense_test(total, num_frames, frame_stride, num_clips)
+
+
+def crop_offsets(long_side: int, crop: int, num_crops: int) -> list[int]:
+    """
+    Offsets of `num_crops` crops of `crop` pixels spread along `long_side`, ends included; one crop is centred.
+
+    Raises:
+        ValueError: the side is shorter than the crop.
+    """
+    if long_side < crop:
+        raise ValueError(f"A side of {long_side} pixels cannot hold a crop of {crop}.")
+    if num_crops == 1:
+        return [round((long_side - crop) / 2.0)]
+    step = (long_side - crop) / (num_crops - 1)
+    return [int(index * step) for index in range(num_crops)]

@@ -1,0 +1,456 @@
+"""
+The video processor that every family shares: any video in, the clips and crops of the checkpoint's protocol out.
+
+What a checkpoint needs to give its published numbers (sampling, resize, crops, views, normalisation) is saved with it
+and is followed wherever the processor is used: validation during training, evaluation, pipeline.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub.dataclasses import validate_typed_dict
+from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tvF
+from transformers import BaseVideoProcessor, BatchFeature
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict, validate_kwargs
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.video_utils import VideoMetadata, default_sample_indices_fn
+
+from .frame_sampling import FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
+from .video_decoding import decode_video, source_name
+
+
+class ClipVideoProcessorKwargs(VideosKwargs, total=False):
+    """
+    frame_sampling (`str`, *optional*, defaults to `"dense"`):
+        `"dense"`, `"segment"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
+    sampling_mode (`str`, *optional*, defaults to `"test"`):
+        `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
+    frame_stride (`int`, *optional*, defaults to 1):
+        Distance of neighbouring frames of a dense clip.
+    num_clips (`int`, *optional*, defaults to 1):
+        Clips of a video in `"test"` mode.
+    num_crops (`int`, *optional*, defaults to 1):
+        Crops of a clip along its long side in `"test"` mode.
+    antialias (`bool`, *optional*, defaults to `True`):
+        Whether downscaling is antialiased.
+    round_resized (`bool`, *optional*, defaults to `True`):
+        Whether resized pixels are rounded to whole grey levels, as image libraries do.
+    decoder (`str`, *optional*, defaults to `"auto"`):
+        Decoder of encoded videos; see [`~video_decoding.decode_video`].
+    decoding_policy (`str`, *optional*, defaults to `"strict"`):
+        What becomes of damaged videos: `"strict"` or `"salvage"`.
+    isolate_decoding (`bool`, *optional*, defaults to `False`):
+        Whether to decode in a child process that can be killed; for files of unknown origin.
+    seed (`int`, *optional*):
+        Makes the random modes repeatable.
+    """
+
+    frame_sampling: str | None
+    sampling_mode: str | None
+    frame_stride: int | None
+    num_clips: int | None
+    num_crops: int | None
+    antialias: bool | None
+    round_resized: bool | None
+    decoder: str | None
+    decoding_policy: str | None
+    isolate_decoding: bool | None
+    seed: int | None
+
+
+class ClipVideoProcessor(BaseVideoProcessor):
+    """
+    Samples clips from videos and makes `pixel_values` of them.
+
+    Videos are paths (`str` or `pathlib.Path`), http(s) and `hf://` URLs, bytes, file objects, `{"path", "bytes"}`
+    dicts, 4-D arrays and tensors with channels first or last, lists of frames, or lists of all these.
+
+    With `do_sample_frames=None` (the default) encoded videos are sampled, and frames handed over as an array are
+    sampled unless they already are one clip: `num_frames` frames, or any number where the processor has no
+    `num_frames`.
+    """
+
+    valid_kwargs = ClipVideoProcessorKwargs
+    model_input_names = ["pixel_values"]
+    resample = PILImageResampling.BILINEAR
+    size = {"shortest_edge": 224}
+    crop_size = {"height": 224, "width": 224}
+    default_to_square = False
+    do_resize = True
+    do_center_crop = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = None
+    image_mean = [0.485, 0.456, 0.406]
+    image_std = [0.229, 0.224, 0.225]
+    frame_sampling = "dense"
+    sampling_mode = "test"
+    frame_stride = 1
+    num_clips = 1
+    num_crops = 1
+    antialias = True
+    round_resized = True
+    decoder = "auto"
+    decoding_policy = "strict"
+    isolate_decoding = False
+    # Frames of a clip where neither the instance nor the call names a number. Not `num_frames` itself: as a class
+    # attribute that would make transformers' `fps=` argument unusable.
+    published_num_frames: int | None = None
+
+    def __init__(self, **kwargs: Unpack[ClipVideoProcessorKwargs]):
+        super().__init__(**kwargs)
+        for name, allowed in (("frame_sampling", FRAME_SAMPLINGS), ("sampling_mode", SAMPLING_MODES)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
+        for name in ("frame_stride", "num_clips", "num_crops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    @property
+    def num_views(self) -> int:
+        """Views of a video in `"test"` mode."""
+        return self.num_clips * (self.num_crops if self.do_center_crop else 1)
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        frame_sampling: str | None = None,
+        sampling_mode: str | None = None,
+        frame_stride: int | None = None,
+        num_clips: int | None = None,
+        rng: Random | None = None,
+        **kwargs,
+    ) -> np.ndarray:
+        """
+        Indices of the frames to read.
+
+        Args:
+            metadata (`VideoMetadata`):
+                Of the video; `total_num_frames` is used, and its rate where `fps` is asked for.
+            num_frames (`int`, *optional*):
+                Frames of a clip. Defaults to the processor's, else to the family's published number.
+            fps (`int` or `float`, *optional*):
+                Sample the whole video uniformly at this rate instead.
+            rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+                Source of the random modes.
+
+        Returns:
+            `numpy.ndarray` of shape `(num_clips, num_frames)`, or `(num_frames,)` for one clip.
+
+        Raises:
+            ValueError: `fps` and `num_frames` together, or `fps` without a known rate.
+        """
+        if fps is not None or (self.num_frames is None and num_frames is not None):
+            # No protocol to follow: transformers' own uniform sampling, which refuses more frames than there are.
+            return default_sample_indices_fn(metadata=metadata, num_frames=num_frames, fps=fps)
+        num_frames = num_frames or self.num_frames or self.published_num_frames
+        if num_frames is None:
+            return np.arange(metadata.total_num_frames)
+        clips = sample_clips(
+            metadata.total_num_frames,
+            frame_sampling=frame_sampling or self.frame_sampling,
+            sampling_mode=sampling_mode or self.sampling_mode,
+            num_frames=num_frames,
+            frame_stride=frame_stride or self.frame_stride,
+            num_clips=num_clips or self.num_clips,
+            rng=rng,
+        )
+        return clips if len(clips) > 1 else clips[0]
+
+    def load_clips(
+        self, video: Any, sampling_mode: str | None = None, rng: Random | None = None, **overrides: Any
+    ) -> tuple[torch.Tensor, VideoMetadata]:
+        """
+        Decode the clips of one video and nothing more: what training augments, and the first half of a call.
+
+        Args:
+            video:
+                One video in any form the processor takes.
+            sampling_mode (`str`, *optional*):
+                Defaults to the processor's.
+            rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+                Source of the random modes.
+            overrides:
+                Other fields of the processor for this call, such as `decoding_policy="salvage"`.
+
+        Returns:
+            `tuple`: uint8 tensor of shape `(num_clips, num_frames, num_channels, height, width)` and the metadata with
+            `frames_indices`.
+
+        Raises:
+            VideoDecodingError: the video cannot be read.
+        """
+        options = self._options({"sampling_mode": sampling_mode, "rng": rng, **overrides})
+        return self._load(video, None, options)
+
+    def normalize_clips(self, clips: torch.Tensor) -> torch.Tensor:
+        """Rescale and normalise uint8 `clips` of shape `(..., num_channels, height, width)`, on their device."""
+        return self.rescale_and_normalize(
+            clips, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
+        )
+
+    def preprocess(self, videos: Any, **kwargs: Unpack[ClipVideoProcessorKwargs]) -> BatchFeature:
+        """
+        Args:
+            videos:
+                One video or a list of videos; see the class.
+            kwargs:
+                Fields of the processor to replace for this call, `return_tensors`, `device`, `return_metadata`,
+                `video_metadata` (of arrays) and `seed`.
+
+        Returns:
+            [`BatchFeature`] with `pixel_values`: `(batch_size, num_frames, num_channels, height, width)`, or
+            `(batch_size, num_views, num_frames, num_channels, height, width)` for several views, all crops of the
+            first clip first; and `video_metadata` if asked for.
+
+        Raises:
+            ValueError: an argument or a video's form is not allowed.
+            VideoDecodingError: a video cannot be read.
+        """
+        validate_kwargs(
+            captured_kwargs=kwargs.keys(), valid_processor_keys=[*self.valid_kwargs.__annotations__, "return_tensors"]
+        )
+        validate_typed_dict(self.valid_kwargs, kwargs)
+        videos = list_videos(videos)
+        metadata = list_metadata(kwargs.pop("video_metadata", None), len(videos))
+        options = self._options(kwargs)
+        options = self._standardize_kwargs(**options)
+        loaded = [
+            self._load(video, known, options | {"rng": self._rng(options, index)})
+            for index, (video, known) in enumerate(zip(videos, metadata))
+        ]
+        views = self._make_views([clips for clips, _ in loaded], options)
+        batch = BatchFeature(data={"pixel_values": views}, tensor_type=options["return_tensors"])
+        if options["return_metadata"]:
+            batch["video_metadata"] = [found for _, found in loaded]
+        return batch
+
+    def _options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """The processor's fields with those of one call in their place; `None` leaves all but the `do_*` switches."""
+        options = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__}
+        return options | {name: value for name, value in given.items() if value is not None or name.startswith("do_")}
+
+    def _rng(self, options: dict[str, Any], index: int) -> np.random.Generator | None:
+        return None if options["seed"] is None else np.random.default_rng([options["seed"], index])
+
+    def _load(
+        self, video: Any, metadata: VideoMetadata | None, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, VideoMetadata]:
+        """One video as uint8 clips `(num_clips, num_frames, num_channels, height, width)`."""
+        if is_frames(video):
+            return self._clips_from_frames(video, metadata, options)
+        shape: list[int] = [1]
+
+        def plan(probed: VideoMetadata) -> np.ndarray:
+            indices = np.atleast_2d(self.sample_frames(probed, **options))
+            shape[0] = len(indices)
+            return indices
+
+        decoded = decode_video(
+            video,
+            indices=None if options["do_sample_frames"] is False else plan,
+            decoder=options["decoder"],
+            policy=options["decoding_policy"],
+            isolate=options["isolate_decoding"],
+        )
+        frames = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)  # (clips * frames, channels, height, width)
+        return frames.unflatten(0, (shape[0], -1)), decoded.metadata
+
+    def _clips_from_frames(
+        self, video: Any, metadata: VideoMetadata | None, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, VideoMetadata]:
+        frames = frames_to_tensor(video, options["input_data_format"])
+        if options["do_rescale"] and frames.is_floating_point() and frames.numel() and frames.max() <= 1:
+            raise ValueError(
+                "`videos` holds floats up to 1, which rescaling would divide by 255 once more: hand over uint8 "
+                "frames, or pass `do_rescale=False`."
+            )
+        metadata = metadata or VideoMetadata(
+            total_num_frames=len(frames), height=frames.shape[-2], width=frames.shape[-1]
+        )
+        if options["do_convert_rgb"]:
+            frames = self.convert_to_rgb(frames)
+        sampled = options["do_sample_frames"]
+        if sampled is None:
+            sampled = options["num_frames"] is not None and len(frames) != options["num_frames"]
+        indices = np.atleast_2d(self.sample_frames(metadata, **options) if sampled else np.arange(len(frames)))
+        metadata.frames_indices = indices.ravel().tolist()
+        if sampled:
+            frames = frames[torch.from_numpy(indices.ravel())]
+        return frames.unflatten(0, indices.shape), metadata
+
+    def _make_views(self, clips: list[torch.Tensor], options: dict[str, Any]) -> torch.Tensor | list[torch.Tensor]:
+        """Resize, crop and normalise; clips of one shape go through together, and stay together where all agree."""
+        groups: dict[tuple, list[int]] = {}
+        for index, clip in enumerate(clips):
+            groups.setdefault((clip.shape, clip.dtype), []).append(index)
+        views: list[torch.Tensor | None] = [None] * len(clips)
+        for members in groups.values():
+            batch = torch.stack([clips[index] for index in members]) if len(members) > 1 else clips[members[0]][None]
+            if options["device"] is not None:
+                batch = batch.to(options["device"])
+            if options["do_resize"]:
+                batch = self.resize_clips(batch, options)
+            if options["do_center_crop"]:
+                batch = self.crop_clips(batch, options)  # (videos, clips, crops, frames, channels, height, width)
+            batch = self.rescale_and_normalize(
+                batch,
+                options["do_rescale"],
+                options["rescale_factor"],
+                options["do_normalize"],
+                options["image_mean"],
+                options["image_std"],
+            )
+            batch = batch.flatten(1, -5)  # (videos, views, frames, channels, height, width)
+            batch = batch[:, 0] if batch.shape[1] == 1 else batch
+            if len(groups) == 1 and options["return_tensors"] is not None:
+                return batch
+            for index, video in zip(members, batch):
+                views[index] = video
+        return views
+
+    def resize_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        """
+        Bring `(..., channels, height, width)` to `size`: the short side with a whole-number long side, or both sides.
+        """
+        height, width = output_size(clips.shape[-2:], options["size"])
+        if (height, width) == tuple(clips.shape[-2:]):
+            return clips
+        if not options["round_resized"]:
+            clips = clips.float()
+        interpolation = interpolation_mode(options["resample"])
+        resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
+        return resized.view(*clips.shape[:-2], height, width)
+
+    def crop_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        """
+        Crops of `crop_size` as a new axis before the frames: one in the centre, or in `"test"` mode `num_crops` along
+        the long side.
+        """
+        size = options["crop_size"]
+        num_crops = options["num_crops"] if options["sampling_mode"] == "test" else 1
+        if num_crops == 1:
+            return self.center_crop(clips, size).unsqueeze(-5)
+        height, width = clips.shape[-2:]
+        along_width = width >= height
+        long_side, crop = (width, size.width) if along_width else (height, size.height)
+        short_side, other = (height, size.height) if along_width else (width, size.width)
+        other_offset = crop_offsets(short_side, other, 1)[0]
+        crops = []
+        for offset in crop_offsets(long_side, crop, num_crops):
+            top, left = (other_offset, offset) if along_width else (offset, other_offset)
+            crops.append(clips[..., top : top + size.height, left : left + size.width])
+        return torch.stack(crops, dim=-5)
+
+
+def is_frame(item: Any) -> bool:
+    """Whether `item` is one decoded frame."""
+    return isinstance(item, Image.Image) or (isinstance(item, np.ndarray | torch.Tensor) and item.ndim in (2, 3))
+
+
+def is_frames(video: Any) -> bool:
+    """Whether `video` is one video as decoded frames: a 4-D array or tensor, or a list of frames."""
+    if isinstance(video, list | tuple):
+        return len(video) > 0 and all(is_frame(item) for item in video)
+    return isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4
+
+
+def list_videos(videos: Any) -> list[Any]:
+    """
+    The videos of one call, whether it was given one, a list, nested lists, or an array with a batch axis.
+
+    Raises:
+        ValueError: an item is no video; nothing is dropped.
+    """
+    if (
+        isinstance(videos, str | Path | bytes | bytearray | memoryview | dict)
+        or is_frames(videos)
+        or hasattr(videos, "read")
+    ):
+        return [videos]
+    if isinstance(videos, np.ndarray | torch.Tensor):
+        if videos.ndim == 5:
+            return list(videos)
+        raise ValueError(f"`videos` as an array must have 4 axes, or 5 for a batch, got shape {tuple(videos.shape)}.")
+    if isinstance(videos, list | tuple) and videos:
+        return [video for item in videos for video in list_videos(item)]
+    raise ValueError(
+        "`videos` must be a path, URL, bytes, file object, {'path', 'bytes'} dict, array, list of frames, or a "
+        f"non-empty list of these, got {source_name(videos)}."
+    )
+
+
+def list_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
+    """
+    One `VideoMetadata` (or `None`) for each video from what the caller gave: one, a dict, or (nested) lists of them.
+    """
+    if metadata is None:
+        return [None] * num_videos
+    flat = metadata if isinstance(metadata, list | tuple) else [metadata]
+    while any(isinstance(item, list | tuple) for item in flat):
+        flat = [inner for item in flat for inner in (item if isinstance(item, list | tuple) else [item])]
+    if len(flat) != num_videos:
+        raise ValueError(f"`video_metadata` must hold one entry for each of the {num_videos} videos, got {len(flat)}.")
+    return [item if isinstance(item, VideoMetadata) else VideoMetadata(**item) for item in flat]
+
+
+def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
+    """
+    Decoded frames as a tensor of shape `(num_frames, num_channels, height, width)`, dtype kept.
+
+    Raises:
+        ValueError: the channel axis cannot be told from the shape.
+    """
+    if isinstance(video, list | tuple):
+        frames = [np.asarray(frame) if isinstance(frame, Image.Image) else frame for frame in video]
+        if any(frame.shape != frames[0].shape for frame in frames):
+            raise ValueError(
+                f"The frames of a video must have one shape, got {sorted({tuple(f.shape) for f in frames})}."
+            )
+        video = torch.stack([torch.as_tensor(frame) for frame in frames])
+        if video.ndim == 3:
+            video = video.unsqueeze(-1)
+    video = torch.as_tensor(video)
+    if input_data_format is None:
+        first, last = video.shape[1] in (1, 3, 4), video.shape[-1] in (1, 3, 4)
+        if first == last:
+            raise ValueError(
+                f"Cannot tell the channel axis of frames of shape {tuple(video.shape)}: pass `input_data_format` "
+                '("channels_first" or "channels_last").'
+            )
+        input_data_format = ChannelDimension.FIRST if first else ChannelDimension.LAST
+    if ChannelDimension(input_data_format) == ChannelDimension.LAST:
+        video = video.permute(0, 3, 1, 2)
+    return video
+
+
+def output_size(current: tuple[int, int], size: SizeDict) -> tuple[int, int]:
+    """
+    Height and width after resizing.
+
+    A short side is met exactly, and the long side is the whole part of `size * long / short` (official loaders), which
+    can be a pixel less than what rounding gives.
+    """
+    if size.height and size.width:
+        return size.height, size.width
+    if not size.shortest_edge:
+        raise ValueError(f"`size` must have 'shortest_edge', or 'height' and 'width', got {size}.")
+    height, width = current
+    if width < height:
+        return int(size.shortest_edge * height / width), size.shortest_edge
+    return size.shortest_edge, int(size.shortest_edge * width / height)
+
+
+def interpolation_mode(resample: PILImageResampling | int) -> InterpolationMode:
+    """torchvision's name of a PIL filter."""
+    return getattr(InterpolationMode, PILImageResampling(resample).name)
+
+
+__all__ = ["ClipVideoProcessor", "ClipVideoProcessorKwargs"]
