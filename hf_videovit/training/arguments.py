@@ -1,4 +1,3 @@
-# Copyright 2026 The hf_videovit authors. Licensed under the Apache License, Version 2.0.
 """A training run as data: what a recipe (YAML) states and what a flag overrides, checked field by field."""
 
 import dataclasses
@@ -50,6 +49,7 @@ class DataArguments:
     data_root: str | None = _option(None, "folder that the paths of a list are relative to; none is the list's own")
     video_column: str | None = _option(None, "column that holds the video; none looks for the usual names")
     label_column: str | None = _option(None, "column that holds the label; none looks for the usual names")
+    label_names: list[str] | None = _option(None, "names that labels index; none takes those in the data, sorted")
     shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
     max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
@@ -266,7 +266,9 @@ def describe_arguments() -> str:
         defaults = group_class()
         for item in dataclasses.fields(group_class):
             default = getattr(defaults, item.name)
-            lines.append(f"  --{item.name} ({_type_name(hints[item.name])}, default {default}): {item.metadata['help']}")
+            lines.append(
+                f"  --{item.name} ({_type_name(hints[item.name])}, default {default}): {item.metadata['help']}"
+            )
     return "\n".join(lines)
 
 

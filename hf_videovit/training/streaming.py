@@ -1,0 +1,392 @@
+"""
+From samples to batches. One process walks its share of the samples in order; stateless workers decode what it hands
+them. So the order never depends on the number of workers, every sample comes exactly once an epoch, and a run resumes
+at any sample by skipping undecoded ones.
+"""
+
+import json
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from transformers.utils import logging
+
+from hf_videovit.modeling.video_decoding import VideoDecodingError
+
+from .augmentation import ClipAugmentation, sample_seed
+from .sources import Sample, VideoSource
+
+
+logger = logging.get_logger(__name__)
+
+UNCOUNTED_EPOCH = 1000  # clips an epoch is taken to have, at least, while a stream does not say
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sample, the epoch it is read in and its position in the process's share."""
+
+    sample: Sample
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read, and why."""
+
+    id: str
+    reason: str
+    kind: str
+    decoder: str | None
+
+
+@dataclass
+class Batch:
+    """
+    Clips that go through the model together.
+
+    Args:
+        rows (`dict[str, torch.Tensor]`):
+            Stacked tensors; the first axis is the batch.
+        ids (`list[str]`):
+            Sample ids.
+        position (`int`):
+            Samples of the share consumed once this batch is: where a resumed epoch starts.
+    """
+
+    rows: dict[str, torch.Tensor]
+    ids: list[str]
+    position: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+SampleLoader = Callable[[Record], dict[str, torch.Tensor]]
+
+
+class TrainingClipLoader:
+    """
+    Reads one training clip: frames sampled as the processor does for training, then augmented.
+
+    Args:
+        processor ([`ClipVideoProcessor`]):
+            Samples and decodes.
+        augmentation ([`ClipAugmentation`]):
+            Augments the uint8 clip.
+        seed (`int`):
+            With epoch and sample id, the source of every draw.
+    """
+
+    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int):
+        self.processor, self.augmentation, self.seed = processor, augmentation, seed
+
+    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
+        sample, epoch = record.sample, record.epoch
+        rng = np.random.default_rng(sample_seed(self.seed, epoch, sample.id, "frames"))
+        clips, _ = self.processor.load_clips(sample.video, sampling_mode="train", rng=rng)
+        clip = self.augmentation(clips[0], sample_seed(self.seed, epoch, sample.id))
+        return {"pixel_values": clip, "labels": torch.tensor(sample.label)}
+
+
+class ClipStream:
+    """
+    Batches of one process.
+
+    Args:
+        source ([`VideoSource`]):
+            The videos.
+        load (`Callable[[Record], dict[str, torch.Tensor]]`):
+            Reads one sample; runs in the workers, so it must be picklable. Its `VideoDecodingError`s become
+            [`BadVideo`]s, and the batch is filled from the samples that follow.
+        batch_size (`int`):
+            Samples of a batch.
+        seed (`int` or `None`):
+            Seed of the order; `None` keeps the source's.
+        rank (`int`, *optional*, defaults to 0):
+            This process.
+        world (`int`, *optional*, defaults to 1):
+            Number of processes.
+        num_workers (`int`, *optional*, defaults to 0):
+            Decoding processes; 0 decodes in this one.
+        prefetch_batches (`int`, *optional*, defaults to 2):
+            Batches that each worker keeps ready.
+        timeout (`float`, *optional*, defaults to 300.0):
+            Seconds without a batch from the workers after which they count as hung.
+        drop_last (`bool`, *optional*, defaults to `False`):
+            Whether to leave out what does not fill the last batch of an epoch.
+        on_bad_video (`Callable[[BadVideo], None]`, *optional*):
+            Told of each unreadable video when its turn comes. Without it the video's error is raised.
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        load: SampleLoader,
+        batch_size: int,
+        seed: int | None,
+        rank: int = 0,
+        world: int = 1,
+        num_workers: int = 0,
+        prefetch_batches: int = 2,
+        timeout: float = 300.0,
+        drop_last: bool = False,
+        on_bad_video: Callable[[BadVideo], None] | None = None,
+    ):
+        self.source, self.batch_size, self.drop_last = source, batch_size, drop_last
+        self.rank, self.world = rank, world
+        self.on_bad_video = on_bad_video
+        self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
+        workers = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
+        self._loader = DataLoader(
+            _RecordDataset(load),
+            batch_sampler=self._sampler,
+            collate_fn=_as_is,
+            num_workers=num_workers,
+            pin_memory=torch.cuda.is_available(),
+            **(workers if num_workers else {}),
+        )
+
+    def num_batches(self, rank: int | None = None) -> int | None:
+        """Batches an epoch of a process (this one by default) while every video can be read; `None` if unknown."""
+        size = self.source.share_size(self.rank if rank is None else rank, self.world)
+        if size is None:
+            return None
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """
+        The batches of an epoch.
+
+        Args:
+            epoch (`int`):
+                Its number.
+            start (`int`, *optional*, defaults to 0):
+                Position to resume at: the `position` of the last batch that was used.
+        """
+        self._sampler.begin(epoch, start)
+        pending: deque[tuple[int, str, Any]] = deque()
+        for chunk in self._chunks():
+            if not pending and not chunk["bad"] and len(chunk["ids"]) == self.batch_size:
+                yield Batch(chunk["rows"], chunk["ids"], chunk["positions"][-1] + 1)
+                continue
+            pending.extend(_in_order(chunk))
+            while sum(not isinstance(item, BadVideo) for _, _, item in pending) >= self.batch_size:
+                yield self._take(pending, self.batch_size)
+        rest = self._take(pending, self.batch_size)
+        if len(rest) and not self.drop_last:
+            yield rest
+
+    def _take(self, pending: deque[tuple[int, str, Any]], count: int) -> Batch:
+        """Take up to `count` readable samples off the queue and report the unreadable ones passed on the way."""
+        taken: list[tuple[str, dict[str, torch.Tensor]]] = []
+        position = 0
+        while pending and len(taken) < count:
+            position, name, item = pending.popleft()
+            if isinstance(item, BadVideo):
+                if self.on_bad_video is None:
+                    raise RuntimeError(f"Video {item.id!r} cannot be read: {item.reason}")
+                self.on_bad_video(item)
+            else:
+                taken.append((name, item))
+        names = list(taken[0][1]) if taken else []
+        rows = {name: torch.stack([row[name] for _, row in taken]) for name in names}
+        return Batch(rows, [name for name, _ in taken], position + 1)
+
+    def _chunks(self) -> Iterator[dict[str, Any]]:
+        try:
+            for chunk in self._loader:
+                self._sampler.handed_out.popleft()
+                yield chunk
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            waiting = ", ".join(self._sampler.handed_out[0]) if self._sampler.handed_out else "nothing"
+            raise TimeoutError(
+                f"No batch from the decoding workers for {self._loader.timeout:g} s (`worker_timeout`); "
+                f"they are reading {waiting}"
+            ) from error
+
+
+class BadVideoLedger:
+    """
+    Keeps account of unreadable videos: a line of JSON each, and an error when there are too many of them.
+
+    Args:
+        path (`Path`, *optional*):
+            File that receives the lines.
+        limit (`float`, *optional*, defaults to 0.05):
+            Share of an epoch's videos that may be unreadable.
+        minimum (`int`, *optional*, defaults to 20):
+            Videos read before that share is judged.
+    """
+
+    def __init__(self, path: Path | None = None, limit: float = 0.05, minimum: int = 20):
+        self.path, self.limit, self.minimum = path, limit, minimum
+        self.epoch, self.count, self.lines = 0, 0, 0
+
+    def begin(self, epoch: int) -> None:
+        """Start the count of an epoch."""
+        self.epoch, self.count = epoch, 0
+
+    def add(self, video: BadVideo) -> None:
+        """Write a video down."""
+        self.count += 1
+        self.lines += 1
+        logger.warning(f"Skipped unreadable video {video.id!r}: {video.reason}")
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": self.epoch, **asdict(video)}, ensure_ascii=False) + "\n")
+
+    def judge(self, bad: int, read: int, epoch_size: int | None) -> None:
+        """
+        Raise a `RuntimeError` when more of the epoch's videos are unreadable than the limit allows.
+
+        Args:
+            bad (`int`):
+                Unreadable videos of the epoch, of all processes.
+            read (`int`):
+                Videos of the epoch read so far, of all processes, the unreadable ones included.
+            epoch_size (`int` or `None`):
+                Videos of the epoch, if known: a few bad ones that come early stop nothing.
+        """
+        allowed = self.limit * max(read, UNCOUNTED_EPOCH if epoch_size is None else epoch_size)
+        if read >= self.minimum and bad > allowed:
+            raise RuntimeError(
+                f"{bad} of the {read} videos read in this epoch cannot be read, more than `bad_video_limit` "
+                f"({self.limit:g}) allows; they are listed in {self.path}"
+            )
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"epoch": self.epoch, "count": self.count, "lines": self.lines}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go back to a checkpoint: lines written after it are taken out again."""
+        self.epoch, self.count, self.lines = state["epoch"], state["count"], state["lines"]
+        if self.path is not None and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            self.path.write_text("".join(lines[: self.lines]), encoding="utf-8")
+
+
+class _ChunkSampler:
+    """Walks the share of a process and hands it out in chunks; the records themselves are the workers' indices."""
+
+    def __init__(self, source: VideoSource, batch_size: int, seed: int | None, rank: int, world: int):
+        self.source, self.batch_size, self.seed, self.rank, self.world = source, batch_size, seed, rank, world
+        self.handed_out: deque[list[str]] = deque()
+        self._epoch, self._start = 0, 0
+
+    def begin(self, epoch: int, start: int) -> None:
+        self._epoch, self._start = epoch, start
+        self.handed_out.clear()
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        samples: Iterator[Sample] = self.source.share(self.rank, self.world, self.seed, self._epoch, self._start)
+        if self.source.reads_ahead:
+            samples = read_ahead(samples, 2 * self.batch_size)
+        chunk: list[Record] = []
+        for position, sample in enumerate(samples, start=self._start):
+            chunk.append(Record(sample, self._epoch, position))
+            if len(chunk) == self.batch_size:
+                self.handed_out.append([record.sample.id for record in chunk])
+                yield chunk
+                chunk = []
+        if chunk:
+            self.handed_out.append([record.sample.id for record in chunk])
+            yield chunk
+
+
+class _RecordDataset(Dataset):
+    """What runs in a worker: reads the records it is handed."""
+
+    def __init__(self, load: SampleLoader):
+        self.load = load
+
+    def __getitem__(self, record: Record) -> dict[str, Any]:
+        return self.__getitems__([record])
+
+    def __getitems__(self, records: list[Record]) -> dict[str, Any]:
+        rows: list[dict[str, torch.Tensor]] = []
+        good: list[Record] = []
+        bad: list[tuple[int, BadVideo]] = []
+        for record in records:
+            try:
+                rows.append(self.load(record))
+                good.append(record)
+            except VideoDecodingError as error:
+                video = BadVideo(record.sample.id, error.reason, error.kind, error.decoder)
+                bad.append((record.position, video))
+        return {
+            "rows": {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})},
+            "ids": [record.sample.id for record in good],
+            "positions": [record.position for record in good],
+            "bad": bad,
+        }
+
+
+def _as_is(chunk: dict[str, Any]) -> dict[str, Any]:
+    return chunk
+
+
+def _in_order(chunk: dict[str, Any]) -> list[tuple[int, str, Any]]:
+    """A chunk's samples, readable or not, in the order of the share."""
+    items: list[tuple[int, str, Any]] = [(position, video.id, video) for position, video in chunk["bad"]]
+    for index, (position, name) in enumerate(zip(chunk["positions"], chunk["ids"])):
+        items.append((position, name, {key: rows[index] for key, rows in chunk["rows"].items()}))
+    return sorted(items, key=lambda item: item[0])
+
+
+def read_ahead(items: Iterable[Any], size: int) -> Iterator[Any]:
+    """
+    Read an iterable in a thread, at most `size` items ahead; its errors are raised where the items are used.
+
+    Args:
+        items (`Iterable`):
+            What to read.
+        size (`int`):
+            Items held ready.
+    """
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=size)
+    stopped = threading.Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not stopped.is_set():
+            try:
+                ready.put((kind, value), timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put("item", item):
+                    return
+            put("end", None)
+        except Exception as error:  # handed over to the reader's thread, which raises it
+            put("error", error)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = ready.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                raise value
+            yield value
+    finally:
+        stopped.set()
+        thread.join()
