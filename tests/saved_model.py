@@ -1,0 +1,53 @@
+"""A tiny VideoMAE V2 with its processor, in memory or in a folder."""
+
+from pathlib import Path
+
+import torch
+
+from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
+
+
+LABELS = ("right", "left", "down", "up", "still", "other")
+
+
+def tiny_config(**fields) -> VideoMAEV2Config:
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "patch_size": 8,
+        "image_size": 32,
+        "num_frames": 4,
+        "decoder_hidden_size": 16,
+        "decoder_num_hidden_layers": 1,
+        "decoder_num_attention_heads": 2,
+        "decoder_intermediate_size": 32,
+    }
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
+    return VideoMAEV2Config(**{**sizes, **names, **fields})
+
+
+def tiny_processor(**fields) -> VideoMAEV2VideoProcessor:
+    protocol = {
+        "num_frames": 4,
+        "frame_stride": 2,
+        "size": {"shortest_edge": 32},
+        "crop_size": {"height": 32, "width": 32},
+    }
+    return VideoMAEV2VideoProcessor(**{**protocol, **fields})
+
+
+def tiny_classifier(seed: int = 0, **fields) -> VideoMAEV2ForVideoClassification:
+    """A classifier whose scores differ from video to video (the published start is close to zero)."""
+    torch.manual_seed(seed)
+    model = VideoMAEV2ForVideoClassification(tiny_config(**fields)).eval()
+    torch.nn.init.normal_(model.classifier.weight)
+    return model
+
+
+def save_tiny_classifier(folder: str | Path, *, seed: int = 0, config: dict | None = None, **processor) -> Path:
+    """Save a tiny classifier with its processor; `processor` are fields of it."""
+    tiny_classifier(seed, **(config or {})).save_pretrained(folder)
+    tiny_processor(**processor).save_pretrained(folder)
+    return Path(folder)
