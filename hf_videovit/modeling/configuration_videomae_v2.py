@@ -1,5 +1,6 @@
 """VideoMAE V2 configuration."""
 
+from difflib import get_close_matches
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -193,6 +194,10 @@ class VideoMAEV2Config(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] | None = None
 
     def __post_init__(self, **kwargs: Any):
+        for name in kwargs:  # the base class would store a misspelt field without a word
+            nearest = get_close_matches(name, self.__dataclass_fields__, n=1, cutoff=0.85)
+            if nearest and not hasattr(type(self), name):
+                raise ValueError(f"`{name}` is not a field of the configuration. Did you mean `{nearest[0]}`?")
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())
         if self.image_mean is None:

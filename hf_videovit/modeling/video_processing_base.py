@@ -5,6 +5,8 @@ What a checkpoint needs to give its published numbers (sampling, resize, crops, 
 and is followed wherever the processor is used: validation during training, evaluation, pipeline.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 from transformers import BaseVideoProcessor, BatchFeature
-from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict, validate_kwargs
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
@@ -103,6 +105,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     published_num_frames: int | None = None
 
     def __init__(self, **kwargs: Unpack[ClipVideoProcessorKwargs]):
+        refuse_misspelt(kwargs, self.valid_kwargs.__annotations__)
         super().__init__(**kwargs)
         for name, allowed in (("frame_sampling", FRAME_SAMPLINGS), ("sampling_mode", SAMPLING_MODES)):
             if getattr(self, name) not in allowed:
@@ -214,9 +217,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
             ValueError: an argument or a video's form is not allowed.
             VideoDecodingError: a video cannot be read.
         """
-        validate_kwargs(
-            captured_kwargs=kwargs.keys(), valid_processor_keys=[*self.valid_kwargs.__annotations__, "return_tensors"]
-        )
+        refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
         validate_typed_dict(self.valid_kwargs, kwargs)
         videos = list_videos(videos)
         metadata = list_metadata(kwargs.pop("video_metadata", None), len(videos))
@@ -348,6 +349,23 @@ class ClipVideoProcessor(BaseVideoProcessor):
             top, left = (other_offset, offset) if along_width else (offset, other_offset)
             crops.append(clips[..., top : top + size.height, left : left + size.width])
         return torch.stack(crops, dim=-5)
+
+
+def refuse_unknown(given: Iterable[str], allowed: Iterable[str]):
+    """ValueError for names of call arguments that do not exist, with the nearest one that does."""
+    for name in given:
+        if name not in allowed:
+            nearest = get_close_matches(name, allowed, n=1)
+            hint = f" Did you mean `{nearest[0]}`?" if nearest else f" Allowed are {sorted(allowed)}."
+            raise ValueError(f"`{name}` is not an argument of the processor.{hint}")
+
+
+def refuse_misspelt(given: Iterable[str], allowed: Iterable[str]):
+    """
+    As [`refuse_unknown`], but only for names that look like a slip: a saved processor may carry fields of other tools.
+    """
+    slips = [name for name in given if name not in allowed and get_close_matches(name, allowed, n=1, cutoff=0.85)]
+    refuse_unknown(slips, allowed)
 
 
 def is_frame(item: Any) -> bool:

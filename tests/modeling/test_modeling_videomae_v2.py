@@ -1,0 +1,217 @@
+"""What is special to VideoMAE V2. Forward, gradients, saving, compilation and export: tests/test_families.py."""
+
+import pytest
+import torch
+
+from hf_videovit import (
+    VideoMAEV2Config,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
+from hf_videovit.modeling.layers import sinusoid_table
+
+
+TINY = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "patch_size": 4,
+    "image_size": 16,
+    "num_frames": 4,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+    "encoder_mask_ratio": 0.75,
+    "num_labels": 5,
+}
+
+
+def masks(batch: int = 2) -> dict[str, torch.Tensor]:
+    """Tube and checkerboard masks for the tiny grid of 2 x 4 x 4 tokens."""
+    encoder = torch.ones(batch, 2, 16, dtype=torch.bool)
+    for sample, row in enumerate(encoder):
+        row[:, sample : sample + 4] = False
+    decoder = (torch.arange(32) % 2 == 0).expand(batch, 32)
+    return {"encoder_mask": encoder.flatten(1), "decoder_mask": decoder}
+
+
+def test_keys_have_no_bias_and_queries_and_values_do():
+    layer = VideoMAEV2Model(VideoMAEV2Config(**TINY)).encoder.layers[0].attention
+    assert layer.k_proj.bias is None and layer.q_proj.bias is not None and layer.v_proj.bias is not None
+
+
+def test_pooled_features_are_the_norm_of_the_mean():
+    model = VideoMAEV2Model(VideoMAEV2Config(**TINY)).eval()
+    torch.nn.init.normal_(model.fc_norm.weight)
+    outputs = model(torch.randn(2, 4, 3, 16, 16))
+    torch.testing.assert_close(outputs.pooler_output, model.fc_norm(outputs.last_hidden_state.mean(1)))
+    assert model.layernorm is None
+
+
+def test_first_token_pooling_normalises_tokens():
+    model = VideoMAEV2Model(VideoMAEV2Config(**TINY, use_mean_pooling=False)).eval()
+    outputs = model(torch.randn(2, 4, 3, 16, 16))
+    assert model.fc_norm is None
+    torch.testing.assert_close(outputs.pooler_output, outputs.last_hidden_state[:, 0])
+
+
+def test_masked_encoder_equals_the_encoder_on_the_visible_tokens():
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY)).eval().videomae_v2
+    pixel_values, mask = torch.randn(2, 4, 3, 16, 16), masks()["encoder_mask"]
+    tokens = model.embeddings(pixel_values, (2, 4, 4))
+    alone = model.layernorm(model.encoder(tokens[~mask].view(2, 8, -1)))
+    torch.testing.assert_close(model(pixel_values, mask).last_hidden_state, alone)
+
+
+def test_loss_counts_only_what_the_encoder_did_not_see():
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY)).eval()
+    pixel_values, both = torch.randn(2, 4, 3, 16, 16), masks()
+    outputs = model(pixel_values, **both)
+    decoded = ~both["decoder_mask"]
+    target = model.targets(pixel_values)[decoded].view(2, 16, -1)
+    total, count = 0.0, 0
+    for sample in range(2):  # the loop of the docstring
+        for position, prediction in zip(decoded[sample].nonzero()[:, 0], outputs.logits[sample], strict=True):
+            if both["encoder_mask"][sample, position]:
+                index = (outputs.decoded_indices[sample] == position).nonzero()[0, 0]
+                total += (prediction - target[sample, index]).square().mean().item()
+                count += 1
+    assert outputs.loss.item() == pytest.approx(total / count, rel=1e-5)
+
+
+def test_without_a_decoder_mask_every_hidden_token_is_reconstructed():
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY)).eval()
+    pixel_values, mask = torch.randn(2, 4, 3, 16, 16), masks()["encoder_mask"]
+    implicit = model(pixel_values, mask)
+    explicit = model(pixel_values, mask, ~mask)
+    assert implicit.logits.shape[1] == 24
+    torch.testing.assert_close(implicit.loss, explicit.loss)
+
+
+def test_targets_have_zero_mean_and_unit_deviation_a_channel():
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY))
+    target = model.targets(torch.randn(2, 4, 3, 16, 16)).view(2, 32, -1, 3)
+    torch.testing.assert_close(target.mean(2), torch.zeros(2, 32, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(target.std(2), torch.ones(2, 32, 3), atol=1e-4, rtol=0)
+
+
+def test_raw_targets_are_the_pixels_before_normalisation():
+    config = VideoMAEV2Config(**TINY)
+    pixels = torch.rand(1, 4, 3, 16, 16)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (config.image_mean, config.image_std))
+    target = VideoMAEV2ForPreTraining(config).targets((pixels - mean) / std, normalize=False)
+    first = pixels[0, :2, :, :4, :4].permute(0, 2, 3, 1).flatten()  # tubelet frames, rows, columns, channels
+    torch.testing.assert_close(target[0, 0], first, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_other_numbers_of_channels_train(channels):
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY, num_channels=channels))
+    loss = model(torch.randn(2, 4, channels, 16, 16), **masks()).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_a_checkpoint_keeps_the_table_it_was_trained_with(tmp_path):
+    model = VideoMAEV2ForVideoClassification(VideoMAEV2Config(**TINY))
+    model.save_pretrained(tmp_path)
+    larger = VideoMAEV2ForVideoClassification.from_pretrained(tmp_path, image_size=32)
+    assert larger.config.position_grid == [2, 4, 4]
+    table = larger.videomae_v2.embeddings.position_embeddings.table
+    torch.testing.assert_close(table, sinusoid_table(32, 24), atol=0, rtol=0)
+    assert larger.eval()(torch.randn(1, 4, 3, 32, 32)).logits.shape == (1, 5)
+
+
+def test_a_pretraining_checkpoint_leaves_the_classifier_norm_fresh(tmp_path):
+    pretrained = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY))
+    torch.nn.init.constant_(pretrained.videomae_v2.layernorm.weight, 3.0)
+    pretrained.save_pretrained(tmp_path)
+    model, info = VideoMAEV2ForVideoClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == {
+        "videomae_v2.fc_norm.weight",
+        "videomae_v2.fc_norm.bias",
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert (model.videomae_v2.fc_norm.weight == 1).all()
+    assert model.videomae_v2.encoder.layers[0].mlp.fc1.weight.equal(
+        pretrained.videomae_v2.encoder.layers[0].mlp.fc1.weight
+    )
+
+
+def test_initialisation_follows_the_official_constructors():
+    torch.manual_seed(0)
+    config = VideoMAEV2Config(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_hidden_layers=1)
+    classifier = VideoMAEV2ForVideoClassification(config)
+    assert classifier.classifier.weight.std().item() == pytest.approx(0.02 * 0.001, rel=0.2)
+    assert classifier.videomae_v2.encoder.layers[0].mlp.fc1.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    pretraining = VideoMAEV2ForPreTraining(config)
+    query = pretraining.videomae_v2.encoder.layers[0].attention.q_proj.weight
+    assert query.abs().max().item() == pytest.approx((6 / (4 * 192)) ** 0.5, rel=0.01)
+    assert pretraining.mask_token.abs().max() <= 0.02
+
+
+def test_cosine_attention_caps_its_temperature():
+    model = VideoMAEV2Model(VideoMAEV2Config(**TINY, use_cosine_attention=True)).eval()
+    pixel_values = torch.randn(1, 4, 3, 16, 16)
+    results = []
+    for scale in (4.6052, 9.0):
+        torch.nn.init.constant_(model.encoder.layers[0].attention.scale, scale)
+        results.append(model(pixel_values).last_hidden_state)
+    torch.testing.assert_close(*results)
+
+
+def test_parameters_fall_into_depth_groups():
+    model = VideoMAEV2ForVideoClassification(VideoMAEV2Config(**TINY, use_cosine_attention=True))
+    groups = model.layer_groups()
+    depth = {
+        name: next(index for index, prefixes in enumerate(groups) if name.startswith(prefixes))
+        for name, _ in model.named_parameters()
+    }
+    assert depth["videomae_v2.embeddings.patch_embeddings.projection.weight"] == 0
+    assert depth["videomae_v2.encoder.layers.1.mlp.fc1.weight"] == 2
+    assert depth["videomae_v2.fc_norm.weight"] == depth["classifier.weight"] == 3
+    assert model.no_weight_decay() == {f"videomae_v2.encoder.layers.{index}.attention.scale" for index in range(2)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_size": 25}, "`num_attention_heads` must divide `hidden_size`, got 2 and 25"),
+        ({"decoder_hidden_size": 17}, "`decoder_num_attention_heads` must divide"),
+        ({"image_size": 18}, "`image_size` .18. of `patch_size` .4."),
+        ({"num_frames": 5}, "`num_frames` .5. must be a multiple of `tubelet_size`"),
+        ({"view_merging": "max"}, "`view_merging` must be one of .*'max'"),
+        ({"encoder_mask_ratio": 1.0}, "`encoder_mask_ratio` must be between 0 and 1"),
+        ({"decoder_mask_ratio": 1.0}, "`decoder_mask_ratio` must be in"),
+        ({"image_mean": [0.5]}, "`image_mean` needs 3 values"),
+        ({"position_grid": [2, 4]}, "`position_grid` must be three positive ints"),
+        ({"num_hiden_layers": 3}, "`num_hiden_layers` is not a field .* Did you mean `num_hidden_layers`"),
+    ],
+)
+def test_wrong_configurations_are_named(fields, message):
+    with pytest.raises(Exception, match=message):
+        VideoMAEV2Config(**{**TINY, **fields})
+
+
+def test_unknown_size_is_named():
+    with pytest.raises(ValueError, match="`size` must be one of .*'tiny'"):
+        VideoMAEV2Config.from_size("tiny")
+
+
+def test_wrong_inputs_are_named():
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY))
+    both = masks()
+    with pytest.raises(ValueError, match="with 3 channels, got .2, 4, 1, 16, 16."):
+        model(torch.randn(2, 4, 1, 16, 16), **both)
+    with pytest.raises(ValueError, match="5 frames of 16 x 16 pixels"):
+        model(torch.randn(2, 5, 3, 16, 16), **both)
+    with pytest.raises(ValueError, match="`encoder_mask` must have shape .batch_size, 32."):
+        model(torch.randn(2, 4, 3, 16, 16), both["encoder_mask"][:, :5])
+    uneven = both["encoder_mask"].clone()
+    uneven[0, 0] = True
+    with pytest.raises(ValueError, match="`encoder_mask` must leave the same number of tokens .* got 7 to 8"):
+        model(torch.randn(2, 4, 3, 16, 16), uneven)
