@@ -1,4 +1,4 @@
-"""Settings of the whole test process, made before torch and transformers are imported: offline, one thread a worker."""
+"""Settings of the test process, made before torch and transformers are imported: offline, one thread a worker."""
 
 import os
 

@@ -1,14 +1,12 @@
 """
-Small parts that several families share: stochastic depth, attention dispatch, position tables, view merging, losses.
+Small parts that several families share: stochastic depth, eager attention, position tables, view merging, losses.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 class DropPath(nn.Module):
@@ -59,53 +57,32 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention in plain matrix products; `attention_mask` is added to the scores."""
+    """
+    Attention in plain matrix products, for modules that look their implementation up in transformers'
+    `ALL_ATTENTION_FUNCTIONS`. That look-up must stand in the modeling file itself: transformers reads the file's text
+    to decide whether `set_attn_implementation` may switch a model.
+
+    Args:
+        module (`nn.Module`):
+            The attention module.
+        query, key, value (`torch.Tensor` of shape `(batch_size, num_heads, sequence_length, head_dim)`):
+            Projected states.
+        attention_mask (`torch.Tensor`, *optional*):
+            Added to the scores; broadcast to `(batch_size, num_heads, query_length, key_length)`.
+        scaling (`float`):
+            Factor of the queries.
+        dropout (`float`, *optional*, defaults to 0.0):
+            Dropout of the probabilities in training mode.
+
+    Returns:
+        `tuple`: context of shape `(batch_size, query_length, num_heads, head_dim)` and the probabilities.
+    """
     scores = torch.matmul(query * scaling, key.transpose(-2, -1))
     if attention_mask is not None:
         scores = scores + attention_mask
     probabilities = F.dropout(scores.softmax(dim=-1), p=dropout, training=module.training)
     context = torch.matmul(probabilities, value)
     return context.transpose(1, 2).contiguous(), probabilities
-
-
-def attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None = None,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """
-    Attention by the implementation that `module.config` names (eager, sdpa, flash, flex).
-
-    Args:
-        module (`nn.Module`):
-            The attention module; has `config`, `scaling` and `is_causal`.
-        query, key, value (`torch.Tensor` of shape `(batch_size, num_heads, sequence_length, head_dim)`):
-            Projected states.
-        attention_mask (`torch.Tensor`, *optional*):
-            Added to the scores; broadcast to `(batch_size, num_heads, query_length, key_length)`.
-
-    Returns:
-        `tuple`: context of shape `(batch_size, query_length, num_heads, head_dim)`, and the probabilities where the
-        implementation yields them.
-    """
-    forward: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager_attention_forward
-    )
-    return forward(
-        module,
-        query,
-        key,
-        value,
-        attention_mask,
-        scaling=module.scaling,
-        is_causal=module.is_causal,
-        dropout=dropout if module.training else 0.0,
-        **kwargs,
-    )
 
 
 def sinusoid_table(num_positions: int, dim: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
@@ -24,9 +25,9 @@ from .configuration_videomae_v2 import VideoMAEV2Config
 from .layers import (
     DropPath,
     LayerScale,
-    attention,
     classification_loss,
     drop_path_rates,
+    eager_attention_forward,
     gather_tokens,
     interpolate_positions,
     kept_indices,
@@ -111,6 +112,20 @@ class VideoMAEV2Embeddings(nn.Module):
         return tokens + self.position_embeddings(grid).to(tokens.dtype)
 
 
+# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
+# with a start of its own has a name of its own; see `_init_weights`.
+class VideoMAEV2QKVLinear(nn.Linear):
+    """Query, key or value projection: a third of what is one fused projection in the official code."""
+
+
+class VideoMAEV2EncoderToDecoder(nn.Linear):
+    """From the encoder's width to the decoder's."""
+
+
+class VideoMAEV2Classifier(nn.Linear):
+    """Classification head."""
+
+
 class VideoMAEV2Attention(nn.Module):
     """Joint space-time self-attention. Keys have no bias; queries and values do with `config.qkv_bias`."""
 
@@ -120,9 +135,9 @@ class VideoMAEV2Attention(nn.Module):
         self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.v_proj = nn.Linear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.q_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.k_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=False)
+        self.v_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         if config.use_cosine_attention:
@@ -142,7 +157,18 @@ class VideoMAEV2Attention(nn.Module):
             temperature = self.scale.clamp(max=MAX_LOG_TEMPERATURE).exp()
             query = F.normalize(query, dim=-1) * temperature
             key = F.normalize(key, dim=-1)
-        context, probabilities = attention(self, query, key, value, dropout=self.attention_dropout, **kwargs)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        context, probabilities = attention(
+            self,
+            query,
+            key,
+            value,
+            None,
+            dropout=self.attention_dropout if self.training else 0.0,
+            scaling=self.scaling,
+            is_causal=self.is_causal,
+            **kwargs,
+        )
         context = context.reshape(batch_size, length, -1)
         return self.dropout(self.o_proj(context)), probabilities
 
@@ -247,29 +273,26 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, VideoMAEV2Classifier):
+            std = self.config.initializer_range * self.config.classifier_init_scale
+            init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        elif isinstance(module, VideoMAEV2EncoderToDecoder | nn.Conv3d):
+            init_as_torch(module)  # the official code never re-initialises these
+        elif isinstance(module, VideoMAEV2QKVLinear) and self._xavier_init:
+            bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))
+            init.uniform_(module.weight, -bound, bound)
+        elif isinstance(module, nn.Linear):
             if self._xavier_init:
                 init.xavier_uniform_(module.weight)
             else:
                 init.trunc_normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, nn.Conv3d):
-            init_as_torch(module)
-        elif isinstance(module, VideoMAEV2Attention):
-            if self._xavier_init:  # the official bound is that of one fused (3 * width, width) projection
-                for projection in (module.q_proj, module.k_proj, module.v_proj):
-                    bound = math.sqrt(6.0 / sum(projection.weight.shape) / 2)
-                    init.uniform_(projection.weight, -bound, bound)
-            if module.scale is not None:
-                init.constant_(module.scale, math.log(10.0))
+        elif isinstance(module, VideoMAEV2Attention) and module.scale is not None:
+            init.constant_(module.scale, math.log(10.0))
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, module.init_value)
         elif isinstance(module, VideoMAEV2PositionEmbeddings):
             init.copy_(module.table, module.make_table(module.table.shape[-1]))
-        elif isinstance(module, VideoMAEV2ForVideoClassification):
-            std = self.config.initializer_range * self.config.classifier_init_scale
-            init.trunc_normal_(module.classifier.weight, std=std, a=-2 * std, b=2 * std)
         elif isinstance(module, VideoMAEV2ForPreTraining):
-            init_as_torch(module.encoder_to_decoder)  # the official code never re-initialises it
             init.trunc_normal_(module.mask_token, std=0.02, a=-0.02, b=0.02)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
@@ -363,7 +386,7 @@ class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
         self.loss_function = classification_loss
         self.videomae_v2 = VideoMAEV2Model(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = VideoMAEV2Classifier(config.hidden_size, config.num_labels)
         self.post_init()
 
     @can_return_tuple
@@ -414,8 +437,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         super().__init__(config)
         self._xavier_init = True
         self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
-        self.encoder_to_decoder = nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
+        self.encoder_to_decoder = VideoMAEV2EncoderToDecoder(config.hidden_size, config.decoder_hidden_size,
+        bias=False) self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMAEV2Decoder(config)
         self.post_init()
 

@@ -1,4 +1,4 @@
-"""`torch.export` for every model class of a test: the part of transformers' exporter tests that needs no further runtime."""
+"""`torch.export` for every model class: the part of transformers' exporter tests that needs no further runtime."""
 
 import copy
 
@@ -8,8 +8,8 @@ from torch.export import Dim
 
 class ExportTesterMixin:
     """
-    Mixed into `ModelTesterMixin`. `export_skips` of a test class maps a model class's name to the reason why it cannot be
-    exported.
+    Mixed into `ModelTesterMixin`. `export_skips` of a test class maps a model class's name to the reason why it cannot
+    be exported.
     """
 
     test_torch_exportable = True
@@ -50,7 +50,9 @@ class ExportTesterMixin:
     def check_exported(self, program, model, inputs):
         with torch.no_grad():
             expected, actual = model(**inputs), program.module()(**inputs)
-        self.assertEqual(list(expected.keys()), list(actual.keys()))
+        assert list(expected.keys()) == list(actual.keys())
         for name, value in expected.items():
             if isinstance(value, torch.Tensor):
-                torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+                torch.testing.assert_close(
+                    actual[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+                )

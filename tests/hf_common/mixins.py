@@ -30,8 +30,8 @@ class GenerationTesterMixin:
 
 def common_tests(name: str) -> ModuleType:
     """
-    Import `tests/<name>.py` of the installed transformers. A test module that asks for it before it was fetched is skipped,
-    or fails where the environment variable `REQUIRE_HF_COMMON_TESTS` is set.
+    Import `tests/<name>.py` of the installed transformers. A test module that asks for it before it was fetched is
+    skipped, or fails where the environment variable `REQUIRE_HF_COMMON_TESTS` is set.
     """
     folder = tree()
     if not (folder / PACKAGE).is_dir():
@@ -71,8 +71,8 @@ def register_for_common_tests(
     backbone: type[PreTrainedModel] | None = None,
 ) -> None:
     """
-    Tell the mixins which class does what. They look class NAMES up in dictionaries that `AutoModel.register` does not fill;
-    without this the training tests fail and several others skip without a word. For the test process only.
+    Tell the mixins which class does what. They look class NAMES up in dictionaries that `AutoModel.register` does not
+    fill; without this the training tests fail and several others skip without a word. For the test process only.
     """
     for names, model_class in (
         (modeling_auto.MODEL_MAPPING_NAMES, base),

@@ -1,0 +1,187 @@
+"""
+The table that every common test runs over: one tiny configuration a family, one row a head.
+
+A new family adds a `Family` to `FAMILIES`; `tests/test_families.py` and `tests/hf_common` then hold it to the same
+standard as the others.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+import hf_videovit as package
+
+
+Inputs = dict[str, torch.Tensor]
+LABELS = ("push", "pull", "lift", "drop", "turn")
+
+
+def clips(config: PreTrainedConfig, batch_size: int, *, num_frames: int | None = None, size=None) -> torch.Tensor:
+    """Normalised clips `(batch_size, num_frames, num_channels, height, width)`."""
+    height, width = size or (config.image_size, config.image_size)
+    return torch.randn(batch_size, num_frames or config.num_frames, config.num_channels, height, width)
+
+
+def features_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    return {"pixel_values": clips(config, batch_size, **shape)}
+
+
+def classification_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    labels = torch.arange(batch_size) % config.num_labels
+    return {"pixel_values": clips(config, batch_size, **shape), "labels": labels}
+
+
+def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """Tube mask for the encoder; for the decoder any mask with the right count, another one for each sample."""
+    pixel_values = clips(config, batch_size, **shape)
+    frames = pixel_values.shape[1] // config.tubelet_size
+    tokens = pixel_values.shape[3] * pixel_values.shape[4] // config.patch_size**2  # of one frame
+    hidden = torch.rand(batch_size, tokens).argsort(dim=1) < int(config.encoder_mask_ratio * tokens)
+    skipped = frames * tokens * int(4 * config.decoder_mask_ratio) // 4
+    return {
+        "pixel_values": pixel_values,
+        "encoder_mask": hidden.repeat(1, frames),
+        "decoder_mask": torch.rand(batch_size, frames * tokens).argsort(dim=1) < skipped,
+    }
+
+
+@dataclass(frozen=True)
+class Head:
+    """One model class: the auto class that gives it, what it is fed, and what it answers."""
+
+    model_class: type[PreTrainedModel]
+    auto_class: type
+    inputs: Callable[..., Inputs]
+    output: str = "logits"
+
+    @property
+    def trains(self) -> bool:
+        """Whether the head works out a loss."""
+        return self.output == "logits"
+
+
+@dataclass(frozen=True)
+class Family:
+    """
+    Args:
+        name (`str`):
+            The model type.
+        tiny (`dict`):
+            Fields of the smallest sensible configuration.
+        options (`dict`):
+            Sets of further fields, by name, that reach other branches of the code.
+        processor (`dict`):
+            Fields of the processor that fit `tiny`.
+    """
+
+    name: str
+    config_class: type[PreTrainedConfig]
+    tiny: dict[str, Any]
+    heads: tuple[Head, ...]
+    processor_class: type
+    processor: dict[str, Any]
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def config(self, **fields: Any) -> PreTrainedConfig:
+        names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
+        return self.config_class(**{**self.tiny, **names, **fields})
+
+    def head(self, auto_class: type) -> Head | None:
+        return next((head for head in self.heads if head.auto_class is auto_class), None)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A head of a family under one set of options."""
+
+    family: Family
+    head: Head
+    options: str = ""
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.head.model_class.__name__, self.options)))
+
+    def config(self, **fields: Any) -> PreTrainedConfig:
+        return self.family.config(**{**self.family.options.get(self.options, {}), **fields})
+
+    def model(self, seed: int = 0, **fields: Any) -> PreTrainedModel:
+        """
+        A model in evaluation mode whose parameters are all away from their initial values: biases of zero and norms of
+        one would hide mistakes.
+        """
+        torch.manual_seed(seed)
+        model = self.head.model_class(self.config(**fields)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.05 * torch.randn_like(parameter)
+        return model
+
+    def inputs(
+        self, batch_size: int = 2, seed: int = 1, config: PreTrainedConfig | None = None, **shape: Any
+    ) -> Inputs:
+        torch.manual_seed(seed)
+        return self.head.inputs(config or self.config(), batch_size, **shape)
+
+
+FAMILIES = (
+    Family(
+        name="videomae_v2",
+        config_class=package.VideoMAEV2Config,
+        tiny={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "patch_size": 8,
+            "image_size": 32,
+            "num_frames": 4,
+            "decoder_hidden_size": 16,
+            "decoder_num_hidden_layers": 2,
+            "decoder_num_attention_heads": 2,
+            "decoder_intermediate_size": 32,
+        },
+        heads=(
+            Head(package.VideoMAEV2Model, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(package.VideoMAEV2ForPreTraining, AutoModelForPreTraining, dual_masking_inputs),
+            Head(package.VideoMAEV2ForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.VideoMAEV2VideoProcessor,
+        processor={
+            "num_frames": 4,
+            "frame_stride": 2,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "cosine": {"use_cosine_attention": True, "layer_scale_init_value": 0.5, "qkv_bias": False},
+            "first_token": {"use_mean_pooling": False, "num_channels": 1},
+        },
+    ),
+)
+
+
+def cases(options: bool = True, **wanted: Any) -> Iterator[Case]:
+    """
+    Every case of the table.
+
+    Args:
+        options (`bool`, *optional*, defaults to `True`):
+            Whether to include the families' sets of options.
+        wanted:
+            Attributes that the head must have, such as `trains=True`.
+    """
+    for family in FAMILIES:
+        for head in family.heads:
+            if all(getattr(head, name) == value for name, value in wanted.items()):
+                case = Case(family, head)
+                yield case
+                yield from (replace(case, options=name) for name in (family.options if options else ()))

@@ -1,0 +1,284 @@
+"""What every model of every family must do, over the table of tiny configurations."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+import transformers
+from torch.export import Dim
+from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+import hf_videovit
+from tests.families import FAMILIES, Case, cases
+
+
+every_case = pytest.mark.parametrize("case", list(cases()), ids=str)
+every_head = pytest.mark.parametrize("case", list(cases(options=False)), ids=str)
+every_loss = pytest.mark.parametrize("case", list(cases(trains=True)), ids=str)
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+every_classifier = pytest.mark.parametrize(
+    "case", list(cases(options=False, auto_class=AutoModelForVideoClassification)), ids=str
+)
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+
+
+@torch.no_grad()
+def answer(case: Case, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    return model(**inputs)[case.head.output]
+
+
+def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and all buffers, those included that are not saved."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@every_case
+def test_forward(case):
+    outputs = case.model()(**case.inputs())
+    assert outputs[case.head.output].isfinite().all()
+    assert outputs[case.head.output].shape[0] == 2
+    if case.head.trains:
+        assert outputs.loss.ndim == 0
+        assert outputs.loss.isfinite()
+
+
+@every_loss
+def test_backward_reaches_every_parameter(case):
+    model = case.model().train()
+    model(**case.inputs()).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@every_case
+def test_save_and_load_keep_every_parameter_and_buffer(case, tmp_path):
+    """`from_pretrained` builds on the meta device: a table that is not saved must be made again."""
+    model = case.model()
+    model.save_pretrained(tmp_path)
+    loaded, report = case.head.model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report
+    before, after = state(model), state(loaded)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype, name
+        assert torch.equal(after[name], value), name
+    assert torch.equal(answer(case, loaded.eval(), case.inputs()), answer(case, model, case.inputs()))
+
+
+@every_head
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(case, dtype, tmp_path):
+    model = case.model()
+    model.save_pretrained(tmp_path)
+    half = case.head.model_class.from_pretrained(tmp_path, dtype=dtype).eval()
+    saved = set(half.state_dict())
+    for name, value in state(half).items():
+        if name in saved:
+            assert value.dtype == dtype, name
+        else:  # fixed tables keep their precision and are cast where they are used
+            assert torch.equal(value, state(model)[name]), name
+    inputs = case.inputs()  # pixels in float32: the model casts them
+    result, expected = answer(case, half, inputs), answer(case, model, inputs)
+    assert result.dtype == dtype
+    relative = (result.float() - expected).norm() / expected.norm()
+    assert relative < 0.05, relative
+
+
+@every_case
+def test_sdpa_equals_eager(case):
+    model, inputs = case.model(), case.inputs()
+    assert model.config._attn_implementation == "sdpa"
+    expected = answer(case, model, inputs)
+    model.set_attn_implementation("eager")
+    assert model.config._attn_implementation == "eager"
+    close(answer(case, model, inputs), expected)
+
+
+@every_case
+def test_a_batch_equals_its_samples(case):
+    model, inputs = case.model(), case.inputs(batch_size=3)
+    together = answer(case, model, inputs)
+    for index in range(3):
+        alone = answer(case, model, {name: value[index : index + 1] for name, value in inputs.items()})
+        close(together[index], alone[0])
+
+
+@every_loss
+def test_gradient_checkpointing_changes_nothing(case):
+    """Same loss and gradients, with stochastic depth drawn alike in both passes."""
+    model, inputs = case.model(drop_path_rate=0.5).train(), case.inputs()
+    results = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            assert model.is_gradient_checkpointing
+        model.zero_grad()
+        torch.manual_seed(2)
+        loss = model(**inputs).loss
+        loss.backward()
+        results.append((loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+    (loss, gradients), (checkpointed_loss, checkpointed) = results
+    assert torch.equal(loss, checkpointed_loss)
+    for name, gradient in gradients.items():
+        close(checkpointed[name], gradient)
+
+
+@every_case
+def test_compiles_as_one_graph(case):
+    """No graph break, in evaluation and with the loss's backward pass."""
+    torch.compiler.reset()
+    model, inputs = case.model(), case.inputs()
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="aot_eager")
+    close(answer(case, compiled, inputs), answer(case, model, inputs))
+    if case.head.trains:
+        expected, result = model.train()(**inputs).loss, compiled.train()(**inputs).loss
+        close(result, expected)
+        expected.backward()
+        result.backward()
+        expected_gradients = [parameter.grad for parameter in model.parameters()]
+        for (name, parameter), gradient in zip(compiled._orig_mod.named_parameters(), expected_gradients):
+            assert torch.allclose(parameter.grad, gradient, atol=1e-5, rtol=1e-4), name
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs the compiler g++ on a CPU")
+@every_classifier
+def test_compiles_with_inductor(case):
+    torch.compiler.reset()
+    model, inputs = case.model(), case.inputs()
+    expected = answer(case, model, inputs)
+    close(answer(case, torch.compile(model, fullgraph=True), inputs), expected, 1e-4)
+
+
+@every_case
+def test_exports_with_any_batch_size(case):
+    model = case.model()
+    inputs = {name: value for name, value in case.inputs(batch_size=2).items() if name != "labels"}
+    program = torch.export.export(model, (), inputs, dynamic_shapes={name: {0: Dim.DYNAMIC} for name in inputs})
+    for batch_size in (2, 5):
+        inputs = {name: value for name, value in case.inputs(batch_size, seed=3).items() if name != "labels"}
+        with torch.no_grad():
+            close(program.module()(**inputs)[case.head.output], answer(case, model, inputs))
+
+
+@every_head
+def test_auto_classes_give_our_class(case, tmp_path):
+    model = case.model()
+    model.save_pretrained(tmp_path)
+    loaded = case.head.auto_class.from_pretrained(tmp_path)
+    assert type(loaded) is case.head.model_class
+    assert type(AutoConfig.from_pretrained(tmp_path)) is case.family.config_class
+    close(answer(case, loaded.eval(), case.inputs()), answer(case, model, case.inputs()))
+
+
+@every_family
+def test_auto_video_processor_gives_our_class(family, tmp_path):
+    processor = family.processor_class(**family.processor)
+    processor.save_pretrained(tmp_path)
+    loaded = AutoVideoProcessor.from_pretrained(tmp_path)
+    assert type(loaded) is family.processor_class
+    assert loaded.to_dict() == processor.to_dict()
+
+
+@every_family
+def test_processor_feeds_the_model(family):
+    processor, config = family.processor_class(**family.processor), family.config()
+    videos = [torch.randint(0, 256, (11, 3, 40, 56), dtype=torch.uint8) for _ in range(2)]
+    batch = processor(videos, return_tensors="pt")
+    size = config.image_size
+    assert batch["pixel_values"].shape == (2, config.num_frames, config.num_channels, size, size)
+    for head in family.heads:
+        if set(head.inputs(config, 1)) <= {"pixel_values", "labels"}:
+            assert head.model_class(config).eval()(**batch)[head.output].shape[0] == 2
+
+
+@every_head
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 1, 1), (2, 1, 2), (1, 2, 1), (3, 3, 2)])
+def test_other_clip_lengths_and_frame_sizes(case, frames, height, width):
+    """Frames and sides at multiples of the configured ones; the sizes of the answer come from the clip."""
+    config, model = case.config(), case.model()
+    shape = {
+        "num_frames": frames * config.num_frames,
+        "size": (height * config.image_size, width * config.image_size),
+    }
+    outputs = model(**case.inputs(**shape))
+    assert outputs[case.head.output].isfinite().all()
+    if case.head.output == "last_hidden_state":
+        native = model(**case.inputs()).last_hidden_state.shape[1]
+        assert outputs.last_hidden_state.shape[1] == frames * height * width * native
+
+
+@every_head
+def test_a_clip_that_does_not_divide_is_refused(case):
+    model = case.model()
+    pixel_values = case.inputs()["pixel_values"]
+    inputs = {name: value for name, value in case.inputs().items() if name != "pixel_values"}
+    for bad in (pixel_values[..., 1:], pixel_values[:, :, :2], pixel_values[0]):
+        with pytest.raises(ValueError, match="`pixel_values`"):
+            model(pixel_values=bad, **inputs)
+
+
+@every_classifier
+@pytest.mark.parametrize("merging", ["softmax_mean", "logits_mean"])
+def test_several_views_are_merged_as_the_config_says(case, merging):
+    model = case.model(view_merging=merging)
+    views = torch.stack([case.inputs(seed=seed)["pixel_values"] for seed in range(3)], dim=1)
+    one_by_one = torch.stack([answer(case, model, {"pixel_values": views[:, index]}) for index in range(3)])
+    merged = answer(case, model, {"pixel_values": views})
+    if merging == "softmax_mean":
+        close(merged.softmax(-1), one_by_one.softmax(-1).mean(0))
+    else:
+        close(merged, one_by_one.mean(0))
+
+
+@every_classifier
+def test_soft_labels_are_cross_entropy(case):
+    """Mixup labels; transformers' own loss would take them for a multi-label problem."""
+    model, inputs = case.model(), case.inputs()
+    hard = model(**inputs).loss
+    soft = torch.nn.functional.one_hot(inputs["labels"], model.config.num_labels).float()
+    close(model(pixel_values=inputs["pixel_values"], labels=soft).loss, hard)
+    assert model.config.problem_type is None
+
+
+@every_head
+def test_hidden_states_and_attentions(case):
+    model, inputs = case.model(), case.inputs()
+    model.set_attn_implementation("eager")
+    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    config = model.config
+    assert len(outputs.hidden_states) == config.num_hidden_layers + 1
+    assert len(outputs.attentions) == config.num_hidden_layers
+    tokens = outputs.hidden_states[0].shape[1]
+    for hidden_states in outputs.hidden_states:
+        assert hidden_states.shape == (2, tokens, config.hidden_size)
+    for attentions in outputs.attentions:
+        assert attentions.shape == (2, config.num_attention_heads, tokens, tokens)
+        close(attentions.sum(-1), torch.ones_like(attentions.sum(-1)))
+    assert model(**inputs).hidden_states is None
+
+
+@every_case
+def test_config_survives_json(case, tmp_path):
+    config = case.config()
+    config.save_pretrained(tmp_path)
+    loaded = case.family.config_class.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert list(loaded.id2label.values()) == list(config.id2label.values())
+
+
+@every_family
+def test_names_are_free_in_transformers(family):
+    """transformers finds classes by name: one that it has too would be taken for the other."""
+    assert family.name == family.config_class.model_type
+    assert family.name not in CONFIG_MAPPING_NAMES
+    classes = [family.config_class, family.processor_class, *(head.model_class for head in family.heads)]
+    for one in classes:
+        assert not hasattr(transformers, one.__name__)
+        assert getattr(hf_videovit, one.__name__) is one
