@@ -437,8 +437,10 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         super().__init__(config)
         self._xavier_init = True
         self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
-        self.encoder_to_decoder = VideoMAEV2EncoderToDecoder(config.hidden_size, config.decoder_hidden_size,
-        bias=False) self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
+        self.encoder_to_decoder = VideoMAEV2EncoderToDecoder(
+            config.hidden_size, config.decoder_hidden_size, bias=False
+        )
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = VideoMAEV2Decoder(config)
         self.post_init()
 
