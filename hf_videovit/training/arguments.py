@@ -133,7 +133,9 @@ class RunArguments:
 
     output_dir: str = _option("output", "folder that receives the model, its card and the run's records")
     seed: int = _option(0, "seed of weights, order, augmentation and drop path")
-    mixed_precision: Literal["no", "fp16", "bf16"] = _option("no", "precision of the forward pass")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
+        None, "precision of the forward pass; none leaves it to `accelerate launch`"
+    )
     cpu: bool = _option(False, "stay on the CPU although there is an accelerator")
     log_every: int = _option(10, "optimiser steps between two lines of the log")
     eval_every: int = _option(1, "epochs between two evaluations; 0 evaluates once, at the end")
@@ -142,6 +144,7 @@ class RunArguments:
     save_steps: int | None = _option(None, "optimiser steps between two checkpoints, besides save_every")
     keep_checkpoints: int = _option(2, "how many of the latest checkpoints stay on disk")
     resume: bool = _option(False, "go on from the latest checkpoint in output_dir, if there is one")
+    overwrite: bool = _option(False, "start over in an output_dir with checkpoints of another run: they are deleted")
     best_metric: str = _option("top1", "metric of the validation that decides which weights are saved")
     keep_best: bool = _option(False, "save the best weights of the validations instead of the last")
     nonfinite_limit: int = _option(3, "steps in a row with a non-finite gradient that stop the run")

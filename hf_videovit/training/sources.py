@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,7 @@ class VideoList(VideoSource):
         return Sample(self._ids[index].as_py(), self._paths[index].as_py(), self._labels[index].as_py())
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        order = np.arange(len(self)) if seed is None else np.random.default_rng([seed, epoch]).permutation(len(self))
-        for index in order[rank::world][start:]:
+        for index in shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
             yield self[int(index)]
 
     def share_size(self, rank: int, world: int) -> int:
@@ -218,6 +217,44 @@ class VideoList(VideoSource):
         for name, label in zip(self._ids.to_pylist(), self._labels.to_pylist(), strict=True):
             digest.update(f"{name}\t{'' if label is None else self.label_names[label]}\n".encode())
         return digest.hexdigest()
+
+
+class SampleList(VideoSource):
+    """
+    Samples held in memory as they are, whatever form their videos have (paths, bytes, arrays).
+
+    Args:
+        samples (`Sequence[Sample]`):
+            With unique ids.
+        label_names (`Sequence[str]`, *optional*):
+            Names of the labels.
+    """
+
+    reads_ahead = False
+
+    def __init__(self, samples: Sequence[Sample], label_names: Sequence[str] = ()):
+        ids = Counter(sample.id for sample in samples)
+        if len(ids) != len(samples):
+            raise ValueError(f"Sample ids must be unique, {ids.most_common(1)[0][0]!r} is there more than once")
+        self.samples, self.label_names, self.num_samples = list(samples), list(label_names), len(samples)
+
+    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
+        order = shuffled_indices(len(self.samples), seed, epoch)
+        return (self.samples[index] for index in order[rank::world][start:])
+
+    def share_size(self, rank: int, world: int) -> int:
+        return len(range(rank, len(self.samples), world))
+
+    def with_label_names(self, label_names: Sequence[str]) -> "SampleList":
+        to_new = label_mapping(self.label_names, label_names)
+        labels = [None if sample.label is None else to_new[sample.label] for sample in self.samples]
+        renamed = [replace(sample, label=label) for sample, label in zip(self.samples, labels)]
+        return SampleList(renamed, label_names)
+
+
+def shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
+    """The order of an epoch: a permutation that seed and epoch decide, or no shuffling without a seed."""
+    return np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def stable_hash(text: str) -> int:

@@ -43,6 +43,7 @@ class BadVideo:
     """A video that could not be read, and why."""
 
     id: str
+    position: int
     reason: str
     kind: str
     decoder: str | None
@@ -58,16 +59,21 @@ class Batch:
             Stacked tensors; the first axis is the batch.
         ids (`list[str]`):
             Sample ids.
-        position (`int`):
-            Samples of the share consumed once this batch is: where a resumed epoch starts.
+        positions (`list[int]`):
+            Where each sample stands in the process's share.
     """
 
     rows: dict[str, torch.Tensor]
     ids: list[str]
-    position: int
+    positions: list[int]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def next_position(self) -> int:
+        """Where a run that has used this batch goes on."""
+        return self.positions[-1] + 1
 
 
 SampleLoader = Callable[[Record], dict[str, torch.Tensor]]
@@ -170,36 +176,35 @@ class ClipStream:
             epoch (`int`):
                 Its number.
             start (`int`, *optional*, defaults to 0):
-                Position to resume at: the `position` of the last batch that was used.
+                Position to resume at: the `next_position` of the last batch that was used.
         """
         self._sampler.begin(epoch, start)
-        pending: deque[tuple[int, str, Any]] = deque()
+        pending: deque[_Item] = deque()
         for chunk in self._chunks():
             if not pending and not chunk["bad"] and len(chunk["ids"]) == self.batch_size:
-                yield Batch(chunk["rows"], chunk["ids"], chunk["positions"][-1] + 1)
+                yield Batch(chunk["rows"], chunk["ids"], chunk["positions"])
                 continue
             pending.extend(_in_order(chunk))
-            while sum(not isinstance(item, BadVideo) for _, _, item in pending) >= self.batch_size:
+            while sum(item.row is not None for item in pending) >= self.batch_size:
                 yield self._take(pending, self.batch_size)
         rest = self._take(pending, self.batch_size)
         if len(rest) and not self.drop_last:
             yield rest
 
-    def _take(self, pending: deque[tuple[int, str, Any]], count: int) -> Batch:
+    def _take(self, pending: "deque[_Item]", count: int) -> Batch:
         """Take up to `count` readable samples off the queue and report the unreadable ones passed on the way."""
-        taken: list[tuple[str, dict[str, torch.Tensor]]] = []
-        position = 0
+        taken: list[_Item] = []
         while pending and len(taken) < count:
-            position, name, item = pending.popleft()
-            if isinstance(item, BadVideo):
-                if self.on_bad_video is None:
-                    raise RuntimeError(f"Video {item.id!r} cannot be read: {item.reason}")
-                self.on_bad_video(item)
+            item = pending.popleft()
+            if item.bad is None:
+                taken.append(item)
+            elif self.on_bad_video is None:
+                raise RuntimeError(f"Video {item.id!r} cannot be read: {item.bad.reason}")
             else:
-                taken.append((name, item))
-        names = list(taken[0][1]) if taken else []
-        rows = {name: torch.stack([row[name] for _, row in taken]) for name in names}
-        return Batch(rows, [name for name, _ in taken], position + 1)
+                self.on_bad_video(item.bad)
+        rows = [item.row for item in taken if item.row is not None]
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}
+        return Batch(stacked, [item.id for item in taken], [item.position for item in taken])
 
     def _chunks(self) -> Iterator[dict[str, Any]]:
         try:
@@ -318,14 +323,13 @@ class _RecordDataset(Dataset):
     def __getitems__(self, records: list[Record]) -> dict[str, Any]:
         rows: list[dict[str, torch.Tensor]] = []
         good: list[Record] = []
-        bad: list[tuple[int, BadVideo]] = []
+        bad: list[BadVideo] = []
         for record in records:
             try:
                 rows.append(self.load(record))
                 good.append(record)
             except VideoDecodingError as error:
-                video = BadVideo(record.sample.id, error.reason, error.kind, error.decoder)
-                bad.append((record.position, video))
+                bad.append(BadVideo(record.sample.id, record.position, error.reason, error.kind, error.decoder))
         return {
             "rows": {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})},
             "ids": [record.sample.id for record in good],
@@ -338,12 +342,22 @@ def _as_is(chunk: dict[str, Any]) -> dict[str, Any]:
     return chunk
 
 
-def _in_order(chunk: dict[str, Any]) -> list[tuple[int, str, Any]]:
+@dataclass
+class _Item:
+    """One sample of a chunk: its tensors, or why there are none."""
+
+    position: int
+    id: str
+    row: dict[str, torch.Tensor] | None = None
+    bad: BadVideo | None = None
+
+
+def _in_order(chunk: dict[str, Any]) -> list[_Item]:
     """A chunk's samples, readable or not, in the order of the share."""
-    items: list[tuple[int, str, Any]] = [(position, video.id, video) for position, video in chunk["bad"]]
+    items = [_Item(video.position, video.id, bad=video) for video in chunk["bad"]]
     for index, (position, name) in enumerate(zip(chunk["positions"], chunk["ids"])):
-        items.append((position, name, {key: rows[index] for key, rows in chunk["rows"].items()}))
-    return sorted(items, key=lambda item: item[0])
+        items.append(_Item(position, name, {key: rows[index] for key, rows in chunk["rows"].items()}))
+    return sorted(items, key=lambda item: item.position)
 
 
 def read_ahead(items: Iterable[Any], size: int) -> Iterator[Any]:

@@ -1,0 +1,324 @@
+"""
+Evaluation through the checkpoint's own protocol: the processor makes the views, the model merges them. For each video
+this is `model(**processor(video))`, what the pipeline does too.
+"""
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hf_videovit.modeling.video_decoding import available_decoders
+
+from .metrics import mean_class_accuracy, top_k_accuracy
+from .opening import match_labels
+from .sources import Sample, SampleList, VideoSource
+from .streaming import BadVideo, ClipStream, Record
+
+
+logger = logging.get_logger(__name__)
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class EvaluationResult:
+    """
+    What a model answered for every video, and how good that was.
+
+    Args:
+        ids (`list[str]`):
+            Videos that could be read, in the data's order.
+        labels (`np.ndarray` of shape `(num_videos,)` or `None`):
+            Right answers as class indices of the model.
+        logits (`np.ndarray` of shape `(num_videos, num_labels)`):
+            The model's output, views merged.
+        failed (`list[dict]`):
+            Videos that could not be read (`id`, `reason`, `kind`, `decoder`): not scored, never replaced.
+        label_names (`list[str]`):
+            The model's label names.
+        metrics (`dict[str, float]`):
+            `top1`, `top5`, `mean_class_accuracy` over the videos that could be read (without labels: none).
+        protocol (`dict`):
+            Frames, clips, crops, sizes, normalisation, and how views were merged.
+        environment (`dict`):
+            Versions, decoders and their FFmpeg, device, command.
+        manifest (`str` or `None`):
+            SHA-256 of the list of videos and labels.
+        seconds (`float`):
+            Duration.
+    """
+
+    ids: list[str]
+    labels: np.ndarray | None
+    logits: np.ndarray
+    failed: list[dict[str, Any]]
+    label_names: list[str]
+    metrics: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    manifest: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, of shape `(num_videos, num_labels)`."""
+        return torch.from_numpy(self.logits).softmax(dim=-1).numpy()
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """One row a video: its id, the predicted label and its probability, and the right label where known."""
+        rows = []
+        for index, (name, scores) in enumerate(zip(self.ids, self.probabilities)):
+            best = int(scores.argmax())
+            row = {"id": name, "prediction": self.label_names[best], "probability": float(scores[best])}
+            if self.labels is not None:
+                row["label"] = self.label_names[int(self.labels[index])]
+            rows.append(row)
+        return rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the predictions, as plain values."""
+        return {
+            "metrics": self.metrics,
+            "num_videos": len(self.ids),
+            "num_failed": len(self.failed),
+            "failed": self.failed,
+            "protocol": self.protocol,
+            "manifest_sha256": self.manifest,
+            "environment": self.environment,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(self, path: str | Path, **more: Any) -> None:
+        """
+        Write the result file.
+
+        Args:
+            path (`str` or `Path`):
+                The file, usually `results.json` beside the weights.
+            more:
+                Further plain values to write, such as `seed`.
+        """
+        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def save_predictions(self, path: str | Path) -> None:
+        """Write [`~EvaluationResult.predictions`] as JSONL."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions()]
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+class EvaluationClipLoader:
+    """
+    Makes the model's input of one video: the processor's answer, untouched.
+
+    Args:
+        processor ([`ClipVideoProcessor`]):
+            The checkpoint's processor.
+        sampling_mode (`str`, *optional*):
+            Overrides the processor's.
+    """
+
+    def __init__(self, processor: Any, sampling_mode: str | None = None):
+        self.processor = processor
+        self.options = {} if sampling_mode is None else {"sampling_mode": sampling_mode}
+
+    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
+        inputs = self.processor(record.sample.video, return_tensors="pt", **self.options)
+        label = -1 if record.sample.label is None else record.sample.label
+        return {"pixel_values": inputs["pixel_values"][0], "labels": torch.tensor(label)}
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    processor: Any,
+    samples: VideoSource | Iterable[Sample] | Iterable[tuple[str, Any, int | None]],
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    sampling_mode: str | None = None,
+    accelerator: Accelerator | None = None,
+    mixed_precision: str | None = None,
+    timeout: float = 300.0,
+    progress: bool = False,
+) -> EvaluationResult:
+    """
+    Ask a model about every video.
+
+    With several processes each asks about its share and all get the whole result. With `batch_size=1` and no mixed
+    precision the logits are those of `model(**processor(video))` to the last bit.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model for video classification, on the device to use.
+        processor ([`ClipVideoProcessor`]):
+            Its processor.
+        samples ([`VideoSource`], or samples, or tuples `(id, video, label)`):
+            The videos. A source's labels are matched with the model's by name; samples and tuples hold the model's own
+            indices.
+        batch_size (`int`, *optional*, defaults to 1):
+            Videos in a forward pass.
+        num_workers (`int`, *optional*, defaults to 0):
+            Decoding processes.
+        sampling_mode (`str`, *optional*):
+            `"validation"` for the quick single view during training; the processor's own otherwise.
+        accelerator (`Accelerator`, *optional*):
+            The processes to share the videos; this one alone by default.
+        mixed_precision (`str`, *optional*):
+            `"bf16"` or `"fp16"` for autocast.
+        timeout (`float`, *optional*, defaults to 300.0):
+            Seconds after which silent workers count as hung.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a bar.
+
+    Returns:
+        [`EvaluationResult`]
+    """
+    started = time.perf_counter()
+    source = _labelled_source(samples, model.config.id2label)
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    bad: list[BadVideo] = []
+    stream = ClipStream(
+        source,
+        EvaluationClipLoader(processor, sampling_mode),
+        batch_size,
+        seed=None,
+        rank=rank,
+        world=world,
+        num_workers=num_workers,
+        timeout=timeout,
+        on_bad_video=bad.append,
+    )
+    answers = _answers(model, stream, mixed_precision, progress and rank == 0)
+    failures = [(video.position * world + rank, video) for video in bad]
+    answers, failures = _gathered(answers, accelerator), _gathered(failures, accelerator)
+    result = _collect(answers, failures, [model.config.id2label[index] for index in range(model.config.num_labels)])
+    result.protocol = describe_protocol(model, processor, sampling_mode)
+    result.environment = describe_environment(model, world)
+    result.manifest = source.manifest_hash()
+    result.seconds = time.perf_counter() - started
+    if result.failed:
+        logger.warning(f"{len(result.failed)} of {len(result.ids) + len(result.failed)} videos could not be read")
+    return result
+
+
+def describe_protocol(model: PreTrainedModel, processor: Any, sampling_mode: str | None = None) -> dict[str, Any]:
+    """
+    How an answer comes about: what the processor saves, and the model's merging of views.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model.
+        processor ([`ClipVideoProcessor`]):
+            Its processor.
+        sampling_mode (`str`, *optional*):
+            Where it overrides the processor's.
+    """
+    protocol = json.loads(processor.to_json_string())
+    merging = model.config.to_dict().get("view_merging")
+    return protocol | ({"sampling_mode": sampling_mode} if sampling_mode else {}) | {"view_merging": merging}
+
+
+def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, Any]:
+    """
+    What a result was computed with.
+
+    Args:
+        model (`PreTrainedModel`):
+            Tells device and dtype.
+        world (`int`, *optional*, defaults to 1):
+            Number of processes.
+    """
+    packages = ("torch", "torchvision", "transformers", "accelerate", "av")
+    decoders = {name: {"version": info.version, "ffmpeg": info.ffmpeg} for name, info in available_decoders().items()}
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine()
+    return {
+        "packages": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "decoders": decoders,
+        "device": f"{model.device.type}: {device}",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "processes": world,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Top-1, top-5 and mean class accuracy of `(num_videos, num_labels)` logits."""
+    return {
+        "top1": top_k_accuracy(logits, labels, 1),
+        "top5": top_k_accuracy(logits, labels, 5),
+        "mean_class_accuracy": mean_class_accuracy(logits, labels),
+    }
+
+
+def _labelled_source(samples: Any, id2label: Mapping[int, str]) -> VideoSource:
+    if isinstance(samples, VideoSource):
+        return match_labels(samples, dict(id2label)) if samples.label_names else samples
+    listed = [sample if isinstance(sample, Sample) else Sample(*sample) for sample in samples]
+    for sample in listed:
+        if sample.label is not None and sample.label not in id2label:
+            raise ValueError(f"Sample {sample.id!r} has label {sample.label}, the model has 0 to {len(id2label) - 1}")
+    return SampleList(listed)
+
+
+def _answers(
+    model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
+) -> list[tuple[int, str, int, np.ndarray]]:
+    """This process's answers: place in the data's order, id, label, logits."""
+    was_training = model.training
+    model.eval()
+    dtype = PRECISIONS.get(mixed_precision or "no")
+    answers = []
+    try:
+        for batch in tqdm(stream.epoch(0), total=stream.num_batches(), desc="evaluating", disable=not progress):
+            pixel_values = batch.rows["pixel_values"].to(model.device)
+            with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+                logits = model(pixel_values=pixel_values).logits.float().cpu().numpy()
+            for position, name, label, row in zip(batch.positions, batch.ids, batch.rows["labels"].tolist(), logits):
+                answers.append((position * stream.world + stream.rank, name, label, row))
+    finally:
+        model.train(was_training)
+    return answers
+
+
+def _gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
+    """Items of all processes; gathered once, so processes may have different numbers of them."""
+    return items if accelerator is None or accelerator.num_processes == 1 else gather_object(items)
+
+
+def _collect(
+    answers: list[tuple[int, str, int, np.ndarray]], failures: list[tuple[int, BadVideo]], label_names: list[str]
+) -> EvaluationResult:
+    by_id = {name: (name, label, row) for _, name, label, row in sorted(answers, key=lambda answer: answer[0])}
+    failed = {video.id: video for _, video in sorted(failures, key=lambda failure: failure[0])}
+    rows = list(by_id.values())
+    logits = np.stack([row for _, _, row in rows]) if rows else np.zeros((0, len(label_names)), np.float32)
+    labels = np.array([label for _, label, _ in rows], np.int64)
+    labelled = len(labels) > 0 and bool((labels >= 0).all())
+    return EvaluationResult(
+        ids=[name for name, _, _ in rows],
+        labels=labels if labelled else None,
+        logits=logits,
+        failed=[
+            {"id": video.id, "reason": video.reason, "kind": video.kind, "decoder": video.decoder}
+            for video in failed.values()
+        ],
+        label_names=label_names,
+        metrics=score(logits, labels) if labelled else {},
+    )

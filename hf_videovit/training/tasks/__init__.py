@@ -1,0 +1,12 @@
+"""
+Training methods. A method is a module whose `forward(batch)` returns `{"loss": ..., parts}`; whatever it needs besides
+the model (heads, teachers, queues) lives inside it, and the loop in `engine.py` knows none by name.
+"""
+
+from .base import Task
+from .classification import ClassificationTask
+
+
+TASKS: dict[str, type[Task]] = {"classification": ClassificationTask}
+
+__all__ = ["TASKS", "ClassificationTask", "Task"]

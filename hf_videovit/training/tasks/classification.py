@@ -1,0 +1,45 @@
+"""Supervised classification of clips."""
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from .base import Task
+
+
+class ClassificationTask(Task):
+    """
+    Cross-entropy with one label a clip, hard or soft.
+
+    ```
+    for clip, label in batch:                                # label: an index, or probabilities (mixup, cutmix)
+        target = (1 - smoothing) * one_hot(label) + smoothing / num_labels
+        loss += -(target * log_softmax(model(clip))).sum() / len(batch)
+    ```
+
+    Args:
+        model (`PreTrainedModel`):
+            A model for video classification.
+        label_smoothing (`float`, *optional*, defaults to 0.0):
+            Share of the target spread over all labels.
+    """
+
+    def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0):
+        super().__init__(model)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Args:
+            batch (`dict[str, torch.Tensor]`):
+                `pixel_values` of shape `(batch_size, num_frames, num_channels, height, width)` and `labels` of shape
+                `(batch_size,)` or `(batch_size, num_labels)`.
+
+        Returns:
+            `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label.
+        """
+        labels = batch["labels"]
+        logits = self.model(pixel_values=batch["pixel_values"]).logits.float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        hard = labels.argmax(dim=-1) if labels.ndim == 2 else labels
+        return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == hard).float().mean()}
