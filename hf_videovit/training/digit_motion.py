@@ -1,0 +1,470 @@
+# Copyright 2026 The hf_videovit authors. Licensed under the Apache License, Version 2.0.
+"""
+Labelled video without a download: real handwritten digits moving over photographs, encoded as H.264.
+
+The space is a torus (what leaves on one side enters on the other) and speed, size, colour, digit and background are
+drawn independently of the motion class. A single frame therefore says nothing about the motion, and frames without
+their order say only which axis it has: a model that reads `motion` above 1/2 has understood time.
+
+Needs scikit-learn, which carries the digits (UCI optical digits, CC BY 4.0) and the two photographs (CC BY).
+"""
+
+import csv
+import hashlib
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+__all__ = [
+    "LABEL_SETS",
+    "MIRRORED_MOTION",
+    "MOTIONS",
+    "REVERSED_MOTION",
+    "DigitClip",
+    "build_digit_motion",
+    "generate_clip",
+    "mirror_clip",
+    "reverse_clip",
+    "write_clip",
+]
+
+MOTIONS = ("right", "left", "down", "up", "clockwise", "counter-clockwise")
+SPLITS = ("train", "test")
+
+# Playing a clip backwards swaps the classes in pairs; mirroring it leaves the vertical ones alone.
+REVERSED_MOTION = {
+    "right": "left",
+    "left": "right",
+    "down": "up",
+    "up": "down",
+    "clockwise": "counter-clockwise",
+    "counter-clockwise": "clockwise",
+}
+MIRRORED_MOTION = {**REVERSED_MOTION, "down": "down", "up": "up"}
+
+SPEED_NAMES = ("slow", "medium", "fast")
+BLINK_COUNTS = (1, 2, 3, 4)
+
+# What each label set asks for. `both` is uniform given the digit alone or the motion alone; `binding` shows two
+# digits and asks for the motion of the larger one; `change` switches the motion once in the middle of the clip.
+LABEL_SETS: dict[str, tuple[str, ...]] = {
+    "motion": MOTIONS,
+    "appearance": tuple(str(digit) for digit in range(10)),
+    "both": ("0", "1", "2", "3"),
+    "speed": SPEED_NAMES,
+    "count": tuple(str(count) for count in BLINK_COUNTS),
+    "binding": MOTIONS,
+    "change": tuple(f"{first}_{second}" for first in MOTIONS for second in MOTIONS),
+}
+
+# Fractions of the frame side S, from a search for parameters at which small models learn quickly but not by accident.
+SPEED_RANGE = (0.03, 0.06)
+RADIUS_RANGE = (0.12, 0.20)
+SPRITE_RANGE = (0.44, 0.56)
+BACKDROP_SPEED = 1.2 / 64
+BACKDROP_CONTRAST = 0.45
+MINIMUM_COLOUR_DISTANCE = 85.0
+NOISE_SIGMA = 2.0
+TRAIN_DIGITS = 1347
+TRAIN_COLUMNS = 0.7
+FRAMES_PER_SECOND = 25
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a clip shows, before anything is drawn: the answer to its label, and what has to vary with it."""
+
+    label: str
+    digits: tuple[int, ...]
+    motions: tuple[str, ...]
+    speed_bin: int | None = None
+    blinks: int = 0
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """One digit on its way over the torus. Lengths are pixels, `path` is `(num_frames, 2)` as (x, y)."""
+
+    matte: np.ndarray
+    side: float
+    colour: np.ndarray
+    speed: float
+    path: np.ndarray
+
+
+@dataclass(frozen=True)
+class DigitClip:
+    """
+    A generated clip with everything that is known about it.
+
+    Attributes:
+        frames (`np.ndarray` of shape `(num_frames, size, size, 3)`): uint8 RGB.
+        label (`str`): one of `LABEL_SETS[label_set]`.
+        digit (`int`): the digit shown (the larger one where there are two).
+        motion (`str`): its motion (the first one where it changes).
+        speed (`float`): pixels per frame.
+        colour (`tuple[int, int, int]`): RGB of the digit.
+        blinks (`int`): how often the digit fades out and comes back; 0 outside the `count` set.
+        change_frame (`int`): first frame of the second motion; -1 outside the `change` set.
+    """
+
+    frames: np.ndarray
+    label: str
+    digit: int
+    motion: str
+    speed: float
+    colour: tuple[int, int, int]
+    blinks: int = 0
+    change_frame: int = -1
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the raw frames: encoders differ between versions, what was drawn does not."""
+        return hashlib.sha256(np.ascontiguousarray(self.frames).tobytes()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Mattes in 0..1 of shape `(1797, 8, 8)` and the digit each of them shows."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return (bunch.images / 16.0).astype(np.float32), bunch.target
+
+
+@lru_cache(maxsize=1)
+def _photographs() -> tuple[np.ndarray, ...]:
+    from sklearn.datasets import load_sample_images
+
+    return tuple(image.astype(np.float32) for image in load_sample_images().images)
+
+
+def plan_scene(label_set: str, index: int, rng: np.random.Generator) -> Scene:
+    """
+    Decides label and content. Labels follow the clip's index, so every prefix of a split is balanced to within one
+    clip a class; everything that is not asked for is random.
+    """
+    labels = LABEL_SETS[label_set]
+    digit, motion = int(rng.integers(10)), MOTIONS[rng.integers(len(MOTIONS))]
+    label = labels[index % len(labels)]
+    if label_set == "motion":
+        return Scene(label, (digit,), (label,))
+    if label_set == "appearance":
+        return Scene(label, (int(label),), (motion,))
+    if label_set == "both":
+        digit, direction = divmod(index % 32, 4)
+        return Scene(labels[(digit + direction) % 4], (digit,), (MOTIONS[direction],))
+    if label_set == "speed":
+        return Scene(label, (digit,), (motion,), speed_bin=labels.index(label))
+    if label_set == "count":
+        return Scene(label, (digit,), (motion,), blinks=int(label))
+    if label_set == "binding":
+        smaller, larger = sorted(int(digit) for digit in rng.choice(10, size=2, replace=False))
+        return Scene(label, (larger, smaller), (label,))
+    return Scene(label, (digit,), tuple(label.split("_")))
+
+
+def motion_steps(motion: str, speed: float, radius: float, phase: float, num_frames: int) -> np.ndarray:
+    """
+    Displacement from each frame to the next, `(num_frames - 1, 2)` as (x, y).
+
+    The image's y axis points down: `down` is +y, and a growing angle turns clockwise on the screen.
+    """
+    straight = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
+    if motion in straight:
+        return np.tile(np.multiply(straight[motion], speed), (num_frames - 1, 1))
+    sign = 1.0 if motion == "clockwise" else -1.0
+    angle = phase + sign * speed / radius * np.arange(num_frames)
+    return np.diff(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), axis=0)
+
+
+def _draw_path(
+    rng: np.random.Generator, motions: tuple[str, ...], speed: float, size: int, num_frames: int
+) -> np.ndarray:
+    """Positions on the torus. With two motions the second begins in the middle, see `_change_frame`."""
+    radius = rng.uniform(*RADIUS_RANGE) * size
+    steps = motion_steps(motions[0], speed, radius, rng.uniform(0, 2 * np.pi), num_frames)
+    if len(motions) == 2:
+        second = motion_steps(motions[1], speed, radius, rng.uniform(0, 2 * np.pi), num_frames)
+        # The step that leads into a frame belongs to that frame's motion.
+        before = _change_frame(num_frames) - 1
+        steps = np.concatenate([steps[:before], second[before:]])
+    start = rng.uniform(0, size, size=2)
+    return (start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])) % size
+
+
+def _change_frame(num_frames: int) -> int:
+    return num_frames // 2
+
+
+def _draw_sprite(
+    rng: np.random.Generator, scene: Scene, digit: int, motions: tuple[str, ...], split: str, backdrop: np.ndarray
+) -> Sprite:
+    """A written digit with its own size, colour, speed and way over `backdrop` (num_frames, size, size, 3)."""
+    num_frames, size = backdrop.shape[:2]
+    mattes, digits = _handwritten_digits()
+    writers = slice(None, TRAIN_DIGITS) if split == "train" else slice(TRAIN_DIGITS, None)
+    matte = mattes[writers][rng.choice(np.flatnonzero(digits[writers] == digit))]
+
+    position = rng.random()
+    if scene.speed_bin is not None:
+        position = (scene.speed_bin + position) / len(SPEED_NAMES)
+    speed = (SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * position) * size
+    path = _draw_path(rng, motions, speed, size, num_frames)
+
+    mean_colour = backdrop.mean(axis=(0, 1, 2))
+    colour = rng.uniform(0, 255, size=3)
+    while np.abs(colour - mean_colour).mean() <= MINIMUM_COLOUR_DISTANCE:
+        colour = rng.uniform(0, 255, size=3)
+    return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour.astype(np.float32), speed, path)
+
+
+def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int) -> np.ndarray:
+    """A photograph seen through a slowly sliding window, `(num_frames, size, size, 3)` float32."""
+    photographs = _photographs()
+    photograph = photographs[rng.integers(len(photographs))]
+    border = int(TRAIN_COLUMNS * photograph.shape[1])
+    photograph = photograph[:, :border] if split == "train" else photograph[:, border:]
+
+    padded = size + size // 2 + 8
+    side = min(rng.uniform(0.9, 1.9) * padded, *photograph.shape[:2])
+    top, left = (rng.uniform(0, length - side) for length in photograph.shape[:2])
+    grid = (np.arange(padded) + 0.5) * side / padded - 0.5
+    texture = _sample_bilinear(photograph, (top + grid)[None], (left + grid)[None])[0]
+    if rng.random() < 0.5:
+        texture = texture[:, ::-1]
+    if rng.random() < 0.5:
+        texture = texture.transpose(1, 0, 2)
+    texture = texture[:, :, rng.permutation(3)]
+    mean = texture.mean()
+    texture = (texture - mean) * BACKDROP_CONTRAST + np.clip(mean + rng.uniform(-30, 30), 50, 205)
+
+    room = padded - size - 1  # the window never leaves the texture, however long the clip
+    limit = min(BACKDROP_SPEED * size, room / max(num_frames - 1, 1))
+    travel = rng.uniform(-limit, limit, size=2) * (num_frames - 1)
+    start = rng.uniform(np.maximum(0, -travel), room - np.maximum(0, travel))
+    offsets = start + travel * np.linspace(0, 1, num_frames)[:, None]
+    pixels = np.arange(size)
+    return _sample_bilinear(np.ascontiguousarray(texture), offsets[:, :1] + pixels, offsets[:, 1:] + pixels)
+
+
+def _sample_bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Reads `image` (h, w, c) on one separable grid a frame: rows (t, m) and columns (t, n) -> (t, m, n, c)."""
+    first_row, row_weight = _floor_and_fraction(rows, image.shape[0])
+    first_column, column_weight = _floor_and_fraction(columns, image.shape[1])
+    row_weight, column_weight = row_weight[:, :, None, None], column_weight[:, None, :, None]
+    upper, lower = (
+        _mix(
+            image[row[:, :, None], first_column[:, None, :]],
+            image[row[:, :, None], first_column[:, None, :] + 1],
+            column_weight,
+        )
+        for row in (first_row, first_row + 1)
+    )
+    return _mix(upper, lower, row_weight)
+
+
+def _floor_and_fraction(positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    positions = np.clip(positions, 0, length - 1)
+    first = np.minimum(positions.astype(np.int64), length - 2)
+    return first, (positions - first).astype(np.float32)
+
+
+def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return first + (second - first) * weight
+
+
+def sprite_opacity(sprite: Sprite, size: int) -> np.ndarray:
+    """
+    Opacity of the sprite at every pixel of every frame, `(num_frames, size, size)` in 0..1.
+
+    Bilinear interpolation is separable: with the weight of matte row r at pixel row y, and the same for columns, the
+    picture is `rows @ matte @ columns^T`. Distances are taken on the torus, so wrapping needs no case of its own.
+    """
+    cells = sprite.matte.shape[0]
+    weights = []
+    for centre in (sprite.path[:, 1], sprite.path[:, 0]):
+        distance = np.arange(size) - centre[:, None]  # (num_frames, size)
+        distance = (distance + size / 2) % size - size / 2
+        position = (distance / sprite.side + 0.5) * cells - 0.5  # in cells of the matte
+        hat = 1.0 - np.abs(position[:, :, None] - np.arange(cells))  # (num_frames, size, cells)
+        weights.append(np.maximum(hat, 0.0).astype(np.float32))
+    rows, columns = weights
+    return np.minimum(rows @ sprite.matte @ columns.transpose(0, 2, 1) * 1.3, 1.0)
+
+
+def _blinking(blinks: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Share of the opacity that is left in each frame: `blinks` full periods of random phase."""
+    phase = rng.uniform(0, 2 * np.pi)
+    return (0.5 + 0.5 * np.cos(phase + 2 * np.pi * blinks * np.arange(num_frames) / num_frames)).astype(np.float32)
+
+
+def generate_clip(
+    label_set: str, split: str, index: int, *, size: int = 64, num_frames: int = 16, seed: int = 0
+) -> DigitClip:
+    """
+    Draws clip number `index`. It depends on these arguments only, not on what was drawn before or by whom.
+
+    Args:
+        label_set (`str`): a key of `LABEL_SETS`.
+        split (`str`): `"train"` or `"test"`; the test split has other writers and other parts of the photographs.
+        index (`int`): number of the clip in its split.
+        size (`int`, *optional*, defaults to 64): side of the square frames.
+        num_frames (`int`, *optional*, defaults to 16): length of the clip; 64 suits the `change` set.
+        seed (`int`, *optional*, defaults to 0): another seed, another data set.
+    """
+    _check(label_set, split, size, num_frames)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split)], spawn_key=(index,)))
+    scene = plan_scene(label_set, index, rng)
+    frames = _draw_backdrop(rng, split, size, num_frames)
+    asked = _draw_sprite(rng, scene, scene.digits[0], scene.motions, split, frames)
+    sprites = [asked]
+    if len(scene.digits) == 2:
+        distractor = (MOTIONS[rng.integers(len(MOTIONS))],)
+        sprites.append(_draw_sprite(rng, scene, scene.digits[1], distractor, split, frames))
+        if rng.random() < 0.5:  # neither digit is always the one in front
+            sprites.reverse()
+    for sprite in sprites:
+        opacity = sprite_opacity(sprite, size)
+        if scene.blinks:
+            opacity *= _blinking(scene.blinks, num_frames, rng)[:, None, None]
+        frames = _mix(frames, sprite.colour, opacity[..., None])
+    frames += NOISE_SIGMA * rng.standard_normal(frames.shape, dtype=np.float32)
+    return DigitClip(
+        frames=np.clip(np.rint(frames), 0, 255).astype(np.uint8),
+        label=scene.label,
+        digit=scene.digits[0],
+        motion=scene.motions[0],
+        speed=asked.speed,
+        colour=tuple(int(value) for value in asked.colour),
+        blinks=scene.blinks,
+        change_frame=_change_frame(num_frames) if len(scene.motions) == 2 else -1,
+    )
+
+
+def _check(label_set: str, split: str, size: int, num_frames: int) -> None:
+    if label_set not in LABEL_SETS:
+        raise ValueError(f"label_set={label_set!r}: must be one of {', '.join(LABEL_SETS)}")
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+    if size < 16 or size % 2:
+        raise ValueError(f"size={size}: must be even (4:2:0 video) and at least 16")
+    if num_frames < 2:
+        raise ValueError(f"num_frames={num_frames}: must be at least 2, there is no motion in one frame")
+
+
+def reverse_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
+    """The clip played backwards, and the motion it then shows."""
+    return frames[::-1], REVERSED_MOTION[motion]
+
+
+def mirror_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
+    """The clip seen in a mirror, and the motion it then shows. Flipping without this swap would teach a lie."""
+    return frames[:, :, ::-1], MIRRORED_MOTION[motion]
+
+
+def write_clip(path: str | Path, frames: np.ndarray, fps: int = FRAMES_PER_SECOND) -> None:
+    """Encodes uint8 RGB frames `(num_frames, height, width, 3)` as H.264 in an mp4 file, without audio."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def build_digit_motion(
+    root: str | Path,
+    label_set: str = "motion",
+    num_train: int = 2000,
+    num_test: int = 500,
+    size: int = 64,
+    num_frames: int = 16,
+    seed: int = 0,
+) -> Path:
+    """
+    Writes the data set below `root` unless it is there already, and returns its folder.
+
+    The folder holds `train/<label>/*.mp4`, `test/<label>/*.mp4` and `labels.csv`. Several processes may ask for the
+    same data set at once: one writes, the others wait for it.
+
+    Args:
+        root (`str` or `Path`): cache folder; every choice of the other arguments gets a folder of its own in it.
+        label_set (`str`, *optional*, defaults to `"motion"`): a key of `LABEL_SETS`.
+        num_train (`int`, *optional*, defaults to 2000): clips in the train split.
+        num_test (`int`, *optional*, defaults to 500): clips in the test split.
+        size (`int`, *optional*, defaults to 64): side of the frames. 48 and 72 are known to break decord.
+        num_frames (`int`, *optional*, defaults to 16): frames of each clip.
+        seed (`int`, *optional*, defaults to 0): see `generate_clip`.
+    """
+    from filelock import FileLock
+
+    _check(label_set, "train", size, num_frames)
+    for name, count in (("num_train", num_train), ("num_test", num_test)):
+        if count < 1:
+            raise ValueError(f"{name}={count}: must be at least 1")
+    folder = Path(root) / f"{label_set}-{num_train}+{num_test}-{size}px-{num_frames}f-seed{seed}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            logger.info(f"Generating {num_train + num_test} clips in {folder}")
+            # The folder appears under its name only when it is complete, so an interrupted run leaves no half set.
+            draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                _write_splits(draft, label_set, {"train": num_train, "test": num_test}, size, num_frames, seed)
+                draft.chmod(0o755)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _write_splits(folder: Path, label_set: str, counts: dict[str, int], size: int, num_frames: int, seed: int) -> None:
+    for split in counts:
+        for label in LABEL_SETS[label_set]:
+            (folder / split / label).mkdir(parents=True)
+
+    def write(split: str, index: int) -> dict[str, object]:
+        clip = generate_clip(label_set, split, index, size=size, num_frames=num_frames, seed=seed)
+        name = f"{split}/{clip.label}/{index:06d}.mp4"
+        write_clip(folder / name, clip.frames)
+        return _table_row(name, split, clip)
+
+    # numpy and the encoder release the interpreter lock for most of the time.
+    with ThreadPoolExecutor() as pool:
+        jobs = [pool.submit(write, split, index) for split, count in counts.items() for index in range(count)]
+        rows = [job.result() for job in jobs]
+    with open(folder / "labels.csv", "w", newline="") as table:
+        writer = csv.DictWriter(table, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table_row(name: str, split: str, clip: DigitClip) -> dict[str, object]:
+    return {
+        "file": name,
+        "label": clip.label,
+        "split": split,
+        "digit": clip.digit,
+        "motion": clip.motion,
+        "speed": f"{clip.speed:.4f}",
+        "colour": "#{:02x}{:02x}{:02x}".format(*clip.colour),
+        "blinks": clip.blinks,
+        "change_frame": clip.change_frame,
+        "frames_sha256": clip.fingerprint,
+    }
