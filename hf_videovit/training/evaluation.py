@@ -53,7 +53,8 @@ class EvaluationResult:
         label_names (`list[str]`):
             The model's label names.
         metrics (`dict[str, float]`):
-            `top1`, `top5`, `mean_class_accuracy` over the videos that could be read (without labels: none).
+            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`, over the videos that could be read;
+            none without labels.
         protocol (`dict`):
             Frames, clips, crops, sizes, normalisation, and how views were merged.
         environment (`dict`):
@@ -259,12 +260,9 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Top-1, top-5 and mean class accuracy of `(num_videos, num_labels)` logits."""
-    return {
-        "top1": top_k_accuracy(logits, labels, 1),
-        "top5": top_k_accuracy(logits, labels, 5),
-        "mean_class_accuracy": mean_class_accuracy(logits, labels),
-    }
+    """Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`."""
+    metrics = {"top1": top_k_accuracy(logits, labels, 1), "mean_class_accuracy": mean_class_accuracy(logits, labels)}
+    return metrics | ({"top5": top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {})
 
 
 def _labelled_source(samples: Any, id2label: Mapping[int, str]) -> VideoSource:
