@@ -5,7 +5,10 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 # Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the
 # giant's published ratio (48 / 11) gives 6143 or 6144 depending on how it was rounded. Only 4 decoder layers were ever
@@ -197,7 +200,10 @@ class VideoMAEV2Config(PreTrainedConfig):
         for name in kwargs:  # the base class would store a misspelt field without a word
             nearest = get_close_matches(name, self.__dataclass_fields__, n=1, cutoff=0.85)
             if nearest and not hasattr(type(self), name):
-                raise ValueError(f"`{name}` is not a field of the configuration. Did you mean `{nearest[0]}`?")
+                message = f"`{name}` is not a field of the configuration. Did you mean `{nearest[0]}`?"
+                if "model_type" not in kwargs:
+                    raise ValueError(message)
+                logger.warning(message)  # read from a file, which another release may have written
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())
         if self.image_mean is None:

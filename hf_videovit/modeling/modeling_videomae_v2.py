@@ -17,7 +17,8 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -147,7 +148,9 @@ class VideoMAEV2Attention(nn.Module):
             self.scaling = self.head_dim**-0.5
             self.scale = None
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(
+        self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_size, length, _ = hidden_states.shape
         heads = (batch_size, length, self.num_heads, self.head_dim)
         query = self.q_proj(hidden_states).view(heads).transpose(1, 2)  # (batch, heads, sequence, head_dim)
@@ -208,7 +211,7 @@ class VideoMAEV2Layer(GradientCheckpointingLayer):
         self.layer_scale1 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
         self.layer_scale2 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         context, _ = self.attention(self.norm1(hidden_states), **kwargs)
         hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
         return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
@@ -222,7 +225,7 @@ class VideoMAEV2Encoder(nn.Module):
             for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return hidden_states
@@ -242,7 +245,9 @@ class VideoMAEV2Decoder(nn.Module):
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.head = nn.Linear(width, config.num_channels * config.tubelet_size * config.patch_size**2)
 
-    def forward(self, hidden_states: torch.Tensor, num_decoded: int, **kwargs) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, num_decoded: int, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
         for layer in self.layers:
             hidden_states = layer(hidden_states, **kwargs)
         return self.head(self.norm(hidden_states[:, -num_decoded:]))
@@ -346,7 +351,10 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor, encoder_mask: torch.Tensor | None = None, **kwargs
+        self,
+        pixel_values: torch.Tensor,
+        encoder_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
         Args:
@@ -391,7 +399,7 @@ class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> ImageClassifierOutput:
         r"""
         Args:
@@ -450,7 +458,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         pixel_values: torch.Tensor,
         encoder_mask: torch.Tensor,
         decoder_mask: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMAEV2ForPreTrainingOutput:
         r"""
         Args:
@@ -492,7 +500,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         visible: torch.Tensor,
         decoded: torch.Tensor,
         grid: tuple[int, int, int],
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """
         Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`). A
