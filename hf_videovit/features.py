@@ -36,8 +36,8 @@ def get_video_features(
     device: str | torch.device | None = None,
 ) -> torch.Tensor | list[torch.Tensor]:
     """
-    Features of one or more videos, by the encoder inside any model of this package. No token is masked and no classifier
-    is involved.
+    Features of one or more videos, by the encoder inside any model of this package. No token is masked and no
+    classifier is involved.
 
     Args:
         model ([`PreTrainedModel`]):
@@ -49,9 +49,9 @@ def get_video_features(
         batch_size (`int`, *optional*, defaults to 1):
             Videos (or windows) that go through the model together.
         pooling (`str`, *optional*, defaults to `"default"`):
-            `"default"`: the model's own pooled output (VideoMAE V2: `fc_norm` of the mean token). `"mean"`: mean of the
-            last hidden state's tokens. `"first"`: its first token. `"tokens"`: all tokens, the views' one after another.
-            Pooled features of several views are averaged.
+            `"default"`: the model's own pooled output (VideoMAE V2: `fc_norm` of the mean token). `"mean"`: mean of
+            the last hidden state's tokens. `"first"`: its first token. `"tokens"`: all tokens, the views' one after
+            another. Pooled features of several views are averaged.
         window (`int`, *optional*):
             Look at every window of so many consecutive frames instead of following the sampling protocol; the model's
             `num_frames` if only `stride` is given.
@@ -65,9 +65,9 @@ def get_video_features(
             Where to move the model; by default it stays where it is.
 
     Returns:
-        `torch.Tensor` of shape `(num_videos, hidden_size)`, or `(num_videos, num_tokens, hidden_size)` for `"tokens"`. With
-        windows a list of tensors of shape `(num_windows, hidden_size)`, one a video; a video shorter than a window has
-        none. Float32, on the CPU.
+        `torch.Tensor` of shape `(num_videos, hidden_size)`, or `(num_videos, num_tokens, hidden_size)` for
+        `"tokens"`. With windows a list of tensors of shape `(num_windows, hidden_size)`, one a video; a video shorter
+        than a window has none. Float32, on the CPU.
 
     Raises:
         ValueError: an argument is not allowed, or the model has no pooled output.
@@ -90,7 +90,7 @@ def get_video_features(
         squash=squash,
         device=device,
     )
-    features = list(iterator)
+    features: list[Any] = list(iterator)
     if window is not None or stride is not None:
         return features
     if not features:
@@ -112,9 +112,9 @@ def iter_video_features(
     on_error: str = "raise",
 ) -> Iterator[torch.Tensor | VideoDecodingError]:
     """
-    [`get_video_features`] as a generator: one tensor a video, in order, with the memory of one batch (and, with windows, of
-    a few hundred megabytes of frames) however many or long the videos are. With `on_error="return"` a video that cannot be
-    read gives its [`VideoDecodingError`] instead.
+    [`get_video_features`] as a generator: one tensor a video, in order, with the memory of one batch (and, with
+    windows, of a few hundred megabytes of frames) however many or long the videos are. With `on_error="return"` a
+    video that cannot be read gives its [`VideoDecodingError`] instead.
     """
     if on_error not in ("raise", "return"):
         raise ValueError(f"`on_error` must be 'raise' or 'return', got {on_error!r}.")
@@ -126,7 +126,7 @@ def iter_video_features(
     windowed = window is not None or stride is not None
     if squash and not windowed:
         raise ValueError("`squash=True` applies to windows only: give `window` or `stride` too.")
-    encoder = model.base_model.eval()
+    encoder: Any = model.base_model.eval()
     if device is not None:
         encoder.to(device)
     if not windowed:
@@ -153,8 +153,8 @@ def save_features(
         features (`dict[str, torch.Tensor]`):
             One tensor a video.
         path (`str` or `os.PathLike`):
-            `NAME.safetensors`: one file with all tensors and the metadata. `NAME.npy`: one array, for a single video or
-            for features of one shape, stacked in order. Anything else is a folder that gets `VIDEO.npy` for each.
+            `NAME.safetensors`: one file with all tensors and the metadata. `NAME.npy`: one array, for a single video
+            or for features of one shape, stacked in order. Anything else is a folder that gets `VIDEO.npy` for each.
         metadata (`dict[str, str]`, *optional*):
             What to note in a safetensors file.
 
@@ -173,7 +173,8 @@ def save_features(
         arrays = [value.numpy() for value in features.values()]
         if len({array.shape for array in arrays}) != 1:
             raise ValueError(
-                f"`path` {str(path)!r} is one array, but the features have several shapes; give a folder or .safetensors."
+                f"`path` {str(path)!r} is one array, but the features have several shapes; give a folder or a "
+                ".safetensors file."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, arrays[0] if len(arrays) == 1 else np.stack(arrays))
@@ -239,7 +240,7 @@ def _encode_readable(
 
 @torch.no_grad()
 def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Features `(batch, hidden)` or `(batch, tokens, hidden)` of `(batch, [views,] frames, channels, height, width)`."""
+    """Features `(batch, [tokens,] hidden)` of clips `(batch, [views,] frames, channels, height, width)`."""
     batch = len(pixel_values)
     views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
     outputs = encoder(pixel_values=views.to(encoder.device))
@@ -248,8 +249,8 @@ def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) 
         return tokens.reshape(batch, -1, tokens.shape[-1]).float().cpu()
     if pooling == "default" and outputs.pooler_output is None:
         raise ValueError(
-            f"`pooling='default'` needs a pooled output, which {type(encoder).__name__} in a pre-training model lacks; "
-            "load the checkpoint with AutoModel, or choose 'mean', 'first' or 'tokens'."
+            f"`pooling='default'` needs a pooled output, which the {type(encoder).__name__} of a pre-training model "
+            "lacks; load the checkpoint with AutoModel, or choose 'mean', 'first' or 'tokens'."
         )
     pooled = {"default": lambda: outputs.pooler_output, "mean": lambda: tokens.mean(1), "first": lambda: tokens[:, 0]}
     return pooled[pooling]().float().view(batch, -1, tokens.shape[-1]).mean(dim=1).cpu()

@@ -3,7 +3,7 @@
 import copy
 import io
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
@@ -30,20 +30,21 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     """
     Video classification that follows the protocol saved with the checkpoint.
 
-    Frames, clips, crops and normalisation come from the repository's [`ClipVideoProcessor`]; the model's head merges the
-    views. For any other processor the class steps aside: constructing it gives transformers' own
+    Frames, clips, crops and normalisation come from the repository's [`ClipVideoProcessor`]; the model's head merges
+    the views. For any other processor the class steps aside: constructing it gives transformers' own
     [`VideoClassificationPipeline`], untouched.
 
-    A video is a path (`str` or `pathlib.Path`), an http(s) or `hf://` URL, encoded `bytes`, a file object, a dictionary
-    with `path` and `bytes`, an array or tensor of frames, or a list of frames (PIL images or 3-D arrays). Several videos
-    are a list, tuple, iterator, 5-D array, torch data set or `datasets` data set with a `video` column.
+    A video is a path (`str` or `pathlib.Path`), an http(s) or `hf://` URL, encoded `bytes`, a file object, a
+    dictionary with `path` and `bytes`, an array or tensor of frames, or a list of frames (PIL images or 3-D arrays).
+    Several videos are a list, tuple, iterator, 5-D array, torch data set or `datasets` data set with a `video`
+    column.
 
     Args:
         top_k (`int`, *optional*, defaults to 5):
             How many labels to return, best first; `None` returns all. More than the model has means all.
         function_to_apply (`str`, *optional*):
-            `"softmax"`, `"sigmoid"` or `"none"`. By default `"sigmoid"` for a multi-label model, `"none"` for regression,
-            `"softmax"` for any other.
+            `"softmax"`, `"sigmoid"` or `"none"`. By default `"sigmoid"` for a multi-label model, `"none"` for
+            regression, `"softmax"` for any other.
         num_frames (`int`, *optional*):
             Frames of a clip. Defaults to the processor's.
         frame_sampling_rate (`int`, *optional*):
@@ -66,12 +67,17 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     >>> classifier(["a.mp4", "b.webm"], batch_size=2, top_k=3)
     ```"""
 
-    def __new__(cls, *args: Any, video_processor: Any = None, **kwargs: Any) -> VideoClassificationPipeline:
+    model: Any
+    video_processor: Any
+
+    # The base class leaves its methods' arguments open for its children to name, hence the ignored overrides.
+
+    def __new__(cls, *args: Any, video_processor: Any = None, **kwargs: Any) -> Any:
         if isinstance(video_processor, ClipVideoProcessor):
             return super().__new__(cls)
         return VideoClassificationPipeline(*args, video_processor=video_processor, **kwargs)
 
-    def _sanitize_parameters(
+    def _sanitize_parameters(  # type: ignore[override]
         self,
         top_k: int | None = UNSET,
         function_to_apply: str | None = None,
@@ -94,15 +100,12 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
                 f"frame_sampling={self.video_processor.frame_sampling!r}; leave the argument out."
             )
         postprocess_params = {"function_to_apply": _one_of("function_to_apply", function_to_apply, ACTIVATIONS)}
-        given = [
-            {name: value for name, value in params.items() if value is not None}
-            for params in (preprocess_params, postprocess_params)
-        ]
+        given = _given(postprocess_params)
         if top_k is not UNSET:
-            given[1]["top_k"] = _positive("top_k", top_k)
-        return given[0], {}, given[1]
+            given["top_k"] = _positive("top_k", top_k)
+        return _given(preprocess_params), {}, given
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         """
         Classify one video or many.
 
@@ -113,32 +116,32 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
                 The arguments of the class, for this call only, and `batch_size` and `num_workers`.
 
         Returns:
-            One video: a list of `{"score": float, "label": str}`, best first. A list, tuple or 5-D array: a list with one
-            such list a video. An iterator or data set: a lazy iterator of them.
+            One video: a list of `{"score": float, "label": str}`, best first. A list, tuple or 5-D array: a list with
+            one such list a video. An iterator or data set: a lazy iterator of them.
         """
         if inputs is None:
             raise ValueError("`inputs` must be a video or several, got None.")
+        classify: Any = super().__call__
         if _is_one_video(inputs):
-            one = (
-                tuple(inputs) if isinstance(inputs, list) else inputs
-            )  # the base class takes any list for many inputs
-            return super().__call__(one, **kwargs)
+            # The base class takes any list for many inputs, so a list of frames goes to it as a tuple.
+            return classify(tuple(inputs) if isinstance(inputs, list) else inputs, **kwargs)
         if _is_hub_dataset(inputs):
             inputs = _left_encoded(inputs)
-            return super().__call__(
-                _Videos(inputs) if isinstance(inputs, Sized) else (row for row in inputs), **kwargs
-            )
+            return classify(_Videos(inputs) if isinstance(inputs, Sized) else (row for row in inputs), **kwargs)
         if isinstance(inputs, Dataset):
-            return super().__call__(inputs, **kwargs)
+            return classify(inputs, **kwargs)
         if isinstance(inputs, Iterator):
-            return super().__call__((video for video in inputs), **kwargs)
-        return list(super().__call__(_Videos(list(inputs)), **kwargs))
+            return classify((video for video in inputs), **kwargs)
+        return list(classify(_Videos(list(inputs)), **kwargs))
 
-    def preprocess(self, video: Any, on_error: str = "raise", **overrides: Any) -> dict[str, Any]:
+    def preprocess(  # type: ignore[override]
+        self, video: Any, on_error: str = "raise", **overrides: Any
+    ) -> dict[str, Any]:
         """Read one video; `overrides` replace attributes of the processor."""
         processor = self.video_processor
         if processor.num_frames is None and "num_frames" in overrides:
-            # Told at a call, such a processor samples the whole video as transformers does; told here, by its protocol.
+            # Told at a call, such a processor samples the whole video as transformers does; told here, by its
+            # protocol.
             processor = copy.copy(processor)
             processor.num_frames = overrides.pop("num_frames")
         try:
@@ -149,7 +152,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
             return {"pixel_values": [], "errors": [str(error)]}
         return {"pixel_values": [clips], "errors": [None]}
 
-    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
         errors = model_inputs["errors"]
         readable = torch.tensor([error is None for error in errors], device=self.device)
         logits = torch.zeros(len(errors), self.model.config.num_labels, device=self.device)
@@ -158,7 +161,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
             logits[readable] = torch.cat(merged).to(logits.dtype)
         return {"logits": logits, "errors": errors}
 
-    def postprocess(
+    def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], top_k: int | None = 5, function_to_apply: str | None = None
     ) -> Any:
         """Scores and names of one video."""
@@ -193,7 +196,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     ) -> PipelineIterator:
         # The stock method pads and refuses to batch without a tokenizer or image processor; clips only need stacking.
         if isinstance(inputs, Dataset) and isinstance(inputs, Sized):
-            videos = PipelineDataset(inputs, self.preprocess, preprocess_params)
+            videos: Dataset = PipelineDataset(inputs, self.preprocess, preprocess_params)
         else:
             if num_workers > 1:
                 logger.warning("An iterator cannot be read by several workers: using num_workers=1.")
@@ -275,6 +278,10 @@ def _video_of_row(video: Any) -> Any:
             'name another with `transformers.pipelines.pt_utils.KeyDataset(dataset, "column")`.'
         )
     return video["video"]
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
 
 
 def _positive(name: str, value: int | None) -> int | None:

@@ -14,8 +14,8 @@ def moving_square_clip(
     direction: str = "right", *, num_frames: int = 24, height: int = 64, width: int = 64, seed: int = 0
 ) -> np.ndarray:
     """
-    Frames of shape `(num_frames, height, width, 3)` in uint8: a square that moves two pixels a frame and comes back in on
-    the other side. The seed draws the ground, the square's colour and its start.
+    Frames of shape `(num_frames, height, width, 3)` in uint8: a square that moves two pixels a frame and comes back
+    in on the other side. The seed draws the ground, the square's colour and its start.
     """
     generator = np.random.default_rng(seed)
     ground = generator.integers(20, 90, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)

@@ -1,0 +1,338 @@
+"""The command line `hf-videovit`. Commands import what they need when they run."""
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class OneLineErrors(typer.core.TyperGroup):
+    """Turns what a user can cause into one line and exit code 2; `--debug` shows the traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            if ctx.params.get("debug"):
+                raise
+            message = " ".join(str(error).split()) or type(error).__name__
+            typer.echo(f"error: {message} (--debug shows where)", err=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Video transformers: convert official checkpoints, classify and embed videos, train and evaluate.",
+)
+screen = Console(stderr=True)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Folder or Hub id of a model.")]
+Videos = Annotated[list[str], typer.Argument(help="Video files, folders, glob patterns or URLs.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="Device such as cpu or cuda:0; by default an accelerator if any.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Videos that go through the model together.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration; may be repeated.")
+]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Options that stand before the command."""
+    if debug:
+        logging.getLogger("hf_videovit").setLevel(logging.DEBUG)
+
+
+@app.command()
+def classify(
+    videos: Videos,
+    model: Model,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each video.")] = 5,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+    num_clips: Annotated[int | None, typer.Option(min=1, help="Clips a video instead of the checkpoint's.")] = None,
+    num_crops: Annotated[int | None, typer.Option(min=1, help="Crops a clip instead of the checkpoint's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name what happens in videos. Exit code 1 if a file could not be read; the others are classified all the same."""
+    from transformers import pipeline
+
+    from .doctor import find_videos
+
+    files = find_videos(videos)
+    _check_classifier(model)
+    classifier: Any = pipeline("video-classification", model=model, device=device)
+    overrides = {name: value for name, value in (("num_clips", num_clips), ("num_crops", num_crops)) if value}
+    results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
+    rows = list(zip(files, _tracked(results, "Classifying", len(files)), strict=True))
+    if as_json:
+        _print_json([_classified(file, result) for file, result in rows])
+    else:
+        Console().print(_classification_table(rows))
+    _fail_if([file for file, result in rows if isinstance(result, dict)])
+
+
+@app.command()
+def embed(
+    videos: Videos,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="X.safetensors, X.npy, or a folder of .npy files.")],
+    pooling: Annotated[str, typer.Option(help="default, mean, first or tokens.")] = "default",
+    window: Annotated[int | None, typer.Option(min=1, help="Frames of a window; see --stride.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="A feature for every window, so many frames apart.")
+    ] = None,
+    squash: Annotated[bool, typer.Option(help="With windows: the published localisation features' resize.")] = False,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save features of videos. Exit code 1 if a file could not be read; the others are saved all the same."""
+    from .doctor import find_videos
+    from .features import iter_video_features, save_features
+    from .modeling.video_decoding import VideoDecodingError
+
+    encoder, processor = _load_encoder(model, device)
+    options: dict[str, Any] = {
+        "pooling": pooling,
+        "window": window,
+        "stride": stride,
+        "squash": squash,
+        "batch_size": batch_size,
+    }
+    one_file = output.suffix in (".safetensors", ".npy")
+    features: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    files = find_videos(videos)
+    results = iter_video_features(encoder, processor, files, on_error="return", **options)
+    for file, feature in zip(files, _tracked(results, "Embedding", len(files))):
+        if isinstance(feature, VideoDecodingError):
+            rows.append({"file": file, "error": str(feature)})
+            continue
+        rows.append({"file": file, "shape": list(feature.shape)})
+        if one_file:
+            features[file] = feature
+        else:
+            save_features({file: feature}, output)
+    if features:
+        notes = {"model": model, **{name: str(value) for name, value in options.items()}}
+        save_features(features, output, metadata=notes)
+    failed = [row["file"] for row in rows if "error" in row]
+    if as_json:
+        _print_json(rows)
+    else:
+        for row in rows:
+            typer.echo(f"{row['file']}: {row.get('error') or 'x'.join(map(str, row['shape']))}", err="error" in row)
+        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
+    _fail_if(failed)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Folder of classes, list, shards or data set repo id, with labels.")],
+    split: Annotated[str | None, typer.Option(help="Split; by default the first of val, validation, test.")] = None,
+    batch_size: BatchSize = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    device: Device = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write a row a video to this .jsonl file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on labelled videos by its own protocol. Exit code 1 if some could not be read."""
+    from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+
+    from .training.evaluation import evaluate_model
+    from .training.opening import list_splits, open_source
+    from .training.sources import EVAL_SPLITS
+
+    _check_classifier(model)
+    splits = list_splits(data)
+    if split is None and splits:
+        split = next((name for name in EVAL_SPLITS if name in splits), None)
+        if split is None:
+            raise ValueError(f"--data {data} has the splits {', '.join(splits)}: choose one with --split.")
+    classifier = AutoModelForVideoClassification.from_pretrained(model).to(_device(device))
+    result = evaluate_model(
+        classifier,
+        AutoVideoProcessor.from_pretrained(model),
+        open_source(data, split),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        progress=screen.is_terminal,
+    )
+    if output is not None:
+        result.save(output, model=model, data=data, split=split)
+    if predictions is not None:
+        result.save_predictions(predictions)
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        for name, value in result.metrics.items():
+            typer.echo(f"{name}: {100 * value:.2f} %")
+        typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
+    _fail_if([failure["id"] for failure in result.failed])
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Fine-tune a model: --recipe FILE.yaml, and any of its fields as --field value (--fields lists them).",
+)
+def train(
+    ctx: typer.Context,
+    list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
+) -> None:
+    """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
+    from .training.arguments import describe_arguments, parse_arguments
+    from .training.finetuning import finetune
+
+    if list_fields:
+        typer.echo(describe_arguments())
+        return
+    finetune(parse_arguments(ctx.args))
+
+
+@app.command()
+def doctor(
+    videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write every check to this .csv or .json file.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes that check files.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Report on this machine; with paths, decode every video. Exit code 1 if one is not wholly readable."""
+    from dataclasses import asdict
+
+    from .doctor import check_videos, environment_report, find_videos, write_report
+
+    if report is not None and report.suffix not in (".csv", ".json"):
+        raise ValueError(f"--report must end in .csv or .json, got {str(report)!r}.")
+    environment = environment_report()
+    files = find_videos(videos or [])
+    checks = sorted(
+        _tracked(check_videos(files, decoder=decoder, num_workers=num_workers), "Checking", len(files)),
+        key=lambda check: check.path,
+    )
+    if report is not None:
+        write_report(checks, report)
+    if as_json:
+        _print_json({"environment": environment, "videos": [asdict(check) for check in checks]})
+    else:
+        _print_environment(environment)
+        if checks:
+            _print_checks(checks)
+    _fail_if([check.path for check in checks if check.status != "ok"])
+
+
+def _check_classifier(model: str) -> None:
+    architecture = _architecture(model)
+    if not architecture.endswith("Classification"):
+        raise ValueError(
+            f"--model {model} holds {architecture or 'an unknown model'}, which has no classifier; "
+            "fine-tune it first (`hf-videovit train`), or use `hf-videovit embed`."
+        )
+
+
+def _architecture(model: str) -> str:
+    from transformers import AutoConfig
+
+    return (AutoConfig.from_pretrained(model).architectures or [""])[0]
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
+
+    # A pre-training checkpoint has a norm on every token instead of the pooled one that AutoModel would make up.
+    loader = AutoModelForPreTraining if _architecture(model).endswith("ForPreTraining") else AutoModel
+    return loader.from_pretrained(model).to(_device(device)), AutoVideoProcessor.from_pretrained(model)
+
+
+def _classified(file: str, result: Any) -> dict[str, Any]:
+    return {"file": file, **result} if isinstance(result, dict) else {"file": file, "predictions": result}
+
+
+def _classification_table(rows: list[tuple[str, Any]]) -> Table:
+    table = Table("File", "Label", "Score", box=None, pad_edge=False)
+    for file, result in rows:
+        if isinstance(result, dict):
+            table.add_row(escape(file), f"[red]not read:[/red] {escape(result['error'])}", "")
+            continue
+        for rank, entry in enumerate(result):
+            table.add_row(escape(file) if rank == 0 else "", escape(entry["label"]), f"{entry['score']:.3f}")
+    return table
+
+
+def _print_environment(environment: dict[str, Any]) -> None:
+    table = Table("", "", box=None, show_header=False, pad_edge=False)
+    table.add_row("python", f"{environment['python']} on {environment['platform']}")
+    for name, version in environment["packages"].items():
+        table.add_row(name, version or "[dim]not installed[/dim]")
+    for name, info in environment["decoders"].items():
+        state = f"FFmpeg {info['ffmpeg'] or 'unknown'}" if info["available"] else f"[dim]{info['reason']}[/dim]"
+        table.add_row(f"decoder {name}", state)
+    devices = ", ".join(f"{device['name']} ({device['memory_gb']} GB)" for device in environment["accelerators"])
+    table.add_row("accelerator", devices or "none: the CPU computes")
+    table.add_row("memory", f"{environment['memory_gb']} GB")
+    table.add_row("cores", str(environment["cpu_cores"]))
+    console = Console()
+    console.print(table)
+    for warning in environment["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def _print_checks(checks: list[Any]) -> None:
+    console = Console()
+    table = Table("File", "State", "Frames", "Reason", box=None, pad_edge=False)
+    troubled = [check for check in checks if check.status != "ok"]
+    for check in troubled:
+        counts = f"{check.decoded_frames}/{check.num_frames}"
+        table.add_row(escape(check.path), check.status, counts, escape(check.reason))
+    if troubled:
+        console.print(table)
+    console.print(f"{len(checks) - len(troubled)} of {len(checks)} videos are wholly readable")
+
+
+def _tracked(items: Iterable[Any], title: str, total: int | None = None) -> Iterator[Any]:
+    """`items` under a progress bar on standard error, where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        yield from progress.track(items, description=title, total=total)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _fail_if(failed: list[str]) -> None:
+    if failed:
+        typer.echo(
+            f"{len(failed)} file(s) could not be read: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}", err=True
+        )
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Is this machine ready, and are these videos readable? What `hf-videovit doctor` runs."""
+
+import csv
+import glob
+import json
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from .modeling.video_decoding import VideoDecodingError, available_decoders, decode_video, probe_video
+
+
+logger = logging.get_logger(__name__)
+
+PACKAGES = (
+    "hf-videovit",
+    "torch",
+    "torchvision",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "huggingface-hub",
+    "safetensors",
+    "timm",
+    "av",
+    "decord",
+    "torchcodec",
+)
+# The release that fixes CVE-2026-40962. A distribution may have patched an older one, hence a warning and no refusal.
+FFMPEG_FLOOR = (8, 1)
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()  # noqa: SIM905
+)
+CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class VideoCheck:
+    """
+    What one file turned out to be.
+
+    Args:
+        path (`str`):
+            The file.
+        status (`str`):
+            `"ok"`: every frame decodes. `"partial"`: some frames are damaged or missing. `"bad"`: nothing can be read.
+        kind (`str`):
+            For a file that is not ok, the kind of [`VideoDecodingError`]; else empty.
+        reason (`str`):
+            For a file that is not ok, why.
+        num_frames (`int`):
+            Frames that the index of the file promises.
+        decoded_frames (`int`):
+            Frames that decode.
+        fps, duration, width, height, rotation, codec:
+            As probed; width and height as displayed.
+        bytes (`int`):
+            Size of the file.
+        seconds (`float`):
+            Time the check took.
+    """
+
+    path: str
+    status: str
+    kind: str = ""
+    reason: str = ""
+    num_frames: int = 0
+    decoded_frames: int = 0
+    fps: float | None = None
+    duration: float | None = None
+    width: int | None = None
+    height: int | None = None
+    rotation: int = 0
+    codec: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def environment_report() -> dict[str, Any]:
+    """
+    Versions, decoders, accelerators, memory and cores of this machine, and what is wrong with them under `warnings`.
+
+    Returns:
+        `dict[str, Any]`: plain values only, ready for JSON.
+    """
+    decoders = {name: asdict(info) for name, info in available_decoders().items()}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "decoders": decoders,
+        "accelerators": _accelerators(),
+        "memory_gb": _memory_gb(),
+        "cpu_cores": _usable_cores(),
+        "warnings": _decoder_warnings(decoders),
+    }
+
+
+def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[str]:
+    """
+    Files named by paths, folders (searched through, by suffix) and glob patterns, sorted within each, without repeats.
+    URLs and names of files that do not exist are kept: whoever opens them says what is wrong.
+
+    Args:
+        paths (iterable of `str` or `os.PathLike`):
+            What to look at. A file named directly counts whatever its suffix.
+        suffixes (`frozenset[str]`, *optional*):
+            Lower-case suffixes that count as videos inside a folder.
+
+    Raises:
+        ValueError: a folder without a video, or a pattern that fits nothing.
+    """
+    found: dict[str, None] = {}
+    for path in [os.fspath(path) for path in paths]:
+        if "://" in path or os.path.isfile(path):
+            matches = [path]
+        elif os.path.isdir(path):
+            walked = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
+            matches = sorted(name for name in walked if Path(name).suffix.lower() in suffixes)
+            if not matches:
+                raise ValueError(f"No video in folder {path!r}; these suffixes count: {' '.join(sorted(suffixes))}.")
+        elif glob.has_magic(path):
+            matches = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+            if not matches:
+                raise ValueError(f"No file fits the pattern {path!r}.")
+        else:
+            matches = [path]
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def check_video(path: str | os.PathLike, *, decoder: str = "auto") -> VideoCheck:
+    """
+    Probe a file and decode all of it, a few hundred megabytes at a time.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            Decoder to read with.
+    """
+    path = os.fspath(path)
+    started = time.monotonic()
+    facts: dict[str, Any] = {"bytes": os.path.getsize(path) if os.path.isfile(path) else 0}
+    try:
+        probe = probe_video(path)
+        facts |= {name: getattr(probe, name) for name in ("num_frames", "fps", "duration", "width", "height")}
+        facts |= {"rotation": probe.rotation, "codec": probe.codec or ""}
+        facts["decoded_frames"] = _count_frames(path, probe.num_frames, probe.height * probe.width * 3, decoder)
+        facts["status"] = "ok"
+    except VideoDecodingError as error:
+        facts |= {"kind": error.kind, "reason": error.reason, "decoded_frames": _salvageable(path, decoder)}
+        facts["status"] = "partial" if facts["decoded_frames"] else "bad"
+    return VideoCheck(path=path, seconds=round(time.monotonic() - started, 3), **facts)
+
+
+def check_videos(
+    paths: Iterable[str | os.PathLike], *, decoder: str = "auto", num_workers: int = 1
+) -> Iterator[VideoCheck]:
+    """
+    [`check_video`] of many files, as they finish.
+
+    Args:
+        paths (iterable of `str` or `os.PathLike`):
+            The files.
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            Decoder to read with.
+        num_workers (`int`, *optional*, defaults to 1):
+            Processes. With more than one, results come in the order in which they finish.
+    """
+    if num_workers < 1:
+        raise ValueError(f"`num_workers` must be at least 1, got {num_workers}.")
+    if num_workers == 1:
+        for path in paths:
+            yield check_video(path, decoder=decoder)
+        return
+    # Started afresh: a process that has decoded or used torch's threads must not be forked.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=num_workers, mp_context=context) as pool:
+        jobs = [pool.submit(check_video, path, decoder=decoder) for path in paths]
+        for job in as_completed(jobs):
+            yield job.result()
+
+
+def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:
+    """
+    Write checks to a table, one row a file.
+
+    Args:
+        checks (iterable of [`VideoCheck`]):
+            The rows.
+        path (`str` or `os.PathLike`):
+            A name ending in `.csv` or `.json`.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = Path(path)
+    rows = [asdict(check) for check in checks]
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=[field.name for field in fields(VideoCheck)])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        raise ValueError(f"`path` of a report must end in .csv or .json, got {str(path)!r}.")
+    return path
+
+
+def _count_frames(path: str, num_frames: int, frame_bytes: int, decoder: str) -> int:
+    step = max(16, CHUNK_BYTES // max(frame_bytes, 1))
+    counted = 0
+    for start in range(0, num_frames, step):
+        indices = range(start, min(start + step, num_frames))
+        counted += len(decode_video(path, indices, decoder=decoder, policy="strict").frames)
+    return counted
+
+
+def _salvageable(path: str, decoder: str) -> int:
+    """Frames that come out of a damaged file (0 when none does)."""
+    try:
+        return decode_video(path, [0], decoder=decoder, policy="salvage").metadata.total_num_frames
+    except (VideoDecodingError, ValueError):
+        return 0
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _accelerators() -> list[dict[str, Any]]:
+    if torch.cuda.is_available():
+        devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        return [{"name": device.name, "memory_gb": round(device.total_memory / 2**30, 1)} for device in devices]
+    if torch.backends.mps.is_available():
+        return [{"name": "Apple MPS", "memory_gb": None}]
+    return []
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, ValueError):  # Windows has neither
+        return None
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only Linux says what this process may use
+        return os.cpu_count() or 1
+
+
+def _decoder_warnings(decoders: dict[str, dict[str, Any]]) -> list[str]:
+    warnings = []
+    if not any(decoder["available"] for decoder in decoders.values()):
+        warnings.append("no video decoder works: install one with `pip install av`")
+    floor = ".".join(map(str, FFMPEG_FLOOR))
+    for name, decoder in decoders.items():
+        version = _version_numbers(decoder["ffmpeg"])
+        if decoder["available"] and version is not None and version < FFMPEG_FLOOR:
+            warnings.append(
+                f"{name} decodes with FFmpeg {decoder['ffmpeg']}, older than {floor} (CVE-2026-40962): do not use it "
+                "for files you do not trust, unless your distribution has patched it"
+            )
+    return warnings
+
+
+def _version_numbers(version: str | None) -> tuple[int, ...] | None:
+    """The leading numbers of a version; `None` when there are none."""
+    numbers = []
+    for part in (version or "").lstrip("nv").split(".")[:2]:
+        digits = "".join(character for character in part if character.isdigit())
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers) or None
+
+
+__all__ = [
+    "VideoCheck",
+    "check_video",
+    "check_videos",
+    "environment_report",
+    "find_videos",
+    "write_report",
+]

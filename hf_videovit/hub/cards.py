@@ -1,0 +1,362 @@
+"""
+Model cards, rendered from facts: a published checkpoint's entry, or what training left in a folder. Nothing is typed
+twice.
+
+`python -m hf_videovit.hub.cards --output model_cards` renders the card of every published checkpoint.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+    PreTrainedConfig,
+)
+
+
+TEMPLATE = Path(__file__).with_name("card_template.md")
+CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
+AUTO_CLASSES: dict[str, Any] = {
+    CLASSIFICATION: AutoModelForVideoClassification,
+    PRETRAINING: AutoModelForPreTraining,
+    FEATURES: AutoModel,
+}
+METRICS = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "mean_average_precision": "mean average precision",
+}
+# Which saved fields of a run its card shows, in this order: group, field, words.
+RUN_FACTS = (
+    ("data", "data", "data"),
+    ("data", "eval_data", "evaluation data"),
+    ("model", "checkpoint", "started from"),
+    ("model", "size", "size"),
+    ("optimization", "epochs", "epochs"),
+    ("optimization", "max_steps", "steps"),
+    ("optimization", "batch_size", "batch size of a process"),
+    ("optimization", "accumulation", "forward passes a step"),
+    ("optimization", "learning_rate", "learning rate"),
+    ("optimization", "weight_decay", "weight decay"),
+    ("optimization", "layer_decay", "layer-wise learning-rate decay"),
+    ("run", "mixed_precision", "mixed precision"),
+    ("run", "seed", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    One number.
+
+    Args:
+        data (`str`):
+            Data set, and split where known.
+        metric (`str`):
+            Name of the metric, such as `"top1"`.
+        value (`float`):
+            In percent.
+        how (`str`):
+            Protocol: frames, clips, crops, decoder.
+        source (`str`, *optional*):
+            Who reports it; `None` for what was measured with this package.
+        source_url (`str`, *optional*):
+            Where it is reported.
+        baseline (`bool`, *optional*, defaults to `False`):
+            Whether it is not the model's own but stands beside it for comparison.
+    """
+
+    data: str
+    metric: str
+    value: float
+    how: str = ""
+    source: str | None = None
+    source_url: str | None = None
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card says; [`render_card`] adds no fact of its own."""
+
+    title: str
+    model_id: str
+    task: str
+    summary: str
+    config: PreTrainedConfig
+    processor: Any
+    results: Sequence[Result] = ()
+    obtain: str = ""
+    training: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    limits: Sequence[str] = ()
+    licence: str | None = None
+    licences: Sequence[str] = ()
+    citation: str = ""
+    base_model: str | None = None
+    datasets: Sequence[str] = ()
+    tags: Sequence[str] = field(default_factory=tuple)
+
+
+def render_card(facts: CardFacts) -> ModelCard:
+    """The card of a model, metadata included."""
+    auto_class = AUTO_CLASSES[facts.task]
+    return ModelCard.from_template(
+        _metadata(facts),
+        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        title=facts.title,
+        summary=facts.summary,
+        obtain=facts.obtain,
+        model_id=facts.model_id,
+        classifies=facts.task == CLASSIFICATION,
+        auto_class=auto_class.__name__,
+        pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
+        protocol=protocol_rows(facts.config, facts.processor),
+        architecture=_architecture_rows(facts.config, auto_class),
+        measured=[_result_row(result) for result in facts.results if result.source is None],
+        reported=[_result_row(result) for result in facts.results if result.source is not None],
+        training=facts.training,
+        labels=facts.labels,
+        limits=facts.limits,
+        licences=facts.licences,
+        citation=facts.citation,
+    )
+
+
+def write_model_card(
+    folder: str | os.PathLike,
+    *,
+    results: Mapping[str, Any] | None = None,
+    model_id: str | None = None,
+    title: str | None = None,
+    summary: str | None = None,
+    licence: str | None = None,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    citation: str = "",
+) -> Path:
+    """
+    Write `README.md` for a trained model from what its folder holds: configuration, processor, `results.json`,
+    `run.yaml`.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            A folder with a saved model and its processor.
+        results (`Mapping[str, Any]`, *optional*):
+            The evaluation, in the form of `results.json`, which is read if this is left out. `metrics` are shares of
+            one; `baselines` (name to share), `data` (name of the data) and `protocol` are shown where present.
+        model_id (`str`, *optional*):
+            What the usage lines load. Defaults to the folder's name.
+        title (`str`, *optional*):
+            Headline. Defaults to the folder's name.
+        summary (`str`, *optional*):
+            A sentence or two on what the model is for. Defaults to what the configuration says.
+        licence (`str`, *optional*):
+            Licence id of the weights, such as `"apache-2.0"`. Without it the card says that none is stated.
+        datasets (`Sequence[str]`, *optional*):
+            Hub ids of the training data.
+        base_model (`str`, *optional*):
+            Hub id of the checkpoint that training started from. Defaults to the run's, if that is a Hub id.
+        citation (`str`, *optional*):
+            BibTeX.
+
+    Returns:
+        `Path`: the card.
+    """
+    folder = Path(folder)
+    config, processor = AutoConfig.from_pretrained(folder), AutoVideoProcessor.from_pretrained(folder)
+    if results is None:
+        results = _read_json(folder / "results.json")
+    run = _read_yaml(folder / "run.yaml")
+    task = task_of(config)
+    name = title or folder.resolve().name
+    facts = CardFacts(
+        title=name,
+        model_id=model_id or folder.resolve().name,
+        task=task,
+        summary=summary or _trained_summary(config, task),
+        config=config,
+        processor=processor,
+        results=_trained_results(results, run),
+        training=_run_lines(run),
+        labels=[config.id2label[index] for index in range(config.num_labels)] if task == CLASSIFICATION else (),
+        limits=_trained_limits(config, task),
+        licence=licence,
+        licences=[
+            f"Weights: {licence}." if licence else "Not stated. It depends on the data and the starting weights."
+        ],
+        citation=citation,
+        base_model=base_model or _hub_id(run.get("model", {}).get("checkpoint")),
+        datasets=datasets,
+    )
+    path = folder / "README.md"
+    path.write_text(str(render_card(facts)), encoding="utf-8")
+    return path
+
+
+def task_of(config: PreTrainedConfig) -> str:
+    """The task of a saved configuration, by the class that was saved."""
+    architecture = (config.architectures or [""])[0]
+    if architecture.endswith("Classification"):
+        return CLASSIFICATION
+    return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
+
+
+def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
+    """What happens to a video between the file and the model's answer, as rows of a table."""
+    num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
+    sampling = {
+        "dense": f"{num_frames} frames, {processor.frame_stride} apart",
+        "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
+        "uniform": f"{num_frames} frames, spread over the whole video",
+    }
+    rows: list[tuple[str, str]] = [("a clip", sampling[processor.frame_sampling])]
+    merging = {"softmax_mean": ", probabilities averaged", "logits_mean": ", logits averaged"}
+    views = f"{processor.num_clips} clips x {processor.num_crops} crops"
+    views += merging.get(config.to_dict().get("view_merging", ""), "")
+    rows.append(("views of a video", views if processor.num_views > 1 else "one"))
+    if processor.do_resize:
+        antialias = "with" if processor.antialias else "without"
+        rows.append(("resize", f"{_size_words(processor.size)}, bilinear, {antialias} antialiasing"))
+    if processor.do_center_crop:
+        rows.append(("crop", _size_words(processor.crop_size)))
+    if processor.do_normalize:
+        rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
+    return rows
+
+
+def _metadata(facts: CardFacts) -> ModelCardData:
+    results = [
+        EvalResult(
+            task_type=CLASSIFICATION,
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", result.data.lower()).strip("-"),
+            dataset_name=result.data,
+            metric_type="accuracy",
+            metric_name=", ".join(part for part in (METRICS.get(result.metric, result.metric), result.how) if part),
+            metric_value=round(result.value, 2),
+            source_name=result.source if result.source_url else None,
+            source_url=result.source_url,
+        )
+        for result in facts.results
+        if not result.baseline
+    ]
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=CLASSIFICATION if facts.task == CLASSIFICATION else FEATURES,
+        license=facts.licence,
+        tags=["video", "hf_videovit", facts.config.model_type, *facts.tags],
+        base_model=facts.base_model,
+        datasets=list(facts.datasets) or None,
+        metrics=["accuracy"] if results else None,
+        model_name=facts.title if results else None,
+        eval_results=results or None,
+    )
+
+
+def _result_row(result: Result) -> dict[str, str]:
+    source = result.source or ""
+    return {
+        "data": result.data,
+        "metric": METRICS.get(result.metric, result.metric),
+        "value": f"{result.value:.1f} %",
+        "how": result.how,
+        "source": f"[{source}]({result.source_url})" if result.source_url else source,
+    }
+
+
+def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[str, str]]:
+    with torch.device("meta"):
+        model = auto_class.from_config(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    return [
+        ("class", type(model).__name__),
+        ("parameters", f"{parameters:,}"),
+        ("input", f"{config.num_frames} frames of {width} x {height} pixels"),
+        ("blocks, width, heads", f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"),
+        ("tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"),
+    ]
+
+
+def _trained_summary(config: PreTrainedConfig, task: str) -> str:
+    kinds = {
+        CLASSIFICATION: f"names which of {config.num_labels} classes a video shows",
+        PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
+        FEATURES: "turns a video into features",
+    }
+    return f"A `{config.model_type}` model that {kinds[task]}. Trained with hf_videovit."
+
+
+def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
+    data = run.get("data", {})
+    name = results.get("data") or _last_part(data.get("eval_data") or data.get("data")) or "held-out videos"
+    how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
+    if results.get("num_failed"):
+        how.append(f"{results['num_failed']} unreadable ones not counted")
+    protocol = results.get("protocol", {})
+    if protocol.get("num_clips") and protocol.get("sampling_mode", "test") == "test":
+        how.append(f"{protocol['num_clips']} x {protocol.get('num_crops', 1)} views")
+    rows = [Result(name, metric, 100 * value, ", ".join(how)) for metric, value in results.get("metrics", {}).items()]
+    baselines = results.get("baselines", {})
+    return rows + [
+        Result(name, "top1", 100 * value, f"for comparison: {who}", baseline=True) for who, value in baselines.items()
+    ]
+
+
+def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
+    limits = ["It has seen no footage but its training data; expect less on any other."]
+    if task == CLASSIFICATION and config.problem_type != "multi_label_classification":
+        limits.insert(
+            0, f"It answers one of its {config.num_labels} labels for any video, also for one that shows none."
+        )
+    return limits
+
+
+def _run_lines(run: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for group, name, words in RUN_FACTS:
+        value = run.get(group, {}).get(name)
+        if value is not None:
+            rows.append(f"| {words} | {_last_part(value) if name in ('data', 'eval_data', 'checkpoint') else value} |")
+    about = [f"{key}: {value}  " for key, value in run.get("about", {}).items()]
+    return [*about, "", "| | |", "|---|---|", *rows] if rows else about
+
+
+def _last_part(path: str | None) -> str | None:
+    """A Hub id unchanged; of a path only the name, since folders of one machine mean nothing on another."""
+    return path if path is None or _hub_id(path) else Path(path).name
+
+
+def _hub_id(name: str | None) -> str | None:
+    return name if name and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
+
+
+def _size_words(size: Mapping[str, int]) -> str:
+    if size.get("shortest_edge"):
+        return f"short side to {size['shortest_edge']}"
+    return f"{size['width']} x {size['height']}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}

@@ -1,0 +1,116 @@
+"""Cards: facts only, metadata that the Hub's own tools read back, usage lines that run."""
+
+import json
+import re
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from hf_videovit import VideoMAEV2ForPreTraining, VideoMAEV2Model
+from hf_videovit.hub.cards import write_model_card
+from tests.clips import moving_square_clip, write_clip
+from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_processor
+
+
+def run_usage(card: ModelCard, folder, monkeypatch, capsys) -> str:
+    """Run the card's Python block in a folder with a `clip.mp4` and return what it printed."""
+    write_clip(folder / "clip.mp4", moving_square_clip())
+    monkeypatch.chdir(folder)
+    (code,) = re.findall(r"```python\n(.*?)```", card.content, flags=re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 6
+    exec(compile(code, "card", "exec"), {})
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def trained(tmp_path):
+    folder = save_tiny_classifier(tmp_path / "my-model", num_clips=2, num_crops=3)
+    results = {
+        "metrics": {"top1": 0.9125, "top5": 1.0, "mean_class_accuracy": 0.9},
+        "baselines": {"chance": 1 / 6},
+        "num_videos": 80,
+        "num_failed": 2,
+        "protocol": {"num_clips": 2, "num_crops": 3},
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    run = {
+        "about": {"hardware": "two CPU cores"},
+        "data": {"data": "/home/somebody/private/squares", "eval_data": None},
+        "model": {"checkpoint": "org/base-model", "size": None},
+        "optimization": {"epochs": 3, "learning_rate": 0.001},
+        "run": {"seed": 7},
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    return folder
+
+
+def test_card_of_a_trained_model(trained):
+    path = write_model_card(trained, licence="apache-2.0", summary="Tells which way a square moves.")
+    card = ModelCard.load(path)
+    data = card.data.to_dict()
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "video-classification"
+    assert data["license"] == "apache-2.0"
+    assert data["base_model"] == "org/base-model"
+    name, results = model_index_to_eval_results(data["model-index"])
+    assert name == "my-model"
+    assert results[0].metric_value == 91.25
+    assert results[0].dataset_name == "squares"
+    text = card.text
+    for fact in (
+        "Tells which way a square moves.",
+        "2 clips x 3 crops, probabilities averaged",
+        "4 frames, 2 apart",
+        "| squares | top-1 accuracy | 91.2 % | 80 videos, 2 unreadable ones not counted, 2 x 3 views |",
+        "for comparison: chance",
+        "hardware: two CPU cores",
+        "| learning rate | 0.001 |",
+        ", ".join(LABELS),
+    ):
+        assert fact in text
+    assert "/home" not in card.content
+    assert "Reported by others" not in text
+
+
+def test_a_bare_folder_gives_an_honest_card(tmp_path):
+    folder = save_tiny_classifier(tmp_path / "bare")
+    card = ModelCard.load(write_model_card(folder))
+    assert "license" not in card.data.to_dict()
+    assert "model-index" not in card.data.to_dict()
+    assert "Nothing was measured" in card.text
+    assert "Not stated." in card.text
+    assert "## Training" not in card.text
+
+
+def test_results_given_directly_are_used(trained):
+    card = ModelCard.load(write_model_card(trained, results={"metrics": {"top1": 0.5}, "data": "Other clips"}))
+    assert "| Other clips | top-1 accuracy | 50.0 % |  |" in card.text
+
+
+def test_usage_of_a_classifier_runs(trained, tmp_path, monkeypatch, capsys):
+    card = ModelCard.load(write_model_card(trained))  # model_id is the folder's name
+    printed = run_usage(card, tmp_path, monkeypatch, capsys)
+    assert len(printed.splitlines()) == 3
+    assert any(label in printed for label in LABELS)
+
+
+@pytest.mark.parametrize("model_class", [VideoMAEV2ForPreTraining, VideoMAEV2Model])
+def test_usage_of_other_models_runs(model_class, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "encoder"
+    model_class(tiny_config()).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    card = ModelCard.load(write_model_card(folder))
+    assert card.data.pipeline_tag == "feature-extraction"
+    assert "## Labels" not in card.text
+    assert "torch.Size([1, 32])" in run_usage(card, tmp_path, monkeypatch, capsys)
+
+
+def test_markdown_is_tidy(trained):
+    content = write_model_card(trained).read_text(encoding="utf-8")
+    assert "\n\n\n" not in content
+    assert "None" not in content
+    assert "{{" not in content
+    for table_row in re.findall(r"^\|.*$", content, flags=re.MULTILINE):
+        assert table_row.endswith("|")

@@ -1,0 +1,185 @@
+"""The command line: tables for people, JSON for machines, one line and an exit code for what goes wrong."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from typer.testing import CliRunner
+
+from hf_videovit import VideoMAEV2ForPreTraining, get_video_features
+from hf_videovit.cli import app
+from tests.clips import moving_square_clip, write_clip
+from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_config, tiny_processor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(save_tiny_classifier(tmp_path_factory.mktemp("model") / "classifier"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for index, name in enumerate(("right", "up")):
+        write_clip(folder / name / f"{name}.mp4", moving_square_clip(name, seed=index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    path = tmp_path_factory.mktemp("damaged") / "bad [1].mp4"
+    path.write_bytes(b"nothing" * 100)
+    return str(path)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_json(*arguments):
+    result = run(*arguments, "--json")
+    return result.exit_code, json.loads(result.stdout)
+
+
+def test_classify_prints_a_table(model, folder):
+    result = run("classify", folder, "--model", model, "--top-k", 2)
+    assert result.exit_code == 0
+    assert sum(label in result.stdout for label in LABELS) >= 2
+    assert "right.mp4" in result.stdout
+
+
+def test_classify_json_is_what_the_pipeline_says(model, folder):
+    from transformers import pipeline
+
+    code, rows = run_json("classify", folder, "--model", model, "--top-k", 6, "--device", "cpu")
+    assert code == 0
+    assert [row["file"].rsplit("/")[-1] for row in rows] == ["right.mp4", "up.mp4"]
+    classifier = pipeline("video-classification", model=model, device="cpu")
+    assert [row["predictions"] for row in rows] == classifier([row["file"] for row in rows], top_k=None)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_classify_goes_on_after_an_unreadable_file(model, folder, damaged, batch_size):
+    files = [damaged, folder / "up" / "up.mp4", folder / "missing.mp4"]
+    code, rows = run_json("classify", *files, "--model", model, "--batch-size", batch_size)
+    assert code == 1
+    assert ["error" in row for row in rows] == [True, False, True]
+    result = run("classify", *files, "--model", model)
+    assert result.exit_code == 1
+    assert "not read" in result.stdout
+    assert "2 file(s) could not be read" in result.stderr
+
+
+def test_classify_with_other_views(model, folder):
+    _, one = run_json("classify", folder, "--model", model)
+    _, many = run_json("classify", folder, "--model", model, "--num-clips", 2, "--num-crops", 3)
+    assert one != many
+
+
+def test_classify_refuses_a_model_without_a_classifier(folder, tmp_path):
+    VideoMAEV2ForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    result = run("classify", folder, "--model", tmp_path)
+    assert result.exit_code == 2
+    assert "VideoMAEV2ForPreTraining, which has no classifier" in result.stderr
+
+
+def test_embed(model, folder, tmp_path):
+    output = tmp_path / "features.safetensors"
+    code, rows = run_json("embed", folder, "--model", model, "--output", output, "--batch-size", 2)
+    assert code == 0
+    assert [row["shape"] for row in rows] == [[32], [32]]
+    files = [row["file"] for row in rows]
+    expected = get_video_features(tiny_classifier(), tiny_processor(), files, batch_size=2)
+    with safe_open(output, "np") as saved:
+        assert saved.metadata()["pooling"] == "default"
+        for file, feature in zip(files, expected, strict=True):
+            np.testing.assert_allclose(saved.get_tensor(file), feature.numpy(), atol=1e-5)
+
+
+def test_embed_windows_into_a_folder(model, folder, damaged, tmp_path):
+    result = run("embed", folder, damaged, "--model", model, "--output", tmp_path / "npy", "--stride", 4)
+    assert result.exit_code == 1
+    assert "2 of 3 videos" in result.stdout
+    assert np.load(tmp_path / "npy" / "up.npy").shape == (6, 32)
+
+
+def test_embed_of_a_pretraining_checkpoint(folder, tmp_path):
+    VideoMAEV2ForPreTraining(tiny_config()).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    result = run("embed", folder, "--model", tmp_path, "--output", tmp_path / "x.npy")
+    assert result.exit_code == 2
+    assert "choose 'mean', 'first' or 'tokens'" in result.stderr
+    assert (
+        run("embed", folder, "--model", tmp_path, "--output", tmp_path / "x.npy", "--pooling", "mean").exit_code == 0
+    )
+
+
+def test_evaluate(tmp_path, folder):
+    names = {"id2label": {0: "right", 1: "up"}, "label2id": {"right": 0, "up": 1}}
+    model = save_tiny_classifier(tmp_path / "two", config=names)
+    output, predictions = tmp_path / "results.json", tmp_path / "predictions.jsonl"
+    code, result = run_json(
+        "evaluate", "--model", model, "--data", folder, "--output", output, "--predictions", predictions
+    )
+    assert code == 0
+    assert result["num_videos"] == 2
+    assert 0 <= result["metrics"]["top1"] <= 1
+    assert json.loads(output.read_text())["metrics"] == result["metrics"]
+    assert len(predictions.read_text().splitlines()) == 2
+    assert "top1: " in run("evaluate", "--model", model, "--data", folder).stdout
+
+
+def test_evaluate_refuses_other_labels(model, folder, tmp_path):
+    write_clip(tmp_path / "sideways" / "a.mp4", moving_square_clip())
+    result = run("evaluate", "--model", model, "--data", tmp_path)
+    assert result.exit_code == 2
+    assert "sideways" in result.stderr
+
+
+def test_doctor(folder, damaged, tmp_path):
+    result = run("doctor")
+    assert result.exit_code == 0
+    for fact in ("torch", "decoder pyav", "FFmpeg", "cores"):
+        assert fact in result.stdout
+    code, report = run_json("doctor", folder, damaged, "--report", tmp_path / "report.csv")
+    assert code == 1
+    assert [video["status"] for video in report["videos"]].count("ok") == 2
+    assert len((tmp_path / "report.csv").read_text().splitlines()) == 4
+    result = run("doctor", folder, damaged)
+    assert "2 of 3 videos are wholly readable" in result.stdout
+    assert "bad" in result.stdout
+    assert run("doctor", "--report", "report.txt").exit_code == 2
+
+
+def test_errors_are_one_line(folder, tmp_path):
+    result = run("classify", folder, "--model", tmp_path / "nothing")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+    with pytest.raises(OSError):
+        CliRunner().invoke(app, ["--debug", "classify", str(folder), "--model", "/no/where"], catch_exceptions=False)
+
+
+def test_wrong_use_is_exit_code_2():
+    assert run("classify").exit_code == 2
+    assert run("classify", "a.mp4", "--model", "m", "--top-k", 0).exit_code == 2
+    assert run("clasify").exit_code == 2
+
+
+def test_help_names_every_command():
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in ("convert", "classify", "embed", "evaluate", "train", "doctor"):
+        assert command in result.stdout
+
+
+def test_a_process_of_its_own_prints_json_and_nothing_else(model, folder, damaged):
+    command = [sys.executable, "-m", "hf_videovit.cli", "classify", folder, damaged, "--model", model, "--json"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert len(json.loads(result.stdout)) == 3
