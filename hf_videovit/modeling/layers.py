@@ -3,10 +3,12 @@ Small parts that several families share: stochastic depth, eager attention, posi
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
 
 
 class DropPath(nn.Module):
@@ -55,7 +57,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Attention in plain matrix products, for modules that look their implementation up in transformers'
@@ -181,7 +183,9 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
     return (logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])).to(dtype)
 
 
-def classification_loss(labels: torch.Tensor, logits: torch.Tensor, config, **kwargs) -> torch.Tensor:
+def classification_loss(
+    labels: torch.Tensor, logits: torch.Tensor, config: PreTrainedConfig, **kwargs: Any
+) -> torch.Tensor:
     """
     Loss of a classification head. transformers' own function takes soft labels for a multi-label problem and writes
     its guess into the configuration; this one does neither.
