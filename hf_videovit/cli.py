@@ -195,13 +195,18 @@ def train(
     list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
+    from .hub.cards import write_model_card
     from .training.arguments import describe_arguments, parse_arguments
     from .training.finetuning import finetune
 
     if list_fields:
         typer.echo(describe_arguments())
         return
-    finetune(parse_arguments(ctx.args))
+    result = finetune(parse_arguments(ctx.args))
+    write_model_card(result.output_dir, facts=result.facts)
+    for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
+        typer.echo(f"{name}: {100 * value:.2f} %")
+    typer.echo(f"saved in {result.output_dir}")
 
 
 @app.command()

@@ -139,6 +139,21 @@ def test_evaluate_refuses_other_labels(model, folder, tmp_path):
     assert "sideways" in result.stderr
 
 
+def test_train(folder, tmp_path):
+    base = save_tiny_classifier(tmp_path / "base")
+    flags = ["--epochs", 1, "--batch_size", 2, "--num_workers", 0, "--eval_data", folder, "--cpu", "--no_progress"]
+    output = tmp_path / "trained"
+    result = run("train", "--checkpoint", base, "--data", folder, "--output_dir", output, *flags)
+    assert result.exit_code == 0, result.output
+    assert "top1: " in result.stdout
+    assert "| training videos | 2 |" in (output / "README.md").read_text()
+    assert run("classify", folder, "--model", output, "--device", "cpu").exit_code == 0
+    result = run("train", "--data", folder, "--learningrate", 1)
+    assert result.exit_code == 2
+    assert "did you mean `learning_rate`?" in result.stderr
+    assert "--learning_rate" in run("train", "--fields").stdout
+
+
 def test_doctor(folder, damaged, tmp_path):
     result = run("doctor")
     assert result.exit_code == 0

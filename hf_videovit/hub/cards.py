@@ -55,6 +55,15 @@ RUN_FACTS = (
     ("run", "mixed_precision", "mixed precision"),
     ("run", "seed", "seed"),
 )
+# Likewise of what a finished run counted.
+COUNTED_FACTS = (
+    ("num_train_videos", "training videos"),
+    ("num_bad_train_videos", "of which unreadable"),
+    ("steps", "optimiser steps done"),
+    ("effective_batch", "videos a step"),
+    ("hardware", "hardware"),
+    ("seconds", "seconds"),
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +149,7 @@ def write_model_card(
     folder: str | os.PathLike,
     *,
     results: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
     model_id: str | None = None,
     title: str | None = None,
     summary: str | None = None,
@@ -158,6 +168,9 @@ def write_model_card(
         results (`Mapping[str, Any]`, *optional*):
             The evaluation, in the form of `results.json`, which is read if this is left out. `metrics` are shares of
             one; `baselines` (name to share), `data` (name of the data) and `protocol` are shown where present.
+        facts (`Mapping[str, Any]`, *optional*):
+            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`
+            ([`~training.finetuning.FinetuneResult`] has them).
         model_id (`str`, *optional*):
             What the usage lines load. Defaults to the folder's name.
         title (`str`, *optional*):
@@ -183,7 +196,7 @@ def write_model_card(
     run = _read_yaml(folder / "run.yaml")
     task = task_of(config)
     name = title or folder.resolve().name
-    facts = CardFacts(
+    card = CardFacts(
         title=name,
         model_id=model_id or folder.resolve().name,
         task=task,
@@ -191,7 +204,7 @@ def write_model_card(
         config=config,
         processor=processor,
         results=_trained_results(results, run),
-        training=_run_lines(run),
+        training=_run_lines(run, facts or {}),
         labels=[config.id2label[index] for index in range(config.num_labels)] if task == CLASSIFICATION else (),
         limits=_trained_limits(config, task),
         licence=licence,
@@ -203,7 +216,7 @@ def write_model_card(
         datasets=datasets,
     )
     path = folder / "README.md"
-    path.write_text(str(render_card(facts)), encoding="utf-8")
+    path.write_text(str(render_card(card)), encoding="utf-8")
     return path
 
 
@@ -302,7 +315,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
 
 def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
     data = run.get("data", {})
-    name = results.get("data") or _last_part(data.get("eval_data") or data.get("data")) or "held-out videos"
+    name = _last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
     how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
     if results.get("num_failed"):
         how.append(f"{results['num_failed']} unreadable ones not counted")
@@ -325,12 +338,13 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     return limits
 
 
-def _run_lines(run: Mapping[str, Any]) -> list[str]:
+def _run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
     rows = []
     for group, name, words in RUN_FACTS:
         value = run.get(group, {}).get(name)
         if value is not None:
             rows.append(f"| {words} | {_last_part(value) if name in ('data', 'eval_data', 'checkpoint') else value} |")
+    rows += [f"| {words} | {counted[name]} |" for name, words in COUNTED_FACTS if counted.get(name)]
     about = [f"{key}: {value}  " for key, value in run.get("about", {}).items()]
     return [*about, "", "| | |", "|---|---|", *rows] if rows else about
 

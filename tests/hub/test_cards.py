@@ -47,7 +47,9 @@ def trained(tmp_path):
 
 
 def test_card_of_a_trained_model(trained):
-    path = write_model_card(trained, licence="apache-2.0", summary="Tells which way a square moves.")
+    path = write_model_card(
+        trained, licence="apache-2.0", summary="Tells which way a square moves.", facts={"steps": 120, "seconds": 9.5}
+    )
     card = ModelCard.load(path)
     data = card.data.to_dict()
     assert data["library_name"] == "transformers"
@@ -67,6 +69,7 @@ def test_card_of_a_trained_model(trained):
         "for comparison: chance",
         "hardware: two CPU cores",
         "| learning rate | 0.001 |",
+        "| optimiser steps done | 120 |",
         ", ".join(LABELS),
     ):
         assert fact in text
