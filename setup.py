@@ -17,6 +17,7 @@ INSTALL_REQUIRES = [
     "datasets>=4.0",
     f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
     "evaluate>=0.4.3",
+    "filelock>=3.12",
     "huggingface-hub>=1.0",
     "Jinja2>=3.1",
     "numpy>=1.26",

@@ -1,0 +1,83 @@
+"""
+Parameters and multiply-accumulates of the published sizes, against those measured on the official code. All of it runs
+on the meta device: shapes only.
+"""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from hf_videovit import (
+    VideoMAEV2Config,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
+
+
+# encoder with its final norm, 400-class model, 710-class model, pre-training model
+PARAMETERS = {
+    "small": (21_879_936, 22_033_936, 22_153_286, 24_029_376),
+    "base": (86_227_200, 86_534_800, 86_773_190, 94_210_944),
+    "large": (303_860_736, 304_270_736, 304_588_486, 317_782_016),
+    "huge": (631_607_040, 632_119_440, 632_516_550, 645_659_392),
+    "giant": (1_011_610_752, 1_012_174_352, 1_012_611_142, 1_026_306_560),
+}
+# The decoder alone, in millions.
+DECODER_MILLIONS = {"small": 2.08, "base": 7.69, "large": 13.40, "huge": 13.40, "giant": 13.97}
+# One clip of 16 x 224 x 224: classification; pre-training by decoder mask ratio, where 0 is VideoMAE V1.
+GMACS = {"small": 56.88, "base": 180.34, "large": 596.83, "huge": 1190.99, "giant": 2542.79}
+PRETRAINING_GMACS = {
+    "small": {0.0: 11.54, 0.25: 10.02, 0.5: 7.84, 0.75: 6.13},
+    "base": {0.0: 35.44, 0.25: 31.59, 0.5: 25.84, 0.75: 21.03},
+    "large": {0.0: 83.03, 0.25: 77.17, 0.5: 68.27, 0.75: 60.63},
+    "huge": {0.0: 136.86, 0.25: 130.99, 0.5: 122.09, 0.75: 114.45},
+    "giant": {0.0: 263.96, 0.25: 255.00, 0.5: 241.61, 0.75: 230.38},
+}
+every_size = pytest.mark.parametrize("size", PARAMETERS)
+
+
+def meta(model_class: type, size: str, **fields) -> torch.nn.Module:
+    with torch.device("meta"):
+        model = model_class(VideoMAEV2Config.from_size(size, **fields))
+    return model.to("meta").eval()  # the position tables are always made on the CPU
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def gmacs(model: torch.nn.Module, **inputs: torch.Tensor) -> float:
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 16, 3, 224, 224, device="meta"), **inputs)
+    return counter.get_total_flops() / 2e9
+
+
+@every_size
+def test_parameters(size):
+    encoder, with_400, with_710, pretraining = PARAMETERS[size]
+    assert count(meta(VideoMAEV2Model, size)) == encoder
+    assert count(meta(VideoMAEV2ForVideoClassification, size, num_labels=400)) == with_400
+    assert count(meta(VideoMAEV2ForVideoClassification, size, num_labels=710)) == with_710
+    model = meta(VideoMAEV2ForPreTraining, size)
+    assert count(model) == pretraining
+    assert count(model.videomae_v2) == encoder
+    assert round(count(model.decoder) / 1e6, 2) == DECODER_MILLIONS[size]
+
+
+@every_size
+def test_multiply_accumulates(size):
+    model = meta(VideoMAEV2ForVideoClassification, size, num_labels=400)
+    assert gmacs(model) == pytest.approx(GMACS[size], rel=0.005)
+
+
+@every_size
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.75])
+def test_multiply_accumulates_of_pretraining(size, ratio):
+    model = meta(VideoMAEV2ForPreTraining, size, decoder_mask_ratio=ratio)
+    tokens = (1, torch.Size(model.config.token_grid()).numel())
+    masks = {"encoder_mask": torch.empty(tokens, dtype=torch.bool, device="meta")}
+    if ratio:
+        masks["decoder_mask"] = torch.empty(tokens, dtype=torch.bool, device="meta")
+    assert gmacs(model, **masks) == pytest.approx(PRETRAINING_GMACS[size][ratio], rel=0.005)
