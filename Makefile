@@ -60,6 +60,7 @@ define environment
 		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(RUN) install pip; } \
 		|| { echo "$(PYTHON) cannot make a virtual environment. Install its venv module" \
 			"(Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; }
+	@echo "Installing torch, transformers and the rest into $(VENV) (some gigabytes, a few minutes the first time)"
 	$(RUN) -m pip install --quiet --editable "$(1)"
 	@touch $@
 endef
