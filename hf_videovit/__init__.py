@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
-FAMILIES: tuple[tuple[type, dict[type, type]], ...] = (
+FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
     (
         VideoMAEV2Config,
         {
@@ -57,7 +57,7 @@ LAZY: dict[str, str] = {
 }
 
 
-def register_families():
+def register_families() -> None:
     """Make the auto classes know every family. Doing it twice changes nothing."""
     for config_class, classes in FAMILIES:
         AutoConfig.register(config_class.model_type, config_class)

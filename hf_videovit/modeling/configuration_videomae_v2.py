@@ -196,7 +196,7 @@ class VideoMAEV2Config(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] | None = None
     image_std: list[float] | tuple[float, ...] | None = None
 
-    def __post_init__(self, **kwargs: Any):
+    def __post_init__(self, **kwargs: Any) -> None:
         for name in kwargs:  # the base class would store a misspelt field without a word
             nearest = get_close_matches(name, self.__dataclass_fields__, n=1, cutoff=0.85)
             if nearest and not hasattr(type(self), name):
@@ -212,7 +212,7 @@ class VideoMAEV2Config(PreTrainedConfig):
             self.image_std = list(IMAGENET_STD) if self.num_channels == 3 else [1.0] * self.num_channels
         super().__post_init__(**kwargs)
 
-    def validate_architecture(self):
+    def validate_architecture(self) -> None:
         """Cross-field checks; part of `@strict`'s class validation."""
         for heads, width in (
             ("num_attention_heads", "hidden_size"),

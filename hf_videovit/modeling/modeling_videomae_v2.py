@@ -6,6 +6,7 @@ table over the flattened token index. Behaviour follows the official code (OpenG
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,9 +91,12 @@ class VideoMAEV2PositionEmbeddings(nn.Module):
     made anew by the weight initialisation after loading.
     """
 
-    def __init__(self, grid: tuple[int, int, int], dim: int):
+    table: torch.Tensor
+
+    def __init__(self, grid: Sequence[int], dim: int):
         super().__init__()
-        self.grid = tuple(grid)
+        frames, height, width = grid
+        self.grid = (frames, height, width)
         self.register_buffer("table", self.make_table(dim), persistent=False)
 
     def make_table(self, dim: int) -> torch.Tensor:
@@ -106,7 +110,9 @@ class VideoMAEV2Embeddings(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         self.patch_embeddings = VideoMAEV2PatchEmbeddings(config)
-        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid, config.hidden_size)
+        self.position_embeddings = VideoMAEV2PositionEmbeddings(
+            config.position_grid or config.token_grid(), config.hidden_size
+        )
 
     def forward(self, pixel_values: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
         tokens = self.patch_embeddings(pixel_values)
@@ -141,12 +147,9 @@ class VideoMAEV2Attention(nn.Module):
         self.v_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        if config.use_cosine_attention:
-            self.scaling = 1.0
-            self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0)))
-        else:
-            self.scaling = self.head_dim**-0.5
-            self.scale = None
+        cosine = config.use_cosine_attention
+        self.scaling = 1.0 if cosine else self.head_dim**-0.5
+        self.scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10.0))) if cosine else None
 
     def forward(
         self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
@@ -237,7 +240,7 @@ class VideoMAEV2Decoder(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         width = config.decoder_hidden_size
-        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid, width)
+        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid or config.token_grid(), width)
         self.layers = nn.ModuleList(
             VideoMAEV2Layer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
             for _ in range(config.decoder_num_hidden_layers)
@@ -276,7 +279,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     _xavier_init = False
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, VideoMAEV2Classifier):
             std = self.config.initializer_range * self.config.classifier_init_scale
@@ -314,7 +317,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
         return {name for name, _ in self.named_parameters() if name.endswith((".scale", "mask_token"))}
 
 
-def init_as_torch(module: nn.Linear | nn.Conv3d):
+def init_as_torch(module: nn.Linear | nn.Conv3d) -> None:
     """The initialisation that torch's own constructors use."""
     init.kaiming_uniform_(module.weight, a=math.sqrt(5))
     if module.bias is not None:
@@ -595,8 +598,7 @@ def count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expect
         )
     if torch.compiler.is_compiling() or mask.is_meta:
         return expected
-    fewest, most = torch.aminmax((~mask.bool()).sum(dim=1))
-    fewest, most = int(fewest), int(most)
+    fewest, most = (int(count) for count in torch.aminmax((~mask.bool()).sum(dim=1)))
     if fewest != most or fewest == 0:
         raise ValueError(
             f"`{name}` must leave the same number of tokens (at least 1) in every sample, got {fewest} to {most}."
