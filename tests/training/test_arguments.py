@@ -43,7 +43,11 @@ def test_flag_overrides_recipe_which_overrides_default(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("about: {reproduces: nothing}\noptimization: {learning_rate: 1e-4, epochs: 7}\n")
     config = parse_arguments(["--recipe", str(recipe), "--epochs", "3"], defaults={"epochs": 9, "batch_size": 2})
-    assert (config.optimization.learning_rate, config.optimization.epochs, config.optimization.batch_size) == (1e-4, 3, 2)
+    assert (config.optimization.learning_rate, config.optimization.epochs, config.optimization.batch_size) == (
+        1e-4,
+        3,
+        2,
+    )
     assert config.about == {"reproduces": "nothing"}
 
 

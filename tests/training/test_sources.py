@@ -37,7 +37,8 @@ def write_parquet(folder, clips, shards):
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
         rows = [
-            {"video": {"path": path.name, "bytes": path.read_bytes()}, "label": name} for path, name in clips[shard::shards]
+            {"video": {"path": path.name, "bytes": path.read_bytes()}, "label": name}
+            for path, name in clips[shard::shards]
         ]
         pq.write_table(pa.Table.from_pylist(rows), folder / f"clips-{shard:03d}.parquet")
 
@@ -144,7 +145,9 @@ def test_labels_are_matched_by_name_or_refused(clip_folder):
     turned = match_labels(source, dict(enumerate(["up", "still", "right", "left", "down"])))
     assert labels_of(turned) == labels_of(source)
     assert {sample.label for sample in turned} == {0, 2, 3, 4}
-    with pytest.raises(ValueError, match=r"2 of 4 label names .* 'left', 'right'; the model has 'up', 'down', 'LABEL_2'"):
+    with pytest.raises(
+        ValueError, match=r"2 of 4 label names .* 'left', 'right'; the model has 'up', 'down', 'LABEL_2'"
+    ):
         match_labels(source, {0: "up", 1: "down", 2: "LABEL_2"})
 
 

@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from hf_videovit.training.arguments import AugmentationArguments
+from hf_videovit.training.augmentation import BatchMixing, ClipAugmentation, sample_seed, seeded_torch
+
+
+STRONG = {"crop_scale": [0.3, 1.0], "flip": 0.5, "rand_augment_ops": 4, "rand_augment_magnitude": 7}
+
+
+def still_clip(num_frames=4, side=40):
+    """The same noisy frame over and over: whatever is drawn for each frame anew shows."""
+    frame = torch.randint(0, 256, (3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return frame.expand(num_frames, -1, -1, -1).clone()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_draw_for_all_frames(seed):
+    augmented = ClipAugmentation(AugmentationArguments(**STRONG), (32, 24))(still_clip(), seed)
+    assert augmented.shape == (4, 3, 32, 24)
+    assert augmented.dtype == torch.uint8
+    assert (augmented == augmented[:1]).all()
+
+
+def test_draws_depend_on_the_seed_alone_and_leave_the_global_generator_as_it_was():
+    augment = ClipAugmentation(AugmentationArguments(**STRONG, random_erasing=0.5), (32, 32))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = augment(still_clip(), 5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(augment(still_clip(), 5), first)
+    assert not torch.equal(augment(still_clip(), 6), first)
+
+
+def test_sample_seeds_differ_by_epoch_sample_and_purpose():
+    seeds = {
+        sample_seed(seed, epoch, name, stream)
+        for seed in (0, 1)
+        for epoch in (0, 1)
+        for name in ("a.mp4", "b.mp4")
+        for stream in ("augmentation", "frames")
+    }
+    assert len(seeds) == 16
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_erasing_takes_one_box_in_all_frames_and_fills_each_anew():
+    augment = ClipAugmentation(
+        AugmentationArguments(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0], random_erasing=1.0), (40, 40)
+    )
+    clip = still_clip()
+    erased = augment(clip, 3) != clip
+    box = erased.any(dim=0).any(dim=0)
+    rows, columns = box.any(dim=1).nonzero().flatten(), box.any(dim=0).nonzero().flatten()
+    area = (rows[-1] - rows[0] + 1) * (columns[-1] - columns[0] + 1)
+    assert 0.01 < area / 40**2 < 0.36
+    inside = augment(clip, 3)[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert not torch.equal(inside[0], inside[1])
+    assert not erased[:, :, : rows[0]].any()
+
+
+def test_flip_is_off_by_default():
+    arguments = AugmentationArguments(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0])
+    augment = ClipAugmentation(arguments, (40, 40))
+    assert all(torch.equal(augment(still_clip(), seed), still_clip()) for seed in range(10))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
+def test_mixing_gives_soft_labels_that_say_what_was_mixed(mixup, cutmix):
+    pixel_values = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, 8, 8).clone()
+    mixing = BatchMixing(AugmentationArguments(mixup=mixup, cutmix=cutmix), num_labels=4)
+    with seeded_torch(0):
+        mixed, labels = mixing(pixel_values, torch.arange(4))
+    assert type(mixed) is torch.Tensor
+    assert labels.shape == (4, 4)
+    torch.testing.assert_close(labels.sum(dim=1), torch.ones(4))
+    # The mean pixel of each clip is its number, so it must be the labels' mean as well.
+    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3, 4)), labels @ torch.arange(4.0))
+
+
+def test_without_mixing_labels_stay_hard():
+    pixel_values, labels = torch.zeros(2, 2, 3, 8, 8), torch.tensor([0, 1])
+    for arguments in (AugmentationArguments(), AugmentationArguments(mixup=0.8, mix_probability=0.0)):
+        mixed, same = BatchMixing(arguments, 2)(pixel_values, labels)
+        assert mixed is pixel_values
+        assert same is labels
