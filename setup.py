@@ -42,6 +42,7 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "setuptools>=64",
+        "torchcodec>=0.2; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
     "dev": ["mypy>=1.13", "ruff>=0.9", "types-PyYAML"],
 }

@@ -1,8 +1,8 @@
 """
 Video transformers as native citizens of the Hugging Face ecosystem.
 
-`import hf_videovit` registers the families with the auto classes; `AutoModelForVideoClassification.from_pretrained` and
-`pipeline("video-classification")` then just work.
+`import hf_videovit` registers the families with the auto classes; from then on `pipeline("video-classification")` and
+`AutoModelForVideoClassification.from_pretrained` just work.
 """
 
 from importlib import import_module
