@@ -27,6 +27,7 @@ INSTALL_REQUIRES = [
     "safetensors>=0.5",
     "torch>=2.6",
     "torchvision>=0.21",
+    "tqdm>=4.66",
     "transformers>=5.20",
     "typer>=0.15",
 ]

@@ -4,8 +4,8 @@ What `import hf_videovit` costs beyond torch and transformers, each import in a 
     python -m benchmarks.import_time
     python -m benchmarks.import_time --repeats 15
 
-Rounds alternate between the statements, so that a busy machine hurts all alike; the median of each counts. transformers
-imports most of itself on first use. The second line is the yardstick: what naming one of its own video models costs.
+Rounds alternate between the statements, so that a busy machine hurts all alike; the median of each counts. As
+transformers imports most of itself on first use, the second line is the yardstick: naming one of its own video models.
 """
 
 import argparse

@@ -176,6 +176,21 @@ def test_links_at_the_root_are_not_import_roots(name):
     assert f"the package is `hf_videovit.{name}`" in outcome.stderr
 
 
+def test_every_data_file_is_packaged():
+    """A YAML, JSON or Markdown file that no pattern of `setup.py` matches is missing from the wheel."""
+    tree = parse(ROOT / "setup.py")
+    (patterns,) = [
+        ast.literal_eval(node.value)["hf_videovit"]
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGE_DATA"
+    ]
+    packaged = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
+    data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data <= packaged, sorted(str(path.relative_to(PACKAGE)) for path in data - packaged)
+    for folder in {path.parent for path in SOURCES}:
+        assert (folder / "__init__.py").is_file(), f"{folder.relative_to(ROOT)} is not a package"
+
+
 def test_every_import_is_a_declared_dependency():
     """What the package imports, `setup.py` installs."""
     declared = set(re.findall(r"\"([A-Za-z][\w-]*)(?:>=|\")", (ROOT / "setup.py").read_text()))

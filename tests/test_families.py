@@ -7,10 +7,12 @@ import pytest
 import torch
 import transformers
 from torch.export import Dim
-from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
+from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import hf_videovit
+from hf_videovit.training.evaluation import evaluate_model
+from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case, cases
 
 
@@ -262,6 +264,27 @@ def test_hidden_states_and_attentions(case):
         assert attentions.shape == (2, config.num_attention_heads, tokens, tokens)
         close(attentions.sum(-1), torch.ones_like(attentions.sum(-1)))
     assert model(**inputs).hidden_states is None
+
+
+@every_classifier
+@pytest.mark.parametrize("views", [{}, {"num_clips": 2, "num_crops": 3}], ids=["one_view", "six_views"])
+def test_pipeline_equals_evaluation(case, views, tmp_path):
+    """The demonstration and the evaluation share one path: for the same file the same scores, bit for bit."""
+    case.model().save_pretrained(tmp_path)
+    case.family.processor_class(**case.family.processor, **views).save_pretrained(tmp_path)
+    files = [
+        str(write_clip(tmp_path / f"{seed}.mp4", moving_square_clip(height=40, width=56 + 8 * seed, seed=seed)))
+        for seed in range(3)
+    ]
+    evaluated = evaluate_model(
+        case.head.auto_class.from_pretrained(tmp_path),
+        AutoVideoProcessor.from_pretrained(tmp_path),
+        [(path, path, None) for path in files],
+    )
+    assert evaluated.ids == files
+    classifier = pipeline("video-classification", model=str(tmp_path))
+    for answers, probabilities in zip(classifier(files, top_k=None), evaluated.probabilities.tolist()):
+        assert {one["label"]: one["score"] for one in answers} == dict(zip(evaluated.label_names, probabilities))
 
 
 @every_case
