@@ -152,8 +152,10 @@ class BatchMixing:
             `tuple[torch.Tensor, torch.Tensor]`: mixed clips, and soft labels of shape `(batch_size, num_labels)`; both
             unchanged when this batch is not mixed.
         """
-        if not (self.mixup or self.cutmix) or torch.rand(()).item() >= self.arguments.mix_probability:
+        mix = self.mixup or self.cutmix
+        if mix is None or torch.rand(()).item() >= self.arguments.mix_probability:
             return pixel_values, labels
-        use_cutmix = self.mixup is None or (self.cutmix and torch.rand(()).item() < self.arguments.mix_switch)
-        mixed, soft = (self.cutmix if use_cutmix else self.mixup)(tv_tensors.Video(pixel_values), labels)
+        if self.mixup and self.cutmix and torch.rand(()).item() < self.arguments.mix_switch:
+            mix = self.cutmix
+        mixed, soft = mix(tv_tensors.Video(pixel_values), labels)
         return mixed.as_subclass(torch.Tensor), soft

@@ -224,6 +224,7 @@ def _fit_classifier(
     stream = training_stream(config, accelerator, train_source, processor, ledger)
 
     def validate(weights: PreTrainedModel) -> dict[str, float]:
+        assert eval_source is not None
         result = evaluate_model(
             weights,
             processor,
@@ -346,7 +347,8 @@ def _load_model(arguments: ModelArguments, config: PreTrainedConfig, label_names
         **_attention(arguments),
     )
     missing = set(info["missing_keys"])
-    allowed = head_parameters(model) if isinstance(model, HasLayerTable) and not keep else set()
+    has_table = isinstance(model, HasLayerTable)
+    allowed = head_parameters(model) if has_table and not keep else set()
     if missing - allowed:
         raise ValueError(
             f"`checkpoint` {arguments.checkpoint!r} lacks {', '.join(sorted(missing - allowed)[:8])} of "

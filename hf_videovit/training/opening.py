@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers.utils import logging
 
@@ -54,7 +55,7 @@ def open_source(
     Returns:
         `VideoSource`: the videos. ValueError if there is nothing of the kind.
     """
-    columns = {"video_column": video_column, "label_column": label_column, "label_names": label_names}
+    columns: dict[str, Any] = {"video_column": video_column, "label_column": label_column, "label_names": label_names}
     path = Path(data).expanduser()
     if path.is_dir():
         return _open_folder(path, split, columns, root, shuffle_buffer)
@@ -117,8 +118,8 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
     else:
         train, evaluation = _hold_out(train, arguments.holdout)
     if evaluation is not None:
-        evaluation = evaluation.with_label_names(train.label_names)
-    return _limit(train, arguments.max_train_samples, seed), _limit(evaluation, arguments.max_eval_samples, seed)
+        evaluation = _limit(evaluation.with_label_names(train.label_names), arguments.max_eval_samples, seed)
+    return _limit(train, arguments.max_train_samples, seed), evaluation
 
 
 def match_labels(source: VideoSource, id2label: dict[int, str]) -> VideoSource:
@@ -171,8 +172,8 @@ def _hold_out(train: VideoSource, share: float) -> tuple[VideoSource, VideoSourc
     return rest, held_out
 
 
-def _limit(source: VideoSource | None, count: int | None, seed: int) -> VideoSource | None:
-    if source is None or count is None:
+def _limit(source: VideoSource, count: int | None, seed: int) -> VideoSource:
+    if count is None:
         return source
     if isinstance(source, VideoShards):
         raise ValueError("`max_train_samples` and `max_eval_samples` need single files; streams take `max_steps`")

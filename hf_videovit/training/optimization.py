@@ -62,7 +62,8 @@ def layer_ids(model: nn.Module) -> dict[str, int]:
 def head_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters above the encoder: those that a checkpoint of another task does not have."""
     ids = layer_ids(model)
-    return {name for name, depth in ids.items() if depth == len(model.layer_groups()) - 1}
+    last = len(model.layer_groups()) - 1 if isinstance(model, HasLayerTable) else None
+    return {name for name, depth in ids.items() if depth == last}
 
 
 def parameter_groups(

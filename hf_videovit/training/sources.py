@@ -172,9 +172,8 @@ class VideoList(VideoSource):
     def select(self, indices: Iterable[int]) -> "VideoList":
         """The videos at `indices`, in that order."""
         chosen = pa.array(list(indices), pa.int64())
-        return VideoList(
-            *(column.take(chosen).to_pylist() for column in (self._ids, self._paths, self._labels)), self.label_names
-        )
+        ids, paths, labels = (column.take(chosen).to_pylist() for column in (self._ids, self._paths, self._labels))
+        return VideoList(ids, paths, labels, self.label_names)
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoList":
         to_new = label_mapping(self.label_names, label_names)
@@ -198,10 +197,12 @@ class VideoList(VideoSource):
         Returns:
             `tuple[VideoList, VideoList]`: what stays and what is held out.
         """
-        held_out = set()
+        held_out: set[int] = set()
         labels = np.array([-1 if label is None else label for label in self._labels.to_pylist()])
         for label in np.unique(labels):
-            members = sorted(np.flatnonzero(labels == label), key=lambda index: stable_hash(self._ids[index].as_py()))
+            members = sorted(
+                np.flatnonzero(labels == label).tolist(), key=lambda index: stable_hash(self._ids[index].as_py())
+            )
             count = min(max(round(share * len(members)), 1), len(members) - 1)
             held_out.update(members[:count])
         everything = range(len(self))

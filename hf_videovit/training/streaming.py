@@ -151,7 +151,7 @@ class ClipStream:
         self.rank, self.world = rank, world
         self.on_bad_video = on_bad_video
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
-        workers = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
+        workers: dict[str, Any] = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
         self._loader = DataLoader(
             _RecordDataset(load),
             batch_sampler=self._sampler,
@@ -338,7 +338,7 @@ class _RecordDataset(Dataset):
         }
 
 
-def _as_is(chunk: dict[str, Any]) -> dict[str, Any]:
+def _as_is(chunk: Any) -> Any:
     return chunk
 
 
