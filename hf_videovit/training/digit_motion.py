@@ -1,4 +1,3 @@
-# Copyright 2026 The hf_videovit authors. Licensed under the Apache License, Version 2.0.
 """
 Labelled video without a download: real handwritten digits moving over photographs, encoded as H.264.
 
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import av
 import numpy as np
 from transformers.utils import logging
 
@@ -77,6 +77,10 @@ NOISE_SIGMA = 2.0
 TRAIN_DIGITS = 1347
 TRAIN_COLUMNS = 0.7
 FRAMES_PER_SECOND = 25
+
+# ITU-R BT.601, studio range: rows are Y, Cb and Cr without their offsets.
+RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: 
     side = min(rng.uniform(0.9, 1.9) * padded, *photograph.shape[:2])
     top, left = (rng.uniform(0, length - side) for length in photograph.shape[:2])
     grid = (np.arange(padded) + 0.5) * side / padded - 0.5
-    texture = _sample_bilinear(photograph, (top + grid)[None], (left + grid)[None])[0]
+    texture = _resample(photograph, top + grid, left + grid)
     if rng.random() < 0.5:
         texture = texture[:, ::-1]
     if rng.random() < 0.5:
@@ -248,35 +252,36 @@ def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: 
     mean = texture.mean()
     texture = (texture - mean) * BACKDROP_CONTRAST + np.clip(mean + rng.uniform(-30, 30), 50, 205)
 
-    room = padded - size - 1  # the window never leaves the texture, however long the clip
-    limit = min(BACKDROP_SPEED * size, room / max(num_frames - 1, 1))
+    # The window slides at a constant rate and never leaves the texture, however long the clip.
+    room = padded - size - 1
+    limit = min(BACKDROP_SPEED * size, room / (num_frames - 1))
     travel = rng.uniform(-limit, limit, size=2) * (num_frames - 1)
     start = rng.uniform(np.maximum(0, -travel), room - np.maximum(0, travel))
-    offsets = start + travel * np.linspace(0, 1, num_frames)[:, None]
-    pixels = np.arange(size)
-    return _sample_bilinear(np.ascontiguousarray(texture), offsets[:, :1] + pixels, offsets[:, 1:] + pixels)
+    return _slide(texture, start + travel * np.linspace(0, 1, num_frames)[:, None], size)
 
 
-def _sample_bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Reads `image` (h, w, c) on one separable grid a frame: rows (t, m) and columns (t, n) -> (t, m, n, c)."""
-    first_row, row_weight = _floor_and_fraction(rows, image.shape[0])
-    first_column, column_weight = _floor_and_fraction(columns, image.shape[1])
-    row_weight, column_weight = row_weight[:, :, None, None], column_weight[:, None, :, None]
-    upper, lower = (
-        _mix(
-            image[row[:, :, None], first_column[:, None, :]],
-            image[row[:, :, None], first_column[:, None, :] + 1],
-            column_weight,
-        )
-        for row in (first_row, first_row + 1)
-    )
-    return _mix(upper, lower, row_weight)
+def _slide(texture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+    """Square windows of `texture` whose upper left corners lie between its pixels, `(len(corners), size, size, 3)`."""
+    whole, fraction = _split(corners)
+    windows = np.stack([texture[row : row + size + 1, column : column + size + 1] for row, column in whole])
+    down, right = fraction[:, 0, None, None, None], fraction[:, 1, None, None, None]
+    windows = _mix(windows[:, :-1], windows[:, 1:], down)
+    return _mix(windows[:, :, :-1], windows[:, :, 1:], right)
 
 
-def _floor_and_fraction(positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    positions = np.clip(positions, 0, length - 1)
-    first = np.minimum(positions.astype(np.int64), length - 2)
-    return first, (positions - first).astype(np.float32)
+def _resample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`image` at every crossing of fractional `rows` and `columns`, bilinear; its edge goes on beyond it."""
+    for axis, positions in enumerate((rows, columns)):
+        whole, fraction = _split(np.clip(positions, 0, image.shape[axis] - 1))
+        after = np.minimum(whole + 1, image.shape[axis] - 1)
+        fraction = fraction[:, None, None] if axis == 0 else fraction[None, :, None]
+        image = _mix(image.take(whole, axis), image.take(after, axis), fraction)
+    return image
+
+
+def _split(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    whole = np.floor(positions)
+    return whole.astype(np.int64), (positions - whole).astype(np.float32)
 
 
 def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -353,13 +358,13 @@ def generate_clip(
 
 def _check(label_set: str, split: str, size: int, num_frames: int) -> None:
     if label_set not in LABEL_SETS:
-        raise ValueError(f"label_set={label_set!r}: must be one of {', '.join(LABEL_SETS)}")
+        raise ValueError(f"`label_set` must be one of {', '.join(LABEL_SETS)}, got {label_set!r}")
     if split not in SPLITS:
-        raise ValueError(f"split={split!r}: must be one of {', '.join(SPLITS)}")
+        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}")
     if size < 16 or size % 2:
-        raise ValueError(f"size={size}: must be even (4:2:0 video) and at least 16")
+        raise ValueError(f"`size` must be even (4:2:0 video) and at least 16, got {size}")
     if num_frames < 2:
-        raise ValueError(f"num_frames={num_frames}: must be at least 2, there is no motion in one frame")
+        raise ValueError(f"`num_frames` must be at least 2, one frame has no motion, got {num_frames}")
 
 
 def reverse_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
@@ -373,17 +378,28 @@ def mirror_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
 
 
 def write_clip(path: str | Path, frames: np.ndarray, fps: int = FRAMES_PER_SECOND) -> None:
-    """Encodes uint8 RGB frames `(num_frames, height, width, 3)` as H.264 in an mp4 file, without audio."""
-    import av
-
+    """Encodes uint8 RGB frames `(num_frames, height, width, 3)` of even sides as H.264 in an mp4 file, no audio."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        for planes in _to_yuv420(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode(None))
+
+
+def _to_yuv420(frames: np.ndarray) -> np.ndarray:
+    """
+    RGB to 8-bit studio-range BT.601 planes, `(num_frames, height * 3 / 2, width)`. PyAV converts too, but starts
+    threads for every frame to do so, which takes longer than the encoding.
+    """
+    num_frames, height, width, _ = frames.shape
+    luma, blue, red = np.moveaxis(frames.astype(np.float32) @ RGB_TO_YUV.T, -1, 0)  # each (num_frames, height, width)
+    corners = [(slice(None), slice(row, None, 2), slice(column, None, 2)) for row in (0, 1) for column in (0, 1)]
+    chroma = [sum(plane[corner] for corner in corners).reshape(num_frames, -1) / 4 + 128 for plane in (blue, red)]
+    planes = np.concatenate([luma.reshape(num_frames, -1) + 16, *chroma], axis=1)
+    return np.rint(planes).astype(np.uint8).reshape(num_frames, height * 3 // 2, width)
 
 
 def build_digit_motion(
@@ -415,7 +431,7 @@ def build_digit_motion(
     _check(label_set, "train", size, num_frames)
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if count < 1:
-            raise ValueError(f"{name}={count}: must be at least 1")
+            raise ValueError(f"`{name}` must be at least 1, got {count}")
     folder = Path(root) / f"{label_set}-{num_train}+{num_test}-{size}px-{num_frames}f-seed{seed}"
     if folder.is_dir():
         return folder
