@@ -21,6 +21,7 @@ logger = logging.get_logger(__name__)
 
 POOLINGS = ("default", "mean", "first", "tokens")
 CHUNK_BYTES = 256 * 2**20
+PROCESSED_FRAMES = 32
 
 
 def get_video_features(
@@ -265,13 +266,12 @@ def _processed_frames(
     for start in range(0, probe.num_frames, step):
         indices = range(start, min(start + step, probe.num_frames))
         frames = decode_video(video, indices, decoder=processor.decoder).frames  # (chunk, height, width, channels)
-        if squash:
-            yield from _squash(torch.from_numpy(frames), processor, device)
-            continue
-        clip = torch.from_numpy(frames)
-        yield from processor(clip, do_sample_frames=False, num_crops=1, device=device, return_tensors="pt")[
-            "pixel_values"
-        ][0]
+        for part in torch.from_numpy(frames).split(PROCESSED_FRAMES):  # as floats they are larger
+            if squash:
+                yield from _squash(part, processor, device)
+            else:
+                options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
+                yield from processor(part, **options)["pixel_values"][0]
 
 
 def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device) -> torch.Tensor:

@@ -108,6 +108,12 @@ def test_windows_are_not_cut_at_the_decoders_chunks(classifier, clips, monkeypat
     torch.testing.assert_close(get_video_features(classifier, tiny_processor(), clips[0], stride=1)[0], whole)
 
 
+def test_windows_have_one_view_whatever_the_protocol(classifier, clips):
+    one = get_video_features(classifier, tiny_processor(), clips[0], stride=5)[0]
+    many = get_video_features(classifier, tiny_processor(num_clips=2, num_crops=3), clips[0], stride=5)[0]
+    torch.testing.assert_close(one, many)
+
+
 def test_the_window_defaults_to_the_models_frames(classifier, clips):
     assert len(get_video_features(classifier, tiny_processor(), clips[0], stride=4)[0]) == 5
 

@@ -1,6 +1,9 @@
 """`pipeline("video-classification")` on our models, and on everybody else's as before."""
 
+import functools
 import io
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -54,6 +57,11 @@ def classifier(model_folder):
     return pipeline(TASK, model=str(model_folder), device="cpu")
 
 
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Nothing on standard error."""
+
+
 def by_label(result):
     return {entry["label"]: entry["score"] for entry in result}
 
@@ -103,6 +111,17 @@ def test_every_form_of_a_video_gives_the_same_scores(classifier, clips, model_fo
     as_array, as_tensor = classifier(whole), classifier(torch.from_numpy(whole))
     assert same_scores(as_array, as_tensor)
     assert same_scores(as_array, classifier([Image.fromarray(frame) for frame in whole]))
+
+
+def test_urls(classifier, clips):
+    handler = functools.partial(QuietHandler, directory=str(clips[0].parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        assert classifier(f"{address}/{clips[0].name}") == classifier(str(clips[0]))
+        with pytest.raises(VideoDecodingError, match="nothing"):
+            classifier(f"{address}/nothing.mp4")
+        server.shutdown()
 
 
 def test_collections(classifier, clips):
