@@ -209,7 +209,10 @@ class _Run:
             disable=not (self.config.run.progress and self.accelerator.is_main_process),
         ) as bar:
             while not self._finished():
-                if self._train_epoch(bar):
+                reached_the_end = self._train_epoch(bar)
+                if self.sums:
+                    self._log_window()
+                if reached_the_end:
                     self.progress.epoch += 1
                     self.progress.position = 0
                 self._end_epoch()
@@ -345,8 +348,6 @@ class _Run:
 
     def _end_epoch(self) -> None:
         run, finished = self.config.run, self._finished()
-        if self.sums:
-            self._log_window()
         if self.validate is not None and run.eval_every and (finished or self.progress.epoch % run.eval_every == 0):
             self._validate(self.validate)
         if run.save_every and (finished or self.progress.epoch % run.save_every == 0):

@@ -1,6 +1,7 @@
 """Fine-tuning from a run's description to a folder that is ready for the Hub: what scripts and command share."""
 
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +154,9 @@ def build_model(arguments: ModelArguments, label_names: Sequence[str]) -> tuple[
         processor = _load_processor(arguments, config)
     model = model.float()
     if arguments.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+        with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable()
     frames = processor.num_frames or processor.published_num_frames
     if frames != model.config.num_frames:
         logger.warning(f"The processor samples {frames} frames, the model was built for {model.config.num_frames}.")
