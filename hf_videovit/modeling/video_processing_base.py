@@ -5,7 +5,7 @@ What a checkpoint needs to give its published numbers (sampling, resize, crops, 
 and is followed wherever the processor is used: validation during training, evaluation, pipeline.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         frame_stride: int | None = None,
         num_clips: int | None = None,
         rng: Random | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> np.ndarray:
         """
         Indices of the frames to read.
@@ -218,7 +218,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
             VideoDecodingError: a video cannot be read.
         """
         refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
-        validate_typed_dict(self.valid_kwargs, kwargs)
+        validate_typed_dict(self.valid_kwargs, kwargs)  # type: ignore[type-var]  # a TypedDict, as it asks for
         videos = list_videos(videos)
         metadata = list_metadata(kwargs.pop("video_metadata", None), len(videos))
         options = self._options(kwargs)
@@ -292,7 +292,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         groups: dict[tuple, list[int]] = {}
         for index, clip in enumerate(clips):
             groups.setdefault((clip.shape, clip.dtype), []).append(index)
-        views: list[torch.Tensor | None] = [None] * len(clips)
+        views: dict[int, torch.Tensor] = {}
         for members in groups.values():
             batch = torch.stack([clips[index] for index in members]) if len(members) > 1 else clips[members[0]][None]
             if options["device"] is not None:
@@ -313,9 +313,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
             batch = batch[:, 0] if batch.shape[1] == 1 else batch
             if len(groups) == 1 and options["return_tensors"] is not None:
                 return batch
-            for index, video in zip(members, batch):
-                views[index] = video
-        return views
+            views.update(zip(members, batch))
+        return [views[index] for index in range(len(clips))]
 
     def resize_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """
@@ -351,7 +350,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         return torch.stack(crops, dim=-5)
 
 
-def refuse_unknown(given: Iterable[str], allowed: Iterable[str]):
+def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
     """ValueError for names of call arguments that do not exist, with the nearest one that does."""
     for name in given:
         if name not in allowed:
@@ -360,7 +359,7 @@ def refuse_unknown(given: Iterable[str], allowed: Iterable[str]):
             raise ValueError(f"`{name}` is not an argument of the processor.{hint}")
 
 
-def refuse_misspelt(given: Iterable[str], allowed: Iterable[str]):
+def refuse_misspelt(given: Iterable[str], allowed: Iterable[str]) -> None:
     """
     As [`refuse_unknown`], but only for names that look like a slip: a saved processor may carry fields of other tools.
     """
@@ -427,7 +426,7 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
         ValueError: the channel axis cannot be told from the shape.
     """
     if isinstance(video, list | tuple):
-        frames = [np.asarray(frame) if isinstance(frame, Image.Image) else frame for frame in video]
+        frames = [np.array(frame) if isinstance(frame, Image.Image) else frame for frame in video]
         if any(frame.shape != frames[0].shape for frame in frames):
             raise ValueError(
                 f"The frames of a video must have one shape, got {sorted({tuple(f.shape) for f in frames})}."
@@ -449,7 +448,7 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
     return video
 
 
-def output_size(current: tuple[int, int], size: SizeDict) -> tuple[int, int]:
+def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:
     """
     Height and width after resizing.
 
