@@ -16,8 +16,10 @@ from .sources import (
     LABEL_COLUMNS,
     VIDEO_COLUMNS,
     Sample,
+    VideoList,
     VideoSource,
     choose_column,
+    index_labels,
     label_mapping,
     preview,
     read_column,
@@ -245,9 +247,9 @@ def repo_source(
     label_column: str | None = None,
     label_names: Sequence[str] | None = None,
     shuffle_buffer: int = 256,
-) -> VideoShards:
+) -> VideoSource:
     """
-    A data set repo on a Hub, streamed.
+    A data set repo on a Hub: tars and parquet files are streamed, single video files become a list of their addresses.
 
     Args:
         repo (`str`):
@@ -269,6 +271,8 @@ def repo_source(
 
     dataset = load_dataset(repo, config, split=split, streaming=True).decode(False)
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
+    if dataset.builder_name == "videofolder":
+        return _list_of_addresses(dataset, video_column, label_column, label_names)
     names = label_names or class_label_names(dataset, label_column)
     if names is None and label_column is not None:
         raise ValueError(f"`label_names` is needed: column {label_column!r} of {repo!r} does not declare its names")
@@ -276,3 +280,18 @@ def repo_source(
     count = splits[split].num_examples if split in splits else 0
     sizes = [count] if count and dataset.num_shards == 1 else None
     return VideoShards(dataset, video_column, label_column, names or [], True, sizes, shuffle_buffer)
+
+
+def _list_of_addresses(
+    dataset: Any, video_column: str, label_column: str | None, label_names: Sequence[str] | None
+) -> VideoList:
+    """Single files can be counted and shuffled as a whole; `datasets` streams them class by class in one shard."""
+    rows = list(dataset)
+    paths = [row[video_column]["path"] for row in rows]
+    ids = [path.partition("@")[2].partition("/")[2] or path for path in paths]  # hf://datasets/owner/name@commit/id
+    declared = class_label_names(dataset, label_column)
+    values = None if label_column is None else [row[label_column] for row in rows]
+    if declared is not None and values is not None:
+        values = [declared[value] for value in values]
+    labels, names = index_labels(values, label_names or declared)
+    return VideoList(ids, paths, labels or [None] * len(rows), names)
