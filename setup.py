@@ -22,6 +22,7 @@ INSTALL_REQUIRES = [
     "Jinja2>=3.1",
     "numpy>=1.26",
     "pillow>=10.0",
+    "pyarrow>=15.0",
     "PyYAML>=6.0",
     "rich>=13.0",
     "safetensors>=0.5",
