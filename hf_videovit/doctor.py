@@ -185,8 +185,11 @@ def check_videos(
         for path in paths:
             yield check_video(path, decoder=decoder)
         return
-    # Started afresh: a process that has decoded or used torch's threads must not be forked.
-    context = multiprocessing.get_context("spawn")
+    # Forked from a fresh process where that exists: one that has decoded or used torch's threads must not be forked.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(max_workers=num_workers, mp_context=context) as pool:
         jobs = [pool.submit(check_video, path, decoder=decoder) for path in paths]
         for job in as_completed(jobs):

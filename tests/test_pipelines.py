@@ -113,7 +113,8 @@ def test_every_form_of_a_video_gives_the_same_scores(classifier, clips, model_fo
     assert same_scores(as_array, classifier([Image.fromarray(frame) for frame in whole]))
 
 
-def test_urls(classifier, clips):
+def test_urls(classifier, clips, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     handler = functools.partial(QuietHandler, directory=str(clips[0].parent))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
