@@ -238,7 +238,7 @@ def doctor(
         _print_environment(environment)
         if checks:
             _print_checks(checks)
-    _fail_if([check.path for check in checks if check.status != "ok"])
+    _fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
 
 
 def _check_classifier(model: str) -> None:
@@ -274,8 +274,15 @@ def _classified(file: str, result: Any) -> dict[str, Any]:
     return {"file": file, **result} if isinstance(result, dict) else {"file": file, "predictions": result}
 
 
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def _classification_table(rows: list[tuple[str, Any]]) -> Table:
-    table = Table("File", "Label", "Score", box=None, pad_edge=False)
+    table = _table("File", "Label", "Score")
     for file, result in rows:
         if isinstance(result, dict):
             table.add_row(escape(file), f"[red]not read:[/red] {escape(result['error'])}", "")
@@ -305,7 +312,7 @@ def _print_environment(environment: dict[str, Any]) -> None:
 
 def _print_checks(checks: list[Any]) -> None:
     console = Console()
-    table = Table("File", "State", "Frames", "Reason", box=None, pad_edge=False)
+    table = _table("File", "State", "Frames", "Reason")
     troubled = [check for check in checks if check.status != "ok"]
     for check in troubled:
         counts = f"{check.decoded_frames}/{check.num_frames}"
@@ -326,11 +333,10 @@ def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _fail_if(failed: list[str]) -> None:
+def _fail_if(failed: list[str], state: str = "could not be read") -> None:
     if failed:
-        typer.echo(
-            f"{len(failed)} file(s) could not be read: {', '.join(failed[:5])}{' ...' * (len(failed) > 5)}", err=True
-        )
+        shown = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+        typer.echo(f"{len(failed)} file(s) {state}: {shown}", err=True)
         raise typer.Exit(1)
 
 

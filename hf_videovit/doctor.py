@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -286,14 +287,9 @@ def _decoder_warnings(decoders: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _version_numbers(version: str | None) -> tuple[int, ...] | None:
-    """The leading numbers of a version; `None` when there are none."""
-    numbers = []
-    for part in (version or "").lstrip("nv").split(".")[:2]:
-        digits = "".join(character for character in part if character.isdigit())
-        if not digits:
-            break
-        numbers.append(int(digits))
-    return tuple(numbers) or None
+    """The first numbers in a version; `None` when there are none."""
+    match = re.search(r"\d+(\.\d+)?", version or "")
+    return tuple(int(part) for part in match[0].split(".")) if match else None
 
 
 __all__ = [

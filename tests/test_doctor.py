@@ -34,7 +34,15 @@ def test_environment_report_is_plain_and_complete():
 
 @pytest.mark.parametrize(
     ("ffmpeg", "warned"),
-    [("4.1", True), ("n4.4.2-static", True), ("8.0.1", True), ("8.1", False), ("9", False), (None, False)],
+    [
+        ("4.1", True),
+        ("n4.4.2-static", True),
+        ("4 (libavcodec 58.35.100)", True),
+        ("8.0.1", True),
+        ("8.1", False),
+        ("9", False),
+        (None, False),
+    ],
 )
 def test_an_old_ffmpeg_is_named(monkeypatch, ffmpeg, warned):
     decoders = {"decord": {"available": True, "ffmpeg": ffmpeg}, "torchcodec": {"available": False, "ffmpeg": "4.1"}}
