@@ -311,6 +311,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
             )
             batch = batch.flatten(1, -5)  # (videos, views, frames, channels, height, width)
             batch = batch[:, 0] if batch.shape[1] == 1 else batch
+            # Frames come with channels last; models round differently in another memory layout.
+            batch = batch.contiguous()
             if len(groups) == 1 and options["return_tensors"] is not None:
                 return batch
             views.update(zip(members, batch))
