@@ -1,0 +1,153 @@
+"""Official checkpoints to models and folders of this package. Every tensor of a file is used or named as left out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .keys import open_checkpoint
+from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
+
+
+# Module with the `make_plan` of each family.
+CONVERTERS = {"videomae_v2": "convert_videomae_v2"}
+TASKS = ("video-classification", "feature-extraction", "pretraining")
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+def convert_checkpoint(
+    model_type: str,
+    checkpoint: str | os.PathLike | Mapping[str, Any],
+    *,
+    task: str,
+    config: PreTrainedConfig | None = None,
+    dtype: torch.dtype | str | None = torch.float32,
+    labels: str | Sequence[str] | None = None,
+    published: str | None = None,
+    entry: str | None = None,
+    **config_overrides: Any,
+) -> PreTrainedModel:
+    """
+    Make a model of an official checkpoint. Layout, wrapper and sizes are read off the file; nothing in it is executed.
+
+    Args:
+        model_type (`str`):
+            Family: `"videomae_v2"`.
+        checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
+            A `.pth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict.
+        task (`str`):
+            `"video-classification"`, `"feature-extraction"` or `"pretraining"`.
+        config (`PreTrainedConfig`, *optional*):
+            Configuration to use. What shapes show must agree with it.
+        dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
+            Type of the weights; `None` keeps the file's.
+        labels (`str` or `Sequence[str]`, *optional*):
+            Class names: `"k400"`, `"k600"`, `"k700"`, `"k710"` or a list. A Kinetics-710 head becomes one of the
+            first three by taking their rows. A head of 710 classes is named `"k710"` by default.
+        published (`str`, *optional*):
+            Name of the published checkpoint that the file is, for its labels; see [`~published.list_published`].
+        entry (`str`, *optional*):
+            Entry of the file that holds the weights, such as `"model_ema"`. Found by default.
+        config_overrides:
+            Fields of the configuration that shapes do not show: `image_size` and `num_frames` where they are not 224
+            and 16, `num_attention_heads` (and `decoder_num_attention_heads`) for widths that no published model has,
+            `num_labels` or `id2label` for a fresh classifier on a checkpoint without one.
+
+    Returns:
+        `PreTrainedModel`: in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is no such checkpoint, cannot do the task, or does not fit what was said of it.
+
+    Example:
+
+    ```python
+    >>> from hf_videovit import convert_checkpoint
+
+    >>> model = convert_checkpoint("videomae_v2", "vit_b_k710_dl_from_giant.pth", task="video-classification")
+    >>> model.config.id2label[0]
+    'riding a bike'
+    ```"""
+    plan = make_plan(
+        model_type,
+        checkpoint,
+        task=task,
+        config=config,
+        labels=labels,
+        published=published,
+        entry=entry,
+        **config_overrides,
+    )
+    return build_model(plan, parse_dtype(dtype))
+
+
+def convert_to_folder(
+    model_type: str,
+    checkpoint: str | os.PathLike | Mapping[str, Any],
+    folder: str | os.PathLike,
+    *,
+    task: str,
+    dtype: torch.dtype | str | None = torch.float32,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    **options: Any,
+) -> Path:
+    """
+    Convert a checkpoint into a folder for `from_pretrained`: weights as safetensors, configuration and processor. One
+    tensor is in memory at a time, so a large checkpoint needs no more memory than a small one.
+
+    Args:
+        model_type, checkpoint, task, dtype:
+            As for [`convert_checkpoint`].
+        folder (`str` or `os.PathLike`):
+            New or empty folder; it appears when all is written.
+        max_shard_bytes (`int`, *optional*, defaults to 5000000000):
+            Largest weight file.
+        options:
+            `config`, `labels`, `published`, `entry` and fields of the configuration, as for [`convert_checkpoint`].
+            With `published` the processor follows the protocol of the published numbers.
+
+    Returns:
+        `Path`: the folder.
+
+    Raises:
+        ValueError: as [`convert_checkpoint`]; or `folder` is not empty.
+    """
+    if max_shard_bytes < 1:
+        raise ValueError(f"`max_shard_bytes` must be at least 1, got {max_shard_bytes}.")
+    plan = make_plan(model_type, checkpoint, task=task, **options)
+    return write_folder(plan, folder, parse_dtype(dtype), max_shard_bytes)
+
+
+def make_plan(
+    model_type: str,
+    checkpoint: str | os.PathLike | Mapping[str, Any],
+    *,
+    task: str,
+    entry: str | None = None,
+    **options: Any,
+) -> Plan:
+    """Everything about a conversion but the weights; arguments as for [`convert_checkpoint`]."""
+    if model_type not in CONVERTERS:
+        raise ValueError(f"`model_type` must be one of {', '.join(CONVERTERS)}, got {model_type!r}.")
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
+    converter = import_module(f".{CONVERTERS[model_type]}", __name__)
+    return converter.make_plan(open_checkpoint(checkpoint, entry=entry), task=task, **options)
+
+
+def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """A floating-point dtype by itself or by name; ValueError for any other."""
+    by_name = {str(one).removeprefix("torch."): one for one in SAFETENSORS_DTYPES}
+    if dtype is None or dtype in SAFETENSORS_DTYPES:
+        return dtype  # type: ignore[return-value]
+    if dtype not in by_name:
+        raise ValueError(f"`dtype` must be one of {', '.join(by_name)}, got {dtype!r}.")
+    return by_name[str(dtype)]
+
+
+__all__ = ["convert_checkpoint", "convert_to_folder"]

@@ -1,0 +1,424 @@
+"""
+VideoMAE V2: the official pre-training and fine-tuned layouts, and that of the Hub repositories with remote code
+(`OpenGVLab/VideoMAEv2-Base` and so on).
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
+from ..modeling.modeling_videomae_v2 import (
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
+from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
+from ..published import kinetics_710_rows, label_fields, published_config, published_labels, published_processor_kwargs
+from .keys import Checkpoint, clean_names
+from .plan import Piece, Plan
+
+
+logger = logging.get_logger(__name__)
+
+MODEL_CLASSES: dict[str, Any] = {
+    "video-classification": VideoMAEV2ForVideoClassification,
+    "feature-extraction": VideoMAEV2Model,
+    "pretraining": VideoMAEV2ForPreTraining,
+}
+# Shapes do not show how many heads share a width; these are the published models'.
+ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
+DECODER_HEADS = {192: 3, 384: 6, 512: 8}
+LABEL_COUNTS = {"k400": 400, "k600": 600, "k700": 700, "k710": 710}
+# Fields of the remote code's `model_config` that shapes do not show, and ours.
+REMOTE_FIELDS = {
+    "img_size": "image_size",
+    "num_frames": "num_frames",
+    "num_heads": "num_attention_heads",
+    "layer_norm_eps": "layer_norm_eps",
+}
+# Ours that shapes do show, and the remote code's, which must agree.
+REMOTE_CHECKED_FIELDS = {
+    "hidden_size": "embed_dim",
+    "num_hidden_layers": "depth",
+    "patch_size": "patch_size",
+    "tubelet_size": "tubelet_size",
+    "num_channels": "in_chans",
+    "qkv_bias": "qkv_bias",
+    "use_mean_pooling": "use_mean_pooling",
+    "use_cosine_attention": "cos_attn",
+}
+BLOCK = re.compile(r"(decoder\.)?blocks\.(\d+)\.(.+)")
+# Inside a block; `attn.qkv.weight` is three of ours.
+BLOCK_NAMES = {
+    **{f"{norm}.{kind}": f"{norm}.{kind}" for norm in ("norm1", "norm2") for kind in ("weight", "bias")},
+    **{f"mlp.{layer}.{kind}": f"mlp.{layer}.{kind}" for layer in ("fc1", "fc2") for kind in ("weight", "bias")},
+    "attn.q_bias": "attention.q_proj.bias",
+    "attn.v_bias": "attention.v_proj.bias",
+    "attn.proj.weight": "attention.o_proj.weight",
+    "attn.proj.bias": "attention.o_proj.bias",
+    "attn.scale": "attention.scale",
+    "gamma_1": "layer_scale1.gamma",
+    "gamma_2": "layer_scale2.gamma",
+}
+# Outside the blocks: name in the base model, or in the head's class.
+ENCODER_NAMES = {
+    "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+    "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+    "norm.weight": "layernorm.weight",
+    "norm.bias": "layernorm.bias",
+    "fc_norm.weight": "fc_norm.weight",
+    "fc_norm.bias": "fc_norm.bias",
+}
+HEAD_NAMES = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
+DECODER_NAMES = {
+    "encoder_to_decoder.weight": "encoder_to_decoder.weight",
+    "mask_token": "mask_token",
+    "decoder.norm.weight": "decoder.norm.weight",
+    "decoder.norm.bias": "decoder.norm.bias",
+    "decoder.head.weight": "decoder.head.weight",
+    "decoder.head.bias": "decoder.head.bias",
+}
+POSITION_HINT = (
+    "The official models have fixed positions, which no checkpoint holds; learnt ones are not supported: {names}."
+)
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    *,
+    task: str,
+    config: PreTrainedConfig | None = None,
+    labels: str | Sequence[str] | None = None,
+    published: str | None = None,
+    **overrides: Any,
+) -> Plan:
+    """Plan the conversion of a VideoMAE V2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    sources = official_names(checkpoint)
+    shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
+    layout = layout_of(shapes, checkpoint)
+    if published is not None and config is not None:
+        raise ValueError("Give `config` or `published`, not both.")
+    given = given_fields(published_config(published) if published is not None else config, overrides)
+    refuse_impossible(layout, task, shapes, given, labels, checkpoint)
+    shown = shown_fields(shapes, checkpoint)
+    rows, names = classes(shapes, task, labels, given, checkpoint)
+    fields = {**remote_fields(checkpoint, shown), **given}
+    if layout == "pre-training" and task != "pretraining":
+        fields.setdefault("use_mean_pooling", True)  # as the official fine-tuning does: fc_norm in place of norm
+        shown.pop("use_mean_pooling")
+    if task != "pretraining":
+        shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
+    merged = merge(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
+    if names is not None:
+        merged = {name: value for name, value in merged.items() if name not in ("num_labels", "id2label", "label2id")}
+        merged |= label_fields(names)
+    full = VideoMAEV2Config(**merged)
+    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
+    map_names(plan, sources, shapes, layout, task, rows)
+    plan.processor = processor_of(full, published)
+    return plan
+
+
+def official_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """Names without wrappers' prefixes and without `encoder.`, each with that in the file."""
+    cleaned = clean_names(checkpoint.shapes)
+    encoders = [name for name in cleaned if name.startswith("encoder.")]
+    twice = [name for name in encoders if name.removeprefix("encoder.") in cleaned]
+    if twice:
+        raise ValueError(f"{checkpoint.name} has {twice[0]!r} twice, with and without `encoder.`.")
+    return {name.removeprefix("encoder."): source for name, source in cleaned.items()}
+
+
+def layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str:
+    """`"pre-training"`, `"fine-tuned"` or `"encoder"` (pooled features, no head)."""
+    if "patch_embed.proj.weight" not in shapes or not any(BLOCK.fullmatch(name) for name in shapes):
+        some = ", ".join(list(shapes)[:5])
+        raise ValueError(
+            f"{checkpoint.name} is not a VideoMAE V2 checkpoint: `patch_embed.proj.weight` and `blocks.N...` are "
+            f"missing. It starts with {some}."
+        )
+    positions = [name for name in shapes if name.endswith("pos_embed")]
+    if positions:
+        raise ValueError(f"{checkpoint.name}: " + POSITION_HINT.format(names=", ".join(positions)))
+    if "head.weight" in shapes:
+        return "fine-tuned"
+    if "mask_token" in shapes or "fc_norm.weight" not in shapes:
+        return "pre-training"
+    return "encoder"
+
+
+def given_fields(config: PreTrainedConfig | None, overrides: dict[str, Any]) -> dict[str, Any]:
+    """What the caller says of the configuration, `overrides` over `config`."""
+    if config is None:
+        return dict(overrides)
+    if not isinstance(config, VideoMAEV2Config):
+        raise ValueError(f"`config` must be a VideoMAEV2Config, got {type(config).__name__}.")
+    fields = copy.deepcopy(config).to_dict()
+    for name in ("model_type", "transformers_version", "architectures", "dtype", "num_labels"):
+        fields.pop(name, None)
+    if {"image_size", "num_frames", "patch_size", "tubelet_size"} & set(overrides):
+        fields.pop("position_grid")
+    unnamed = fields.get("id2label") == {0: "LABEL_0", 1: "LABEL_1"}  # the default says nothing
+    if unnamed or {"num_labels", "id2label"} & set(overrides):
+        fields.pop("id2label", None)
+        fields.pop("label2id", None)
+    return {**fields, **overrides}
+
+
+def refuse_impossible(
+    layout: str,
+    task: str,
+    shapes: dict[str, tuple[int, ...]],
+    given: dict[str, Any],
+    labels: str | Sequence[str] | None,
+    checkpoint: Checkpoint,
+) -> None:
+    """ValueError where the file cannot do the task, with what it holds and what to do."""
+    if task == "pretraining" and "mask_token" not in shapes:
+        raise ValueError(
+            f"{checkpoint.name} has no decoder (it holds the {layout} layout), so it cannot be converted for "
+            "task='pretraining'. Use task='feature-extraction'"
+            + (" or 'video-classification'." if layout == "fine-tuned" else ".")
+        )
+    if task == "feature-extraction" and layout == "pre-training" and given.get("use_mean_pooling", True):
+        raise ValueError(
+            f"{checkpoint.name} is a pre-training checkpoint: it has a norm of every token but none of their mean "
+            "(`fc_norm`), so pooled features would come out of an untrained layer. Use task='pretraining' and "
+            "`get_video_features(..., pooling='mean')`, or pass use_mean_pooling=False for the normed tokens."
+        )
+    unnamed = labels is None and not {"num_labels", "id2label"} & set(given)
+    if task == "video-classification" and layout != "fine-tuned" and unnamed:
+        headless = layout == "encoder"
+        raise ValueError(
+            f"{checkpoint.name} is a {'headless' if headless else 'pre-training'} checkpoint without a classifier, so "
+            "it cannot name classes. Convert a fine-tuned checkpoint; or, to fine-tune this one, pass `num_labels` or "
+            f"`id2label`: the classifier {'starts' if headless else 'and `fc_norm` start'} fresh. Without classes, "
+            f"use task={'feature-extraction' if headless else 'pretraining'!r}."
+        )
+
+
+def shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> dict[str, Any]:
+    """The fields of the configuration that shapes show."""
+    kernel = shapes["patch_embed.proj.weight"]
+    if len(kernel) != 5 or kernel[3] != kernel[4]:
+        raise ValueError(
+            f"{checkpoint.name}: patch_embed.proj.weight has shape {kernel}; expected (width, channels, frames, "
+            "patch, patch) with square patches."
+        )
+    fields: dict[str, Any] = {
+        "hidden_size": kernel[0],
+        "num_channels": kernel[1],
+        "tubelet_size": kernel[2],
+        "patch_size": kernel[3],
+        "num_hidden_layers": depth(shapes, "blocks.", checkpoint),
+        "qkv_bias": "blocks.0.attn.q_bias" in shapes,
+        "use_cosine_attention": "blocks.0.attn.scale" in shapes,
+        "use_mean_pooling": "norm.weight" not in shapes,
+    }
+    if "blocks.0.mlp.fc1.weight" in shapes:
+        fields["intermediate_size"] = shapes["blocks.0.mlp.fc1.weight"][0]
+    if "blocks.0.attn.scale" in shapes:
+        fields["num_attention_heads"] = shapes["blocks.0.attn.scale"][0]
+    if "mask_token" in shapes:
+        fields["decoder_hidden_size"] = shapes["mask_token"][-1]
+        fields["decoder_num_hidden_layers"] = depth(shapes, "decoder.blocks.", checkpoint)
+        if "decoder.blocks.0.mlp.fc1.weight" in shapes:
+            fields["decoder_intermediate_size"] = shapes["decoder.blocks.0.mlp.fc1.weight"][0]
+        if "decoder.blocks.0.attn.scale" in shapes:
+            fields["decoder_num_attention_heads"] = shapes["decoder.blocks.0.attn.scale"][0]
+    return fields
+
+
+def depth(shapes: dict[str, tuple[int, ...]], prefix: str, checkpoint: Checkpoint) -> int:
+    """Number of blocks; ValueError for a gap."""
+    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in shapes if re.match(rf"{prefix}\d+\.", name)}
+    gaps = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
+    if gaps:
+        raise ValueError(f"{checkpoint.name}: {prefix}{gaps[0]} is missing, though later blocks are there.")
+    return len(numbers)
+
+
+def remote_fields(checkpoint: Checkpoint, shown: dict[str, Any]) -> dict[str, Any]:
+    """What the `config.json` of a remote-code repository says beyond the shapes, which must agree with the rest."""
+    remote = checkpoint.config.get("model_config")
+    if not isinstance(remote, dict):
+        return {}
+    for ours, theirs in REMOTE_CHECKED_FIELDS.items():
+        if theirs in remote and remote[theirs] != shown[ours]:
+            raise ValueError(
+                f"config.json says {theirs}={remote[theirs]!r}, but the weights beside it have {shown[ours]!r}."
+            )
+    return {ours: remote[theirs] for theirs, ours in REMOTE_FIELDS.items() if theirs in remote}
+
+
+def merge(
+    shown: dict[str, Any],
+    given: dict[str, Any],
+    shapes: dict[str, tuple[int, ...]],
+    checkpoint: Checkpoint,
+    *,
+    decoder: bool,
+) -> dict[str, Any]:
+    """Shown and given fields as one; ValueError where they disagree or a number of heads is unknown."""
+    for name, value in shown.items():
+        if name in given and given[name] != value:
+            raise ValueError(f"`{name}` is {given[name]!r}, but {checkpoint.name} has {value!r}.")
+    fields = {**given, **shown}
+    scaled = "blocks.0.gamma_1" in shapes
+    if scaled != (fields.get("layer_scale_init_value", 0.1 if scaled else 0.0) > 0):
+        raise ValueError(
+            f"`layer_scale_init_value` is {fields['layer_scale_init_value']}, but {checkpoint.name} has "
+            + ("layer scales (`gamma_1`)." if scaled else "no layer scales.")
+        )
+    if scaled:
+        fields.setdefault("layer_scale_init_value", 0.1)  # the start value left no trace
+    fill_heads(fields, "hidden_size", "num_attention_heads", ENCODER_HEADS, checkpoint)
+    if decoder:
+        fill_heads(fields, "decoder_hidden_size", "decoder_num_attention_heads", DECODER_HEADS, checkpoint)
+    return fields
+
+
+def fill_heads(fields: dict[str, Any], width: str, heads: str, known: dict[int, int], checkpoint: Checkpoint) -> None:
+    """Attention heads of a published width, where nobody says."""
+    if heads in fields:
+        return
+    if fields[width] not in known:
+        raise ValueError(
+            f"`{heads}` is needed: {checkpoint.name} has {width} {fields[width]}, which no published model has "
+            f"({', '.join(map(str, known))}), and shapes do not show the number of heads."
+        )
+    fields[heads] = known[fields[width]]
+
+
+def classes(
+    shapes: dict[str, tuple[int, ...]],
+    task: str,
+    labels: str | Sequence[str] | None,
+    given: dict[str, Any],
+    checkpoint: Checkpoint,
+) -> tuple[list[int] | None, list[str] | None]:
+    """Rows of the head to take (`None`: all) and class names (`None`: as given, else numbers)."""
+    if task != "video-classification":
+        if labels is not None:
+            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
+        return None, None
+    names = published_labels(labels) if isinstance(labels, str) else None if labels is None else list(labels)
+    if names is not None and len(set(names)) != len(names):
+        raise ValueError("`labels` names a class twice.")
+    if "head.weight" not in shapes:
+        return None, names
+    size = shapes["head.weight"][0]
+    if names is None:
+        return None, default_names(size, given, checkpoint)
+    if size == LABEL_COUNTS["k710"] and isinstance(labels, str) and labels != "k710":
+        return kinetics_710_rows(labels), names
+    if size != len(names):
+        wanted = f"{labels!r} has {len(names)}" if isinstance(labels, str) else f"{len(names)} are given"
+        raise ValueError(
+            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, {wanted}. A 710-class head "
+            "(Kinetics-710) can become 'k400', 'k600' or 'k700'."
+        )
+    return None, names
+
+
+def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint) -> list[str] | None:
+    """Names where the caller gives none: only Kinetics-710 has 710 classes."""
+    if "id2label" in given or "num_labels" in given:
+        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
+        if number != size:
+            raise ValueError(
+                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
+                "convert with the old one and load with `ignore_mismatched_sizes=True`."
+            )
+        return None
+    if size == LABEL_COUNTS["k710"]:
+        return published_labels("k710")
+    fitting = [name for name, count in LABEL_COUNTS.items() if count == size]
+    if fitting:
+        logger.warning(f"The {size} classes stay unnamed. If they are those of Kinetics, pass labels={fitting[0]!r}.")
+    return [f"LABEL_{index}" for index in range(size)]
+
+
+def map_names(
+    plan: Plan,
+    sources: dict[str, str],
+    shapes: dict[str, tuple[int, ...]],
+    layout: str,
+    task: str,
+    rows: list[int] | None,
+) -> None:
+    """Fill the plan's pieces, what is dropped, and what starts fresh."""
+    base = "" if task == "feature-extraction" else "videomae_v2."
+    for name, source in sources.items():
+        reason = dropping_reason(name, layout, task, plan.config)
+        if reason is not None:
+            plan.dropped[source] = reason
+            continue
+        block = BLOCK.fullmatch(name)
+        if block is not None:
+            stem = f"{'decoder' if block[1] else base + 'encoder'}.layers.{block[2]}."
+            add_block_tensor(plan, source, stem, block[3], shapes[name])
+        elif name in ENCODER_NAMES:
+            plan.pieces[base + ENCODER_NAMES[name]] = Piece(source)
+        elif name in HEAD_NAMES:
+            plan.pieces[HEAD_NAMES[name]] = Piece(source, None if rows is None else select_rows(rows))
+        elif name in DECODER_NAMES:
+            plan.pieces[DECODER_NAMES[name]] = Piece(source)
+    if task == "video-classification" and layout != "fine-tuned":
+        fresh = [*HEAD_NAMES.values()]
+        if layout == "pre-training" and plan.config.use_mean_pooling:
+            fresh += [f"{base}fc_norm.weight", f"{base}fc_norm.bias"]
+        plan.fresh = dict.fromkeys(fresh, "a checkpoint without classifier; train before use")
+
+
+def dropping_reason(name: str, layout: str, task: str, config: VideoMAEV2Config) -> str | None:
+    """Why a tensor is left behind on purpose, if it is."""
+    if task == "feature-extraction" and name in HEAD_NAMES:
+        return "features need no classifier"
+    if layout == "pre-training" and task != "pretraining":
+        if name in DECODER_NAMES or name.startswith("decoder.blocks."):
+            return "only pre-training needs the decoder"
+        if name.startswith("norm.") and config.use_mean_pooling:
+            return "official fine-tuning puts a fresh fc_norm in place of the token norm"
+    return None
+
+
+def add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple[int, ...]) -> None:
+    """One tensor of a block; an unknown name stays without a piece, which the plan's check reports."""
+    if name == "attn.qkv.weight":
+        third = shape[0] // 3
+        for index, letter in enumerate("qkv"):  # rows in this order, heads one after the other within each
+            select = select_slice(index * third, shape[0] if letter == "v" else (index + 1) * third)
+            plan.pieces[f"{stem}attention.{letter}_proj.weight"] = Piece(source, select)
+    elif name in BLOCK_NAMES:
+        plan.pieces[stem + BLOCK_NAMES[name]] = Piece(source)
+
+
+def select_slice(start: int, stop: int) -> Any:
+    return lambda tensor: tensor[start:stop]
+
+
+def select_rows(rows: list[int]) -> Any:
+    return lambda tensor: tensor[torch.tensor(rows, device=tensor.device)]
+
+
+def processor_of(config: VideoMAEV2Config, published: str | None) -> VideoMAEV2VideoProcessor:
+    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    fields: dict[str, Any] = {
+        "num_frames": config.num_frames,
+        "size": {"shortest_edge": min(height, width)},
+        "crop_size": {"height": height, "width": width},
+        "image_mean": list(config.image_mean or ()),
+        "image_std": list(config.image_std or ()),
+    }
+    if published is not None:
+        protocol = published_processor_kwargs(published)
+        fields |= {name: protocol[name] for name in protocol if name not in fields}
+    return VideoMAEV2VideoProcessor(**fields)

@@ -1,0 +1,299 @@
+"""
+What every converter needs: reading weight files safely and lazily, and turning one layout of names into another with
+every key accounted for.
+
+Only tensors are ever read from a pickled file (`weights_only=True`); nothing in it can run. Tensors stay on disk until
+asked for one by one, so that memory does not grow with the file.
+"""
+
+import argparse
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+WRAPPERS = ("model", "module", "state_dict")  # in the order of the official loaders
+CHOSEN_WRAPPERS = ("model_ema", "ema", "teacher", "student")  # taken only when asked for
+PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# Pages of a mapped file count as the process's memory until it is unmapped.
+REMAP_AFTER_BYTES = 256 * 2**20
+SHOWN_NAMES = 8
+
+
+@dataclass
+class Checkpoint:
+    """
+    Weights on disk or in memory.
+
+    Args:
+        name (`str`):
+            What messages call it.
+        shapes (`dict[str, tuple[int, ...]]`):
+            Shape of each tensor by its name in the file.
+        read (`Callable[[str], torch.Tensor]`):
+            Reads one tensor. The result may share memory with a mapped file: copy it before keeping it.
+        ignored (`list[str]`):
+            Other entries of the file: training state, not weights.
+        config (`dict[str, Any]`):
+            `config.json` beside the weights; empty without one.
+    """
+
+    name: str
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], torch.Tensor]
+    ignored: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def open_checkpoint(
+    source: str | os.PathLike | Mapping[str, Any], *, entry: str | None = None, weights: str | None = None
+) -> Checkpoint:
+    """
+    Open weights without reading them.
+
+    Args:
+        source (`str`, `os.PathLike` or `Mapping[str, Any]`):
+            A `.pth`, `.pt`, `.bin` or `.safetensors` file, a folder with one (sharded or not), or a loaded dict.
+        entry (`str`, *optional*):
+            Which entry of the file holds the weights, such as `"model_ema"`. Defaults to the first of `"model"`,
+            `"module"` and `"state_dict"`, else the dict itself.
+        weights (`str`, *optional*):
+            File name in a folder with several.
+
+    Returns:
+        [`Checkpoint`]
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: not a weight file, a damaged one, one with anything but tensors, or without such an entry.
+    """
+    if isinstance(source, Mapping):
+        tensors, ignored = unwrap(source, "the given state dict", entry)
+        return Checkpoint("the given state dict", _shapes(tensors), tensors.__getitem__, ignored)
+    path = Path(source)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"`checkpoint` {os.fspath(source)!r} does not exist. From the Hub, fetch it first: hf download REPOSITORY."
+        )
+    if path.is_dir():
+        config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+        checkpoint = _join([_open_file(file, entry) for file in _weight_files(path, weights)], path)
+        checkpoint.config = config
+        return checkpoint
+    return _open_file(path, entry)
+
+
+def unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """
+    The state dict inside what a file holds, and the names of what stands beside it.
+
+    Raises:
+        ValueError: no such entry, or no tensors, or values that are not tensors.
+    """
+    ignored: list[str] = []
+    if entry is not None:
+        if not isinstance(loaded, Mapping) or not isinstance(loaded.get(entry), Mapping):
+            found = sorted(map(str, loaded)) if isinstance(loaded, Mapping) else type(loaded).__name__
+            raise ValueError(f"`entry` {entry!r} is not in {name}; found {shorten(found)}.")
+        ignored = [str(key) for key in loaded if key != entry]
+        loaded = loaded[entry]
+    while isinstance(loaded, Mapping):
+        inner = next((key for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        ignored += [str(key) for key in loaded if key != inner]
+        loaded = loaded[inner]
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise ValueError(f"{name} holds {_describe(loaded)}, not a state dict (names and tensors).")
+    others = [f"{key} ({type(value).__name__})" for key, value in loaded.items() if not torch.is_tensor(value)]
+    if others:
+        chosen = [key for key in CHOSEN_WRAPPERS if isinstance(loaded.get(key), Mapping)]
+        hint = f" Pass entry={chosen[0]!r} to take that one." if chosen else f" Weights are looked for in {WRAPPERS}."
+        raise ValueError(f"{name} has entries that are not tensors: {shorten(others)}.{hint}")
+    return dict(loaded), ignored
+
+
+def clean_names(names: Iterable[str], prefixes: tuple[str, ...] = PREFIXES) -> dict[str, str]:
+    """
+    Names without what wrappers around a model put before them, with the name in the file for each.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    cleaned: dict[str, str] = {}
+    for name in names:
+        short = name.replace("_orig_mod.", "")  # torch.compile may wrap a part of the model
+        while short.startswith(prefixes):
+            short = next(short.removeprefix(prefix) for prefix in prefixes if short.startswith(prefix))
+        if short in cleaned:
+            raise ValueError(f"The checkpoint has {short!r} twice, as {cleaned[short]!r} and as {name!r}.")
+        cleaned[short] = name
+    return cleaned
+
+
+def _open_file(path: Path, entry: str | None) -> Checkpoint:
+    _refuse_what_is_no_weight_file(path)
+    if path.suffix == ".safetensors":
+        if entry is not None:
+            raise ValueError(f"`entry` {entry!r} has no meaning for {path.name}: safetensors files have no entries.")
+        return _open_safetensors(path)
+    return _open_pickled(path, entry)
+
+
+def _refuse_what_is_no_weight_file(path: Path) -> None:
+    with path.open("rb") as file:
+        head = file.read(256)
+    text = head.lstrip().lower()
+    if not head:
+        raise ValueError(f"{path.name} is empty.")
+    if text.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path.name} is a Git LFS pointer, not the weights. Run `git lfs pull`, or fetch it with `hf download`."
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise ValueError(
+            f"{path.name} is a web page, not weights: the download led to a log-in or error page. Fetch it again."
+        )
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path.name} is cut off after {path.stat().st_size:,} bytes. Fetch it again.")
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is not a whole safetensors file of {path.stat().st_size:,} bytes ({error}). Fetch it again."
+        ) from error
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(path, framework="pt") as file:  # opened for each, so that no mapping grows
+            return file.get_tensor(name)
+
+    return Checkpoint(path.name, shapes, read)
+
+
+def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
+    mapped = zipfile.is_zipfile(path)
+    tensors, ignored = unwrap(_load_tensors(path, mapped), path.name, entry)
+    shapes, held, touched = _shapes(tensors), {"tensors": tensors}, {"bytes": 0}
+
+    def read(name: str) -> torch.Tensor:
+        if mapped and touched["bytes"] > REMAP_AFTER_BYTES:
+            held.clear()
+            held["tensors"], touched["bytes"] = unwrap(_load_tensors(path, mapped), path.name, entry)[0], 0
+        tensor = held["tensors"][name]
+        touched["bytes"] += tensor.nbytes
+        return tensor
+
+    return Checkpoint(path.name, shapes, read, ignored)
+
+
+def _load_tensors(path: Path, mapped: bool) -> Any:
+    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
+    if (major, minor) < (2, 6):
+        raise ValueError(
+            f"torch {torch.__version__} can be made to run code from a weight file (CVE-2025-32434); use torch>=2.6."
+        )
+    try:
+        # A Namespace is what official training scripts save as `args`; rebuilding one runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
+    except Exception as error:  # whatever an arbitrary file provokes in the reader
+        raise ValueError(_unreadable(path, mapped, error)) from error
+
+
+def _unreadable(path: Path, mapped: bool, error: Exception) -> str:
+    unsafe: list[str] = []
+    if mapped:
+        try:
+            unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        except Exception:  # not a file of torch.save: the first error stands
+            logger.debug("no list of pickled objects in %s", path.name)
+    unsafe = sorted(name for name in unsafe if name != "argparse.Namespace")
+    reason = str(error).split("\n")[0]
+    if unsafe or "Unsupported" in str(error):
+        found = shorten(unsafe) if unsafe else str(error).split("WeightsUnpickler error:")[-1].split("\n")[0].strip()
+        return (
+            f"{path.name} holds pickled objects besides tensors ({found}). Unpickling them could run code, so it is "
+            "refused. If you trust the file, load it in the environment that wrote it and save only the tensors: "
+            'torch.save(checkpoint["model"], path), or safetensors.torch.save_file.'
+        )
+    return f"{path.name} cannot be read as weights: it is damaged or no file of torch.save ({reason})."
+
+
+def _weight_files(folder: Path, weights: str | None) -> list[Path]:
+    if weights is not None:
+        if not (folder / weights).is_file():
+            raise ValueError(f"`weights` {weights!r} is not in {folder.name}; found {_listing(folder)}.")
+        return [folder / weights]
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (folder / index).is_file():
+            return _shards(folder, index)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+    candidates = [file for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_SUFFIXES]
+    if len(candidates) != 1:
+        raise ValueError(
+            f"`checkpoint` {folder.name} is a folder with {len(candidates)} weight files; found {_listing(folder)}. "
+            "Name the file."
+        )
+    return candidates
+
+
+def _shards(folder: Path, index: str) -> list[Path]:
+    names = sorted(set(_read_json(folder / index).get("weight_map", {}).values()))
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing or not names:
+        raise ValueError(f"{index} names shards that are not in the folder: {shorten(missing)}.")
+    return [folder / name for name in names]
+
+
+def _join(parts: list[Checkpoint], folder: Path) -> Checkpoint:
+    if len(parts) == 1:
+        return parts[0]
+    owners = {name: part for part in parts for name in part.shapes}
+    if len(owners) != sum(len(part.shapes) for part in parts):
+        raise ValueError(f"Two shards of {folder.name} hold the same tensor.")
+    shapes = {name: part.shapes[name] for name, part in owners.items()}
+    return Checkpoint(folder.name, shapes, lambda name: owners[name].read(name))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not JSON ({error}).") from error
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _describe(loaded: Any) -> str:
+    return "an empty dict" if isinstance(loaded, Mapping) else f"an object of type {type(loaded).__name__}"
+
+
+def _listing(folder: Path) -> str:
+    return shorten(sorted(file.name for file in folder.iterdir()))
+
+
+def shorten(names: Any) -> str:
+    if isinstance(names, str):
+        return names
+    names = list(names)
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return (", ".join(names[:SHOWN_NAMES]) or "nothing") + more

@@ -1,0 +1,253 @@
+"""A conversion as data: which tensor of ours comes from which of theirs, checked before a weight is read."""
+
+import copy
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from .keys import Checkpoint, shorten
+
+
+logger = logging.get_logger(__name__)
+
+# safetensors' names of the dtypes that weights are converted to
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """
+    Where one of our tensors comes from.
+
+    Args:
+        source (`str`):
+            Name in the checkpoint, as it stands in the file.
+        transform (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
+            What is taken of it, such as some of its rows.
+    """
+
+    source: str
+    transform: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if self.transform is None else self.transform(tensor)
+
+
+@dataclass
+class Plan:
+    """
+    All of a conversion but the weights.
+
+    Args:
+        checkpoint ([`~convert.keys.Checkpoint`]):
+            Weights to read.
+        config (`PreTrainedConfig`):
+            Configuration of the model to make.
+        model_class (`type[PreTrainedModel]`):
+            Its class.
+        pieces (`dict[str, Piece]`):
+            Our name to its origin.
+        dropped (`dict[str, str]`):
+            Names in the file that are left behind, each with the reason.
+        fresh (`dict[str, str]`):
+            Our names that the file does not have, each with the reason; they start as in a new model.
+        processor (`Any`, *optional*):
+            Video processor with the protocol of the checkpoint.
+    """
+
+    checkpoint: Checkpoint
+    config: PreTrainedConfig
+    model_class: Any
+    pieces: dict[str, Piece]
+    dropped: dict[str, str] = field(default_factory=dict)
+    fresh: dict[str, str] = field(default_factory=dict)
+    processor: Any = None
+
+    def check(self) -> dict[str, tuple[int, ...]]:
+        """
+        Shape of every tensor of the model to make.
+
+        Raises:
+            ValueError: a key of the file is left over, one of ours has no origin, or shapes differ.
+        """
+        with torch.device("meta"):
+            model = self.model_class(self.config)
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        given = self.checkpoint.shapes
+        used = {piece.source for piece in self.pieces.values()}
+        left_over = [f"{name} {given[name]}" for name in given if name not in used and name not in self.dropped]
+        missing = [name for name in expected if name not in self.pieces and name not in self.fresh]
+        absent = [piece.source for piece in self.pieces.values() if piece.source not in given]
+        strange = [name for name in (*self.pieces, *self.fresh) if name not in expected]
+        if left_over or missing or absent or strange:
+            problems = (
+                ("left over in the checkpoint", left_over + strange),
+                ("missing from the checkpoint", sorted({*missing, *absent})),
+            )
+            words = "; ".join(f"{len(names)} {what}: {shorten(names)}" for what, names in problems if names)
+            raise ValueError(f"{self.checkpoint.name} does not fit {self.model_class.__name__}: {words}.")
+        wrong = [
+            f"{piece.source} gives {shape}, {name} needs {expected[name]}"
+            for name, piece in self.pieces.items()
+            if (shape := self._shape(piece)) != expected[name]
+        ]
+        if wrong:
+            raise ValueError(f"{self.checkpoint.name} has tensors of the wrong shape: {shorten(wrong)}.")
+        return expected
+
+    def _shape(self, piece: Piece) -> tuple[int, ...]:
+        return tuple(piece.take(torch.empty(self.checkpoint.shapes[piece.source], device="meta")).shape)
+
+    def report(self) -> None:
+        """Log what was left behind and what starts fresh."""
+        reasons: dict[str, list[str]] = {}
+        for name, reason in self.dropped.items():
+            reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            logger.info(f"{self.checkpoint.name}: left out {shorten(names)}: {reason}.")
+        if self.checkpoint.ignored:
+            logger.info(f"{self.checkpoint.name}: {shorten(self.checkpoint.ignored)}: training state, not weights.")
+        for name, reason in self.fresh.items():
+            logger.warning(f"{name} starts fresh: {reason}.")
+
+    def tensors(self, dtype: torch.dtype | None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Our tensors one at a time, each with memory of its own, floating-point ones as `dtype`."""
+        fresh = self._fresh_tensors()
+        for name in self.check():
+            if name in fresh:
+                tensor = fresh[name]
+            else:
+                piece = self.pieces[name]
+                tensor = piece.take(self.checkpoint.read(piece.source))
+            target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            yield name, tensor.to(target, copy=True, memory_format=torch.contiguous_format)
+
+    def _fresh_tensors(self) -> dict[str, torch.Tensor]:
+        """Fresh tensors stand above the blocks, so a model of one block makes the same ones for little memory."""
+        if not self.fresh:
+            return {}
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = 1
+        state = self.model_class(config).state_dict()
+        return {name: state[name] for name in self.fresh}
+
+
+def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
+    """The model of a plan, in evaluation mode, every buffer made."""
+    plan.check()
+    plan.report()
+    state = dict(plan.tensors(dtype))
+    model, info = plan.model_class.from_pretrained(
+        None, config=plan.config, state_dict=state, dtype=stored_dtype(plan, dtype), output_loading_info=True
+    )
+    unloaded = {name: value for name, value in info.items() if value}
+    if unloaded:
+        raise RuntimeError(f"transformers did not load the converted weights of {plan.checkpoint.name}: {unloaded}")
+    return model
+
+
+def stored_dtype(plan: Plan, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype of the model: the one asked for, else the checkpoint's own."""
+    if dtype is not None:
+        return dtype
+    return next(
+        tensor.dtype
+        for name in plan.checkpoint.shapes
+        if name not in plan.dropped and (tensor := plan.checkpoint.read(name)).is_floating_point()
+    )
+
+
+def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
+    """
+    Write weights, configuration and processor of a plan, one tensor in memory at a time. The folder appears when all
+    of it is written.
+
+    Raises:
+        ValueError: `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"`folder` {os.fspath(folder)!r} exists and is not empty.")
+    plan.report()
+    dtype = stored_dtype(plan, dtype)
+    shapes = plan.check()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        unfinished = Path(temporary) / "model"
+        unfinished.mkdir()
+        _write_weights(plan.tensors(dtype), _shard(shapes, dtype, max_shard_bytes), dtype, unfinished)
+        config = copy.deepcopy(plan.config)
+        config.architectures, config.dtype = [plan.model_class.__name__], dtype
+        config.save_pretrained(unfinished)
+        if plan.processor is not None:
+            plan.processor.save_pretrained(unfinished)
+        unfinished.replace(folder)
+    return folder
+
+
+Shards = list[dict[str, tuple[int, ...]]]
+
+
+def _shard(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, max_bytes: int) -> Shards:
+    """Names and shapes by file, in order, each file of at most `max_bytes` where a tensor is not larger."""
+    shards: Shards = [{}]
+    size = 0
+    for name, shape in shapes.items():
+        added = torch.Size(shape).numel() * dtype.itemsize
+        if shards[-1] and size + added > max_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = shape
+        size += added
+    return shards
+
+
+def _write_weights(
+    tensors: Iterator[tuple[str, torch.Tensor]], shards: Shards, dtype: torch.dtype, folder: Path
+) -> None:
+    """safetensors' own `save_file` wants a whole shard in memory, and copies it."""
+    count = len(shards)
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    names = names if count > 1 else ["model.safetensors"]
+    for file_name, shard in zip(names, shards, strict=True):
+        with (folder / file_name).open("wb") as file:
+            _write_header(file, shard, dtype)
+            for expected in shard:
+                name, tensor = next(tensors)
+                if name != expected or tensor.dtype != dtype:
+                    raise RuntimeError(f"{name} ({tensor.dtype}) came where {expected} ({dtype}) was announced")
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+    if count > 1:
+        total = sum(torch.Size(shape).numel() for shard in shards for shape in shard.values())
+        index = {
+            "metadata": {"total_parameters": total, "total_size": total * dtype.itemsize},
+            "weight_map": {name: file_name for file_name, shard in zip(names, shards) for name in shard},
+        }
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_header(file: BinaryIO, shard: dict[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+    """Length of the header, header padded to a multiple of 8 bytes; then follow the tensors in its order."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, shape in shard.items():
+        end = offset + torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": SAFETENSORS_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
+    encoded += b" " * (-len(encoded) % 8)
+    file.write(struct.pack("<Q", len(encoded)) + encoded)

@@ -1,0 +1,352 @@
+"""
+Facts about the official checkpoints: sizes, files, labels, protocols, licences and results, each with who states it.
+
+`list_published()` names them; `published_config`, `published_labels` and `published_processor_kwargs` give what a
+converted one needs.
+"""
+
+import json
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+
+FOLDER = Path(__file__).parent
+LABEL_LISTS = ("k400", "k600", "k700", "k710")
+TASKS = ("video-classification", "feature-extraction", "pretraining")
+AVAILABILITIES = ("listed", "not listed", "dead link")
+RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """
+    The official file.
+
+    Args:
+        repository (`str`, *optional*):
+            Hub repository that lists it.
+        path (`str`, *optional*):
+            Path in the repository.
+        bytes (`int`, *optional*):
+            Size as listed; `None` where only a rounded size is known, which `size` then states.
+        size (`str`, *optional*):
+            Size in words.
+        dtype (`str`, *optional*):
+            Of its tensors.
+        wrapper (`str`, *optional*):
+            Entry that holds the weights; `None` for none or unknown.
+        availability (`str`, *optional*, defaults to `"listed"`):
+            `"listed"`, `"not listed"` (results are published, the file is not) or `"dead link"`.
+    """
+
+    repository: str | None = None
+    path: str | None = None
+    bytes: int | None = None
+    size: str | None = None
+    dtype: str | None = None
+    wrapper: str | None = None
+    availability: str = "listed"
+
+    def __post_init__(self) -> None:
+        one_of("availability", self.availability, AVAILABILITIES)
+        if self.dtype is not None:
+            one_of("dtype", self.dtype, DTYPES)
+        if self.availability == "listed" and (self.repository is None or self.path is None):
+            raise ValueError("A listed file needs `repository` and `path`.")
+
+
+@dataclass(frozen=True)
+class PublishedProtocol:
+    """How the published numbers are evaluated; see [`VideoMAEV2VideoProcessor`]."""
+
+    num_frames: int = 16
+    frame_sampling: str = "dense"
+    frame_stride: int = 4
+    num_clips: int = 1
+    num_crops: int = 1
+    image_size: int = 224
+    image_mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    antialias: bool = False
+    view_merging: str = "softmax_mean"
+
+    def __post_init__(self) -> None:
+        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "uniform"))
+        one_of("view_merging", self.view_merging, ("softmax_mean", "logits_mean"))
+        for name in ("num_frames", "frame_stride", "num_clips", "num_crops", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """
+    A number that others report.
+
+    Args:
+        data (`str`):
+            Data set.
+        metric (`str`):
+            `"top1"`, `"top5"` or `"mean_average_precision"`.
+        value (`float`):
+            In percent.
+        views (`str`):
+            `frames x clips x crops`.
+        source (`str`):
+            Who reports it.
+        kind (`str`):
+            `"zoo"` (the official model zoo), `"paper"`, `"third party"`, or `"recalled-unverified"` (not read again in
+            its source).
+        url (`str`, *optional*):
+            Where.
+        note (`str`, *optional*):
+            What else to know.
+    """
+
+    data: str
+    metric: str
+    value: float
+    views: str
+    source: str
+    kind: str
+    url: str | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        one_of("metric", self.metric, ("top1", "top5", "mean_average_precision"))
+        one_of("kind", self.kind, RESULT_KINDS)
+        if not 0 < self.value <= 100:
+            raise ValueError(f"`value` is in percent, got {self.value}.")
+
+
+@dataclass(frozen=True)
+class PublishedLicence:
+    """A licence as one source states it."""
+
+    source: str
+    licence: str
+    covers: str = "weights"
+
+
+@dataclass(frozen=True)
+class PublishedCheckpoint:
+    """
+    One official checkpoint.
+
+    Args:
+        name (`str`):
+            Name here.
+        model_type (`str`):
+            Family.
+        size (`str`):
+            Preset of the family's configuration.
+        summary (`str`):
+            What it is, in a sentence.
+        task (`str`):
+            What the file can do: `"video-classification"`, `"feature-extraction"` or `"pretraining"`.
+        num_labels (`int`, *optional*):
+            Classes of its head.
+        labels (`str`, *optional*):
+            Its label list, for [`published_labels`]; `None` where the names are not part of this package.
+        file ([`PublishedFile`]), protocol ([`PublishedProtocol`]):
+            See there.
+        licences, results, notes (`tuple`):
+            As stated by each source.
+    """
+
+    name: str
+    model_type: str
+    size: str
+    summary: str
+    task: str
+    file: PublishedFile
+    num_labels: int | None = None
+    labels: str | None = None
+    protocol: PublishedProtocol = field(default_factory=PublishedProtocol)
+    licences: tuple[PublishedLicence, ...] = ()
+    results: tuple[PublishedResult, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        one_of("task", self.task, TASKS)
+        if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
+            raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
+        if (self.task == "video-classification") != (self.num_labels is not None):
+            raise ValueError(f"`num_labels` of {self.name} must be given for a classifier, and only there.")
+
+
+def list_published(model_type: str | None = None) -> list[str]:
+    """
+    Names of the official checkpoints that this package knows.
+
+    Args:
+        model_type (`str`, *optional*):
+            Only those of one family.
+
+    Raises:
+        ValueError: no such family.
+    """
+    types = sorted({entry.model_type for entry in _entries().values()})
+    if model_type is not None:
+        one_of("model_type", model_type, types)
+    return [name for name, entry in _entries().items() if model_type in (None, entry.model_type)]
+
+
+def published_entry(name: str) -> PublishedCheckpoint:
+    """
+    All that is known of an official checkpoint.
+
+    Raises:
+        ValueError: no such checkpoint.
+    """
+    one_of("name", name, list(_entries()))
+    return _entries()[name]
+
+
+def published_config(name: str) -> PreTrainedConfig:
+    """
+    Configuration of an official checkpoint, with its class names where they are known.
+
+    Example:
+
+    ```python
+    >>> from hf_videovit import published_config
+
+    >>> published_config("videomae-v2-base-k710-distilled").id2label[0]
+    'riding a bike'
+    ```"""
+    entry = published_entry(name)
+    fields: dict[str, Any] = {
+        "num_frames": entry.protocol.num_frames,
+        "image_size": entry.protocol.image_size,
+        "view_merging": entry.protocol.view_merging,
+    }
+    if entry.labels is not None:
+        fields |= label_fields(published_labels(entry.labels))
+    elif entry.num_labels is not None:
+        fields["num_labels"] = entry.num_labels
+    return CONFIG_MAPPING[entry.model_type].from_size(entry.size, **fields)
+
+
+def published_processor_kwargs(name: str) -> dict[str, Any]:
+    """Arguments of the family's video processor that make it follow the checkpoint's evaluation protocol."""
+    protocol = published_entry(name).protocol
+    return {
+        "num_frames": protocol.num_frames,
+        "frame_sampling": protocol.frame_sampling,
+        "frame_stride": protocol.frame_stride,
+        "num_clips": protocol.num_clips,
+        "num_crops": protocol.num_crops,
+        "size": {"shortest_edge": protocol.image_size},
+        "crop_size": {"height": protocol.image_size, "width": protocol.image_size},
+        "image_mean": list(protocol.image_mean),
+        "image_std": list(protocol.image_std),
+        "antialias": protocol.antialias,
+    }
+
+
+def published_labels(name: str) -> list[str]:
+    """
+    Class names in the order of the official heads.
+
+    Args:
+        name (`str`):
+            `"k400"`, `"k600"`, `"k700"` or `"k710"`. The order of K600 and K700 is not alphabetical: match by name
+            against any other list.
+
+    Raises:
+        ValueError: no such list.
+    """
+    one_of("name", name, LABEL_LISTS)
+    return list(_read_labels(name))
+
+
+def kinetics_710_rows(name: str) -> list[int]:
+    """
+    Rows of a Kinetics-710 head that make the head of `"k400"`, `"k600"` or `"k700"`, in that list's order.
+
+    Raises:
+        ValueError: no such list.
+    """
+    one_of("name", name, LABEL_LISTS[:3])
+    return list(_read_labels("k710_rows")[name])
+
+
+def kinetics_spellings() -> dict[str, str]:
+    """Class names that other releases of Kinetics spell differently, with the spelling used here."""
+    return dict(_read_labels("spellings"))
+
+
+def label_fields(names: list[str]) -> dict[str, Any]:
+    """`id2label` and `label2id` of a configuration."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+
+
+def one_of(argument: str, value: Any, allowed: Any) -> None:
+    """ValueError unless `value` is among those allowed."""
+    if value not in allowed:
+        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+@cache
+def _read_labels(name: str) -> Any:
+    return json.loads((FOLDER / "labels" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@cache
+def _entries() -> dict[str, PublishedCheckpoint]:
+    entries: dict[str, PublishedCheckpoint] = {}
+    for path in sorted(FOLDER.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for name, row in content["checkpoints"].items():
+            if name in entries:
+                raise ValueError(f"Two published checkpoints are named {name}.")
+            try:
+                entries[name] = _entry(name, content["model_type"], content.get("licences", []), row)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path.name}, {name}: {error}") from error
+    return entries
+
+
+def _entry(name: str, model_type: str, common: list[dict[str, str]], row: dict[str, Any]) -> PublishedCheckpoint:
+    known = {one.name for one in fields(PublishedCheckpoint)}
+    row = {**row}
+    licences = [*common, *row.pop("licences", [])]
+    protocol = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in row.pop("protocol", {}).items()
+    }
+    unknown = set(row) - known
+    if unknown:
+        raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
+    return PublishedCheckpoint(
+        name=name,
+        model_type=model_type,
+        file=PublishedFile(**row.pop("file")),
+        protocol=PublishedProtocol(**protocol),
+        licences=tuple(PublishedLicence(**one) for one in licences),
+        results=tuple(PublishedResult(**one) for one in row.pop("results", [])),
+        notes=tuple(row.pop("notes", [])),
+        **row,
+    )
+
+
+__all__ = [
+    "PublishedCheckpoint",
+    "PublishedFile",
+    "PublishedLicence",
+    "PublishedProtocol",
+    "PublishedResult",
+    "kinetics_710_rows",
+    "kinetics_spellings",
+    "list_published",
+    "published_config",
+    "published_entry",
+    "published_labels",
+    "published_processor_kwargs",
+]
