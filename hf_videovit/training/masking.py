@@ -77,7 +77,7 @@ def running_cell_masks(grid: Grid, ratio: float) -> np.ndarray:
 def running_cell_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray:
     """One phase of [`running_cell_masks`] by chance. Shape `(frames, height * width)`."""
     rng = np.random.default_rng() if rng is None else rng
-    return running_cell_masks(tuple(grid), ratio)[int(draw(rng, 0, 4))]
+    return running_cell_masks(tuple(grid), ratio)[int(draw(rng, 0, 4))].copy()
 
 
 def dual_masks(

@@ -70,7 +70,8 @@ class Report:
         tolerance = tolerance or self.tolerance
         self.seen.add(name)
         expected = self.fixture.tensors[name] if expected is None else expected
-        actual, expected = (torch.as_tensor(value).detach().double() for value in (actual, expected))
+        values = (value.copy() if isinstance(value, np.ndarray) else value for value in (actual, expected))
+        actual, expected = (torch.as_tensor(value).detach().double() for value in values)
         if actual.shape != expected.shape:
             self.lines.append(f"{self.label} {name} shape {tuple(actual.shape)} for {tuple(expected.shape)} FAIL")
             self.failures += 1
