@@ -32,7 +32,7 @@ def main():
     accelerator = make_accelerator(config.run)
     result = finetune(config, accelerator=accelerator)
     if accelerator.is_main_process:
-        write_model_card(result.output_dir)
+        write_model_card(result.output_dir, facts=result.facts)
         if result.evaluation is not None:
             for name, value in result.evaluation.metrics.items():
                 print(f"{name}: {value:.4f}")

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 
 class OneLineErrors(typer.core.TyperGroup):
@@ -56,6 +56,45 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 
 
 @app.command()
+def convert(
+    checkpoint: Annotated[Path | None, typer.Option(help="Official .pth, .bin or .safetensors, or a folder.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
+    published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
+    model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="video-classification, feature-extraction, pretraining.")] = None,
+    labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
+    entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration.")] = None,
+    list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model folder of an official checkpoint: weights, configuration, processor with its protocol, card."""
+    from .convert import convert_to_folder
+    from .hub.cards import write_converted_card
+    from .published import published_entry
+
+    if list_names:
+        _print_published(as_json)
+        return
+    if checkpoint is None or output is None:
+        raise ValueError("--checkpoint and --output are needed (or --list).")
+    known = None if published is None else published_entry(published)
+    if known is not None:
+        model_type, task = model_type or known.model_type, task or known.task
+    if model_type is None or task is None:
+        raise ValueError("Give --published NAME, or --model-type and --task.")
+    options = {**_settings(settings), **_given(labels=_label_names(labels), entry=entry, published=published)}
+    convert_to_folder(model_type, checkpoint, output, task=task, dtype=None if dtype == "keep" else dtype, **options)
+    unchanged = known is not None and task == known.task and not labels and not settings
+    card = write_converted_card(output, checkpoint.name, published=published if unchanged else None)
+    if as_json:
+        _print_json({"folder": str(output), "card": str(card), "model_type": model_type, "task": task})
+    else:
+        typer.echo(f"{checkpoint} -> {output}")
+
+
+@app.command()
 def classify(
     videos: Videos,
     model: Model,
@@ -74,7 +113,7 @@ def classify(
     files = find_videos(videos)
     _check_classifier(model)
     classifier: Any = pipeline("video-classification", model=model, device=device)
-    overrides = {name: value for name, value in (("num_clips", num_clips), ("num_crops", num_crops)) if value}
+    overrides = _given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, _tracked(results, "Classifying", len(files)), strict=True))
     if as_json:
@@ -241,6 +280,49 @@ def doctor(
     _fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
 
 
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _settings(settings: list[str] | None) -> dict[str, Any]:
+    """Fields and values of `--set FIELD=VALUE`, values read as YAML."""
+    import yaml
+
+    fields = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set needs FIELD=VALUE, got {setting!r}.")
+        fields[name] = yaml.safe_load(value)
+    return fields
+
+
+def _label_names(labels: str | None) -> str | list[str] | None:
+    """The name of a list, or the names in a file: a JSON list, or one name a line."""
+    if labels is None or Path(labels).suffix not in (".json", ".txt"):
+        return labels
+    text = Path(labels).read_text(encoding="utf-8")
+    names = json.loads(text) if Path(labels).suffix == ".json" else text.splitlines()
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"--labels {labels} must hold a list of names.")
+    return names
+
+
+def _print_published(as_json: bool) -> None:
+    from .published import list_published, published_entry
+
+    entries = [published_entry(name) for name in list_published()]
+    if as_json:
+        _print_json([{"name": one.name, "task": one.task, "file": one.file.path} for one in entries])
+        return
+    table = Table(Column("Name", no_wrap=True), "Summary", "File", box=None, pad_edge=False)
+    for one in entries:
+        listed = one.file.availability == "listed"
+        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.availability
+        table.add_row(one.name, escape(one.summary), escape(where))
+    Console().print(table)
+
+
 def _check_classifier(model: str) -> None:
     architecture = _architecture(model)
     if not architecture.endswith("Classification"):
@@ -275,10 +357,7 @@ def _classified(file: str, result: Any) -> dict[str, Any]:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+    return Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False)
 
 
 def _classification_table(rows: list[tuple[str, Any]]) -> Table:

@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from hf_videovit import VideoMAEV2ForPreTraining, get_video_features
+from hf_videovit import VideoMAEV2ForPreTraining, get_video_features, list_published
 from hf_videovit.cli import app
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_config, tiny_processor
@@ -137,6 +138,81 @@ def test_evaluate_refuses_other_labels(model, folder, tmp_path):
     result = run("evaluate", "--model", model, "--data", tmp_path)
     assert result.exit_code == 2
     assert "sideways" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def official():
+    return Path(__file__).parent / "fixtures" / "videomae_v2" / "finetune"
+
+
+def official_flags(official):
+    """What an official file's shapes do not show, from the fixture's own description."""
+    config = json.loads((official / "config.json").read_text())
+    fields = {
+        "image_size": config["img_size"],
+        "num_frames": config["all_frames"],
+        "num_attention_heads": config["num_heads"],
+    }
+    return [word for name, value in fields.items() for word in ("--set", f"{name}={value}")]
+
+
+def test_convert(official, folder, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"class {index}\n" for index in range(7)))
+    command = [
+        "convert",
+        "--model-type",
+        "videomae_v2",
+        "--checkpoint",
+        official / "checkpoint.pth",
+        "--labels",
+        names,
+    ]
+    output = tmp_path / "converted"
+    task = ["--task", "video-classification", *official_flags(official)]
+    code, report = run_json(*command, *task, "--output", output)
+    assert code == 0
+    assert report["folder"] == str(output)
+    assert "Converted from `checkpoint.pth`" in (output / "README.md").read_text()
+    code, rows = run_json("classify", folder, "--model", output, "--device", "cpu")
+    assert code == 0
+    assert rows[0]["predictions"][0]["label"].startswith("class ")
+    again = run(*command, *task, "--output", output)
+    assert again.exit_code == 2
+    assert "not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--published NAME, or --model-type and --task"),
+        (["--published", "nothing"], "`name` must be one of"),
+        (["--model-type", "videomae_v2", "--task", "pretraining"], "pretraining"),
+        (
+            ["--model-type", "videomae_v2", "--task", "video-classification", "--set", "image_size"],
+            "needs FIELD=VALUE",
+        ),
+        (
+            ["--model-type", "videomae_v2", "--task", "video-classification", "--dtype", "int3"],
+            "`dtype` must be one of",
+        ),
+    ],
+)
+def test_convert_says_what_is_wrong(official, tmp_path, flags, message):
+    command = ["convert", "--checkpoint", official / "checkpoint.pth", "--output", tmp_path / "out"]
+    result = run(*command, *official_flags(official), *flags)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_convert_lists_the_published_checkpoints():
+    code, rows = run_json("convert", "--list")
+    assert code == 0
+    assert [row["name"] for row in rows] == list_published()
+    table = run("convert", "--list").stdout
+    assert all(row["name"] in table for row in rows)
+    assert "--checkpoint and --output are needed" in run("convert").stderr
 
 
 def test_train(folder, tmp_path):

@@ -5,6 +5,7 @@ twice.
 `python -m hf_videovit.hub.cards --output model_cards` renders the card of every published checkpoint.
 """
 
+import argparse
 import json
 import os
 import re
@@ -24,6 +25,17 @@ from transformers import (
     AutoVideoProcessor,
     PreTrainedConfig,
 )
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+
+from ..published import (
+    PublishedCheckpoint,
+    PublishedResult,
+    list_published,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -38,6 +50,23 @@ METRICS = {
     "top5": "top-5 accuracy",
     "mean_class_accuracy": "mean class accuracy",
     "mean_average_precision": "mean average precision",
+}
+CITATIONS = {
+    "videomae_v2": """@inproceedings{wang2023videomaev2,
+  title     = {VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking},
+  author    = {Wang, Limin and Huang, Bingkun and Zhao, Zhiyu and Tong, Zhan and He, Yinan and Wang, Yi and
+               Wang, Yali and Qiao, Yu},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {14549--14560},
+  year      = {2023}
+}""",
+}
+# The Hub's name of a metric, where it is not accuracy.
+METRIC_TYPES = {"mean_average_precision": "mean_average_precision"}
+SOURCE_URLS = {
+    "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
+    "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
+    "mmaction2": "https://github.com/open-mmlab/mmaction2",
 }
 # Which saved fields of a run its card shows, in this order: group, field, words.
 RUN_FACTS = (
@@ -84,8 +113,8 @@ class Result:
             Who reports it; `None` for what was measured with this package.
         source_url (`str`, *optional*):
             Where it is reported.
-        baseline (`bool`, *optional*, defaults to `False`):
-            Whether it is not the model's own but stands beside it for comparison.
+        in_metadata (`bool`, *optional*, defaults to `True`):
+            Whether the Hub may show it as the model's result. Not for baselines and for what nobody has checked.
     """
 
     data: str
@@ -94,7 +123,7 @@ class Result:
     how: str = ""
     source: str | None = None
     source_url: str | None = None
-    baseline: bool = False
+    in_metadata: bool = True
 
 
 @dataclass(frozen=True)
@@ -209,7 +238,9 @@ def write_model_card(
         limits=_trained_limits(config, task),
         licence=licence,
         licences=[
-            f"Weights: {licence}." if licence else "Not stated. It depends on the data and the starting weights."
+            f"Weights: {licence}."
+            if licence
+            else "Not stated here. It depends on the data and on the weights that this started from."
         ],
         citation=citation,
         base_model=base_model or _hub_id(run.get("model", {}).get("checkpoint")),
@@ -218,6 +249,77 @@ def write_model_card(
     path = folder / "README.md"
     path.write_text(str(render_card(card)), encoding="utf-8")
     return path
+
+
+def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, published: str | None = None) -> Path:
+    """
+    Write `README.md` for a converted checkpoint.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The converted model.
+        checkpoint_name (`str`):
+            Name of the file it was made of.
+        published (`str`, *optional*):
+            Name of the published checkpoint, where it was converted as it is: its card is written. Otherwise the card
+            claims nothing but what the folder shows.
+    """
+    folder = Path(folder)
+    name = folder.resolve().name
+    if published is None:
+        return write_model_card(folder, summary=f"Converted from `{checkpoint_name}` with hf_videovit.")
+    path = folder / "README.md"
+    path.write_text(str(render_published_card(published, model_id=name)), encoding="utf-8")
+    return path
+
+
+def render_published_card(name: str, *, model_id: str | None = None) -> ModelCard:
+    """
+    The card of an official checkpoint after conversion.
+
+    Args:
+        name (`str`):
+            One of [`~published.list_published`].
+        model_id (`str`, *optional*):
+            What the usage lines load. Defaults to a folder called like the checkpoint.
+    """
+    entry = published_entry(name)
+    config = published_config(name)
+    processor = _processor_class(config)(**published_processor_kwargs(name))
+    facts = CardFacts(
+        title=name,
+        model_id=model_id or name,
+        task=entry.task,
+        summary=entry.summary,
+        config=config,
+        processor=processor,
+        results=[_published_result(result) for result in entry.results],
+        obtain=_how_to_obtain(entry),
+        labels=published_labels(entry.labels) if entry.labels else (),
+        limits=[*entry.notes, *_published_limits(entry)],
+        licence=_common_licence(entry),
+        licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences],
+        citation=CITATIONS.get(entry.model_type, ""),
+    )
+    return render_card(facts)
+
+
+def write_published_cards(folder: str | os.PathLike) -> list[Path]:
+    """
+    Render the card of every published checkpoint; cards of checkpoints that are gone are removed.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Receives `NAME.md` for each.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.md" for name in list_published()]
+    for gone in set(folder.glob("*.md")) - set(paths):
+        gone.unlink()
+    for path in paths:
+        path.write_text(str(render_published_card(path.stem)), encoding="utf-8")
+    return paths
 
 
 def task_of(config: PreTrainedConfig) -> str:
@@ -257,14 +359,14 @@ def _metadata(facts: CardFacts) -> ModelCardData:
             task_type=CLASSIFICATION,
             dataset_type=re.sub(r"[^a-z0-9]+", "-", result.data.lower()).strip("-"),
             dataset_name=result.data,
-            metric_type="accuracy",
+            metric_type=METRIC_TYPES.get(result.metric, "accuracy"),
             metric_name=", ".join(part for part in (METRICS.get(result.metric, result.metric), result.how) if part),
             metric_value=round(result.value, 2),
-            source_name=result.source if result.source_url else None,
+            source_name=result.source,
             source_url=result.source_url,
         )
         for result in facts.results
-        if not result.baseline
+        if result.in_metadata and (result.source is None or result.source_url)
     ]
     return ModelCardData(
         library_name="transformers",
@@ -273,7 +375,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         tags=["video", "hf_videovit", facts.config.model_type, *facts.tags],
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,
-        metrics=["accuracy"] if results else None,
+        metrics=sorted({result.metric_type for result in results}) or None,
         model_name=facts.title if results else None,
         eval_results=results or None,
     )
@@ -304,6 +406,56 @@ def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[
     ]
 
 
+def _processor_class(config: PreTrainedConfig) -> Any:
+    registered: Any = VIDEO_PROCESSOR_MAPPING[type(config)]
+    return registered["torchvision"] if isinstance(registered, dict) else registered
+
+
+def _published_result(result: PublishedResult) -> Result:
+    how = f"{result.views} (frames x clips x crops)" + (f"; {result.note.rstrip('.')}" if result.note else "")
+    checked = result.kind != "recalled-unverified"
+    return Result(
+        result.data,
+        result.metric,
+        result.value,
+        how if checked else f"{how}; quoted from memory, not checked",
+        result.source,
+        result.url or SOURCE_URLS.get(result.source),
+        in_metadata=checked,
+    )
+
+
+def _how_to_obtain(entry: PublishedCheckpoint) -> str:
+    file = entry.file
+    checkpoint = Path(file.path).name if file.path else "FILE"
+    command = (
+        f"```bash\nhf-videovit convert --published {entry.name} --checkpoint {checkpoint} --output {entry.name}\n```"
+    )
+    if file.availability != "listed":
+        state = {"not listed": "is not among the files that its authors list", "dead link": "is no longer online"}
+        return f"The official file {state[file.availability]}. Who has it converts it once:\n\n{command}"
+    size = file.size or (f"{file.bytes / 1e9:.2f} GB" if file.bytes else "size not stated")
+    return (
+        f"The weights are their authors': `{file.path}` ({size}) of "
+        f"[{file.repository}](https://huggingface.co/{file.repository}). Convert the file once:\n\n{command}"
+    )
+
+
+def _published_limits(entry: PublishedCheckpoint) -> list[str]:
+    if entry.task != CLASSIFICATION:
+        return ["It names nothing by itself: fine-tune it, or use its features."]
+    return [
+        f"It answers one of its {entry.num_labels} labels for any video, also for one that shows none.",
+        "Its training videos come from the web and carry that source's gaps and biases in places, people and topics.",
+    ]
+
+
+def _common_licence(entry: PublishedCheckpoint) -> str | None:
+    """The id that all sources agree on for the weights; `other` where they do not."""
+    stated = {one.licence.lower() for one in entry.licences if one.covers == "weights"}
+    return stated.pop() if len(stated) == 1 else "other" if stated else None
+
+
 def _trained_summary(config: PreTrainedConfig, task: str) -> str:
     kinds = {
         CLASSIFICATION: f"names which of {config.num_labels} classes a video shows",
@@ -325,12 +477,13 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
     rows = [Result(name, metric, 100 * value, ", ".join(how)) for metric, value in results.get("metrics", {}).items()]
     baselines = results.get("baselines", {})
     return rows + [
-        Result(name, "top1", 100 * value, f"for comparison: {who}", baseline=True) for who, value in baselines.items()
+        Result(name, "top1", 100 * value, f"for comparison: {who}", in_metadata=False)
+        for who, value in baselines.items()
     ]
 
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
-    limits = ["It has seen no footage but its training data; expect less on any other."]
+    limits = ["On footage unlike its training data expect less."]
     if task == CLASSIFICATION and config.problem_type != "multi_label_classification":
         limits.insert(
             0, f"It answers one of its {config.num_labels} labels for any video, also for one that shows none."
@@ -374,3 +527,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m hf_videovit.hub.cards`."""
+    parser = argparse.ArgumentParser(description="Render the card of every published checkpoint.")
+    parser.add_argument("--output", default="model_cards", help="folder that receives them")
+    write_published_cards(parser.parse_args(arguments).output)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,9 +10,18 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from hf_videovit import VideoMAEV2ForPreTraining, VideoMAEV2Model
-from hf_videovit.hub.cards import write_model_card
+from hf_videovit.hub.cards import (
+    render_published_card,
+    write_converted_card,
+    write_model_card,
+    write_published_cards,
+)
+from hf_videovit.published import list_published, published_entry
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_processor
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def run_usage(card: ModelCard, folder, monkeypatch, capsys) -> str:
@@ -83,7 +93,7 @@ def test_a_bare_folder_gives_an_honest_card(tmp_path):
     assert "license" not in card.data.to_dict()
     assert "model-index" not in card.data.to_dict()
     assert "Nothing was measured" in card.text
-    assert "Not stated." in card.text
+    assert "Not stated here." in card.text
     assert "## Training" not in card.text
 
 
@@ -110,10 +120,67 @@ def test_usage_of_other_models_runs(model_class, tmp_path, monkeypatch, capsys):
     assert "torch.Size([1, 32])" in run_usage(card, tmp_path, monkeypatch, capsys)
 
 
-def test_markdown_is_tidy(trained):
-    content = write_model_card(trained).read_text(encoding="utf-8")
+def check_tidy(content):
     assert "\n\n\n" not in content
     assert "None" not in content
     assert "{{" not in content
     for table_row in re.findall(r"^\|.*$", content, flags=re.MULTILINE):
         assert table_row.endswith("|")
+
+
+def test_markdown_is_tidy(trained):
+    check_tidy(write_model_card(trained).read_text(encoding="utf-8"))
+
+
+def test_rendered_cards_are_current(tmp_path):
+    """`make cards` renders them again."""
+    rendered = write_published_cards(tmp_path)
+    assert [path.stem for path in rendered] == list_published()
+    kept = ROOT / "model_cards"
+    assert sorted(path.name for path in kept.iterdir()) == sorted(path.name for path in rendered)
+    for path in rendered:
+        content = path.read_text(encoding="utf-8")
+        assert content == (kept / path.name).read_text(encoding="utf-8"), f"{path.name} is out of date: make cards"
+        check_tidy(content)
+        check_published(ModelCard(content), path.stem)
+
+
+def check_published(card, name):
+    entry, data = published_entry(name), card.data.to_dict()
+    assert entry.summary in card.text
+    assert data["pipeline_tag"] == ("video-classification" if entry.num_labels else "feature-extraction")
+    for licence in entry.licences:
+        assert f"{licence.covers}: {licence.licence} ({licence.source})" in card.text
+    weights = {licence.licence for licence in entry.licences if licence.covers == "weights"}
+    assert data.get("license") == (weights.pop() if len(weights) == 1 else "other" if weights else None)
+    for note in entry.notes:
+        assert note in card.text
+    assert "### Measured with hf_videovit" not in card.text
+    for result in entry.results:
+        assert f"| {result.data} |" in card.text
+        assert f"{result.value:.1f} %" in card.text
+    if "model-index" in data:
+        _, results = model_index_to_eval_results(data["model-index"])
+        assert all(result.source_url for result in results), "the Hub would show others' numbers as ours"
+        assert len(results) <= sum(result.kind != "recalled-unverified" for result in entry.results)
+
+
+def test_cards_of_checkpoints_that_are_gone_are_removed(tmp_path, monkeypatch):
+    (tmp_path / "old.md").write_text("gone")
+    monkeypatch.setattr("hf_videovit.hub.cards.list_published", lambda: ["videomae-v2-small-k710-distilled"])
+    assert write_published_cards(tmp_path) == list(tmp_path.iterdir())
+
+
+def test_usage_of_a_published_card_runs(tmp_path, monkeypatch, capsys):
+    """On a tiny model in the official one's place."""
+    save_tiny_classifier(tmp_path / "model")
+    card = render_published_card("videomae-v2-base-k710-distilled", model_id="model")
+    assert len(run_usage(card, tmp_path, monkeypatch, capsys).splitlines()) == 3
+
+
+def test_card_of_a_converted_checkpoint(tmp_path):
+    folder = save_tiny_classifier(tmp_path / "converted")
+    assert "Converted from `own.pth`" in write_converted_card(folder, "own.pth").read_text()
+    published = write_converted_card(folder, "vit_b.pth", published="videomae-v2-base-k710-distilled").read_text()
+    assert 'model="converted"' in published
+    assert "ViT-B distilled on Kinetics-710" in published
