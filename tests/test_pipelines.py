@@ -23,6 +23,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 import hf_videovit  # noqa: F401  registers the pipeline
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.pipelines import ClipClassificationPipeline
+from hf_videovit.training.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_processor
 
@@ -88,6 +89,14 @@ def test_scores_are_those_of_model_and_processor_bit_for_bit(clips, merging, vie
             expected = model(pixel_values=pixel_values).logits[0].softmax(-1).tolist()
         scores = by_label(classifier(str(clip), top_k=None))
         assert [scores[label] for label in LABELS] == expected
+
+
+def test_scores_are_those_of_the_evaluation_bit_for_bit(classifier, clips):
+    samples = [(clip.name, str(clip), None) for clip in clips]
+    evaluated = evaluate_model(classifier.model, classifier.video_processor, samples)
+    for clip, logits in zip(clips, evaluated.logits, strict=True):
+        scores = by_label(classifier(str(clip), top_k=None))
+        assert [scores[label] for label in LABELS] == torch.from_numpy(logits).softmax(-1).tolist()
 
 
 def test_probabilities_of_the_views_are_averaged(clips):
