@@ -1,0 +1,487 @@
+"""
+Any video in, frames out: one function for every source and every decoder.
+
+The same indices give the same frames whichever decodes. PyAV, the default, was right on every file it was measured on;
+decord and torchcodec, where chosen, decode the files on which they agree with it and leave the others to it.
+"""
+
+import glob
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from transformers.utils import logging
+from transformers.video_utils import VideoMetadata
+
+from .video_decoding_isolation import IsolatedReader
+from .video_decoding_pyav import PyAVReader
+from .video_decoding_sources import EncodedVideo, VideoSource, decoded_frames, open_source, source_name
+from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
+
+
+logger = logging.get_logger(__name__)
+
+DECODERS = ("auto", "pyav", "decord", "torchcodec")
+POLICIES = ("strict", "salvage")
+DEFAULT_LIMITS = VideoLimits()
+FramePlan = Sequence[int] | np.ndarray | Callable[[VideoMetadata], Any] | None
+
+# Narrower frames: decord takes the padding of a row for more channels, at a few widths above this one too.
+DECORD_MIN_WIDTH = 80
+DECORD_BAD_WIDTHS = (96, 144)
+DECORD_CONTAINERS = ("mov", "matroska", "avi")
+DECORD_CODECS = ("h264", "mpeg4", "mjpeg", "vp8", "vp9")
+TORCHCODEC_CONTAINERS = ("mov", "matroska", "flv", "gif")
+FFMPEG_OF_AVCODEC = {57: "3", 58: "4", 59: "5", 60: "6", 61: "7", 62: "8"}
+MOST_WARNINGS = 1000
+
+
+@dataclass
+class DecodedVideo:
+    """
+    Frames and what is known about them.
+
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            RGB in uint8, turned as displayed.
+        metadata (`VideoMetadata`):
+            Of the whole video, with the `frames_indices` of `frames`.
+        damaged_packets (`int`, *optional*, defaults to 0):
+            Packets met that did not decode or that the decoder knows to be wrong.
+        timestamps (`np.ndarray` of shape `(num_frames,)`, *optional*):
+            Seconds at which the frames are shown; `None` for arrays.
+    """
+
+    frames: np.ndarray
+    metadata: VideoMetadata
+    damaged_packets: int = 0
+    timestamps: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class DecoderInfo:
+    """
+    Whether a decoder works here.
+
+    Args:
+        available (`bool`):
+            It can be imported.
+        version (`str`, *optional*):
+            Of the package.
+        ffmpeg (`str`, *optional*):
+            Of the FFmpeg it uses.
+        reason (`str`, *optional*):
+            Why it is not available.
+    """
+
+    available: bool
+    version: str | None = None
+    ffmpeg: str | None = None
+    reason: str | None = None
+
+
+def decode_video(
+    source: VideoSource,
+    indices: FramePlan = None,
+    *,
+    decoder: str = "auto",
+    policy: str = "strict",
+    num_threads: int = 1,
+    limits: VideoLimits = DEFAULT_LIMITS,
+    isolate: bool = False,
+    timeout: float | None = None,
+    token: str | bool | None = None,
+) -> DecodedVideo:
+    """
+    Frames of a video.
+
+    Args:
+        source:
+            A path (`str` or `pathlib.Path`), http(s) or `hf://` URL, bytes, binary file object, `{"path", "bytes"}`
+            dict, uint8 array or tensor with channels first or last, or list of PIL images.
+        indices (sequence of `int` or callable, *optional*):
+            Frames to return, in any order and any number of times; all of them by default. A callable gets the
+            `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
+            after decoding) and returns integers of any shape, which are flattened.
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
+            they are not known to read exactly are left to PyAV, with one warning a file.
+        policy (`str`, *optional*, defaults to `"strict"`):
+            `"strict"` raises if a damaged packet stands before the last frame needed. `"salvage"` uses the frames that
+            decode, however they look, and plans anew on their number; a sequence of indices is clamped to it.
+        num_threads (`int`, *optional*, defaults to 1):
+            Threads of the decoder, 0 for one a core.
+        limits ([`VideoLimits`], *optional*):
+            What is too much.
+        isolate (`bool`, *optional*, defaults to `False`):
+            Decode with PyAV in a child process that is killed when time is up: for files of unknown origin.
+        timeout (`float`, *optional*):
+            Seconds for the whole call. Without `isolate` it is looked at between packets; with it, 60 by default.
+        token (`str` or `bool`, *optional*):
+            For `hf://` URLs.
+
+    Returns:
+        [`DecodedVideo`]
+
+    Raises:
+        ValueError: an argument is not allowed.
+        VideoDecodingError: the video cannot be read.
+    """
+    _check_arguments(decoder, policy, num_threads, isolate, timeout)
+    frames = decoded_frames(source)
+    if frames is not None:
+        return _choose_frames(frames, indices)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with (
+        open_source(source, limits, token=token, deadline=deadline) as video,
+        _open_reader(video, limits, num_threads, isolate, deadline) as reader,
+    ):
+        return _decode(video, reader, indices, decoder, salvage=policy == "salvage")
+
+
+def probe_video(
+    source: VideoSource,
+    *,
+    limits: VideoLimits = DEFAULT_LIMITS,
+    isolate: bool = False,
+    timeout: float | None = None,
+    token: str | bool | None = None,
+) -> VideoProbe:
+    """
+    Number of frames, rate, size and more, at the price of demuxing the file and decoding one frame.
+
+    Args:
+        source:
+            As in [`decode_video`].
+        limits ([`VideoLimits`], *optional*):
+            What is too much.
+        isolate (`bool`, *optional*, defaults to `False`):
+            Do it in a child process.
+        timeout (`float`, *optional*):
+            Seconds for the whole call.
+        token (`str` or `bool`, *optional*):
+            For `hf://` URLs.
+
+    Raises:
+        ValueError: an argument is not allowed.
+        VideoDecodingError: the video cannot be read, or not one frame of it decodes.
+    """
+    _check_arguments("auto", "strict", 1, isolate, timeout)
+    frames = decoded_frames(source)
+    if frames is not None:
+        return VideoProbe(len(frames), fps=None, duration=None, height=frames.shape[1], width=frames.shape[2])
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with (
+        open_source(source, limits, token=token, deadline=deadline) as video,
+        _open_reader(video, limits, 1, isolate, deadline) as reader,
+    ):
+        return reader.probe()
+
+
+def available_decoders() -> dict[str, DecoderInfo]:
+    """Every decoder, whether it can be used here, and which FFmpeg stands behind it."""
+    return {name: inspect() for name, inspect in INSPECTIONS.items()}
+
+
+# ---------------------------------------------------------------------- steps of decode_video
+
+
+def _check_arguments(decoder: str, policy: str, num_threads: int, isolate: bool, timeout: float | None) -> None:
+    for name, value, allowed in (("decoder", decoder, DECODERS), ("policy", policy, POLICIES)):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {allowed}, got {value!r}.")
+    if num_threads < 0:
+        raise ValueError(f"`num_threads` must be at least 0, got {num_threads}.")
+    if timeout is not None and timeout <= 0:
+        raise ValueError(f"`timeout` must be positive, got {timeout}.")
+    if isolate and decoder not in ("auto", "pyav"):
+        raise ValueError(f"`isolate=True` decodes with PyAV, got `decoder={decoder!r}`.")
+
+
+def _open_reader(
+    video: EncodedVideo, limits: VideoLimits, num_threads: int, isolate: bool, deadline: float | None
+) -> PyAVReader | IsolatedReader:
+    if isolate:
+        content = None if video.path else video.content()
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+        return IsolatedReader(video.path, content, video.name, limits=limits, num_threads=num_threads, timeout=left)
+    file = video.path or video.file
+    if file is None:
+        raise ValueError(f"{video.name} is neither a path nor a file.")
+    return PyAVReader(
+        file,
+        video.name,
+        limits=limits,
+        num_threads=num_threads,
+        deadline=deadline,
+        cache_key=video.cache_key,
+    )
+
+
+def _decode(
+    video: EncodedVideo, reader: PyAVReader | IsolatedReader, plan: FramePlan, decoder: str, salvage: bool
+) -> DecodedVideo:
+    metadata = _metadata(reader, reader.num_frames)
+    indices = _plan(plan, metadata)
+    unique, places = np.unique(indices, return_inverse=True)
+    positions = unique.tolist()
+    reading = None
+    if decoder in OTHER_DECODERS and isinstance(reader, PyAVReader):
+        reading = _read_with(decoder, video, reader, positions)
+        metadata.video_backend = reader.decoder if reading is None else decoder
+    reading = reader.read(positions) if reading is None else reading
+    if reading.problem:
+        if reading.problem == "damaged" and not salvage:
+            raise VideoDecodingError(video.name, reader.decoder, reading.reason)
+        reading, metadata, indices, places = _recover(video, reader, plan, salvage)
+    frames, times = reading.frames, reading.timestamps
+    if not np.array_equal(places, np.arange(len(frames))):  # the common case needs no copy
+        frames, times = frames[places], times[places]
+    metadata.frames_indices = indices.tolist()
+    metadata.height, metadata.width = frames.shape[1:3]
+    return DecodedVideo(frames, metadata, max(reading.damaged_packets, reader.damaged_packets), times)
+
+
+def _recover(
+    video: EncodedVideo, reader: PyAVReader | IsolatedReader, plan: FramePlan, salvage: bool
+) -> tuple[Reading, VideoMetadata, np.ndarray, np.ndarray]:
+    """Count the frames that decode, plan anew and read those, from the start."""
+    promised = reader.num_frames
+    num_frames, damaged = reader.count()
+    if num_frames == 0:
+        raise VideoDecodingError(video.name, reader.decoder, "no frame decodes")
+    metadata = _metadata(reader, num_frames)
+    try:
+        indices = _plan(plan, metadata, clamp=salvage)
+    except ValueError:
+        reason = f"only {num_frames} of {promised} frames decode"
+        raise VideoDecodingError(video.name, reader.decoder, reason) from None
+    unique, places = np.unique(indices, return_inverse=True)
+    reading = reader.read_counted(unique.tolist())
+    if reading.problem or (reading.damaged_packets and not salvage):
+        reason = reading.reason or f"{reading.damaged_packets} damaged packets"
+        raise VideoDecodingError(video.name, reader.decoder, reason)
+    if damaged:
+        _warn_once("salvage", video.name, f"{damaged} damaged packets, {num_frames} of {promised} frames used")
+    return reading, metadata, indices, places
+
+
+def _metadata(reader: PyAVReader | IsolatedReader, num_frames: int) -> VideoMetadata:
+    return VideoMetadata(
+        total_num_frames=num_frames, fps=reader.fps, duration=reader.duration, video_backend=reader.decoder
+    )
+
+
+def _plan(plan: FramePlan, metadata: VideoMetadata, clamp: bool = False) -> np.ndarray:
+    """The indices asked for, flat; ValueError for any that does not exist."""
+    num_frames = metadata.total_num_frames
+    if plan is None:
+        return np.arange(num_frames)
+    indices = np.asarray(plan(metadata) if callable(plan) else plan)
+    if indices.size == 0 or indices.dtype.kind not in "iu":
+        raise ValueError(f"`indices` must be integers, at least one, got {indices.dtype} of shape {indices.shape}.")
+    indices = indices.ravel().astype(np.int64)
+    if clamp and not callable(plan):
+        indices = indices.clip(max=num_frames - 1)
+    wrong = indices[(indices < 0) | (indices >= num_frames)]
+    if wrong.size:
+        raise ValueError(f"`indices` must lie in 0..{num_frames - 1}, got {wrong[0]}.")
+    return indices
+
+
+def _choose_frames(frames: np.ndarray, plan: FramePlan) -> DecodedVideo:
+    metadata = VideoMetadata(total_num_frames=len(frames), height=frames.shape[1], width=frames.shape[2])
+    indices = _plan(plan, metadata)
+    metadata.frames_indices = indices.tolist()
+    return DecodedVideo(np.ascontiguousarray(frames if plan is None else frames[indices]), metadata)
+
+
+# ---------------------------------------------------------------------- decord and torchcodec
+
+
+def _read_with(decoder: str, video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading | None:
+    """Frames by a decoder other than PyAV; `None`, with a warning, where it cannot be relied on."""
+    info = INSPECTIONS[decoder]()
+    if not info.available:
+        raise ValueError(f"`decoder={decoder!r}` is not available: {info.reason}.")
+    read, doubts = OTHER_DECODERS[decoder]
+    doubt = doubts(reader)
+    if doubt is None:
+        try:
+            return read(video, reader, positions)
+        except _Doubt as found:
+            doubt = str(found)
+    _warn_once(decoder, video.name, f"{doubt}: decoded with PyAV instead of {decoder}")
+    return None
+
+
+class _Doubt(Exception):
+    """A decoder failed, or what it gave does not agree with the index."""
+
+
+def _decord_doubt(reader: PyAVReader) -> str | None:
+    """Why decord would not give the right frames of this file, as far as can be told beforehand."""
+    index = reader.index
+    width = index.size[1]
+    if not index.container.startswith(DECORD_CONTAINERS) or index.codec not in DECORD_CODECS:
+        return f"{index.codec} in {index.container.split(',')[0]}"
+    if len(index.times) == 0 or index.times[0] != 0 or index.has_hidden_frames:
+        return "an edit list or a start other than 0"
+    if index.header_frames not in (0, index.num_frames):
+        return "the container claims another number of frames"
+    if index.damaged_packets:
+        return "incomplete packets"
+    if index.needs_first_packet:
+        return "4:4:4 H.264"
+    if min(index.size) < DECORD_MIN_WIDTH or width in DECORD_BAD_WIDTHS or index.size[0] in DECORD_BAD_WIDTHS:
+        return f"{width} pixels wide"
+    if not index.in_order and reader.has_b_frames:
+        return "B-frames in AVI"
+    if index.codec == "h264" and not all(clean for _, _, clean in index.keyframes):
+        return "keyframes that do not start afresh"
+    return None
+
+
+def _torchcodec_doubt(reader: PyAVReader) -> str | None:
+    index = reader.index
+    if not index.container.startswith(TORCHCODEC_CONTAINERS) or not index.in_order:
+        return f"{index.codec} in {index.container.split(',')[0]}"
+    if index.damaged_packets:
+        return "incomplete packets"
+    if index.needs_first_packet:
+        return "4:4:4 H.264"
+    return None
+
+
+def _read_decord(video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading:
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    index = reader.index
+    try:
+        opened = decord.VideoReader(
+            video.path or BytesIO(video.content()), ctx=decord.cpu(0), num_threads=reader.num_threads
+        )
+        if len(opened) != index.num_frames:
+            raise _Doubt("it counts other frames")
+        frames = opened.get_batch(positions).asnumpy()
+        starts = np.array([opened.get_frame_timestamp(position)[0] for position in positions])
+    except (RuntimeError, IndexError, decord.base.DECORDError):
+        raise _Doubt("it fails") from None
+    return _agreeing(frames, starts, reader, positions)
+
+
+def _read_torchcodec(video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading:
+    from torchcodec.decoders import VideoDecoder
+
+    index = reader.index
+    try:
+        opened = VideoDecoder(
+            video.path or video.content(),
+            stream_index=index.stream,
+            dimension_order="NHWC",
+            num_ffmpeg_threads=reader.num_threads,
+            seek_mode="exact",
+        )
+        if opened.metadata.num_frames != index.num_frames:
+            raise _Doubt("it counts other frames")
+        batch = opened.get_frames_at(positions)
+    except (RuntimeError, IndexError, ValueError):
+        raise _Doubt("it fails") from None
+    return _agreeing(batch.data.numpy(), batch.pts_seconds.numpy(), reader, positions)
+
+
+def _agreeing(frames: np.ndarray, starts: np.ndarray, reader: PyAVReader, positions: list[int]) -> Reading:
+    """The frames, if they have the right form and the times that the index says."""
+    index = reader.index
+    shapes = [(len(positions), *size, 3) for size in (index.size, index.size[::-1])]  # upright or turned
+    if frames.dtype != np.uint8 or frames.shape not in shapes:
+        raise _Doubt(f"it gives {frames.dtype} of shape {frames.shape}")
+    times = np.array(positions) / index.fps if index.fps else starts
+    if index.in_order:
+        times = index.times[positions] * index.time_base
+        near = 0.5 / index.fps if index.fps else 0.002
+        if np.abs(times - starts).max() > near:
+            raise _Doubt("it gives frames of other times")
+    return Reading(frames=frames, timestamps=times)
+
+
+def _warn_once(subject: str, name: str, text: str) -> None:
+    if (subject, name) not in _warned and len(_warned) < MOST_WARNINGS:
+        _warned.add((subject, name))
+        logger.warning(f"{name}: {text}.")
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _inspect_pyav() -> DecoderInfo:
+    try:
+        import av
+    except ImportError as error:
+        return DecoderInfo(False, reason=_first_line(error))
+    version = ".".join(map(str, av.library_versions["libavcodec"]))
+    return DecoderInfo(True, av.__version__, getattr(av, "ffmpeg_version_info", None) or _ffmpeg(version))
+
+
+def _inspect_decord() -> DecoderInfo:
+    try:
+        import decord
+    except (ImportError, OSError, RuntimeError) as error:
+        return DecoderInfo(False, reason=_first_line(error))
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(decord.__file__)))
+    bundled = glob.glob(os.path.join(glob.escape(folder), "decord*.libs", "libavcodec*"))
+    found = re.search(r"\.so\.([\d.]+)$", bundled[0]) if bundled else None
+    return DecoderInfo(True, decord.__version__, _ffmpeg(found[1]) if found else None)
+
+
+def _inspect_torchcodec() -> DecoderInfo:
+    try:
+        import torchcodec
+        from torchcodec.decoders import VideoDecoder  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        return DecoderInfo(False, reason=_first_line(error))
+    try:
+        from torchcodec import ffmpeg_major_version
+    except ImportError:  # an older release, which does not tell
+        return DecoderInfo(True, torchcodec.__version__)
+    return DecoderInfo(True, torchcodec.__version__, str(ffmpeg_major_version))
+
+
+def _ffmpeg(avcodec: str) -> str:
+    """FFmpeg's version from that of its libavcodec."""
+    major = FFMPEG_OF_AVCODEC.get(int(avcodec.split(".")[0]))
+    return f"{major} (libavcodec {avcodec})" if major else f"unknown (libavcodec {avcodec})"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
+
+
+INSPECTIONS: dict[str, Callable[[], DecoderInfo]] = {
+    "pyav": _inspect_pyav,
+    "decord": _inspect_decord,
+    "torchcodec": _inspect_torchcodec,
+}
+OTHER_DECODERS: dict[str, tuple[Callable[..., Reading], Callable[..., str | None]]] = {
+    "decord": (_read_decord, _decord_doubt),
+    "torchcodec": (_read_torchcodec, _torchcodec_doubt),
+}
+
+__all__ = [
+    "DecodedVideo",
+    "DecoderInfo",
+    "VideoDecodingError",
+    "VideoLimits",
+    "VideoProbe",
+    "VideoSource",
+    "available_decoders",
+    "decode_video",
+    "probe_video",
+    "source_name",
+]

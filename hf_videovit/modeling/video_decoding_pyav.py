@@ -1,0 +1,596 @@
+"""
+One encoded video -> frames, read with PyAV.
+
+Two phases: demuxing lists the packets of the best video stream, which tells how many frames there are and when each is
+shown; reading then decodes the wanted frames and checks each against that list. Where the list cannot be trusted, or
+does not agree with what comes out, frames are decoded from the start and counted.
+"""
+
+import sys
+import time
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
+
+
+try:
+    import av
+    from av.stream import Disposition
+    from av.video.reformatter import VideoReformatter
+
+    # Without it, swscale starts a thread for every core and frame.
+    RGB_FRAME = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
+except ImportError:
+    av = None  # type: ignore[assignment]
+
+# Demuxers that a file may be. Playlists and image patterns, which open other files and addresses, are not among them;
+# sound is, to tell "no video stream" from "no media file".
+DEMUXERS = (
+    "mov,matroska,avi,flv,gif,mpegts,mpeg,mpegvideo,ogg,asf,h264,hevc,m4v,h263,h261,vc1,av1,obu,ivf,mjpeg,apng,rm,nut,"
+    "mxf,dv,yuv4mpegpipe,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,aac,flac,aiff,caf,amr,ac3"
+)
+# Demuxers that land where they are told to; everything else is read from the start.
+SEEKABLE = ("mov", "matroska", "flv")
+# AVI has no presentation times: those of files with B-frames are made up, and wrong.
+WITHOUT_TIMES = ("avi",)
+# Codecs whose every keyframe starts afresh. H.264 and HEVC have keyframes that do not; see `starts_afresh`.
+CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
+# Other keyframes need this many frames, and one keyframe more, before the first that counts.
+RUN_UP = 60
+# Jumping over fewer frames than this costs more than decoding them.
+WORTH_SEEKING = 12
+CACHED_INDICES = 512
+NO_TIMES = np.empty(0, dtype=np.int64)
+CACHED_FRAMES = 20_000
+
+
+@dataclass
+class StreamIndex:
+    """
+    What demuxing tells about the best video stream. `times` are sorted, in units of `time_base`; there are none where
+    frames have no times or share them.
+    """
+
+    container: str
+    codec: str
+    stream: int
+    num_frames: int
+    times: np.ndarray  # int64 (num_frames,) or (0,)
+    keyframes: list[tuple[int, int, bool]]  # position in display order, time, starts afresh
+    time_base: float
+    fps: float | None
+    duration: float | None
+    header_frames: int
+    damaged_packets: int
+    first_packet: tuple[int | None, int | None, int] | None
+    size: tuple[int, int]  # height and width as coded
+    has_hidden_frames: bool
+    needs_first_packet: bool  # see `remembers_first_packet`
+    rotation: int = 0
+    knows_rotation: bool = False  # once a frame was decoded
+    landings: dict[int, int] = field(default_factory=dict)  # time of a keyframe -> its position
+
+    @property
+    def in_order(self) -> bool:
+        """Whether decoded frames must carry exactly the listed times."""
+        return len(self.times) > 0 and not self.container.startswith(WITHOUT_TIMES)
+
+    @property
+    def seekable(self) -> bool:
+        sought = self.in_order and self.container.startswith(SEEKABLE) and len(self.keyframes) > 1
+        return sought and not self.needs_first_packet
+
+
+class _Problem(Exception):
+    """Reading stops here; caught where the reading began."""
+
+    def __init__(self, problem: str, reason: str) -> None:
+        super().__init__(reason)
+        self.problem = problem
+        self.reason = reason
+
+
+_indices: dict[Any, StreamIndex] = {}
+
+
+class PyAVReader:
+    """
+    An open video. A context manager for use within one call: an open container survives neither fork nor threads.
+
+    Args:
+        file (`str` or `BinaryIO`):
+            A path or a seekable binary file.
+        name (`str`):
+            Name for messages.
+        limits ([`VideoLimits`]):
+            What is too much.
+        num_threads (`int`, *optional*, defaults to 1):
+            Threads of the decoder, 0 for one a core.
+        deadline (`float`, *optional*):
+            `time.monotonic()` at which to give up.
+        cache_key (*optional*):
+            Identity of the file, under which its index is kept for the next call.
+    """
+
+    decoder = "pyav"
+
+    def __init__(
+        self,
+        file: str | BinaryIO,
+        name: str,
+        *,
+        limits: VideoLimits,
+        num_threads: int = 1,
+        deadline: float | None = None,
+        cache_key: Any = None,
+    ) -> None:
+        self.file = file
+        self.name = name
+        self.limits = limits
+        self.num_threads = num_threads
+        self.deadline = deadline
+        self._container: Any = None
+        self._used = False  # whether packets were taken since the container was opened
+        try:
+            self._open()
+            known = _indices.get(cache_key)
+            self.index: StreamIndex = self._list_packets() if known is None else known
+            self._remember(cache_key)
+            self._check_limits()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "PyAVReader":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    @property
+    def num_frames(self) -> int:
+        return self.index.num_frames
+
+    @property
+    def fps(self) -> float | None:
+        return self.index.fps
+
+    @property
+    def duration(self) -> float | None:
+        return self.index.duration
+
+    @property
+    def damaged_packets(self) -> int:
+        return self.index.damaged_packets
+
+    @property
+    def has_b_frames(self) -> bool:
+        return bool(self._stream.codec_context.has_b_frames)
+
+    def probe(self) -> VideoProbe:
+        """Everything about the video; decodes one frame, which alone knows how it is to be turned."""
+        index = self.index
+        if not index.knows_rotation:
+            self._start(checked=False, tolerant=True)
+            frame = self._next_frame()
+            if frame is None:
+                raise self._error(self._why_no_frames())
+            self._learn_display(frame)
+        height, width = index.size if index.rotation % 180 == 0 else index.size[::-1]
+        return VideoProbe(
+            num_frames=index.num_frames,
+            fps=index.fps,
+            duration=index.duration,
+            height=height,
+            width=width,
+            rotation=index.rotation,
+            codec=index.codec,
+            container=index.container,
+            header_frames=index.header_frames,
+            damaged_packets=index.damaged_packets,
+            timestamps=index.times * index.time_base if index.in_order else None,
+        )
+
+    def read(self, positions: Sequence[int]) -> Reading:
+        """
+        Frames at `positions` (ascending, without repeats), each verified against the index; nothing is returned if a
+        damaged packet was met on the way.
+        """
+        if self.index.seekable:
+            reading, jumped = self._collect(positions, seeking=True, checked=True, tolerant=False)
+            if not (reading.problem and jumped):
+                return reading
+        return self._collect(positions, seeking=False, checked=self.index.in_order, tolerant=False)[0]
+
+    def read_counted(self, positions: Sequence[int]) -> Reading:
+        """Of the frames that decode, in their order, those at `positions`; damage is counted."""
+        return self._collect(positions, seeking=False, checked=False, tolerant=True)[0]
+
+    def count(self) -> tuple[int, int]:
+        """Frames that decode and damaged packets of the whole file."""
+        self._start(checked=False, tolerant=True)
+        num_frames = 0
+        while (frame := self._next_frame()) is not None:
+            self._note_corruption(frame)
+            num_frames += 1
+        if num_frames and not self._damaged:  # the list of packets was wrong, not the file
+            self.index.num_frames = num_frames
+            self.index.times = NO_TIMES
+        return num_frames, self._damaged
+
+    # ------------------------------------------------------------------ opening
+
+    def _error(self, reason: str, kind: str = "undecodable") -> VideoDecodingError:
+        return VideoDecodingError(self.name, self.decoder, reason, kind)
+
+    def _open(self) -> None:
+        if av is None:
+            raise ImportError("Decoding videos needs PyAV: `pip install av`.")
+        self.close()
+        if not isinstance(self.file, str):
+            self.file.seek(0)
+        pixels = {"max_pixels": str(self.limits.max_pixels)}
+        try:
+            self._container = av.open(
+                f"file:{self.file}" if isinstance(self.file, str) else self.file,
+                options=pixels | {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
+                metadata_errors="replace",
+                timeout=None if self.deadline is None else max(self.deadline - time.monotonic(), 0.001),
+            )
+        except av.ExitError:
+            raise self._error("opening takes too long", "timeout") from None
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._error(_words(error)) from None
+        self._used = False
+        self._stream = self._best_stream()
+        context = self._stream.codec_context
+        if context is None:
+            raise self._error("no decoder for this codec")
+        context.options = pixels
+        context.thread_count = self.num_threads
+        if self.num_threads != 1:
+            context.thread_type = "AUTO"
+        self._check_pixels(context.height, context.width)
+
+    def _best_stream(self) -> Any:
+        stream = self._container.streams.best("video")
+        if stream is None or stream.disposition & Disposition.attached_pic:
+            raise self._error("no video stream", "no_video_stream")
+        return stream
+
+    def _rewind(self) -> None:
+        """Back to the first packet: by seeking where that is exact, else by opening anew."""
+        if not self._used:
+            return
+        first = self.index.first_packet
+        if self.index.in_order and self.index.container.startswith(SEEKABLE) and first and first[1] is not None:
+            self._container.seek(first[1], stream=self._stream, backward=True)
+            self._packets = self._container.demux(self._stream)
+            packet = next(self._packets, None)
+            if packet is not None and (packet.pts, packet.dts, packet.size) == first:
+                self._packets = chain([packet], self._packets)
+                return
+        self._open()
+        self._packets = self._container.demux(self._stream)
+
+    def _check_pixels(self, height: int, width: int) -> None:
+        if height * width > self.limits.max_pixels:
+            raise self._error(f"{width}x{height} pixels, allowed are {self.limits.max_pixels}", "limit")
+
+    def _check_time(self) -> None:
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise self._error("decoding takes too long", "timeout")
+
+    def _check_limits(self) -> None:
+        index, limits = self.index, self.limits
+        if index.num_frames == 0:
+            raise self._error("the video stream holds no frames", "empty")
+        if index.num_frames > limits.max_frames:
+            raise self._error(f"more than {limits.max_frames} frames", "limit")
+        if index.duration is not None and index.duration > limits.max_duration:
+            raise self._error(f"{index.duration:.0f} seconds, allowed are {limits.max_duration:.0f}", "limit")
+
+    # ------------------------------------------------------------------ the index
+
+    def _list_packets(self) -> StreamIndex:
+        """Demux everything once."""
+        times: list[int | None] = []
+        keys: list[tuple[int | None, bool]] = []
+        first, last_duration, damaged, hidden = None, 0, 0, False
+        context = self._stream.codec_context
+        codec = codec_name(context)
+        prefix = nal_prefix(codec, context.extradata)
+        self._used = True
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.ExitError:
+                raise self._error("reading takes too long", "timeout") from None
+            except (av.FFmpegError, OSError) as error:
+                first_error = _words(error)
+                if not times:
+                    raise self._error(first_error) from None
+                damaged += 1
+                break
+            if packet is None:
+                break
+            if not packet.size:
+                continue
+            if first is None:
+                first = (packet.pts, packet.dts, packet.size)
+            if packet.is_keyframe:
+                keys.append((packet.pts, starts_afresh(codec, prefix, packet)))
+            if packet.is_corrupt:
+                damaged += 1
+            if packet.is_discard:  # before the start of an edit list: decoded, never shown
+                hidden = True
+                continue
+            times.append(packet.pts)
+            last_duration = packet.duration or last_duration
+            if len(times) > self.limits.max_frames:
+                raise self._error(f"more than {self.limits.max_frames} frames", "limit")
+            if len(times) % 64 == 0:
+                self._check_time()
+        return self._make_index(times, keys, first, last_duration, damaged, hidden)
+
+    def _make_index(
+        self,
+        packet_times: list[int | None],
+        keys: list[tuple[int | None, bool]],
+        first: tuple[int | None, int | None, int] | None,
+        last_duration: int,
+        damaged: int,
+        hidden: bool,
+    ) -> StreamIndex:
+        stream = self._stream
+        time_base = float(stream.time_base) if stream.time_base else 0.0
+        times = NO_TIMES
+        if packet_times and None not in packet_times and time_base:
+            times = np.sort(np.array(packet_times, dtype=np.int64))
+            if (np.diff(times) <= 0).any():
+                times = NO_TIMES
+        keyframes: list[tuple[int, int, bool]] = []
+        if len(times):
+            keyframes = sorted((int(np.searchsorted(times, at)), at, clean) for at, clean in keys if at is not None)
+        fps = float(stream.average_rate or 0) or None
+        span = float(times[-1] - times[0]) * time_base if len(times) else 0.0
+        if fps is None and span > 0:
+            fps = (len(times) - 1) / span
+        duration = len(packet_times) / fps if fps else None
+        if len(times) and not self._container.format.name.startswith(WITHOUT_TIMES):
+            last = last_duration * time_base or (1 / fps if fps else 0.0)
+            duration = span + last or None
+        return StreamIndex(
+            container=self._container.format.name,
+            codec=codec_name(stream.codec_context),
+            stream=stream.index,
+            num_frames=len(packet_times),
+            times=times,
+            keyframes=keyframes,
+            time_base=time_base,
+            fps=fps,
+            duration=duration,
+            header_frames=stream.frames,
+            damaged_packets=damaged,
+            first_packet=first,
+            size=(stream.codec_context.height, stream.codec_context.width),
+            has_hidden_frames=hidden,
+            needs_first_packet=remembers_first_packet(stream.codec_context),
+            landings={at: position for position, at, _ in keyframes},
+        )
+
+    def _remember(self, cache_key: Any) -> None:
+        if cache_key is None or cache_key in _indices or self.index.num_frames > CACHED_FRAMES:
+            return
+        if len(_indices) >= CACHED_INDICES:
+            _indices.clear()
+        _indices[cache_key] = self.index
+
+    # ------------------------------------------------------------------ reading
+
+    def _start(self, *, checked: bool, tolerant: bool) -> None:
+        self._rewind()
+        if not self._used:
+            self._packets = self._container.demux(self._stream)
+            self._used = True
+        self._ready: deque[Any] = deque()
+        self._position = 0  # of the next frame
+        self._running_up = False  # after a jump, until the frame at `_position` comes
+        self._damaged = 0
+        self._damage = ""
+        self._checked = checked
+        self._tolerant = tolerant
+
+    def _collect(
+        self, positions: Sequence[int], *, seeking: bool, checked: bool, tolerant: bool
+    ) -> tuple[Reading, bool]:
+        self._start(checked=checked, tolerant=tolerant)
+        reading = Reading(timestamps=np.empty(len(positions)))
+        reformatter = VideoReformatter()
+        jumped = False
+        try:
+            for slot, wanted in enumerate(positions):
+                if seeking:
+                    jumped |= self._jump_towards(wanted)
+                frame = self._frame_at(wanted)
+                if slot == 0:
+                    reading.frames = self._room_for(len(positions), frame)
+                reading.frames[slot] = self._pixels(frame, reformatter)
+                reading.timestamps[slot] = self._seconds(frame, wanted)
+        except _Problem as stop:
+            reading = Reading(problem=stop.problem, reason=stop.reason)
+        reading.damaged_packets = self._damaged
+        return reading, jumped
+
+    def _frame_at(self, wanted: int) -> Any:
+        while True:
+            frame = self._next_frame()
+            if frame is None:
+                raise _Problem("miscounted", f"only {self._position} of {self.num_frames} frames decode")
+            if self._running_up:
+                if frame.pts is None or frame.pts < self.index.times[self._position]:
+                    continue
+                self._running_up = False
+            self._note_corruption(frame)
+            if self._checked and frame.pts != self.index.times[self._position]:
+                raise _Problem("miscounted", f"frame {self._position} is missing")
+            self._position += 1
+            if self._position > wanted:
+                return frame
+
+    def _next_frame(self) -> Any:
+        while not self._ready:
+            try:
+                packet = next(self._packets, None)
+                if packet is None:
+                    return None
+                self._check_time()
+                if packet.is_corrupt:
+                    self._note_damage("incomplete packet")
+                self._ready.extend(packet.decode())
+            except av.ExitError:
+                raise self._error("reading takes too long", "timeout") from None
+            except (av.FFmpegError, OSError) as error:
+                self._note_damage(_words(error))
+        frame = self._ready.popleft()
+        self._check_pixels(frame.height, frame.width)
+        return frame
+
+    def _note_corruption(self, frame: Any) -> None:
+        if frame.is_corrupt:
+            self._note_damage("the decoder could only guess parts of a frame")
+
+    def _note_damage(self, reason: str) -> None:
+        if self._running_up:
+            return
+        self._damaged += 1
+        self._damage = self._damage or reason
+        if not self._tolerant:
+            raise _Problem("damaged", f"damaged at frame {self._position} of {self.num_frames}: {reason}")
+
+    def _why_no_frames(self) -> str:
+        return f"no frame decodes ({self._damage})" if self._damage else "no frame decodes"
+
+    def _jump_towards(self, wanted: int) -> bool:
+        """Seek if a keyframe stands well between here and there. Returns whether it did."""
+        keyframes = self.index.keyframes
+        before = bisect_right(keyframes, (wanted, sys.maxsize, True)) - 1
+        for number in range(before, 0, -1):
+            landing, at, clean = keyframes[number]
+            if landing - self._position < WORTH_SEEKING:
+                return False
+            if clean:
+                return self._jump(landing, at, sound=landing)
+            if number < before and wanted - landing >= RUN_UP:
+                return self._jump(landing, at, sound=keyframes[number + 1][0])
+        return False
+
+    def _jump(self, landing: int, at: int, *, sound: int) -> bool:
+        """Seek to the keyframe shown at time `at`; frames before position `sound` will be passed over."""
+        self._ready.clear()
+        try:
+            self._container.seek(at, stream=self._stream, backward=True)
+            self._packets = self._container.demux(self._stream)
+            packet = next(self._packets, None)
+        except (av.FFmpegError, OSError) as error:
+            raise _Problem("miscounted", _words(error)) from None
+        if packet is None or self.index.landings.get(packet.pts, sys.maxsize) > landing:
+            raise _Problem("miscounted", "seeking lands elsewhere")
+        self._packets = chain([packet], self._packets)
+        self._position = sound
+        self._running_up = True
+        return True
+
+    def _learn_display(self, frame: Any) -> None:
+        self.index.rotation = round(frame.rotation / 90) % 4 * 90
+        self.index.knows_rotation = True
+        if 0 in self.index.size:
+            self.index.size = (frame.height, frame.width)
+
+    def _room_for(self, num_frames: int, frame: Any) -> np.ndarray:
+        if not self.index.knows_rotation:
+            self._learn_display(frame)
+        height, width = self.index.size if self.index.rotation % 180 == 0 else self.index.size[::-1]
+        needed = num_frames * height * width * 3
+        if needed > self.limits.max_decoded_bytes:
+            allowed = self.limits.max_decoded_bytes
+            raise self._error(f"{num_frames} frames take {needed} bytes, allowed are {allowed}", "limit")
+        return np.empty((num_frames, height, width, 3), dtype=np.uint8)
+
+    def _pixels(self, frame: Any, reformatter: Any) -> np.ndarray:
+        height, width = self.index.size  # where the picture changes its size midway, it is scaled back
+        try:
+            pixels = reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise _Problem("damaged", f"no RGB from frame {self._position - 1}: {_words(error)}") from None
+        return np.rot90(pixels, k=self.index.rotation // 90)
+
+    def _seconds(self, frame: Any, position: int) -> float:
+        index = self.index
+        if frame.pts is not None and frame.time_base and not index.container.startswith(WITHOUT_TIMES):
+            return float(frame.pts * frame.time_base)
+        start = float(index.times[0]) * index.time_base if len(index.times) else 0.0
+        return start + position / index.fps if index.fps else float("nan")
+
+
+def remembers_first_packet(context: Any) -> bool:
+    """
+    Whether no keyframe suffices to decode what follows it.
+
+    FFmpeg reads 4:4:4 H.264 of old x264 versions differently, and their version stands in the first packet only.
+    """
+    return codec_name(context) == "h264" and str(context.pix_fmt).startswith(("yuv444", "yuvj444", "gbr"))
+
+
+def codec_name(context: Any) -> str:
+    """`"av1"` rather than the library that decodes it."""
+    return context.codec.canonical_name
+
+
+def nal_prefix(codec: str, extradata: bytes | None) -> int:
+    """Bytes before each NAL unit that say its length (MP4, Matroska, FLV); 0 for start codes or another codec."""
+    if not extradata or extradata[0] != 1:
+        return 0
+    at = {"h264": 4, "hevc": 21}.get(codec)
+    return (extradata[at] & 3) + 1 if at is not None and len(extradata) > at else 0
+
+
+def starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
+    """
+    Whether decoding from this keyframe on is exact.
+
+    Keyframes of H.264 and HEVC may let later frames reach back behind them; those with an IDR picture do not.
+    """
+    if codec in CLEAN_CODECS:
+        return True
+    if not prefix:
+        return False
+    data, at = memoryview(packet), 0
+    while at + prefix < len(data):
+        header = data[at + prefix]
+        unit = header & 31 if codec == "h264" else header >> 1 & 63
+        if codec == "h264" and 1 <= unit <= 5:  # the first slice
+            return unit == 5
+        if codec == "hevc" and unit < 32:
+            return unit in (19, 20)
+        at += prefix + int.from_bytes(data[at : at + prefix], "big")
+    return False
+
+
+def _words(error: BaseException) -> str:
+    """FFmpeg's words without file names and numbers."""
+    text = error.strerror if isinstance(error, OSError) or (av and isinstance(error, av.FFmpegError)) else str(error)
+    return (text or type(error).__name__).strip().rstrip(".")

@@ -1,0 +1,282 @@
+"""What a video may come as: paths, bytes, file objects, URLs and frames that are decoded already."""
+
+import io
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .video_decoding_types import VideoDecodingError, VideoLimits
+
+
+VideoSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | dict | np.ndarray | torch.Tensor | list
+
+FORMS = (
+    "a path, an http(s):// or hf:// URL, bytes, a binary file object, a {'path', 'bytes'} dict, a uint8 array or "
+    "tensor with channels first or last, or a list of PIL images"
+)
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+DOWNLOAD_TIMEOUT = 60.0
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """
+    A video within reach of a decoder.
+
+    Args:
+        name (`str`):
+            Name for messages.
+        path (`str`, *optional*):
+            The file, or
+        file (`BinaryIO`, *optional*):
+            what stands for it.
+        cache_key (*optional*):
+            Tells whether it is the same file as before.
+    """
+
+    name: str
+    path: str | None = None
+    file: BinaryIO | None = None
+    cache_key: Any = None
+
+    def content(self) -> bytes:
+        """The file as bytes; only where it has no path."""
+        if self.file is None:
+            raise ValueError(f"{self.name} has a path; read it from there.")
+        self.file.seek(0)
+        return self.file.read()
+
+
+def source_name(source: Any) -> str:
+    """
+    A short name for messages. Of URLs only what is no secret: user, password and query are left out.
+    """
+    if isinstance(source, dict):
+        named = source.get("path") or source.get("bytes")
+        return "<empty dict>" if named is None else source_name(named)
+    if isinstance(source, str) and SCHEME.match(source):
+        return re.sub(r"^([^:]+://)([^/@]*@)?([^?#]*).*$", r"\1\3", source, flags=re.DOTALL)
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        size = memoryview(source).nbytes
+        return f"<bytes, {size / 1000:.0f} kB>" if size >= 1000 else f"<bytes, {size} B>"
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return f"<{type(source).__name__} of shape {tuple(source.shape)}>"
+    if isinstance(source, list | tuple):
+        return f"<{type(source).__name__} of {len(source)} frames>"
+    if isinstance(source, io.IOBase) or hasattr(source, "read"):
+        name = getattr(source, "name", None)
+        return name if isinstance(name, str) else f"<{type(source).__name__}>"
+    return f"<{type(source).__name__}>"
+
+
+# ---------------------------------------------------------------------- frames
+
+
+def decoded_frames(source: Any) -> np.ndarray | None:
+    """
+    Frames that need no decoding as `(num_frames, height, width, 3)` uint8, `None` for encoded videos.
+
+    Raises:
+        ValueError: not 4-D, not uint8, or of unclear channel axis.
+    """
+    if isinstance(source, list | tuple):
+        return _stack(source)
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu().numpy()
+    if not isinstance(source, np.ndarray):
+        return None
+    if source.ndim != 4 or 0 in source.shape:
+        raise ValueError(f"`source` as an array must have 4 axes and hold frames, got shape {source.shape}.")
+    if source.dtype != np.uint8:
+        raise ValueError(
+            f"`source` as an array must be uint8 with values 0..255, got {source.dtype}; floats in 0..1 become frames "
+            "by `(frames * 255).round().astype(numpy.uint8)`."
+        )
+    first, last = source.shape[1] in (1, 3, 4), source.shape[-1] in (1, 3, 4)
+    if first == last:
+        raise ValueError(
+            f"`source` of shape {source.shape}: exactly one of the second and the last axis must be channels (1, 3 or "
+            "4) to tell (frames, channels, height, width) from (frames, height, width, channels)."
+        )
+    frames = np.moveaxis(source, 1, -1) if first else source
+    return frames.repeat(3, axis=-1) if frames.shape[-1] == 1 else frames[..., :3]  # transparency is dropped
+
+
+def _stack(frames: list | tuple) -> np.ndarray | None:
+    if not frames or not all(isinstance(frame, Image.Image | np.ndarray | torch.Tensor) for frame in frames):
+        raise ValueError(f"`source` as a list must hold PIL images or arrays, one a frame, got {source_name(frames)}.")
+    arrays = [
+        np.asarray(frame.convert("RGB")) if isinstance(frame, Image.Image) else np.asarray(frame) for frame in frames
+    ]
+    arrays = [array[..., None] if array.ndim == 2 else array for array in arrays]
+    shapes = {array.shape for array in arrays}
+    if len(shapes) > 1:
+        raise ValueError(f"`source` as a list must hold frames of one shape, got {sorted(shapes)}.")
+    return decoded_frames(np.stack(arrays))
+
+
+# ---------------------------------------------------------------------- encoded videos
+
+
+@contextmanager
+def open_source(
+    source: Any, limits: VideoLimits, *, token: str | bool | None = None, deadline: float | None = None
+) -> Iterator[EncodedVideo]:
+    """
+    Bring an encoded video within reach: URLs are downloaded to a temporary file, and nothing else touches the network.
+
+    Raises:
+        ValueError: `source` is nothing that can be read.
+        VideoDecodingError: there is no such file, or it is larger than allowed.
+    """
+    name = source_name(source)
+    if isinstance(source, dict):
+        if not {"path", "bytes"} & source.keys():
+            raise ValueError(f"`source` as a dict needs 'bytes' or 'path', got keys {sorted(source)}.")
+        source = source.get("bytes") if source.get("bytes") is not None else source.get("path")
+    if isinstance(source, str) and SCHEME.match(source):
+        with tempfile.TemporaryDirectory(prefix="video-", ignore_cleanup_errors=True) as folder:
+            path = os.path.join(folder, "video")
+            _download(source, name, path, limits, token, deadline)
+            yield EncodedVideo(name, path=path)
+    elif isinstance(source, str | os.PathLike):
+        yield _from_path(source, name, limits)
+    elif isinstance(source, bytes | bytearray | memoryview):
+        _check_size(memoryview(source).nbytes, name, limits)
+        yield EncodedVideo(name, file=io.BytesIO(source))
+    elif hasattr(source, "read"):
+        with _from_file(source, name, limits) as video:
+            yield video
+    else:
+        raise ValueError(f"`source` must be {FORMS}, got {name}.")
+
+
+def _from_path(source: str | os.PathLike, name: str, limits: VideoLimits) -> EncodedVideo:
+    try:
+        path = os.path.abspath(os.fsdecode(source))
+        facts = os.stat(path)
+        if stat.S_ISREG(facts.st_mode):
+            open(path, "rb").close()  # whether we may
+    except (OSError, ValueError) as error:  # ValueError: a zero character in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise VideoDecodingError(name, None, f"{reason}", "missing") from None
+    if not stat.S_ISREG(facts.st_mode):
+        what = "a folder" if stat.S_ISDIR(facts.st_mode) else "a device or pipe"
+        raise VideoDecodingError(name, None, f"{what}, not a file", "missing")
+    _check_size(facts.st_size, name, limits)
+    return EncodedVideo(name, path=path, cache_key=(path, facts.st_ino, facts.st_mtime_ns, facts.st_size))
+
+
+@contextmanager
+def _from_file(file: Any, name: str, limits: VideoLimits) -> Iterator[EncodedVideo]:
+    """A file object is read from its start and left where it was."""
+    if isinstance(file, io.TextIOBase):
+        raise ValueError(f"`source` as a file object must be open in binary mode, got {name} in text mode.")
+    try:
+        seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek")
+        if seekable:
+            before, size = file.tell(), file.seek(0, os.SEEK_END)
+            size = file.tell() if size is None else size
+        else:
+            content = file.read(limits.max_bytes + 1)
+            size = len(content)
+    except OSError as error:
+        raise VideoDecodingError(name, None, f"cannot be read ({error})", "missing") from None
+    try:
+        _check_size(size, name, limits)
+        yield EncodedVideo(name, file=file if seekable else io.BytesIO(content))
+    finally:
+        if seekable:
+            file.seek(before)
+
+
+def _check_size(size: int, name: str, limits: VideoLimits) -> None:
+    if size == 0:
+        raise VideoDecodingError(name, None, "the file is empty", "empty")
+    if size > limits.max_bytes:
+        raise VideoDecodingError(name, None, f"{size} bytes, allowed are {limits.max_bytes}", "limit")
+
+
+# ---------------------------------------------------------------------- URLs
+
+
+def _download(
+    url: str, name: str, path: str, limits: VideoLimits, token: str | bool | None, deadline: float | None
+) -> None:
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ("http", "https", "hf"):
+        raise ValueError(f"`source` as a URL must start with http://, https:// or hf://, got {name!r}.")
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        raise VideoDecodingError(name, None, "offline mode is on (HF_HUB_OFFLINE): no downloads", "missing")
+    blocks = _hub_blocks(url, name, token) if scheme == "hf" else _http_blocks(url, name, deadline)
+    deadline = time.monotonic() + DOWNLOAD_TIMEOUT * 10 if deadline is None else deadline
+    size = 0
+    with open(path, "wb") as file:
+        for block in blocks:
+            size += len(block)
+            if size > limits.max_bytes:
+                raise VideoDecodingError(name, None, f"more than {limits.max_bytes} bytes", "limit")
+            if time.monotonic() > deadline:
+                raise VideoDecodingError(name, None, "downloading takes too long", "timeout")
+            file.write(block)
+    _check_size(size, name, limits)
+
+
+def _http_blocks(url: str, name: str, deadline: float | None) -> Iterator[bytes]:
+    """The body of a page in blocks, through the session that the user set up for huggingface_hub."""
+    from huggingface_hub import get_session
+
+    httpx = _http_library()
+    timeout = DOWNLOAD_TIMEOUT if deadline is None else max(0.001, min(DOWNLOAD_TIMEOUT, deadline - time.monotonic()))
+    try:
+        with get_session().stream("GET", url, follow_redirects=True, timeout=timeout) as response:
+            if response.status_code >= 400:
+                raise VideoDecodingError(name, None, f"HTTP status {response.status_code}", "missing")
+            yield from response.iter_bytes(BLOCK)
+    except httpx.TimeoutException:
+        raise VideoDecodingError(name, None, "the server does not answer in time", "timeout") from None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise VideoDecodingError(name, None, f"download failed ({type(error).__name__})", "missing") from None
+
+
+def _http_library() -> ModuleType:
+    """The one that huggingface_hub is built on: its releases differ."""
+    try:
+        from huggingface_hub.utils import httpx as library
+    except ImportError:
+        return import_module("httpx")
+    return library
+
+
+def _hub_blocks(url: str, name: str, token: str | bool | None) -> Iterator[bytes]:
+    """A file of a Hub repository, bucket or data set, in blocks."""
+    from huggingface_hub import HfFileSystem
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        with HfFileSystem(token=token).open(url, "rb", block_size=0) as file:
+            while block := file.read(BLOCK):
+                yield block
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = (
+            "no such file on the Hub, or no right to read it" if isinstance(error, OSError) else type(error).__name__
+        )
+        raise VideoDecodingError(name, None, reason, "missing") from None

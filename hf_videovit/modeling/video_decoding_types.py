@@ -1,0 +1,122 @@
+"""What decoding videos takes and gives; see [`~video_decoding.decode_video`]."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+class VideoDecodingError(RuntimeError):
+    """
+    A video cannot be read.
+
+    Args:
+        source (`str`):
+            Name of the file, URL or object.
+        decoder (`str`, *optional*):
+            Decoder that gave up; `None` before one was asked.
+        reason (`str`, *optional*, defaults to `""`):
+            What is wrong, in words.
+        kind (`str`, *optional*, defaults to `"undecodable"`):
+            `"missing"` (no such file, or no right to read it), `"no_video_stream"`, `"empty"` (no frames),
+            `"undecodable"` (damaged or no video at all), `"timeout"` or `"limit"` (beyond a [`VideoLimits`]).
+    """
+
+    def __init__(self, source: str, decoder: str | None = None, reason: str = "", kind: str = "undecodable") -> None:
+        super().__init__(source, decoder, reason, kind)  # what a copy sent by another process is made from
+        self.source = source
+        self.decoder = decoder
+        self.reason = reason
+        self.kind = kind
+
+    def __str__(self) -> str:
+        by = f" [decoder: {self.decoder}]" if self.decoder else ""
+        return f"{self.source}: {self.reason}{by}" if self.reason else self.source
+
+
+@dataclass(frozen=True)
+class VideoLimits:
+    """
+    What a video may be at most; beyond it, reading raises a [`VideoDecodingError`] of kind `"limit"`.
+
+    Args:
+        max_pixels (`int`, *optional*, defaults to 8192 * 4320):
+            Pixels of one frame.
+        max_duration (`float`, *optional*, defaults to 6 hours):
+            Seconds.
+        max_frames (`int`, *optional*, defaults to 1,000,000):
+            Frames in the file.
+        max_bytes (`int`, *optional*, defaults to 8 GiB):
+            Encoded bytes, downloaded ones too.
+        max_decoded_bytes (`int`, *optional*, defaults to 8 GiB):
+            Bytes of the frames that one call returns.
+    """
+
+    max_pixels: int = 8192 * 4320
+    max_duration: float = 6 * 3600.0
+    max_frames: int = 1_000_000
+    max_bytes: int = 8 * 2**30
+    max_decoded_bytes: int = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class VideoProbe:
+    """
+    What a video is, without its frames.
+
+    Args:
+        num_frames (`int`):
+            Frames in the index; in a damaged file fewer may decode.
+        fps (`float`, *optional*):
+            Average frame rate.
+        duration (`float`, *optional*):
+            Seconds from the start of the first frame to the end of the last.
+        height, width (`int`):
+            As displayed, after rotation.
+        rotation (`int`):
+            Degrees counter-clockwise that the frames were turned by: 0, 90, 180 or 270.
+        codec, container (`str`, *optional*):
+            FFmpeg's names.
+        header_frames (`int`, *optional*):
+            What the container claims; 0 where it claims nothing.
+        damaged_packets (`int`, *optional*):
+            Packets that the container already knows to be incomplete.
+        timestamps (`np.ndarray` of shape `(num_frames,)`, *optional*):
+            Seconds at which each frame is shown; `None` where the file does not tell.
+    """
+
+    num_frames: int
+    fps: float | None
+    duration: float | None
+    height: int
+    width: int
+    rotation: int = 0
+    codec: str | None = None
+    container: str | None = None
+    header_frames: int = 0
+    damaged_packets: int = 0
+    timestamps: np.ndarray | None = None
+
+
+@dataclass
+class Reading:
+    """
+    Frames that were read, or why they were not.
+
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            RGB in uint8, turned as displayed; none where there is a problem.
+        timestamps (`np.ndarray` of shape `(num_frames,)`):
+            Seconds.
+        damaged_packets (`int`):
+            Packets that did not decode, and frames that the decoder knows to be wrong.
+        problem (`str`):
+            `"damaged"`, or `"miscounted"`: other frames came out than the index promises, and no error was met.
+        reason (`str`):
+            The problem in words.
+    """
+
+    frames: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 3), dtype=np.uint8))
+    timestamps: np.ndarray = field(default_factory=lambda: np.empty(0))
+    damaged_packets: int = 0
+    problem: str = ""
+    reason: str = ""
