@@ -7,6 +7,7 @@ asked for one by one, so that memory does not grow with the file.
 """
 
 import argparse
+import gc
 import json
 import os
 import zipfile
@@ -193,6 +194,7 @@ def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
     def read(name: str) -> torch.Tensor:
         if mapped and touched["bytes"] > REMAP_AFTER_BYTES:
             held.clear()
+            gc.collect()  # torch's reader leaves cycles that would keep the old mapping
             held["tensors"], touched["bytes"] = unwrap(_load_tensors(path, mapped), path.name, entry)[0], 0
         tensor = held["tensors"][name]
         touched["bytes"] += tensor.nbytes
@@ -223,15 +225,16 @@ def _unreadable(path: Path, mapped: bool, error: Exception) -> str:
         except Exception:  # not a file of torch.save: the first error stands
             logger.debug("no list of pickled objects in %s", path.name)
     unsafe = sorted(name for name in unsafe if name != "argparse.Namespace")
-    reason = str(error).split("\n")[0]
-    if unsafe or "Unsupported" in str(error):
-        found = shorten(unsafe) if unsafe else str(error).split("WeightsUnpickler error:")[-1].split("\n")[0].strip()
+    # torch's own text recommends weights_only=False, so only the line that names the object is passed on
+    named = [line for line in str(error).split("\n") if "GLOBAL" in line or "Unsupported class" in line]
+    if unsafe or named:
+        found = shorten(unsafe) if unsafe else named[-1].split("WeightsUnpickler error:")[-1].strip()
         return (
             f"{path.name} holds pickled objects besides tensors ({found}). Unpickling them could run code, so it is "
             "refused. If you trust the file, load it in the environment that wrote it and save only the tensors: "
             'torch.save(checkpoint["model"], path), or safetensors.torch.save_file.'
         )
-    return f"{path.name} cannot be read as weights: it is damaged or no file of torch.save ({reason})."
+    return f"{path.name} cannot be read as weights: it is damaged or no file of torch.save ({type(error).__name__})."
 
 
 def _weight_files(folder: Path, weights: str | None) -> list[Path]:

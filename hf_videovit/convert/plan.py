@@ -7,6 +7,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -124,8 +125,8 @@ class Plan:
         for name, reason in self.fresh.items():
             logger.warning(f"{name} starts fresh: {reason}.")
 
-    def tensors(self, dtype: torch.dtype | None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Our tensors one at a time, each with memory of its own, floating-point ones as `dtype`."""
+    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+        """Our tensors one at a time as `dtype`, each with memory of its own."""
         fresh = self._fresh_tensors()
         for name in self.check():
             if name in fresh:
@@ -133,8 +134,9 @@ class Plan:
             else:
                 piece = self.pieces[name]
                 tensor = piece.take(self.checkpoint.read(piece.source))
-            target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            yield name, tensor.to(target, copy=True, memory_format=torch.contiguous_format)
+            if tensor.dtype not in SAFETENSORS_DTYPES:
+                raise ValueError(f"{name} would come from numbers of type {tensor.dtype}: a quantised checkpoint?")
+            yield name, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
         """Fresh tensors stand above the blocks, so a model of one block makes the same ones for little memory."""
@@ -148,11 +150,10 @@ class Plan:
 
 def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
     """The model of a plan, in evaluation mode, every buffer made."""
-    plan.check()
     plan.report()
-    state = dict(plan.tensors(dtype))
+    dtype = stored_dtype(plan) if dtype is None else dtype
     model, info = plan.model_class.from_pretrained(
-        None, config=plan.config, state_dict=state, dtype=stored_dtype(plan, dtype), output_loading_info=True
+        None, config=plan.config, state_dict=dict(plan.tensors(dtype)), dtype=dtype, output_loading_info=True
     )
     unloaded = {name: value for name, value in info.items() if value}
     if unloaded:
@@ -160,15 +161,10 @@ def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
     return model
 
 
-def stored_dtype(plan: Plan, dtype: torch.dtype | None) -> torch.dtype:
-    """The dtype of the model: the one asked for, else the checkpoint's own."""
-    if dtype is not None:
-        return dtype
-    return next(
-        tensor.dtype
-        for name in plan.checkpoint.shapes
-        if name not in plan.dropped and (tensor := plan.checkpoint.read(name)).is_floating_point()
-    )
+def stored_dtype(plan: Plan) -> torch.dtype:
+    """The dtype of the checkpoint's weights; where they differ, the one that holds them all."""
+    dtypes = {plan.checkpoint.read(name).dtype for name in plan.checkpoint.shapes if name not in plan.dropped}
+    return reduce(torch.promote_types, dtypes)
 
 
 def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
@@ -183,7 +179,7 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`folder` {os.fspath(folder)!r} exists and is not empty.")
     plan.report()
-    dtype = stored_dtype(plan, dtype)
+    dtype = stored_dtype(plan) if dtype is None else dtype
     shapes = plan.check()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
@@ -230,7 +226,7 @@ def _write_weights(
                 name, tensor = next(tensors)
                 if name != expected or tensor.dtype != dtype:
                     raise RuntimeError(f"{name} ({tensor.dtype}) came where {expected} ({dtype}) was announced")
-                file.write(tensor.reshape(-1).view(torch.uint8).numpy())
+                file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
     if count > 1:
         total = sum(torch.Size(shape).numel() for shard in shards for shape in shard.values())
         index = {

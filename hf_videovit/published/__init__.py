@@ -318,7 +318,7 @@ def _entry(name: str, model_type: str, common: list[dict[str, str]], row: dict[s
     known = {one.name for one in fields(PublishedCheckpoint)}
     row = {**row}
     licences = [*common, *row.pop("licences", [])]
-    protocol = {
+    protocol: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in row.pop("protocol", {}).items()
     }
     unknown = set(row) - known

@@ -1,0 +1,142 @@
+"""Facts about the official checkpoints: complete, consistent, and usable for conversion."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+
+from hf_videovit import VideoMAEV2Config, list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
+from hf_videovit.published import (
+    LABEL_LISTS,
+    PublishedFile,
+    PublishedProtocol,
+    PublishedResult,
+    _entry,
+    kinetics_710_rows,
+    kinetics_spellings,
+    published_entry,
+    published_processor_kwargs,
+)
+
+
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
+# The zoo's files that a listing shows, with the sizes that it gives to the byte.
+FILES = {
+    "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
+    "mae-g/vit_g_hybrid_pt_1200e_k710_ft.pth": None,
+    "mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth": None,
+    "mae-g/vit_g_ps14_ak_ft_ckpt_7_clean.pth": None,
+    "distill/vit_s_k710_dl_from_giant.pth": 44334609,
+    "distill/vit_b_k710_dl_from_giant.pth": 173574417,
+    "mae-b/pytorch_model.bin": None,
+    "mae-l/pytorch_model.bin": None,
+    "mae-h/pytorch_model.bin": None,
+}
+
+
+def test_names():
+    names = list_published()
+    assert names == list_published("videomae_v2")
+    assert "videomae-v2-base-k710-distilled" in names
+    with pytest.raises(ValueError, match="`model_type` must be one of videomae_v2, got 'vit'"):
+        list_published("vit")
+    with pytest.raises(ValueError, match="`name` must be one of .*, got 'videomae-v3'"):
+        published_entry("videomae-v3")
+
+
+def test_every_file_of_the_zoo_is_there():
+    entries = [published_entry(name) for name in list_published()]
+    zoo = {one.file.path: one.file.bytes for one in entries if one.file.repository == "OpenGVLab/VideoMAE2"}
+    assert zoo == FILES
+    remote = {one.file.repository for one in entries if one.name.endswith("-encoder")}
+    assert remote == {f"OpenGVLab/VideoMAEv2-{size}" for size in ("Base", "Large", "Huge", "giant")}
+
+
+@pytest.mark.parametrize("name", list_published())
+def test_entries_are_consistent(name):
+    entry, config = published_entry(name), published_config(name)
+    assert isinstance(config, VideoMAEV2Config)
+    for field, value in VIDEOMAE_V2_SIZES[entry.size].items():
+        assert getattr(config, field) == value
+    assert config.view_merging == "softmax_mean"
+    if entry.num_labels is not None:
+        assert config.num_labels == entry.num_labels
+    if entry.labels is not None:
+        assert [config.id2label[index] for index in range(config.num_labels)] == published_labels(entry.labels)
+        assert config.label2id[config.id2label[3]] == 3
+    if entry.file.availability == "listed":
+        assert any(licence.covers == "weights" for licence in entry.licences)
+    registered = VIDEO_PROCESSOR_MAPPING[VideoMAEV2Config]
+    processor = (registered["torchvision"] if isinstance(registered, dict) else registered)(
+        **published_processor_kwargs(name)
+    )
+    assert processor.num_clips == entry.protocol.num_clips
+    for result in entry.results:
+        frames, clips, crops = map(int, result.views.split("x"))
+        assert frames == entry.protocol.num_frames
+        if entry.task == "video-classification":
+            assert (clips, crops) == (entry.protocol.num_clips, entry.protocol.num_crops)
+
+
+def test_protocols_of_the_scripts():
+    assert published_processor_kwargs("videomae-v2-giant-ssv2")["frame_sampling"] == "segment"
+    assert published_processor_kwargs("videomae-v2-giant-hmdb51")["frame_stride"] == 2
+    kinetics = published_processor_kwargs("videomae-v2-base-k710-distilled")
+    assert (kinetics["num_clips"], kinetics["num_crops"], kinetics["frame_stride"]) == (5, 3, 4)
+    assert kinetics["antialias"] is False
+
+
+def test_labels_are_the_published_ones():
+    fixture = json.loads(FIXTURE.read_text(encoding="utf-8"))
+    for name in LABEL_LISTS:
+        assert published_labels(name) == fixture[name]
+    for name in LABEL_LISTS[:3]:
+        rows = kinetics_710_rows(name)
+        assert rows == fixture[f"k710_to_{name}"]
+        assert [published_labels("k710")[row] for row in rows] == published_labels(name)
+    assert kinetics_spellings() == fixture["identical_label_merge"]
+
+
+def test_labels_cannot_be_spoilt():
+    published_labels("k400").clear()
+    kinetics_710_rows("k400").clear()
+    assert len(published_labels("k400")) == len(kinetics_710_rows("k400")) == 400
+    for function, name in ((published_labels, "ssv2"), (kinetics_710_rows, "k710"), (published_labels, "../x")):
+        with pytest.raises(ValueError, match="`name` must be one of k400"):
+            function(name)
+
+
+ROW = yaml.safe_load("{size: base, summary: s, task: pretraining, file: {availability: not listed}}")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "detection"}, "`task` must be one of"),
+        ({"lables": "k400"}, "unknown fields lables"),
+        ({"num_labels": 5}, "`num_labels`"),
+        ({"task": "video-classification"}, "`num_labels`"),
+        ({"task": "video-classification", "num_labels": 5, "labels": "k400"}, "does not have 5 names"),
+        ({"file": {"availability": "listed"}}, "needs `repository` and `path`"),
+        ({"file": {"availability": "here"}}, "`availability` must be one of"),
+        ({"protocol": {"num_clips": 0}}, "`num_clips` must be at least 1"),
+    ],
+)
+def test_wrong_rows_are_refused(change, message):
+    _entry("x", "videomae_v2", [], ROW)
+    with pytest.raises(ValueError, match=message):
+        _entry("x", "videomae_v2", [], {**ROW, **change})
+
+
+def test_wrong_facts_are_refused():
+    with pytest.raises(ValueError, match="`dtype`"):
+        PublishedFile(repository="a/b", path="c", dtype="int4")
+    with pytest.raises(ValueError, match="`view_merging`"):
+        PublishedProtocol(view_merging="max")
+    with pytest.raises(ValueError, match="`kind`"):
+        PublishedResult("K", "top1", 80.0, "16x5x3", "me", "measured")
+    with pytest.raises(ValueError, match="in percent"):
+        PublishedResult("K", "top1", 801, "16x5x3", "me", "zoo")
