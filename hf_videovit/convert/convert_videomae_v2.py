@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -107,22 +108,29 @@ def make_plan(
     given = given_fields(published_config(published) if published is not None else config, overrides)
     refuse_impossible(layout, task, shapes, given, labels, checkpoint)
     shown = shown_fields(shapes, checkpoint)
-    rows, names = classes(shapes, task, labels, given, checkpoint)
     fields = {**remote_fields(checkpoint, shown), **given}
-    if layout == "pre-training" and task != "pretraining":
-        fields.setdefault("use_mean_pooling", True)  # as the official fine-tuning does: fc_norm in place of norm
-        shown.pop("use_mean_pooling")
     if task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
-    merged = merge(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
+        if layout == "pre-training":
+            del shown["use_mean_pooling"]  # as in official fine-tuning, fc_norm takes the token norm's place
+    fields = merge(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
+    rows, names = classes(shapes, task, labels, given, checkpoint)
     if names is not None:
-        merged = {name: value for name, value in merged.items() if name not in ("num_labels", "id2label", "label2id")}
-        merged |= label_fields(names)
-    full = VideoMAEV2Config(**merged)
+        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
+        fields |= label_fields(names)
+    full = make_config(fields)
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
     map_names(plan, sources, shapes, layout, task, rows)
     plan.processor = processor_of(full, published)
     return plan
+
+
+def make_config(fields: dict[str, Any]) -> VideoMAEV2Config:
+    """The configuration; its own checks of types and divisibility as ValueError."""
+    try:
+        return VideoMAEV2Config(**fields)
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
 
 
 def official_names(checkpoint: Checkpoint) -> dict[str, str]:
