@@ -20,7 +20,14 @@ from ..modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
-from ..published import kinetics_710_rows, label_fields, published_config, published_labels, published_processor_kwargs
+from ..published import (
+    kinetics_710_rows,
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
 from .keys import Checkpoint, clean_names
 from .plan import Piece, Plan
 
@@ -32,6 +39,7 @@ MODEL_CLASSES: dict[str, Any] = {
     "feature-extraction": VideoMAEV2Model,
     "pretraining": VideoMAEV2ForPreTraining,
 }
+LAYOUTS = {"video-classification": "fine-tuned", "feature-extraction": "encoder", "pretraining": "pre-training"}
 # Shapes do not show how many heads share a width; these are the published models'.
 ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {192: 3, 384: 6, 512: 8}
@@ -103,9 +111,10 @@ def make_plan(
     sources = official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     layout = layout_of(shapes, checkpoint)
-    if published is not None and config is not None:
-        raise ValueError("Give `config` or `published`, not both.")
-    given = given_fields(published_config(published) if published is not None else config, overrides)
+    if published is not None:
+        refuse_other_file(published, layout, config, checkpoint)
+        config = published_config(published)
+    given = given_fields(config, overrides)
     refuse_impossible(layout, task, shapes, given, labels, checkpoint)
     shown = shown_fields(shapes, checkpoint)
     fields = {**remote_fields(checkpoint, shown), **given}
@@ -177,6 +186,17 @@ def given_fields(config: PreTrainedConfig | None, overrides: dict[str, Any]) -> 
         fields.pop("id2label", None)
         fields.pop("label2id", None)
     return {**fields, **overrides}
+
+
+def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+    """ValueError where the file cannot be the published one that it is said to be."""
+    if config is not None:
+        raise ValueError("Give `config` or `published`, not both.")
+    expected = LAYOUTS[published_entry(published).task]
+    if layout != expected:
+        raise ValueError(
+            f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout."
+        )
 
 
 def refuse_impossible(

@@ -187,6 +187,14 @@ def test_the_model_owns_its_weights(classifier, tmp_path):
     assert not converted.training
 
 
+def test_files_of_parameters(classifier, tmp_path):
+    state = {name: torch.nn.Parameter(tensor) for name, tensor in official_layout(classifier).items()}
+    torch.save(state, tmp_path / "w.pth")
+    assert same_weights(convert(tmp_path / "w.pth"), classifier)
+    folder = convert_to_folder("videomae_v2", tmp_path / "w.pth", tmp_path / "made", task=CLASSIFICATION, **UNSHOWN)
+    assert same_weights(VideoMAEV2ForVideoClassification.from_pretrained(folder), classifier)
+
+
 # Keys that do not fit
 
 
@@ -355,6 +363,13 @@ def test_config_is_used_and_kept(classifier):
     assert same_weights(model, classifier)
     with pytest.raises(ValueError, match="`config` or `published`"):
         convert(official_layout(classifier), config=config, published="videomae-v2-base-k710-distilled")
+
+
+def test_the_file_must_be_the_published_one(pretrained, classifier):
+    with pytest.raises(ValueError, match="has the fine-tuned layout, but the given state dict has the pre-training"):
+        convert(official_layout(pretrained), published="videomae-v2-base-k710-distilled")
+    with pytest.raises(ValueError, match="has the pre-training layout, but the given state dict has the fine-tuned"):
+        convert(official_layout(classifier), published="videomae-v2-giant-pretrained")
 
 
 def test_wrong_family_and_task(classifier):
