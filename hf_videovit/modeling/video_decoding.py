@@ -228,8 +228,7 @@ def _decode(
 ) -> DecodedVideo:
     metadata = _metadata(reader, reader.num_frames)
     indices = _plan(plan, metadata)
-    unique, places = np.unique(indices, return_inverse=True)
-    positions = unique.tolist()
+    positions, places = _ascending(indices)
     reading = None
     if decoder in OTHER_DECODERS and isinstance(reader, PyAVReader):
         reading = _read_with(decoder, video, reader, positions)
@@ -240,7 +239,7 @@ def _decode(
             raise VideoDecodingError(video.name, reader.decoder, reading.reason)
         reading, metadata, indices, places = _recover(video, reader, plan, salvage)
     frames, times = reading.frames, reading.timestamps
-    if not np.array_equal(places, np.arange(len(frames))):  # the common case needs no copy
+    if places is not None:
         frames, times = frames[places], times[places]
     metadata.frames_indices = indices.tolist()
     metadata.height, metadata.width = frames.shape[1:3]
@@ -249,7 +248,7 @@ def _decode(
 
 def _recover(
     video: EncodedVideo, reader: PyAVReader | IsolatedReader, plan: FramePlan, salvage: bool
-) -> tuple[Reading, VideoMetadata, np.ndarray, np.ndarray]:
+) -> tuple[Reading, VideoMetadata, np.ndarray, list[int] | None]:
     """Count the frames that decode, plan anew and read those, from the start."""
     promised = reader.num_frames
     num_frames, damaged = reader.count()
@@ -261,8 +260,8 @@ def _recover(
     except ValueError:
         reason = f"only {num_frames} of {promised} frames decode"
         raise VideoDecodingError(video.name, reader.decoder, reason) from None
-    unique, places = np.unique(indices, return_inverse=True)
-    reading = reader.read_counted(unique.tolist())
+    positions, places = _ascending(indices)
+    reading = reader.read_counted(positions)
     if reading.problem or (reading.damaged_packets and not salvage):
         reason = reading.reason or f"{reading.damaged_packets} damaged packets"
         raise VideoDecodingError(video.name, reader.decoder, reason)
@@ -285,13 +284,23 @@ def _plan(plan: FramePlan, metadata: VideoMetadata, clamp: bool = False) -> np.n
     indices = np.asarray(plan(metadata) if callable(plan) else plan)
     if indices.size == 0 or indices.dtype.kind not in "iu":
         raise ValueError(f"`indices` must be integers, at least one, got {indices.dtype} of shape {indices.shape}.")
-    indices = indices.ravel().astype(np.int64)
+    indices = indices.ravel()
     if clamp and not callable(plan):
         indices = indices.clip(max=num_frames - 1)
-    wrong = indices[(indices < 0) | (indices >= num_frames)]
-    if wrong.size:
-        raise ValueError(f"`indices` must lie in 0..{num_frames - 1}, got {wrong[0]}.")
+    for extreme in (indices.min(), indices.max()):
+        if not 0 <= extreme < num_frames:
+            raise ValueError(f"`indices` must lie in 0..{num_frames - 1}, got {extreme}.")
     return indices
+
+
+def _ascending(indices: np.ndarray) -> tuple[list[int], list[int] | None]:
+    """The indices in ascending order without repeats, and where each one asked for stands; `None` if in place."""
+    asked = indices.tolist()
+    positions = sorted(set(asked))
+    if positions == asked:
+        return positions, None
+    slots = {position: slot for slot, position in enumerate(positions)}
+    return positions, [slots[index] for index in asked]
 
 
 def _choose_frames(frames: np.ndarray, plan: FramePlan) -> DecodedVideo:
@@ -342,7 +351,7 @@ def _decord_doubt(reader: PyAVReader) -> str | None:
         return f"{width} pixels wide"
     if not index.in_order and reader.has_b_frames:
         return "B-frames in AVI"
-    if index.codec == "h264" and not all(clean for _, _, clean in index.keyframes):
+    if index.codec == "h264" and not all(clean for _, _, clean, _ in index.keyframes):
         return "keyframes that do not start afresh"
     return None
 

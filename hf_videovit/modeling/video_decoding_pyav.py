@@ -9,10 +9,9 @@ does not agree with what comes out, frames are decoded from the start and counte
 import sys
 import time
 from bisect import bisect_right
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -44,11 +43,14 @@ WITHOUT_TIMES = ("avi",)
 CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
+GUESSED = "the decoder could only guess parts of a frame"
 # Jumping over fewer frames than this costs more than decoding them.
 WORTH_SEEKING = 12
 CACHED_INDICES = 512
 NO_TIMES = np.empty(0, dtype=np.int64)
 CACHED_FRAMES = 20_000
+# Packets up to this many bytes are kept from listing to decoding, which saves reading the file twice.
+KEPT_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -59,11 +61,12 @@ class StreamIndex:
     """
 
     container: str
+    timed: bool  # whether the container has presentation times
     codec: str
     stream: int
     num_frames: int
     times: np.ndarray  # int64 (num_frames,) or (0,)
-    keyframes: list[tuple[int, int, bool]]  # position in display order, time, starts afresh
+    keyframes: list[tuple[int, int, bool, int]]  # position in display order, time, starts afresh, packet number
     time_base: float
     fps: float | None
     duration: float | None
@@ -80,12 +83,27 @@ class StreamIndex:
     @property
     def in_order(self) -> bool:
         """Whether decoded frames must carry exactly the listed times."""
-        return len(self.times) > 0 and not self.container.startswith(WITHOUT_TIMES)
+        return self.timed and len(self.times) > 0
 
     @property
     def seekable(self) -> bool:
         sought = self.in_order and self.container.startswith(SEEKABLE) and len(self.keyframes) > 1
         return sought and not self.needs_first_packet
+
+
+@dataclass
+class _Packets:
+    """What is gathered while packets are listed."""
+
+    times: list[int | None] = field(default_factory=list)
+    keys: list[tuple[int, bool, int]] = field(default_factory=list)  # time, starts afresh, packet number
+    first: tuple[int | None, int | None, int] | None = None
+    last_duration: int = 0
+    count: int = 0
+    damaged: int = 0
+    room: int = KEPT_BYTES
+    hidden: bool = False
+    broken_off: bool = False
 
 
 class _Problem(Exception):
@@ -138,6 +156,7 @@ class PyAVReader:
         self.deadline = deadline
         self._container: Any = None
         self._used = False  # whether packets were taken since the container was opened
+        self._kept: list[Any] = []
         try:
             self._open()
             known = _indices.get(cache_key)
@@ -155,6 +174,7 @@ class PyAVReader:
         self.close()
 
     def close(self) -> None:
+        self._kept = []
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -184,7 +204,7 @@ class PyAVReader:
         index = self.index
         if not index.knows_rotation:
             self._start(checked=False, tolerant=True)
-            frame = self._next_frame()
+            frame = next(self._frames, None)
             if frame is None:
                 raise self._error(self._why_no_frames())
             self._learn_display(frame)
@@ -222,8 +242,9 @@ class PyAVReader:
         """Frames that decode and damaged packets of the whole file."""
         self._start(checked=False, tolerant=True)
         num_frames = 0
-        while (frame := self._next_frame()) is not None:
-            self._note_corruption(frame)
+        for frame in self._frames:
+            if frame.is_corrupt:
+                self._note_damage(GUESSED)
             num_frames += 1
         if num_frames and not self._damaged:  # the list of packets was wrong, not the file
             self.index.num_frames = num_frames
@@ -271,8 +292,14 @@ class PyAVReader:
         return stream
 
     def _rewind(self) -> None:
-        """Back to the first packet: by seeking where that is exact, else by opening anew."""
+        """Back to the first packet: those kept, else by seeking where that is exact, else by opening anew."""
+        if self._kept:
+            self._stream.codec_context.flush_buffers()
+            self._packets = iter(self._kept)
+            return
         if not self._used:
+            self._packets = self._container.demux(self._stream)
+            self._used = True
             return
         first = self.index.first_packet
         if self.index.in_order and self.index.container.startswith(SEEKABLE) and first and first[1] is not None:
@@ -284,6 +311,7 @@ class PyAVReader:
                 return
         self._open()
         self._packets = self._container.demux(self._stream)
+        self._used = True
 
     def _check_pixels(self, height: int, width: int) -> None:
         if height * width > self.limits.max_pixels:
@@ -306,90 +334,88 @@ class PyAVReader:
 
     def _list_packets(self) -> StreamIndex:
         """Demux everything once."""
-        times: list[int | None] = []
-        keys: list[tuple[int | None, bool]] = []
-        first, last_duration, damaged, hidden = None, 0, 0, False
+        found = _Packets()
         context = self._stream.codec_context
         codec = codec_name(context)
         prefix = nal_prefix(codec, context.extradata)
         self._used = True
         packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.ExitError:
-                raise self._error("reading takes too long", "timeout") from None
-            except (av.FFmpegError, OSError) as error:
-                first_error = _words(error)
-                if not times:
-                    raise self._error(first_error) from None
-                damaged += 1
-                break
-            if packet is None:
-                break
+        while (packet := self._list_packet(packets, found)) is not None:
+            found.room -= packet.size
+            if found.room >= 0:
+                self._kept.append(packet)
             if not packet.size:
                 continue
-            if first is None:
-                first = (packet.pts, packet.dts, packet.size)
-            if packet.is_keyframe:
-                keys.append((packet.pts, starts_afresh(codec, prefix, packet)))
-            if packet.is_corrupt:
-                damaged += 1
+            if found.first is None:
+                found.first = (packet.pts, packet.dts, packet.size)
+            if packet.is_keyframe and packet.pts is not None:
+                found.keys.append((packet.pts, starts_afresh(codec, prefix, packet), found.count))
+            found.count += 1
+            found.damaged += packet.is_corrupt
             if packet.is_discard:  # before the start of an edit list: decoded, never shown
-                hidden = True
+                found.hidden = True
                 continue
-            times.append(packet.pts)
-            last_duration = packet.duration or last_duration
-            if len(times) > self.limits.max_frames:
+            found.times.append(packet.pts)
+            found.last_duration = packet.duration or found.last_duration
+            if len(found.times) > self.limits.max_frames:
                 raise self._error(f"more than {self.limits.max_frames} frames", "limit")
-            if len(times) % 64 == 0:
+            if self.deadline is not None:
                 self._check_time()
-        return self._make_index(times, keys, first, last_duration, damaged, hidden)
+        if found.room < 0 or found.broken_off:
+            self._kept = []
+        return self._make_index(found)
 
-    def _make_index(
-        self,
-        packet_times: list[int | None],
-        keys: list[tuple[int | None, bool]],
-        first: tuple[int | None, int | None, int] | None,
-        last_duration: int,
-        damaged: int,
-        hidden: bool,
-    ) -> StreamIndex:
-        stream = self._stream
+    def _list_packet(self, packets: Iterator[Any], found: "_Packets") -> Any:
+        try:
+            return next(packets, None)
+        except av.ExitError:
+            raise self._error("reading takes too long", "timeout") from None
+        except (av.FFmpegError, OSError) as error:
+            if not found.times:
+                raise self._error(_words(error)) from None
+            found.broken_off = True
+            found.damaged += 1
+            return None
+
+    def _make_index(self, found: "_Packets") -> StreamIndex:
+        stream, container = self._stream, self._container.format.name
         time_base = float(stream.time_base) if stream.time_base else 0.0
         times = NO_TIMES
-        if packet_times and None not in packet_times and time_base:
-            times = np.sort(np.array(packet_times, dtype=np.int64))
-            if (np.diff(times) <= 0).any():
+        if found.times and None not in found.times and time_base:
+            times = np.sort(np.array(found.times, dtype=np.int64))
+            if (times[1:] <= times[:-1]).any():
                 times = NO_TIMES
-        keyframes: list[tuple[int, int, bool]] = []
+        keyframes: list[tuple[int, int, bool, int]] = []
         if len(times):
-            keyframes = sorted((int(np.searchsorted(times, at)), at, clean) for at, clean in keys if at is not None)
+            positions = np.searchsorted(times, [at for at, _, _ in found.keys]).tolist()
+            keyframes = sorted((place, *key) for place, key in zip(positions, found.keys))
         fps = float(stream.average_rate or 0) or None
         span = float(times[-1] - times[0]) * time_base if len(times) else 0.0
         if fps is None and span > 0:
             fps = (len(times) - 1) / span
-        duration = len(packet_times) / fps if fps else None
-        if len(times) and not self._container.format.name.startswith(WITHOUT_TIMES):
-            last = last_duration * time_base or (1 / fps if fps else 0.0)
+        duration = len(found.times) / fps if fps else None
+        timed = not container.startswith(WITHOUT_TIMES)
+        if len(times) and timed:
+            last = found.last_duration * time_base or (1 / fps if fps else 0.0)
             duration = span + last or None
         return StreamIndex(
-            container=self._container.format.name,
+            container=container,
+            timed=timed,
             codec=codec_name(stream.codec_context),
             stream=stream.index,
-            num_frames=len(packet_times),
+            num_frames=len(found.times),
             times=times,
             keyframes=keyframes,
             time_base=time_base,
             fps=fps,
             duration=duration,
             header_frames=stream.frames,
-            damaged_packets=damaged,
-            first_packet=first,
+            damaged_packets=found.damaged,
+            first_packet=found.first,
             size=(stream.codec_context.height, stream.codec_context.width),
-            has_hidden_frames=hidden,
+            has_hidden_frames=found.hidden,
             needs_first_packet=remembers_first_packet(stream.codec_context),
-            landings={at: position for position, at, _ in keyframes},
+            landings={at: position for position, at, _, _ in keyframes},
         )
 
     def _remember(self, cache_key: Any) -> None:
@@ -403,10 +429,7 @@ class PyAVReader:
 
     def _start(self, *, checked: bool, tolerant: bool) -> None:
         self._rewind()
-        if not self._used:
-            self._packets = self._container.demux(self._stream)
-            self._used = True
-        self._ready: deque[Any] = deque()
+        self._frames = self._decode()
         self._position = 0  # of the next frame
         self._running_up = False  # after a jump, until the frame at `_position` comes
         self._damaged = 0
@@ -437,41 +460,51 @@ class PyAVReader:
 
     def _frame_at(self, wanted: int) -> Any:
         while True:
-            frame = self._next_frame()
+            frame = next(self._frames, None)
             if frame is None:
                 raise _Problem("miscounted", f"only {self._position} of {self.num_frames} frames decode")
             if self._running_up:
                 if frame.pts is None or frame.pts < self.index.times[self._position]:
                     continue
                 self._running_up = False
-            self._note_corruption(frame)
+            if frame.is_corrupt:
+                self._note_damage(GUESSED)
             if self._checked and frame.pts != self.index.times[self._position]:
                 raise _Problem("miscounted", f"frame {self._position} is missing")
             self._position += 1
             if self._position > wanted:
                 return frame
 
-    def _next_frame(self) -> Any:
-        while not self._ready:
+    def _decode(self) -> Iterator[Any]:
+        """Frames of the packets that are left."""
+        size = self.index.size
+        while (packet := self._next_packet()) is not None:
+            if not packet.size and packet.dts is not None:  # a frame left out, which would be taken for the end
+                continue
+            if packet.is_corrupt:
+                self._note_damage("incomplete packet")
             try:
-                packet = next(self._packets, None)
-                if packet is None:
-                    return None
-                self._check_time()
-                if packet.is_corrupt:
-                    self._note_damage("incomplete packet")
-                self._ready.extend(packet.decode())
-            except av.ExitError:
-                raise self._error("reading takes too long", "timeout") from None
+                frames = packet.decode()
             except (av.FFmpegError, OSError) as error:
                 self._note_damage(_words(error))
-        frame = self._ready.popleft()
-        self._check_pixels(frame.height, frame.width)
-        return frame
+                continue
+            while frames:  # given away one by one: a frame held longer costs the decoder a fresh buffer
+                if (frames[0].height, frames[0].width) != size:
+                    self._check_pixels(frames[0].height, frames[0].width)
+                yield frames.pop(0)
 
-    def _note_corruption(self, frame: Any) -> None:
-        if frame.is_corrupt:
-            self._note_damage("the decoder could only guess parts of a frame")
+    def _next_packet(self) -> Any:
+        if self.deadline is not None:
+            self._check_time()
+        try:
+            return next(self._packets, None)
+        except av.ExitError:
+            raise self._error("reading takes too long", "timeout") from None
+        except (av.FFmpegError, OSError) as error:  # the end of what can be read; the decoder still holds frames
+            self._note_damage(_words(error))
+            last = av.Packet()
+            last.stream = self._stream
+            return last
 
     def _note_damage(self, reason: str) -> None:
         if self._running_up:
@@ -485,22 +518,30 @@ class PyAVReader:
         return f"no frame decodes ({self._damage})" if self._damage else "no frame decodes"
 
     def _jump_towards(self, wanted: int) -> bool:
-        """Seek if a keyframe stands well between here and there. Returns whether it did."""
+        """
+        Seek if a keyframe stands well between here and there, and return whether it did. Frames up to the keyframe, or
+        to the next one where this one does not start afresh, will be passed over.
+        """
         keyframes = self.index.keyframes
-        before = bisect_right(keyframes, (wanted, sys.maxsize, True)) - 1
+        before = bisect_right(keyframes, (wanted, sys.maxsize)) - 1
         for number in range(before, 0, -1):
-            landing, at, clean = keyframes[number]
+            landing, _, clean, _ = keyframes[number]
             if landing - self._position < WORTH_SEEKING:
                 return False
-            if clean:
-                return self._jump(landing, at, sound=landing)
-            if number < before and wanted - landing >= RUN_UP:
-                return self._jump(landing, at, sound=keyframes[number + 1][0])
+            if clean or (number < before and wanted - landing >= RUN_UP):
+                self._jump(keyframes[number])
+                self._position = landing if clean else keyframes[number + 1][0]
+                self._running_up = True
+                return True
         return False
 
-    def _jump(self, landing: int, at: int, *, sound: int) -> bool:
-        """Seek to the keyframe shown at time `at`; frames before position `sound` will be passed over."""
-        self._ready.clear()
+    def _jump(self, keyframe: tuple[int, int, bool, int]) -> None:
+        landing, at, _, number = keyframe
+        self._frames = self._decode()
+        if self._kept:
+            self._stream.codec_context.flush_buffers()
+            self._packets = islice(self._kept, number, None)
+            return
         try:
             self._container.seek(at, stream=self._stream, backward=True)
             self._packets = self._container.demux(self._stream)
@@ -510,9 +551,6 @@ class PyAVReader:
         if packet is None or self.index.landings.get(packet.pts, sys.maxsize) > landing:
             raise _Problem("miscounted", "seeking lands elsewhere")
         self._packets = chain([packet], self._packets)
-        self._position = sound
-        self._running_up = True
-        return True
 
     def _learn_display(self, frame: Any) -> None:
         self.index.rotation = round(frame.rotation / 90) % 4 * 90
@@ -536,12 +574,12 @@ class PyAVReader:
             pixels = reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
         except (av.FFmpegError, ValueError) as error:
             raise _Problem("damaged", f"no RGB from frame {self._position - 1}: {_words(error)}") from None
-        return np.rot90(pixels, k=self.index.rotation // 90)
+        return np.rot90(pixels, k=self.index.rotation // 90) if self.index.rotation else pixels
 
     def _seconds(self, frame: Any, position: int) -> float:
         index = self.index
-        if frame.pts is not None and frame.time_base and not index.container.startswith(WITHOUT_TIMES):
-            return float(frame.pts * frame.time_base)
+        if index.timed and frame.pts is not None:
+            return frame.pts * index.time_base
         start = float(index.times[0]) * index.time_base if len(index.times) else 0.0
         return start + position / index.fps if index.fps else float("nan")
 
