@@ -13,7 +13,7 @@ HAS_DECORD_WHEEL = (
 
 INSTALL_REQUIRES = [
     "accelerate>=1.2",
-    "av>=12.3",
+    "av>=17.0",
     "datasets>=4.0",
     f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
     "evaluate>=0.4.3",

@@ -23,12 +23,11 @@ try:
     import av
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
-
-    # Without it, swscale starts a thread for every core and frame.
-    RGB_FRAME = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
 except ImportError:
     av = None  # type: ignore[assignment]
 
+# One thread: left to itself, swscale starts one for every core, for every frame.
+RGB_FRAME = {"format": "rgb24", "threads": 1}
 # Demuxers that a file may be. Playlists and image patterns, which open other files and addresses, are not among them;
 # sound is, to tell "no video stream" from "no media file".
 DEMUXERS = (
@@ -262,11 +261,11 @@ class PyAVReader:
         self.close()
         if not isinstance(self.file, str):
             self.file.seek(0)
-        pixels = {"max_pixels": str(self.limits.max_pixels)}
         try:
             self._container = av.open(
                 f"file:{self.file}" if isinstance(self.file, str) else self.file,
-                options=pixels | {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
+                # Not `options`: on FLV and MPEG, whose streams turn up late, that crashes PyAV 17.
+                container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
                 metadata_errors="replace",
                 timeout=None if self.deadline is None else max(self.deadline - time.monotonic(), 0.001),
             )
@@ -279,7 +278,7 @@ class PyAVReader:
         context = self._stream.codec_context
         if context is None:
             raise self._error("no decoder for this codec")
-        context.options = pixels
+        context.options = {"max_pixels": str(self.limits.max_pixels)}
         context.thread_count = self.num_threads
         if self.num_threads != 1:
             context.thread_type = "AUTO"
