@@ -357,7 +357,7 @@ class _Run:
     def _validate(self, validate: Validation) -> None:
         metrics = validate(self._weights())
         self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, "validation": metrics})
-        name = self.config.run.best_metric
+        name = self.config.run.best_metric or next(iter(metrics))
         if name not in metrics:
             raise ValueError(f"`best_metric` {name!r} is not among the validation's {', '.join(metrics)}")
         if self.progress.best is None or metrics[name] > self.progress.best:
