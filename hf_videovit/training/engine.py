@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .arguments import RunConfig
+from .arguments import OptimizationArguments, RunConfig
 from .checkpointing import (
     Checkpoint,
     flatten_optimizer,
@@ -104,8 +104,20 @@ def make_plan(config: RunConfig, stream: ClipStream) -> Plan:
         stream ([`ClipStream`]):
             The data, as this process sees it.
     """
-    arguments, world = config.optimization, stream.world
-    batches = [stream.num_batches(rank) for rank in range(world)]
+    return count_steps(config.optimization, [stream.num_batches(rank) for rank in range(stream.world)])
+
+
+def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> Plan:
+    """
+    Count the steps of a run.
+
+    Args:
+        arguments ([`OptimizationArguments`]):
+            The run's.
+        batches (`list[int | None]`):
+            Batches an epoch of each process, `None` where its stream does not say.
+    """
+    world = len(batches)
     counted = [count for count in batches if count is not None]
     per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
     if per_epoch is None and arguments.max_steps is None:

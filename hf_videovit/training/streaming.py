@@ -231,9 +231,7 @@ class ClipStream:
     def num_batches(self, rank: int | None = None) -> int | None:
         """Batches an epoch of a process (this one by default) while every video can be read; `None` if unknown."""
         size = self.source.share_size(self.rank if rank is None else rank, self.world)
-        if size is None:
-            return None
-        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+        return None if size is None else count_batches(size, self.batch_size, self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """
@@ -286,6 +284,11 @@ class ClipStream:
                 f"No batch from the decoding workers for {self._loader.timeout:g} s (`worker_timeout`); "
                 f"they are reading {waiting}"
             ) from error
+
+
+def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
+    """Batches that `size` samples make."""
+    return size // batch_size if drop_last else -(-size // batch_size)
 
 
 class BadVideoLedger:
