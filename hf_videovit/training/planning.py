@@ -151,6 +151,7 @@ def plan_run(
     hours = None
     if total is not None:
         clips = total * arguments.batch_size * arguments.accumulation * copies
+        device = torch.device("cpu") if config.run.cpu else device
         speed = UTILISATION * matmul_speed(config.run.mixed_precision, device)
         hours = clips * _training_flops(config, cost, teacher) / speed / 3600
     return RunPlan(
@@ -274,7 +275,7 @@ def matmul_speed(mixed_precision: str | None = None, device: torch.device | None
         device (`torch.device`, *optional*):
             The accelerator, if there is one, by default.
     """
-    device = device or torch.accelerator.current_accelerator() or torch.device("cpu")
+    device = device or _default_device()
     # On a CPU half precision may be emulated, and nobody trains so there.
     half = device.type != "cpu" and mixed_precision in ("fp16", "bf16")
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[str(mixed_precision)] if half else torch.float32
@@ -287,6 +288,12 @@ def matmul_speed(mixed_precision: str | None = None, device: torch.device | None
         product[0, 0].item()  # waits for the device
         seconds.append(time.perf_counter() - started)
     return 2 * side**3 / min(seconds)
+
+
+def _default_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def _model_config(config: RunConfig, num_labels: int | None) -> PreTrainedConfig:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from hf_videovit import VideoMAEV2Config
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.planning import estimate_memory, measure_model, plan_run
+from hf_videovit.training.planning import estimate_memory, matmul_speed, measure_model, plan_run
 
 
 # Official code: parameters and GMACs of one 16 x 224 x 224 clip, K400 classifier and pretraining model.
@@ -65,6 +65,12 @@ def test_plan_without_data_and_what_is_refused():
     assert ("total steps", "unknown") in plan.rows()
     with pytest.raises(ValueError, match="`task` must be classification or masked_modeling"):
         plan_run(config, "captioning")
+
+
+def test_speed_is_found_without_naming_a_device(monkeypatch):
+    monkeypatch.setattr("hf_videovit.training.planning.MATMUL_SIDE", 64)
+    assert matmul_speed() > 0
+    assert matmul_speed("bf16") > 0
 
 
 def test_memory_grows_with_what_is_held():
