@@ -40,6 +40,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--size", default="giant", help="published size")
     parser.add_argument("--folder", type=Path, help="where the files go for the time being")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "conversion.csv")
+    parser.add_argument("--make", nargs=2, metavar=("FILE", "DTYPE"), help=argparse.SUPPRESS)
     parser.add_argument("--one", nargs=4, metavar=("FILE", "DTYPE", "KIND", "FOLDER"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -83,16 +84,23 @@ def convert_one(file: str, dtype: str, kind: str, folder: str) -> None:
     print(f"{peak} {time.perf_counter() - start}")
 
 
-def measure(file: Path, stored: str, dtype: str, kind: str, folder: Path) -> dict[str, object]:
+def run(size: str, *words: str) -> str:
+    """What this script prints in a process of its own. A child's peak starts from its parent's: keep that small."""
+    command = [sys.executable, "-m", "benchmarks.conversion", "--size", size, *words]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def measure(size: str, file: Path, stored: str, dtype: str, kind: str, folder: Path) -> dict[str, object]:
     """One row: a conversion in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.conversion", "--one", str(file), dtype, kind, str(folder)]
-    peak, seconds = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    size, allowed = file.stat().st_size, ALLOWED_SHARE * file.stat().st_size + ALLOWED_BYTES
+    peak, seconds = run(size, "--one", str(file), dtype, kind, str(folder)).split()
+    file_bytes = file.stat().st_size
+    allowed = ALLOWED_SHARE * file_bytes + ALLOWED_BYTES
     return {
+        "size": size,
         "stored": stored,
         "converted_to": dtype,
         "kind": kind,
-        "file_gb": round(size / 1e9, 3),
+        "file_gb": round(file_bytes / 1e9, 3),
         "peak_gb": round(int(peak) / 1e9, 3),
         "allowed_gb": round(allowed / 1e9, 3),
         "within": int(peak) <= allowed,
@@ -105,18 +113,20 @@ def main() -> None:
     if arguments.one is not None:
         convert_one(*arguments.one)
         return
+    if arguments.make is not None:
+        file, dtype = arguments.make
+        torch.save({"module": official_tensors(arguments.size, DTYPES[dtype])}, file)
+        return
     rows = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
-        for stored, dtype in DTYPES.items():
-            file = Path(temporary) / f"{stored}.pth"
-            torch.save({"module": official_tensors(arguments.size, dtype)}, file)
-            for number, (_, target, kind) in enumerate(case for case in CASES if case[0] == stored):
+        for stored in DTYPES:
+            checkpoint = Path(temporary) / f"{stored}.pth"
+            run(arguments.size, "--make", str(checkpoint), stored)
+            for _, target, kind in (case for case in CASES if case[0] == stored):
                 with tempfile.TemporaryDirectory(dir=temporary) as made:
-                    rows.append(
-                        {"size": arguments.size, **measure(file, stored, target, kind, Path(made) / str(number))}
-                    )
+                    rows.append(measure(arguments.size, checkpoint, stored, target, kind, Path(made)))
                 print(rows[-1])
-            file.unlink()
+            checkpoint.unlink()
     write_csv(arguments.output, rows)
 
 

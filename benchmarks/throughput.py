@@ -12,7 +12,6 @@ those of one large matrix product of the same machine, threads and dtype.
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "throughput.csv")
     return parser.parse_args()
@@ -158,9 +157,15 @@ def peak_bytes(arguments: argparse.Namespace, decoder_ratio: float | None, queue
         step()
         queue.put(torch.cuda.max_memory_allocated() - before)
     else:
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        before = memory_kilobytes("VmRSS")
         step()
-        queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+        queue.put(1024 * (memory_kilobytes("VmHWM") - before))
+
+
+def memory_kilobytes(field: str) -> int:
+    """Of this process, from the kernel; `getrusage`'s peak would start from the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def compare_masking(arguments: argparse.Namespace) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from .parity.__main__ import ADAPTERS, main, run
@@ -33,6 +34,30 @@ def changed_copy(case: str, target: Path, change) -> Path:
 def test_a_case_is_recognised_by_its_files(tmp_path, capsys):
     assert main([str(changed_copy("finetune", tmp_path / "x", lambda tensors: None))]) == 0
     assert "0 failed" in capsys.readouterr().out
+
+
+def test_an_encoder_without_head_is_a_case(tmp_path, capsys):
+    copy = changed_copy("finetune", tmp_path / "x", lambda tensors: tensors.pop("logits"))
+    weights = torch.load(copy / "checkpoint.pth", weights_only=True)["module"]
+    torch.save(
+        {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}, copy / "checkpoint.pth"
+    )
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "num_classes": 0}))
+    assert main([str(copy)]) == 0
+    assert "pooled" in capsys.readouterr().out
+
+
+def test_loss_over_all_decoded_tokens_is_caught(tmp_path, capsys):
+    """A reference whose loss were the mistaken one would agree with the tensor that is there to catch it."""
+    copy = changed_copy(
+        "pretrain",
+        tmp_path / "x",
+        lambda tensors: tensors.update(loss=tensors["loss_all_decoded_tokens_not_used"].clone()),
+    )
+    assert main([str(copy)]) == 1
+    failed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.endswith("FAIL")]
+    assert set(failed) == {"loss"}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,8 @@ def convert_checkpoint(
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
             A `.pth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict.
         task (`str`):
-            `"video-classification"`, `"feature-extraction"` or `"pretraining"`.
+            `"video-classification"`, `"pretraining"` or `"feature-extraction"`: the encoder, in the case of a
+            pre-training checkpoint with its norm of every token.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. What shapes show must agree with it.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):

@@ -1,11 +1,12 @@
 """
-VideoMAE V2: the official pre-training and fine-tuned layouts, and that of the Hub repositories with remote code
-(`OpenGVLab/VideoMAEv2-Base` and so on).
+VideoMAE V2: the official pre-training and fine-tuned layouts, that of the Hub repositories with remote code
+(`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports.
 """
 
 import copy
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -14,13 +15,21 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
+from ..modeling.layers import sinusoid_table
 from ..modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
     VideoMAEV2ForVideoClassification,
     VideoMAEV2Model,
 )
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
-from ..published import kinetics_710_rows, label_fields, published_config, published_labels, published_processor_kwargs
+from ..published import (
+    kinetics_710_rows,
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
 from .keys import Checkpoint, clean_names
 from .plan import Piece, Plan
 
@@ -32,6 +41,7 @@ MODEL_CLASSES: dict[str, Any] = {
     "feature-extraction": VideoMAEV2Model,
     "pretraining": VideoMAEV2ForPreTraining,
 }
+LAYOUTS = {"video-classification": "fine-tuned", "feature-extraction": "encoder", "pretraining": "pre-training"}
 # Shapes do not show how many heads share a width; these are the published models'.
 ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {192: 3, 384: 6, 512: 8}
@@ -54,6 +64,13 @@ REMOTE_CHECKED_FIELDS = {
     "use_mean_pooling": "use_mean_pooling",
     "use_cosine_attention": "cos_attn",
 }
+# MMAction2's words, and the official ones.
+MMACTION2_NAMES = (
+    ("patch_embed.projection.", "patch_embed.proj."),
+    ("mlp.layers.0.0.", "mlp.fc1."),
+    ("mlp.layers.1.", "mlp.fc2."),
+    ("cls_head.fc_cls.", "head."),
+)
 BLOCK = re.compile(r"(decoder\.)?blocks\.(\d+)\.(.+)")
 # Inside a block; `attn.qkv.weight` is three of ours.
 BLOCK_NAMES = {
@@ -85,9 +102,9 @@ DECODER_NAMES = {
     "decoder.head.weight": "decoder.head.weight",
     "decoder.head.bias": "decoder.head.bias",
 }
-POSITION_HINT = (
-    "The official models have fixed positions, which no checkpoint holds; learnt ones are not supported: {names}."
-)
+POSITIONS = "pos_embed"  # MMAction2 saves the fixed table
+# What an override may be called.
+FIELDS = {*VideoMAEV2Config.__dataclass_fields__, "num_labels", "attn_implementation"}
 
 
 def make_plan(
@@ -100,29 +117,55 @@ def make_plan(
     **overrides: Any,
 ) -> Plan:
     """Plan the conversion of a VideoMAE V2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    refuse_unknown_fields(overrides, labels)
     sources = official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
+    mmaction2 = any("cls_head." in source for source in sources.values())
     layout = layout_of(shapes, checkpoint)
-    if published is not None and config is not None:
-        raise ValueError("Give `config` or `published`, not both.")
-    given = given_fields(published_config(published) if published is not None else config, overrides)
+    if published is not None:
+        refuse_other_file(published, "MMAction2" if mmaction2 else layout, config, checkpoint)
+        config = published_config(published)
+    given = given_fields(config, overrides)
     refuse_impossible(layout, task, shapes, given, labels, checkpoint)
     shown = shown_fields(shapes, checkpoint)
     fields = {**remote_fields(checkpoint, shown), **given}
     if task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
         if layout == "pre-training":
-            del shown["use_mean_pooling"]  # as in official fine-tuning, fc_norm takes the token norm's place
+            del shown["use_mean_pooling"]
+            settle_pooling(fields, overrides, task, checkpoint)
     fields = merge(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
-    rows, names = classes(shapes, task, labels, given, checkpoint)
+    rows, names = classes(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
     if names is not None:
         fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
         fields |= label_fields(names)
     full = make_config(fields)
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
+    if POSITIONS in sources:
+        refuse_other_positions(sources.pop(POSITIONS), full, plan)
     map_names(plan, sources, shapes, layout, task, rows)
     plan.processor = processor_of(full, published)
     return plan
+
+
+def settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str, checkpoint: Checkpoint) -> None:
+    """
+    What becomes of the norm of every token that a pre-training checkpoint has in place of `fc_norm`: official
+    fine-tuning starts a fresh `fc_norm`; features come out of the norm that is trained.
+    """
+    if task != "feature-extraction":
+        fields.setdefault("use_mean_pooling", True)
+        return
+    if overrides.get("use_mean_pooling"):
+        raise ValueError(
+            f"`use_mean_pooling` cannot be True: {checkpoint.name} is a pre-training checkpoint, with a norm of every "
+            "token but none of their mean (`fc_norm`), so pooled features would come out of an untrained layer."
+        )
+    fields["use_mean_pooling"] = False
+    logger.warning(
+        f"{checkpoint.name} has no norm of the mean: `pooler_output` is the first token. For a clip's features "
+        'average the tokens, as `get_video_features(..., pooling="mean")` does.'
+    )
 
 
 def make_config(fields: dict[str, Any]) -> VideoMAEV2Config:
@@ -134,8 +177,14 @@ def make_config(fields: dict[str, Any]) -> VideoMAEV2Config:
 
 
 def official_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Names without wrappers' prefixes and without `encoder.`, each with that in the file."""
-    cleaned = clean_names(checkpoint.shapes)
+    """Official names without wrappers' prefixes and without `encoder.`, each with that in the file."""
+    cleaned: dict[str, str] = {}
+    for name, source in clean_names(checkpoint.shapes).items():
+        for theirs, official in MMACTION2_NAMES:
+            name = name.replace(theirs, official)
+        if name in cleaned:
+            raise ValueError(f"{checkpoint.name} has {name!r} twice, as {cleaned[name]!r} and as {source!r}.")
+        cleaned[name] = source
     encoders = [name for name in cleaned if name.startswith("encoder.")]
     twice = [name for name in encoders if name.removeprefix("encoder.") in cleaned]
     if twice:
@@ -151,14 +200,40 @@ def layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str
             f"{checkpoint.name} is not a VideoMAE V2 checkpoint: `patch_embed.proj.weight` and `blocks.N...` are "
             f"missing. It starts with {some}."
         )
-    positions = [name for name in shapes if name.endswith("pos_embed")]
-    if positions:
-        raise ValueError(f"{checkpoint.name}: " + POSITION_HINT.format(names=", ".join(positions)))
+    scalars = [name for name, shape in shapes.items() if not shape]
+    if scalars:
+        raise ValueError(f"{checkpoint.name} has tensors without axes, as no VideoMAE V2 checkpoint: {scalars[0]}.")
     if "head.weight" in shapes:
         return "fine-tuned"
     if "mask_token" in shapes or "fc_norm.weight" not in shapes:
         return "pre-training"
     return "encoder"
+
+
+def refuse_unknown_fields(overrides: dict[str, Any], labels: str | Sequence[str] | None) -> None:
+    """ValueError for what is no field of the configuration, and for classes that are told twice."""
+    for name in overrides:
+        if name not in FIELDS:
+            nearest = get_close_matches(name, FIELDS, n=1)
+            hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
+            raise ValueError(f"`{name}` is not a field of VideoMAEV2Config.{hint}")
+    told = {"num_labels", "id2label", "label2id"} & set(overrides)
+    if labels is not None and told:
+        raise ValueError(f"Give `labels` or `{min(told)}`, not both.")
+
+
+def refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) -> None:
+    """Drop a saved position table that is the fixed one; ValueError for any other."""
+    table = plan.checkpoint.read(source).float().reshape(-1, config.hidden_size)
+    frames, height, width = config.token_grid()
+    if len(table) != frames * height * width:
+        raise ValueError(
+            f"{source} has {len(table)} positions, but clips of `num_frames` {config.num_frames} and `image_size` "
+            f"{config.image_size} have {frames * height * width} tokens."
+        )
+    if not torch.allclose(table, sinusoid_table(*table.shape), atol=1e-3):
+        raise ValueError(f"{source} is not the fixed table of VideoMAE V2; learnt positions are not supported.")
+    plan.dropped[source] = "the fixed positions, which the model makes itself"
 
 
 def given_fields(config: PreTrainedConfig | None, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -179,6 +254,17 @@ def given_fields(config: PreTrainedConfig | None, overrides: dict[str, Any]) -> 
     return {**fields, **overrides}
 
 
+def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+    """ValueError where the file cannot be the published one that it is said to be."""
+    if config is not None:
+        raise ValueError("Give `config` or `published`, not both.")
+    expected = LAYOUTS[published_entry(published).task]
+    if layout != expected:
+        raise ValueError(
+            f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout."
+        )
+
+
 def refuse_impossible(
     layout: str,
     task: str,
@@ -193,12 +279,6 @@ def refuse_impossible(
             f"{checkpoint.name} has no decoder (it holds the {layout} layout), so it cannot be converted for "
             "task='pretraining'. Use task='feature-extraction'"
             + (" or 'video-classification'." if layout == "fine-tuned" else ".")
-        )
-    if task == "feature-extraction" and layout == "pre-training" and given.get("use_mean_pooling", True):
-        raise ValueError(
-            f"{checkpoint.name} is a pre-training checkpoint: it has a norm of every token but none of their mean "
-            "(`fc_norm`), so pooled features would come out of an untrained layer. Use task='pretraining' and "
-            "`get_video_features(..., pooling='mean')`, or pass use_mean_pooling=False for the normed tokens."
         )
     unnamed = labels is None and not {"num_labels", "id2label"} & set(given)
     if task == "video-classification" and layout != "fine-tuned" and unnamed:
@@ -310,8 +390,13 @@ def classes(
     labels: str | Sequence[str] | None,
     given: dict[str, Any],
     checkpoint: Checkpoint,
+    *,
+    known_order: bool,
 ) -> tuple[list[int] | None, list[str] | None]:
-    """Rows of the head to take (`None`: all) and class names (`None`: as given, else numbers)."""
+    """
+    Rows of the head to take (`None`: all) and class names (`None`: as given, else numbers). `known_order`: whether
+    heads order their classes as the official ones do.
+    """
     if task != "video-classification":
         if labels is not None:
             raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
@@ -323,7 +408,9 @@ def classes(
         return None, names
     size = shapes["head.weight"][0]
     if names is None:
-        return None, default_names(size, given, checkpoint)
+        return None, default_names(size, given, checkpoint, known_order)
+    if isinstance(labels, str) and not known_order and (labels != "k400" or size != LABEL_COUNTS["k400"]):
+        raise ValueError(f"`labels` {labels!r} is another order than MMAction2's: pass the names as a list.")
     if size == LABEL_COUNTS["k710"] and isinstance(labels, str) and labels != "k710":
         return kinetics_710_rows(labels), names
     if size != len(names):
@@ -335,7 +422,7 @@ def classes(
     return None, names
 
 
-def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint) -> list[str] | None:
+def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint, known_order: bool) -> list[str] | None:
     """Names where the caller gives none: only Kinetics-710 has 710 classes."""
     if "id2label" in given or "num_labels" in given:
         number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
@@ -345,10 +432,10 @@ def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint) -> l
                 "convert with the old one and load with `ignore_mismatched_sizes=True`."
             )
         return None
-    if size == LABEL_COUNTS["k710"]:
+    if size == LABEL_COUNTS["k710"] and known_order:
         return published_labels("k710")
     fitting = [name for name, count in LABEL_COUNTS.items() if count == size]
-    if fitting:
+    if fitting and known_order:
         logger.warning(f"The {size} classes stay unnamed. If they are those of Kinetics, pass labels={fitting[0]!r}.")
     return [f"LABEL_{index}" for index in range(size)]
 

@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.")
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # Pages of a mapped file count as the process's memory until it is unmapped.
 REMAP_AFTER_BYTES = 256 * 2**20
+READ_BYTES = 2**20
 SHOWN_NAMES = 8
 
 
@@ -77,11 +79,14 @@ def open_checkpoint(
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: not a weight file, a damaged one, one with anything but tensors, or without such an entry.
+        ValueError: no path or dict, not a weight file, a damaged one, one with anything but tensors, or without such
+            an entry.
     """
     if isinstance(source, Mapping):
         tensors, ignored = unwrap(source, "the given state dict", entry)
         return Checkpoint("the given state dict", _shapes(tensors), tensors.__getitem__, ignored)
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"`checkpoint` must be a path or a dict of tensors, got {type(source).__name__}.")
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(
@@ -117,11 +122,11 @@ def unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, 
         loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
         raise ValueError(f"{name} holds {_describe(loaded)}, not a state dict (names and tensors).")
-    others = [f"{key} ({type(value).__name__})" for key, value in loaded.items() if not torch.is_tensor(value)]
+    others = [f"{key} ({_kind(value)})" for key, value in loaded.items() if not _is_weight(key, value)]
     if others:
         chosen = [key for key in CHOSEN_WRAPPERS if isinstance(loaded.get(key), Mapping)]
         hint = f" Pass entry={chosen[0]!r} to take that one." if chosen else f" Weights are looked for in {WRAPPERS}."
-        raise ValueError(f"{name} has entries that are not tensors: {shorten(others)}.{hint}")
+        raise ValueError(f"{name} has entries that are not plain tensors under a name: {shorten(others)}.{hint}")
     return dict(loaded), ignored
 
 
@@ -144,15 +149,19 @@ def clean_names(names: Iterable[str], prefixes: tuple[str, ...] = PREFIXES) -> d
 
 
 def _open_file(path: Path, entry: str | None) -> Checkpoint:
-    _refuse_what_is_no_weight_file(path)
-    if path.suffix == ".safetensors":
+    head = _refuse_what_is_no_weight_file(path)
+    if head.startswith(b"PK") and path.suffix == ".safetensors":
+        raise ValueError(f"{path.name} is a file of torch.save under another kind's name: rename it to .pth.")
+    # By content: files are renamed. A header of JSON follows the eight bytes of its length.
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
         if entry is not None:
             raise ValueError(f"`entry` {entry!r} has no meaning for {path.name}: safetensors files have no entries.")
         return _open_safetensors(path)
     return _open_pickled(path, entry)
 
 
-def _refuse_what_is_no_weight_file(path: Path) -> None:
+def _refuse_what_is_no_weight_file(path: Path) -> bytes:
+    """The first bytes of a file that may be one of weights."""
     with path.open("rb") as file:
         head = file.read(256)
     text = head.lstrip().lower()
@@ -168,6 +177,7 @@ def _refuse_what_is_no_weight_file(path: Path) -> None:
         )
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise ValueError(f"{path.name} is cut off after {path.stat().st_size:,} bytes. Fetch it again.")
+    return head
 
 
 def _open_safetensors(path: Path) -> Checkpoint:
@@ -188,6 +198,8 @@ def _open_safetensors(path: Path) -> Checkpoint:
 
 def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
     mapped = zipfile.is_zipfile(path)
+    if mapped:
+        _refuse_wrong_checksums(path)
     tensors, ignored = unwrap(_load_tensors(path, mapped), path.name, entry)
     shapes, held, touched = _shapes(tensors), {"tensors": tensors}, {"bytes": 0}
 
@@ -201,6 +213,26 @@ def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
         return tensor
 
     return Checkpoint(path.name, shapes, read, ignored)
+
+
+def _refuse_wrong_checksums(path: Path) -> None:
+    """torch does not look at them, so a damaged download would give a model that runs, and is wrong."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        damaged = [member.filename for member in members if not _is_whole(archive, member)]
+    # torch can be told to write none (`set_crc32_options`); then every one is wrong
+    if damaged and len(damaged) < len(members):
+        raise ValueError(f"{path.name} is damaged: the checksum of {shorten(damaged)} is wrong. Fetch it again.")
+
+
+def _is_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(member) as file:
+            while file.read(READ_BYTES):
+                pass
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def _load_tensors(path: Path, mapped: bool) -> Any:
@@ -284,6 +316,17 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    plain = torch.is_tensor(value) and value.layout == torch.strided and not (value.is_meta or value.is_quantized)
+    return plain and isinstance(name, str)
+
+
+def _kind(value: Any) -> str:
+    if not torch.is_tensor(value):
+        return type(value).__name__
+    return f"{value.dtype} tensor, {value.layout}, on {value.device}"
 
 
 def _describe(loaded: Any) -> str:

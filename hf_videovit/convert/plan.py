@@ -136,7 +136,7 @@ class Plan:
                 tensor = piece.take(self.checkpoint.read(piece.source))
             if tensor.dtype not in SAFETENSORS_DTYPES:
                 raise ValueError(f"{name} would come from numbers of type {tensor.dtype}: a quantised checkpoint?")
-            yield name, tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
+            yield name, tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
         """Fresh tensors stand above the blocks, so a model of one block makes the same ones for little memory."""

@@ -204,6 +204,7 @@ class VideoMAEV2Config(PreTrainedConfig):
                 if "model_type" not in kwargs:
                     raise ValueError(message)
                 logger.warning(message)  # read from a file, which another release may have written
+        self.validate_architecture()
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())
         if self.image_mean is None:
@@ -218,7 +219,7 @@ class VideoMAEV2Config(PreTrainedConfig):
             ("num_attention_heads", "hidden_size"),
             ("decoder_num_attention_heads", "decoder_hidden_size"),
         ):
-            if getattr(self, width) % getattr(self, heads):
+            if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
                 raise ValueError(
                     f"`{heads}` must divide `{width}`, got {getattr(self, heads)} and {getattr(self, width)}."
                 )

@@ -331,6 +331,10 @@ class ClipVideoProcessor(BaseVideoProcessor):
         resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
         return resized.view(*clips.shape[:-2], height, width)
 
+    def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs: Any) -> torch.Tensor:
+        """Half pixels are rounded to the even one, as official loaders and torchvision do; transformers cuts them."""
+        return tvF.center_crop(image, [size.height, size.width])
+
     def crop_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """
         Crops of `crop_size` as a new axis before the frames: one in the centre, or in `"test"` mode `num_crops` along

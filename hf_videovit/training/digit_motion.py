@@ -35,6 +35,7 @@ __all__ = [
     "mirror_clip",
     "reverse_clip",
     "write_clip",
+    "write_example_clips",
 ]
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "counter-clockwise")
@@ -350,7 +351,7 @@ def generate_clip(
         digit=scene.digits[0],
         motion=scene.motions[0],
         speed=asked.speed,
-        colour=tuple(int(value) for value in asked.colour),
+        colour=(int(asked.colour[0]), int(asked.colour[1]), int(asked.colour[2])),
         blinks=scene.blinks,
         change_frame=_change_frame(num_frames) if len(scene.motions) == 2 else -1,
     )
@@ -448,6 +449,31 @@ def build_digit_motion(
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def write_example_clips(
+    folder: str | Path, label_set: str = "motion", size: int = 64, num_frames: int = 16, seed: int = 1
+) -> dict[str, Path]:
+    """
+    Writes one clip of each label, from another seed than the data set's: files that no model trained on it has seen.
+
+    Args:
+        folder (`str` or `Path`): receives `<label>.mp4`.
+        label_set (`str`, *optional*, defaults to `"motion"`): a key of `LABEL_SETS`.
+        size (`int`, *optional*, defaults to 64): side of the frames.
+        num_frames (`int`, *optional*, defaults to 16): frames of each clip.
+        seed (`int`, *optional*, defaults to 1): see `generate_clip`.
+
+    Returns:
+        `dict[str, Path]`: the file of each label.
+    """
+    _check(label_set, "test", size, num_frames)
+    files = {label: Path(folder) / f"{label}.mp4" for label in LABEL_SETS[label_set]}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for index in range(len(files)):
+        clip = generate_clip(label_set, "test", index, size=size, num_frames=num_frames, seed=seed)
+        write_clip(files[clip.label], clip.frames)
+    return files
 
 
 def _write_splits(folder: Path, label_set: str, counts: dict[str, int], size: int, num_frames: int, seed: int) -> None:

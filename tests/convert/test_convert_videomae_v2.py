@@ -187,6 +187,14 @@ def test_the_model_owns_its_weights(classifier, tmp_path):
     assert not converted.training
 
 
+def test_files_of_parameters(classifier, tmp_path):
+    state = {name: torch.nn.Parameter(tensor) for name, tensor in official_layout(classifier).items()}
+    torch.save(state, tmp_path / "w.pth")
+    assert same_weights(convert(tmp_path / "w.pth"), classifier)
+    folder = convert_to_folder("videomae_v2", tmp_path / "w.pth", tmp_path / "made", task=CLASSIFICATION, **UNSHOWN)
+    assert same_weights(VideoMAEV2ForVideoClassification.from_pretrained(folder), classifier)
+
+
 # Keys that do not fit
 
 
@@ -212,7 +220,12 @@ def changed(state, **changes):
         ({"blocks__0__attn__qkv__weight": torch.ones(71, 24)}, r"qkv\.weight gives \(23, 24\)"),
         ({"head__weight": torch.ones(6, 24)}, r"head\.bias gives \(5,\), classifier\.bias needs \(6,\)"),
         ({"patch_embed__proj__weight": torch.ones(24, 3, 2, 4, 2)}, "square patches"),
-        ({"pos_embed": torch.ones(1, 8, 24)}, "learnt ones are not supported: pos_embed"),
+        (
+            {"pos_embed": torch.ones(1, 8, 24)},
+            "pos_embed is not the fixed table .* learnt positions are not supported",
+        ),
+        ({"pos_embed": torch.ones(1, 9, 24)}, "pos_embed has 9 positions, but clips of .* have 8 tokens"),
+        ({"blocks__0__mlp__fc1__weight": torch.tensor(1.0)}, r"tensors without axes.*blocks\.0\.mlp\.fc1\.weight"),
     ],
 )
 def test_keys_that_do_not_fit(changes, message, classifier):
@@ -269,10 +282,17 @@ def test_pretraining_file_with_a_fresh_classifier(pretrained, caplog):
 
 
 def test_pretraining_file_asked_for_features(pretrained):
-    with pytest.raises(ValueError, match="untrained layer.*task='pretraining'"):
-        convert(official_layout(pretrained), FEATURES)
-    tokens = convert(official_layout(pretrained), FEATURES, use_mean_pooling=False)
-    assert torch.equal(tokens.layernorm.weight, pretrained.videomae_v2.layernorm.weight)
+    """The encoder with its norm of every token; never with a pooling that nobody trained."""
+    with pytest.raises(ValueError, match="`use_mean_pooling` cannot be True.*untrained layer"):
+        convert(official_layout(pretrained), FEATURES, use_mean_pooling=True)
+    encoder = convert(official_layout(pretrained), FEATURES)
+    assert torch.equal(encoder.layernorm.weight, pretrained.videomae_v2.layernorm.weight)
+    clip, mask = torch.randn(1, 4, 3, 8, 8), torch.tensor([[True, False, True, True, False, True, False, True]])
+    with torch.no_grad():
+        expected = pretrained(clip, mask).encoder_last_hidden_state
+        assert torch.equal(encoder(clip, mask).last_hidden_state, expected)
+    by_config = convert(official_layout(pretrained), FEATURES, config=VideoMAEV2Config(**TINY))
+    assert same_weights(by_config, encoder)
 
 
 @pytest.mark.parametrize("model_class", [VideoMAEV2Model, VideoMAEV2ForVideoClassification])
@@ -333,6 +353,9 @@ def test_frames_and_size_default_to_the_published_ones():
         ({"labels": "k400"}, "has 5 classes, 'k400' has 400"),
         ({"labels": "ssv2"}, "`name` must be one of k400"),
         ({"hiden_size": 24}, "Did you mean `hidden_size`"),
+        ({"colour": "red"}, "`colour` is not a field of VideoMAEV2Config"),
+        ({"labels": list("abcde"), "num_labels": 5}, "Give `labels` or `num_labels`, not both"),
+        ({"num_attention_heads": 0}, "`num_attention_heads` must divide `hidden_size`, got 0"),
         ({"published": "videomae-v2-base-k710-distilled"}, "`hidden_size` is 768"),
         ({"published": "videomae"}, "`name` must be one of"),
         ({"config": 3}, "`config` must be a VideoMAEV2Config, got int"),
@@ -355,6 +378,13 @@ def test_config_is_used_and_kept(classifier):
     assert same_weights(model, classifier)
     with pytest.raises(ValueError, match="`config` or `published`"):
         convert(official_layout(classifier), config=config, published="videomae-v2-base-k710-distilled")
+
+
+def test_the_file_must_be_the_published_one(pretrained, classifier):
+    with pytest.raises(ValueError, match="has the fine-tuned layout, but the given state dict has the pre-training"):
+        convert(official_layout(pretrained), published="videomae-v2-base-k710-distilled")
+    with pytest.raises(ValueError, match="has the pre-training layout, but the given state dict has the fine-tuned"):
+        convert(official_layout(classifier), published="videomae-v2-giant-pretrained")
 
 
 def test_wrong_family_and_task(classifier):
@@ -395,6 +425,47 @@ def test_other_sizes_stay_unnamed_unless_told():
     model = tiny_model(VideoMAEV2ForVideoClassification, num_labels=400)
     assert convert(official_layout(model)).config.id2label[0] == "LABEL_0"
     assert convert(official_layout(model), labels="k400").config.id2label[0] == "abseiling"
+
+
+# MMAction2's ports
+
+
+def ported(model):
+    """The layout of MMAction2, which saves the position table."""
+    renamed = (
+        ("patch_embed.proj", "patch_embed.projection"),
+        ("mlp.fc1", "mlp.layers.0.0"),
+        ("mlp.fc2", "mlp.layers.1"),
+    )
+    state = {}
+    for name, tensor in official_layout(model).items():
+        for official, theirs in renamed:
+            name = name.replace(official, theirs)
+        state[f"cls_head.fc_cls.{name[5:]}" if name.startswith("head.") else f"backbone.{name}"] = tensor
+    return {**state, "backbone.pos_embed": model.videomae_v2.embeddings.position_embeddings.table[None]}
+
+
+def test_mmaction2(classifier, tmp_path):
+    state = ported(classifier)
+    torch.save({"meta": {"epoch": 1}, "state_dict": state}, tmp_path / "w.pth")
+    assert same_weights(convert(tmp_path / "w.pth"), classifier)
+    with pytest.raises(ValueError, match="pos_embed has 8 positions, but clips of `num_frames` 4 and `image_size` 16"):
+        convert(state, image_size=16)
+    state["backbone.pos_embed"] = state["backbone.pos_embed"] + 0.01
+    with pytest.raises(ValueError, match="learnt positions are not supported"):
+        convert(state)
+
+
+def test_mmaction2_orders_classes_its_own_way(kinetics):
+    assert convert(ported(kinetics)).config.id2label[0] == "LABEL_0"
+    with pytest.raises(ValueError, match="another order than MMAction2's"):
+        convert(ported(kinetics), labels="k710")
+    with pytest.raises(ValueError, match="another order than MMAction2's"):
+        convert(ported(kinetics), labels="k400")
+    with pytest.raises(ValueError, match="has the fine-tuned layout, but .* has the MMAction2 layout"):
+        convert(ported(kinetics), published="videomae-v2-base-k710-distilled")
+    spoken = tiny_model(VideoMAEV2ForVideoClassification, num_labels=400)
+    assert convert(ported(spoken), labels="k400").config.id2label[0] == "abseiling"
 
 
 # Hub repositories with remote code

@@ -148,7 +148,7 @@ def test_a_whole_pickled_model_is_refused(tmp_path):
 )
 def test_not_a_state_dict(content, tmp_path):
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth (holds|has entries that are not tensors)"):
+    with pytest.raises(ValueError, match=r"w\.pth (holds|has entries that are not plain tensors)"):
         open_checkpoint(tmp_path / "w.pth")
 
 
@@ -212,3 +212,47 @@ def test_clean_names():
 
 def test_nothing_is_imported_to_unpickle():
     assert "pickle" not in vars(sys.modules["hf_videovit.convert.keys"])
+
+
+def test_a_damaged_byte_is_found(tmp_path):
+    """torch reads such a file without a word."""
+    path = tmp_path / "w.pth"
+    torch.save({"a.weight": torch.zeros(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes(1000)) + 500] ^= 1
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["a.weight"].count_nonzero() == 1
+    with pytest.raises(ValueError, match=r"w\.pth is damaged: the checksum of w/data/0 is wrong"):
+        open_checkpoint(path)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / "w.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert_weights(open_checkpoint(tmp_path / "w.pth"))
+
+
+def test_the_content_tells_the_kind_of_file(tmp_path):
+    save_file(WEIGHTS, tmp_path / "pytorch_model.bin")
+    assert_weights(open_checkpoint(tmp_path / "pytorch_model.bin"))
+    torch.save(WEIGHTS, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="rename it to .pth"):
+        open_checkpoint(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "`checkpoint` must be a path or a dict of tensors, got NoneType"),
+        ([1], "got list"),
+        ({"a": torch.ones(2).to_sparse()}, "not plain tensors.*sparse_coo"),
+        ({"a": torch.ones(2, device="meta")}, "not plain tensors.*on meta"),
+        ({3: torch.ones(2)}, "not plain tensors under a name: 3"),
+    ],
+)
+def test_sources_that_are_none(source, message):
+    with pytest.raises(ValueError, match=message):
+        open_checkpoint(source)

@@ -193,7 +193,7 @@ def test_parameters_fall_into_depth_groups():
     ],
 )
 def test_wrong_configurations_are_named(fields, message):
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         VideoMAEV2Config(**{**TINY, **fields})
 
 

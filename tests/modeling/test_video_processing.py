@@ -89,6 +89,15 @@ def test_crops_cover_the_long_side():
     assert tall.equal(crops.transpose(-1, -2))
 
 
+@pytest.mark.parametrize(("spare", "offset"), [(10, 5), (11, 6), (12, 6), (13, 6)])
+def test_centre_crop_rounds_half_pixels_to_even(spare, offset):
+    columns = np.arange(32 + spare, dtype=np.uint8)
+    frames = np.tile(columns[None, None, :, None], (4, 32, 1, 3))
+    for mode in ("validation", "test"):
+        crop = processor(sampling_mode=mode)(frames, do_rescale=False, do_normalize=False).pixel_values[0]
+        assert crop[0, 0, 0].tolist() == list(range(offset, offset + 32))
+
+
 def test_loaded_clips_then_normalised_equal_a_call(clip):
     make = processor(size={"shortest_edge": 48}, crop_size={"height": 48, "width": 64})
     clips, metadata = make.load_clips(clip)

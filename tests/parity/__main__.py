@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from transformers.utils import logging
+
 from .compare import Fixture, Report
 from .videomae_v2 import VideoMAEV2Adapter
 
@@ -63,4 +65,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    logging.disable_progress_bar()
     sys.exit(main(sys.argv[1:]))

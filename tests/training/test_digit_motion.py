@@ -26,6 +26,7 @@ from hf_videovit.training.digit_motion import (
     reverse_clip,
     sprite_opacity,
     write_clip,
+    write_example_clips,
 )
 
 
@@ -203,6 +204,13 @@ def test_frames_survive_the_encoder(tmp_path):
         decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert decoded.shape == frames.shape
     assert np.abs(decoded.astype(int) - frames).mean() < 6
+
+
+@pytest.mark.parametrize("label_set", ["motion", "both"])
+def test_examples_are_one_unseen_clip_of_each_label(tmp_path, label_set):
+    files = write_example_clips(tmp_path / "new", label_set, size=32, num_frames=2)
+    assert tuple(files) == LABEL_SETS[label_set]
+    assert all(path.is_file() and path.stem == label for label, path in files.items())
 
 
 def test_data_set_is_written_once(tmp_path, monkeypatch):
