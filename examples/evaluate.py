@@ -29,6 +29,7 @@ def main():
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--output", default="results.json")
     parser.add_argument("--predictions", help="write a row a video to this .jsonl file")
+    parser.add_argument("--confusion", help="write how often which label is taken for which to this .csv file")
     arguments = parser.parse_args()
 
     accelerator = Accelerator()
@@ -50,6 +51,8 @@ def main():
         result.save(arguments.output, model=arguments.model, data=arguments.data, split=arguments.split)
         if arguments.predictions:
             result.save_predictions(arguments.predictions)
+        if arguments.confusion:
+            result.save_confusion_matrix(arguments.confusion)
         print({**result.metrics, "videos": len(result.ids), "unreadable": len(result.failed)})
     accelerator.end_training()
 

@@ -5,6 +5,7 @@ that is ready for the Hub: weights, config, processor, results and card.
     accelerate launch examples/finetune.py --checkpoint DIR --data CLIPS --output_dir OUT --epochs 20
     accelerate launch examples/finetune.py --recipe RECIPE.yaml --data CLIPS --learning_rate 5e-4
     accelerate launch examples/finetune.py --size small --data CLIPS          # from scratch
+    python examples/finetune.py --recipe RECIPE.yaml --data CLIPS --plan       # steps, memory and time, nothing runs
     python examples/finetune.py --help                                         # every field
 
 Two processes on a machine without an accelerator (`--cpu --num_processes 2` would quietly start only one):
@@ -18,17 +19,24 @@ The result then answers for itself:
 
 import sys
 
+import rich
+
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.hub.cards import write_model_card
 from hf_videovit.training.arguments import describe_arguments, parse_arguments
-from hf_videovit.training.finetuning import finetune, make_accelerator
+from hf_videovit.training.finetuning import finetune
+from hf_videovit.training.planning import plan_run
+from hf_videovit.training.runs import make_accelerator
 
 
 def main():
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__, describe_arguments(), sep="\n")
         return
-    config = parse_arguments(sys.argv[1:])
+    config = parse_arguments([word for word in sys.argv[1:] if word != "--plan"])
+    if "--plan" in sys.argv[1:]:
+        rich.print(plan_run(config))
+        return
     accelerator = make_accelerator(config.run)
     result = finetune(config, accelerator=accelerator)
     if accelerator.is_main_process:

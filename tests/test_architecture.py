@@ -19,6 +19,7 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 # The storeys, lowest first. A module imports from lower ones, and from its own package.
 STOREYS = (
     ("modeling", "published"),
+    ("reconstruction",),
     ("training", "hub", "convert", "pipelines", "features", "doctor", "drawing"),
     ("cli", "__main__"),
 )

@@ -26,6 +26,9 @@ class ModelArguments:
     checkpoint: str | None = _option(None, "folder or Hub id to start from (weights, config, processor)")
     model_type: str = _option("videomae_v2", "family of a model from scratch")
     size: str | None = _option(None, "published size of a model from scratch, such as small or base")
+    needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
+    teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")
+    temperature: float = _option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
     config: dict[str, Any] = _option({}, "config fields set over the checkpoint's or size's own")
     processor: dict[str, Any] = _option({}, "processor attributes set over the checkpoint's or family's own")
     head: Literal["auto", "keep", "new"] = _option(
@@ -34,6 +37,10 @@ class ModelArguments:
     attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
     compile: bool = _option(False, "run the task through torch.compile")
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
 
 
 @dataclass
@@ -71,6 +78,10 @@ class DataArguments:
 class AugmentationArguments:
     """What happens to a training clip; every draw is one for all frames of the clip."""
 
+    crop: Literal["area", "multi_scale"] = _option(
+        "area", "random crop by area and ratio, or the fixed places and sides of the official pretraining"
+    )
+    num_sample: int = _option(1, "augmented copies of each decoded clip, all in the batch")
     crop_scale: list[float] = _option([0.08, 1.0], "area of the random crop, as a share of the frame")
     crop_ratio: list[float] = _option([0.75, 4 / 3], "width over height of the random crop")
     flip: float = _option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
@@ -86,7 +97,7 @@ class AugmentationArguments:
     def __post_init__(self) -> None:
         for name in ("flip", "random_erasing", "mix_probability", "mix_switch", "label_smoothing"):
             _check_range(name, getattr(self, name), 0.0, 1.0)
-        _check_minimum(self, rand_augment_ops=0, mixup=0, cutmix=0)
+        _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
         _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
         for name in ("crop_scale", "crop_ratio"):
             bounds = getattr(self, name)
@@ -105,7 +116,8 @@ class OptimizationArguments:
     drop_last: bool = _option(False, "leave out the clips that do not fill the last batch of an epoch")
     learning_rate: float = _option(1e-3, "peak learning rate, before the batch rule of `learning_rate_batch`")
     learning_rate_batch: int | None = _option(
-        None, "scale learning rates by (batch x processes x accumulation) / this; the official code uses 256"
+        None,
+        "scale learning rates by batch x processes x accumulation / this (num_sample not counted; officially 256)",
     )
     min_learning_rate: float = _option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
     warmup_epochs: float = _option(0.0, "epochs of linear warm-up from 0")
@@ -145,7 +157,9 @@ class RunArguments:
     keep_checkpoints: int = _option(2, "how many of the latest checkpoints stay on disk")
     resume: bool = _option(False, "go on from the latest checkpoint in output_dir, if there is one")
     overwrite: bool = _option(False, "start over in an output_dir with checkpoints of another run: they are deleted")
-    best_metric: str = _option("top1", "metric of the validation that decides which weights are saved")
+    best_metric: str | None = _option(
+        None, "metric of the validation that decides which weights are saved; none takes its first (top1, explained)"
+    )
     keep_best: bool = _option(False, "save the best weights of the validations instead of the last")
     nonfinite_limit: int = _option(3, "steps in a row with a non-finite gradient that stop the run")
     progress: bool = _option(True, "show a progress bar")

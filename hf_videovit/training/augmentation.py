@@ -3,6 +3,7 @@ What happens to a training clip. torchvision v2 does the work on uint8 tensors; 
 clip and depends on seed, epoch and sample id and on nothing else.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,14 @@ RAND_AUGMENT_BINS = 11  # magnitudes 0 to 10, the scale of the recipes
 RAND_AUGMENT_FILL = 128
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 10 / 3)
+CROP_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the short side of the frame
+# Where a multi-scale crop starts, in quarters of the room it has to the right and below: corners, centre, middles of
+# the edges, and the middles between corners and centre.
+CROP_PLACES = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
 
 
 def sample_seed(seed: int, epoch: int, name: str, stream: str = "augmentation") -> int:
@@ -37,9 +46,48 @@ def seeded_torch(seed: int) -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+class MultiScaleCrop(torch.nn.Module):
+    """
+    The crop of the official pretraining: width and height each one of `CROP_SIDES` of the short side, at most one step
+    apart, a side within 3 pixels of the wanted one taken to be it; at one of 13 fixed places; then resized, bilinear
+    with antialiasing as PIL does it.
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def crops(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Heights and widths to choose from for a frame of `height` x `width`."""
+        sides = [int(min(height, width) * share) for share in CROP_SIDES]
+        heights, widths = ([wanted if abs(side - wanted) < 3 else side for side in sides] for wanted in self.size)
+        pairs = itertools.product(range(len(sides)), repeat=2)
+        return [(heights[row], widths[column]) for row, column in pairs if abs(row - column) <= 1]
+
+    def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop, drawn from torch's global CPU generator."""
+        choices = self.crops(height, width)
+        crop_height, crop_width = choices[int(torch.randint(len(choices), ()))]
+        crop_height, crop_width = min(crop_height, height), min(crop_width, width)  # snapped beyond the frame
+        right, down = CROP_PLACES[int(torch.randint(len(CROP_PLACES), ()))]
+        return down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Crop `(..., height, width)` to `size`."""
+        top, left, height, width = self.draw(*clip.shape[-2:])
+        clip = clip[..., top : top + height, left : left + width]
+        return v2.functional.resize(clip, list(self.size), InterpolationMode.BILINEAR, antialias=True)
+
+
 class ClipAugmentation:
     """
     Random crop, flip, RandAugment and erasing of one clip.
+
+    With `crop="multi_scale"` the crop is that of the official pretraining, see [`MultiScaleCrop`].
 
     Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (bilinear, not
     antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
@@ -78,8 +126,11 @@ class ClipAugmentation:
                     fill=RAND_AUGMENT_FILL,
                 )
             )
-        scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
-        steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))
+        if arguments.crop == "multi_scale":
+            steps.append(MultiScaleCrop(crop_size))
+        else:
+            scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
+            steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))
         if arguments.flip:
             steps.append(v2.RandomHorizontalFlip(arguments.flip))
         self.transform = v2.Compose(steps)

@@ -2,6 +2,8 @@
 The one training loop. It knows a method only by its `forward(batch)`, the data only as a stream of batches, and runs
 on whatever `accelerate launch` starts.
 
+A SIGTERM (a cluster taking the machine back) saves a checkpoint after the step it comes in, and ends the run.
+
 Processes may run out of videos at different times (uneven shares, unreadable files). So before each step they add up
 how many clips they bring. A process without any takes part with weight 0, the loss is the mean over the clips of all
 processes, and the epoch ends when nobody has any left: nothing hangs, nothing is seen twice, nothing is left out.
@@ -10,14 +12,16 @@ processes, and the epoch ends when nobody has any left: nothing hangs, nothing i
 import json
 import math
 import shutil
+import signal
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +31,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .arguments import RunConfig
+from .arguments import OptimizationArguments, RunConfig
 from .checkpointing import (
     Checkpoint,
     flatten_optimizer,
@@ -104,8 +108,20 @@ def make_plan(config: RunConfig, stream: ClipStream) -> Plan:
         stream ([`ClipStream`]):
             The data, as this process sees it.
     """
-    arguments, world = config.optimization, stream.world
-    batches = [stream.num_batches(rank) for rank in range(world)]
+    return count_steps(config.optimization, [stream.num_batches(rank) for rank in range(stream.world)])
+
+
+def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> Plan:
+    """
+    Count the steps of a run.
+
+    Args:
+        arguments ([`OptimizationArguments`]):
+            The run's.
+        batches (`list[int | None]`):
+            Batches an epoch of each process, `None` where its stream does not say.
+    """
+    world = len(batches)
     counted = [count for count in batches if count is not None]
     per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
     if per_epoch is None and arguments.max_steps is None:
@@ -198,16 +214,21 @@ class _Run:
         self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
         self.template: Batch | None = None
         self.window = _Window()
+        self.stopping = threading.Event()
+        self.told_to_stop = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with tqdm(
-            total=self.plan.total_steps,
-            initial=self.progress.step,
-            desc="training",
-            disable=not (self.config.run.progress and self.accelerator.is_main_process),
-        ) as bar:
+        with (
+            noticing_sigterm() as self.stopping,
+            tqdm(
+                total=self.plan.total_steps,
+                initial=self.progress.step,
+                desc="training",
+                disable=not (self.config.run.progress and self.accelerator.is_main_process),
+            ) as bar,
+        ):
             while not self._finished():
                 reached_the_end = self._train_epoch(bar)
                 if self.sums:
@@ -237,10 +258,12 @@ class _Run:
         before = self.progress.step
         while not self._finished():
             self.window.wait()
-            batch_group = list(islice(batches, self.config.optimization.accumulation))
+            batch_group = self._next(batches)
             self.window.work()
             num_clips = self._agree(batch_group)
             if num_clips == 0:
+                if self.told_to_stop:
+                    self._stop()
                 if self.progress.step == before and self.progress.position == 0:
                     raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
                 return True
@@ -249,16 +272,26 @@ class _Run:
             self._after_step(bar, num_clips)
         return False
 
+    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The batches of a step; none where a SIGTERM ended the decoding workers along with the run."""
+        try:
+            return list(islice(batches, self.config.optimization.accumulation))
+        except RuntimeError:
+            if not self.stopping.is_set():
+                raise
+            return []
+
     def _agree(self, batch_group: list[Batch]) -> int:
         """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
         if batch_group:
             self.progress.position = batch_group[-1].next_position
-        counts = [clips, self.progress.position, self.ledger.count]
+        counts = [clips, self.progress.position, self.ledger.count, int(self.stopping.is_set())]
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
+        self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
         return counts[0]
 
     def _step(self, batch_group: list[Batch], num_clips: int) -> None:
@@ -325,8 +358,14 @@ class _Run:
         if step % run.log_every == 0:
             line = self._log_window()
             bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}")
+        if self.told_to_stop:
+            self._stop()
         if run.save_steps and step % run.save_steps == 0:
             self._save()
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        raise SystemExit(f"Told to stop (SIGTERM): step {self.progress.step} is saved, `resume` goes on from there")
 
     def _log_window(self) -> dict[str, Any]:
         """Average over all steps and processes since the last line."""
@@ -357,7 +396,7 @@ class _Run:
     def _validate(self, validate: Validation) -> None:
         metrics = validate(self._weights())
         self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, "validation": metrics})
-        name = self.config.run.best_metric
+        name = self.config.run.best_metric or next(iter(metrics))
         if name not in metrics:
             raise ValueError(f"`best_metric` {name!r} is not among the validation's {', '.join(metrics)}")
         if self.progress.best is None or metrics[name] > self.progress.best:
@@ -432,6 +471,23 @@ class _Run:
         state, position = loaded.state, loaded.rank_state["position"]
         self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"])
         self.log.go_back_to(loaded.step)
+
+
+@contextmanager
+def noticing_sigterm() -> Iterator[threading.Event]:
+    """
+    An event that is set when this process is told to end, instead of ending it there and then. Outside of the main
+    thread, where signals cannot be handled, it never is.
+    """
+    noticed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: noticed.set())
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Window:

@@ -3,6 +3,7 @@ Evaluation through the checkpoint's own protocol: the processor makes the views,
 this is `model(**processor(video))`, what the pipeline does too.
 """
 
+import csv
 import json
 import platform
 import shlex
@@ -25,7 +26,7 @@ from transformers.utils import logging
 
 from hf_videovit.modeling.video_decoding import available_decoders
 
-from .metrics import mean_class_accuracy, top_k_accuracy
+from .metrics import confusion_matrix, mean_average_precision, mean_class_accuracy, top_k_accuracy
 from .opening import match_labels
 from .sources import Sample, SampleList, VideoSource
 from .streaming import BadVideo, ClipStream, Record
@@ -92,10 +93,30 @@ class EvaluationResult:
             rows.append(row)
         return rows
 
+    def per_class(self) -> list[dict[str, Any]]:
+        """One row a class that occurs: its videos, the share that is recognised, what most others are taken for."""
+        if self.labels is None:
+            raise ValueError("There is no table of classes without labels")
+        matrix = confusion_matrix(self.logits, self.labels)
+        rows = []
+        for label in np.flatnonzero(matrix.sum(axis=1)):
+            wrong = matrix[label].copy()
+            wrong[label] = 0
+            rows.append(
+                {
+                    "label": self.label_names[label],
+                    "videos": int(matrix[label].sum()),
+                    "accuracy": float(matrix[label, label] / matrix[label].sum()),
+                    "taken_for": self.label_names[int(wrong.argmax())] if wrong.any() else None,
+                }
+            )
+        return rows
+
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, as plain values."""
         return {
             "metrics": self.metrics,
+            "per_class": [] if self.labels is None else self.per_class(),
             "num_videos": len(self.ids),
             "num_failed": len(self.failed),
             "failed": self.failed,
@@ -117,6 +138,16 @@ class EvaluationResult:
         """
         text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def save_confusion_matrix(self, path: str | Path) -> None:
+        """Write a CSV table: a row for each right label, a column for each predicted one, the number of videos."""
+        if self.labels is None:
+            raise ValueError("There is no confusion matrix without labels")
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["", *self.label_names])
+            for name, counts in zip(self.label_names, confusion_matrix(self.logits, self.labels).tolist()):
+                writer.writerow([name, *counts])
 
     def save_predictions(self, path: str | Path) -> None:
         """Write [`~EvaluationResult.predictions`] as JSONL."""
@@ -260,7 +291,12 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`."""
+    """
+    Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`; mean
+    average precision where `labels` are zeros and ones of that shape.
+    """
+    if labels.ndim == 2:
+        return {"mAP": mean_average_precision(logits, labels)}
     metrics = {"top1": top_k_accuracy(logits, labels, 1), "mean_class_accuracy": mean_class_accuracy(logits, labels)}
     return metrics | ({"top5": top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {})
 

@@ -323,11 +323,11 @@ def list_videos(folder: Path) -> list[Path]:
 
 def folder_source(root: Path, label_names: Sequence[str] | None = None) -> VideoList:
     """
-    A folder of class folders.
+    A folder of class folders, or of unlabelled videos.
 
     Args:
         root (`Path`):
-            Holds one folder a label, each with videos at any depth.
+            Holds one folder a label, each with videos at any depth; or videos only, which then have no labels.
         label_names (`Sequence[str]`, *optional*):
             Names to index; the sorted folder names by default.
 
@@ -336,6 +336,9 @@ def folder_source(root: Path, label_names: Sequence[str] | None = None) -> Video
     """
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [(name, path) for name in folders for path in list_videos(root / name)]
+    if not folders and (unlabelled := list_videos(root)):
+        ids = [path.relative_to(root).as_posix() for path in unlabelled]
+        return VideoList(ids, [str(path) for path in unlabelled], [None] * len(ids), list(label_names or []))
     if not found:
         raise ValueError(f"`data` {str(root)!r} has no class folders with videos ({', '.join(VIDEO_SUFFIXES)})")
     classes = sorted({name for name, _ in found})

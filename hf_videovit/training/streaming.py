@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ SampleLoader = Callable[[Record], dict[str, torch.Tensor]]
 
 class TrainingClipLoader:
     """
-    Reads one training clip: frames sampled as the processor does for training, then augmented.
+    Reads one training video: frames sampled as the processor does for training, then augmented, several times over if
+    asked (repeated augmentation: decoding costs more than augmenting).
 
     Args:
         processor ([`ClipVideoProcessor`]):
@@ -90,17 +91,83 @@ class TrainingClipLoader:
             Augments the uint8 clip.
         seed (`int`):
             With epoch and sample id, the source of every draw.
+        num_sample (`int`, *optional*, defaults to 1):
+            Augmented copies of the one clip that is decoded.
     """
 
-    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int):
-        self.processor, self.augmentation, self.seed = processor, augmentation, seed
+    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int, num_sample: int = 1):
+        self.processor, self.augmentation, self.seed, self.num_sample = processor, augmentation, seed, num_sample
+        self.sampling_mode = "train"
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
-        sample, epoch = record.sample, record.epoch
-        rng = np.random.default_rng(sample_seed(self.seed, epoch, sample.id, "frames"))
-        clips, _ = self.processor.load_clips(sample.video, sampling_mode="train", rng=rng)
-        clip = self.augmentation(clips[0], sample_seed(self.seed, epoch, sample.id))
-        return {"pixel_values": clip, "labels": torch.tensor(sample.label)}
+        """
+        Returns:
+            `dict`: `pixel_values` of shape `(num_sample, num_frames, num_channels, height, width)` and `labels` of
+            shape `(num_sample,)`.
+        """
+        return {"pixel_values": self.clips(record), "labels": torch.tensor([record.sample.label] * self.num_sample)}
+
+    def clips(self, record: Record) -> torch.Tensor:
+        """The augmented copies, of shape `(num_sample, num_frames, num_channels, height, width)`."""
+        rng = np.random.default_rng(self.seed_of(record, "frames"))
+        clips, _ = self.processor.load_clips(record.sample.video, sampling_mode=self.sampling_mode, rng=rng)
+        seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
+        return torch.stack([self.augmentation(clips[0], seed) for seed in seeds])
+
+    def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
+        """Seed of one purpose and copy; another number of copies leaves the first ones as they are."""
+        return sample_seed(self.seed, record.epoch, record.sample.id, f"{purpose}/{copy}" if copy else purpose)
+
+
+class MaskedClipLoader(TrainingClipLoader):
+    """
+    Reads one clip for masked modelling: dense clips at exact stride (segment and uniform ones as in training), and for
+    each augmented copy its own masks.
+
+    Args:
+        processor ([`ClipVideoProcessor`]):
+            Samples and decodes.
+        augmentation ([`ClipAugmentation`]):
+            Augments the uint8 clip.
+        seed (`int`):
+            With epoch and sample id, the source of every draw.
+        num_sample (`int`):
+            Augmented copies of the one clip that is decoded.
+        masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
+            Draws the encoder's and the decoder's mask of one copy.
+    """
+
+    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int, num_sample: int, masks: "MaskMaker"):
+        super().__init__(processor, augmentation, seed, num_sample)
+        self.sampling_mode = "pretrain" if processor.frame_sampling == "dense" else "train"
+        self.masks = masks
+
+    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
+        """
+        Returns:
+            `dict`: `pixel_values` of shape `(num_sample, num_frames, num_channels, height, width)`; `encoder_mask` and
+            `decoder_mask`, bool of shape `(num_sample, sequence_length)`.
+        """
+        seeds = [self.seed_of(record, "masks", copy) for copy in range(self.num_sample)]
+        return {"pixel_values": self.clips(record), **stacked_masks(self.masks, seeds)}
+
+
+MaskMaker = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
+
+
+def stacked_masks(masks: MaskMaker, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Masks of several samples under the names of the model's arguments, one seed each."""
+    pairs = [masks(np.random.default_rng(seed)) for seed in seeds]
+    encoder, decoder = (torch.from_numpy(np.stack(parts)) for parts in zip(*pairs))
+    return {"encoder_mask": encoder, "decoder_mask": decoder}
+
+
+def merge_copies(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """
+    Make the copies of each video samples of their own: `(num_videos, num_sample, ...)` to
+    `(num_sample * num_videos, ...)`, first copies first: mixing pairs neighbours, which so are different videos.
+    """
+    return {name: value.transpose(0, 1).flatten(0, 1) for name, value in rows.items()}
 
 
 class ClipStream:
@@ -164,9 +231,7 @@ class ClipStream:
     def num_batches(self, rank: int | None = None) -> int | None:
         """Batches an epoch of a process (this one by default) while every video can be read; `None` if unknown."""
         size = self.source.share_size(self.rank if rank is None else rank, self.world)
-        if size is None:
-            return None
-        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+        return None if size is None else count_batches(size, self.batch_size, self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """
@@ -219,6 +284,11 @@ class ClipStream:
                 f"No batch from the decoding workers for {self._loader.timeout:g} s (`worker_timeout`); "
                 f"they are reading {waiting}"
             ) from error
+
+
+def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
+    """Batches that `size` samples make."""
+    return size // batch_size if drop_last else -(-size // batch_size)
 
 
 class BadVideoLedger:

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
-from hf_videovit.training.evaluation import evaluate_model
+from hf_videovit.training.evaluation import evaluate_model, score
 from hf_videovit.training.opening import open_source
 from hf_videovit.training.sources import Sample
 from tests.clips import STEPS
@@ -106,6 +107,24 @@ def test_result_file_says_how_and_with_what(model, clip_folder, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == result.ids
     assert all(row["prediction"] in STEPS and row["label"] in STEPS for row in rows)
+
+
+def test_result_says_what_each_class_is_taken_for(model, clip_folder, tmp_path):
+    result = evaluate_model(model, make_processor(), open_source(clip_folder, "val"))
+    result.save(tmp_path / "results.json")
+    saved = json.loads((tmp_path / "results.json").read_text())
+    result.save_confusion_matrix(tmp_path / "confusion.csv")
+    header, *rows = list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines()))
+    assert header[1:] == [row[0] for row in rows] == NAMES
+    matrix = np.array([row[1:] for row in rows], int)
+    assert matrix.sum(axis=1).tolist() == [2, 2, 2, 2]
+    assert np.trace(matrix) / 8 == result.metrics["top1"]
+    assert [row["label"] for row in saved["per_class"]] == NAMES
+    assert np.mean([row["accuracy"] for row in saved["per_class"]]) == result.metrics["mean_class_accuracy"]
+    for row, counts in zip(saved["per_class"], matrix):
+        taken_for = None if row["taken_for"] is None else NAMES.index(row["taken_for"])
+        assert taken_for is None and row["accuracy"] == 1 or counts[taken_for] > 0
+    assert score(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[1, 0], [1, 1]])) == {"mAP": 1.0}
 
 
 def test_videos_without_labels_are_answered_but_not_scored(model, clip_folder):

@@ -2,7 +2,14 @@ import evaluate
 import numpy as np
 import pytest
 
-from hf_videovit.training.metrics import METRICS, mean_class_accuracy, metric_path, top_k_accuracy
+from hf_videovit.training.metrics import (
+    METRICS,
+    confusion_matrix,
+    mean_average_precision,
+    mean_class_accuracy,
+    metric_path,
+    top_k_accuracy,
+)
 
 
 SCORES = np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.1, 0.3, 0.6], [0.4, 0.3, 0.3]])
@@ -32,13 +39,44 @@ def test_scores_that_are_not_finite_are_refused():
         mean_class_accuracy(np.zeros((0, 3)), np.zeros(0, int))
 
 
+def test_mean_average_precision_by_hand():
+    scores = np.array([[0.9, 0.1, 0.0], [0.8, 0.9, 0.0], [0.7, 0.5, 0.0], [0.6, 0.2, 0.0]])
+    labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]])
+    first = (1 / 1 + 2 / 3) / 2  # ranks 1 and 3
+    second = (1 / 1 + 2 / 3) / 2
+    assert mean_average_precision(scores, labels) == pytest.approx((first + second) / 2)
+    assert mean_average_precision(labels.astype(float), labels) == 1.0
+
+
+def test_equal_scores_give_the_share_of_the_class_whatever_the_order():
+    labels = np.array([[1], [0], [0], [1], [0]])
+    for order in (np.arange(5), np.arange(5)[::-1]):
+        assert mean_average_precision(np.zeros((5, 1)), labels[order]) == pytest.approx(0.4)
+
+
+def test_mean_average_precision_refuses_class_indices():
+    for labels in (LABELS, np.full((4, 3), 2)):
+        with pytest.raises(ValueError, match="labels of zeros and ones"):
+            mean_average_precision(SCORES, labels)
+    with pytest.raises(ValueError, match="no sample with any label"):
+        mean_average_precision(SCORES, np.zeros((4, 3)))
+
+
+def test_confusion_matrix_by_hand():
+    assert confusion_matrix(SCORES, LABELS).tolist() == [[0, 0, 0], [1, 1, 0], [1, 0, 1]]
+    assert np.trace(confusion_matrix(SCORES, LABELS)) / 4 == top_k_accuracy(SCORES, LABELS)
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_evaluate_modules_load_offline_and_agree(name, tmp_path):
     module = evaluate.load(metric_path(name), cache_dir=str(tmp_path))
-    for scores, label in zip(SCORES.tolist(), LABELS.tolist()):
+    multi_label = name == "mean_average_precision"
+    references = np.eye(3, dtype=int)[LABELS] if multi_label else LABELS
+    for scores, label in zip(SCORES.tolist(), references.tolist()):
         module.add(prediction=scores, reference=label)
     result = module.compute()
-    assert list(result.values()) == [0.5]
+    expected = mean_average_precision(SCORES, references) if multi_label else 0.5
+    assert list(result.values()) == [pytest.approx(expected)]
     if name == "top_k_accuracy":
         assert module.compute(predictions=SCORES.tolist(), references=LABELS.tolist(), k=2) == {"top2": 1.0}
     with pytest.raises(ValueError, match="`name` must be one of"):

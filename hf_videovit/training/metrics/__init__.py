@@ -5,10 +5,10 @@ Metrics as plain functions over arrays, and as `evaluate` modules that need no n
 
 from pathlib import Path
 
-from .functions import mean_class_accuracy, top_k_accuracy
+from .functions import confusion_matrix, mean_average_precision, mean_class_accuracy, top_k_accuracy
 
 
-METRICS = ("mean_class_accuracy", "top_k_accuracy")
+METRICS = ("mean_average_precision", "mean_class_accuracy", "top_k_accuracy")
 
 
 def metric_path(name: str) -> str:
@@ -24,4 +24,11 @@ def metric_path(name: str) -> str:
     return str(Path(__file__).parent / name)
 
 
-__all__ = ["METRICS", "mean_class_accuracy", "metric_path", "top_k_accuracy"]
+__all__ = [
+    "METRICS",
+    "confusion_matrix",
+    "mean_average_precision",
+    "mean_class_accuracy",
+    "metric_path",
+    "top_k_accuracy",
+]

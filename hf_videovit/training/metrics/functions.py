@@ -1,4 +1,4 @@
-"""Accuracy over arrays of scores."""
+"""Metrics over arrays of scores."""
 
 import numpy as np
 
@@ -37,6 +37,66 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     scores, labels = _checked(scores, labels)
     right = scores.argmax(axis=1) == labels
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+
+
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """
+    Average precision of each class, averaged over the classes that occur: for data with any number of labels a sample.
+
+    ```
+    for each class that occurs:
+        ranked = samples by falling score of the class
+        precision[k] = share of the first k samples that have the class
+        average_precision = mean of precision[k] over the ranks k at which a sample has the class
+    ```
+
+    Samples of equal score share one rank, the last of them, so their order plays no part. (As scikit-learn's.)
+
+    Args:
+        scores (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Anything that grows with confidence, comparable between the samples of a class.
+        labels (`np.ndarray` of shape `(num_samples, num_labels)`):
+            1 or `True` where the sample has the label.
+    """
+    scores, labels = np.asarray(scores), np.asarray(labels)
+    if scores.ndim != 2 or labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            "`scores` and `labels` must both be (num_samples, num_labels), labels of zeros and ones, got "
+            f"{scores.shape} and {labels.shape}"
+        )
+    if not labels.any():
+        raise ValueError("`labels` has no sample with any label")
+    if not np.isfinite(scores).all():
+        raise ValueError("`scores` has values that are not finite")
+    occurring = np.flatnonzero(labels.any(axis=0))
+    return float(np.mean([_average_precision(scores[:, label], labels[:, label] == 1) for label in occurring]))
+
+
+def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """
+    How often which class is taken for which.
+
+    Args:
+        scores (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Anything that grows with confidence.
+        labels (`np.ndarray` of shape `(num_samples,)`):
+            Class indices.
+
+    Returns:
+        `np.ndarray` of shape `(num_labels, num_labels)`: row = right class, column = highest score.
+    """
+    scores, labels = _checked(scores, labels)
+    matrix = np.zeros((scores.shape[1],) * 2, np.int64)
+    np.add.at(matrix, (labels, scores.argmax(axis=1)), 1)
+    return matrix
+
+
+def _average_precision(scores: np.ndarray, present: np.ndarray) -> float:
+    order = np.argsort(-scores, kind="stable")
+    ranked, found = scores[order], present[order].cumsum()
+    last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # last rank of each distinct score
+    precision = found[last] / (last + 1)
+    return float((precision * np.diff(found[last], prepend=0)).sum() / present.sum())
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,14 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 
 from .base import Task
 from .classification import ClassificationTask
+from .distillation import DistillationTask
+from .masked_modeling import MaskedModelingTask
 
 
-TASKS: dict[str, type[Task]] = {"classification": ClassificationTask}
+TASKS: dict[str, type[Task]] = {
+    "classification": ClassificationTask,
+    "distillation": DistillationTask,
+    "masked_modeling": MaskedModelingTask,
+}
 
-__all__ = ["TASKS", "ClassificationTask", "Task"]
+__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "Task"]

@@ -1,0 +1,133 @@
+"""What a masked autoencoder makes of a clip, as pixels and as a picture. Works without a training run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+HIDDEN_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """
+    Clips, what was visible of them, and what the model made of that; all uint8 of shape
+    `(batch_size, num_frames, height, width, num_channels)`.
+
+    Args:
+        original (`np.ndarray`):
+            The clips.
+        visible (`np.ndarray`):
+            The clips with hidden tubelets in grey.
+        reconstructed (`np.ndarray`):
+            Hidden tubelets as predicted, visible ones as they are.
+    """
+
+    original: np.ndarray
+    visible: np.ndarray
+    reconstructed: np.ndarray
+
+
+@torch.no_grad()
+def reconstruct_clips(
+    model: PreTrainedModel, pixel_values: torch.Tensor, encoder_mask: torch.Tensor
+) -> Reconstruction:
+    """
+    Reconstruct every hidden tubelet of some clips.
+
+    A model trained on normalised targets predicts a tubelet's pattern but not its mean and contrast: those are taken
+    from the true tubelet, as in the paper's pictures, so the picture flatters the model.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model for pretraining such as [`VideoMAEV2ForPreTraining`].
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+            Normalised clips.
+        encoder_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            `True` = hidden.
+
+    Returns:
+        [`Reconstruction`]
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        pixel_values, encoder_mask = pixel_values.to(model.device), encoder_mask.to(model.device).bool()
+        outputs = model(pixel_values=pixel_values, encoder_mask=encoder_mask)
+    finally:
+        model.train(was_training)
+    config = model.config
+    pixels = model.targets(pixel_values, normalize=False).unflatten(2, (-1, config.num_channels))
+    predicted = outputs.logits.float().unflatten(2, (-1, config.num_channels))  # (batch, decoded, pixels, channels)
+    rows = torch.arange(len(pixels), device=pixels.device)[:, None]
+    if config.normalize_targets:
+        true = pixels[rows, outputs.decoded_indices]
+        deviation = true.var(dim=2, unbiased=True, keepdim=True).sqrt() + 1e-6
+        predicted = predicted * deviation + true.mean(dim=2, keepdim=True)
+    reconstructed, visible = pixels.clone(), pixels.clone()
+    reconstructed[rows, outputs.decoded_indices] = predicted
+    visible[encoder_mask] = HIDDEN_GREY
+    shape = pixel_values.shape
+    return Reconstruction(*(tubelets_to_frames(part, shape, config) for part in (pixels, visible, reconstructed)))
+
+
+def tubelets_to_frames(tubelets: torch.Tensor, shape: Sequence[int], config: PreTrainedConfig) -> np.ndarray:
+    """
+    Put tubelets in [0, 1] back together.
+
+    Args:
+        tubelets (`torch.Tensor` of shape `(batch_size, sequence_length, tubelet_size * patch_size ** 2, channels)`):
+            Pixels in frame, row, column order.
+        shape (`Sequence[int]`):
+            Of the clips: `(batch_size, num_frames, num_channels, height, width)`.
+        config (`PreTrainedConfig`):
+            Says how large a tubelet is.
+
+    Returns:
+        `np.ndarray` of shape `(batch_size, num_frames, height, width, num_channels)`: uint8.
+    """
+    batch_size, num_frames, num_channels, height, width = shape
+    tubelet, patch = config.tubelet_size, config.patch_size
+    grid = (num_frames // tubelet, height // patch, width // patch)
+    clips = tubelets.view(batch_size, *grid, tubelet, patch, patch, num_channels)
+    clips = clips.permute(0, 1, 4, 2, 5, 3, 6, 7)  # (batch, frames, tubelet, rows, patch, columns, patch, channels)
+    clips = clips.reshape(batch_size, num_frames, height, width, num_channels)
+    return (clips.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def draw_reconstructions(reconstruction: Reconstruction, path: str | Path, max_frames: int = 8) -> Path:
+    """
+    Draw three strips of frames for each clip: what it is, what the model saw, what it made of it.
+
+    Args:
+        reconstruction ([`Reconstruction`]):
+            From [`reconstruct_clips`].
+        path (`str` or `Path`):
+            The picture; its suffix decides the format.
+        max_frames (`int`, *optional*, defaults to 8):
+            Frames of a clip that are shown, evenly spaced.
+
+    Returns:
+        `Path`: where the picture is.
+    """
+    num_clips, num_frames, height, width, _ = reconstruction.original.shape
+    shown = np.linspace(0, num_frames - 1, min(max_frames, num_frames)).round().astype(int)
+    gap = 2
+    sheet = np.full((num_clips * (3 * (height + gap) + 2 * gap), len(shown) * (width + gap), 3), 255, np.uint8)
+    top = 0
+    for clip in range(num_clips):
+        for strip in (reconstruction.original, reconstruction.visible, reconstruction.reconstructed):
+            for column, frame in enumerate(shown):
+                left = column * (width + gap)
+                sheet[top : top + height, left : left + width] = strip[clip, frame]
+            top += height + gap
+        top += 2 * gap
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    return path

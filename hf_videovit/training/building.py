@@ -1,0 +1,230 @@
+"""The model and processor that a run starts from: a checkpoint, or a family's size from scratch."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    AutoVideoProcessor,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
+from transformers.utils import logging
+
+from .arguments import ModelArguments
+from .optimization import HasLayerTable, head_parameters
+
+
+logger = logging.get_logger(__name__)
+
+
+def build_model(arguments: ModelArguments, label_names: Sequence[str]) -> tuple[PreTrainedModel, Any]:
+    """
+    The model and processor that a run starts from.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A checkpoint, or a family and size from scratch.
+        label_names (`Sequence[str]`):
+            Names of the data's labels.
+
+    Returns:
+        `tuple[PreTrainedModel, ClipVideoProcessor]`: the model in float32. Its labels are the checkpoint's where the
+        head is kept, the data's otherwise.
+    """
+    if arguments.checkpoint is None:
+        config = config_from_scratch(arguments)
+        _name_labels(config, label_names)
+        model = AutoModelForVideoClassification.from_config(config, **_attention(arguments))
+        processor = _processor_from_scratch(config, arguments.processor)
+    else:
+        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        model = _load_classifier(arguments, config, label_names)
+        processor = _load_processor(arguments, config)
+    return _ready(arguments, model), _checked_frames(processor, model)
+
+
+def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, Any]:
+    """
+    The model and processor that pretraining starts from.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A checkpoint to go on from, or a family and size from scratch.
+
+    Returns:
+        `tuple[PreTrainedModel, ClipVideoProcessor]`: the model in float32, with its decoder. A processor whose
+        normalisation is not the one that the model undoes in its targets is a ValueError.
+    """
+    if arguments.checkpoint is None:
+        config = config_from_scratch(arguments)
+        model = AutoModelForPreTraining.from_config(config, **_attention(arguments))
+        processor = _processor_from_scratch(config, arguments.processor)
+    else:
+        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        model, info = AutoModelForPreTraining.from_pretrained(
+            arguments.checkpoint,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **_attention(arguments),
+        )
+        if info["missing_keys"]:
+            raise ValueError(
+                f"`checkpoint` {arguments.checkpoint!r} is no pretraining checkpoint: it lacks "
+                f"{', '.join(sorted(info['missing_keys'])[:8])}"
+            )
+        processor = _load_processor(arguments, config)
+    for name in ("image_mean", "image_std"):
+        if list(getattr(processor, name)) != list(getattr(config, name)):
+            raise ValueError(
+                f"`{name}` of the processor ({getattr(processor, name)}) and of the model's config "
+                f"({getattr(config, name)}) must be the same: the targets undo the normalisation"
+            )
+    return _ready(arguments, model), _checked_frames(processor, model)
+
+
+def load_teacher(arguments: ModelArguments, processor: Any) -> PreTrainedModel:
+    """
+    The classifier whose answers a student learns.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            `teacher`, a folder or Hub id.
+        processor ([`ClipVideoProcessor`]):
+            The student's: both see its clips, so the teacher's own must normalise alike (ValueError otherwise).
+    """
+    teacher = AutoModelForVideoClassification.from_pretrained(
+        str(arguments.teacher), dtype=torch.float32, **_attention(arguments)
+    )
+    theirs = AutoVideoProcessor.from_pretrained(str(arguments.teacher))
+    for name in ("image_mean", "image_std"):
+        if list(getattr(theirs, name)) != list(getattr(processor, name)):
+            raise ValueError(
+                f"`teacher` {arguments.teacher!r} was trained with `{name}` {getattr(theirs, name)}, the student's "
+                f"clips have {getattr(processor, name)}"
+            )
+    return teacher
+
+
+def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
+    """
+    Configuration of a model that has no checkpoint.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            Family, size and fields. ValueError if they say that a checkpoint is needed.
+    """
+    if arguments.needs_checkpoint:
+        raise ValueError(
+            "`checkpoint` is needed: this recipe goes on from a trained model (`about.starts_from` says which); give "
+            "`needs_checkpoint` false to start from scratch all the same"
+        )
+    return described_config(arguments)
+
+
+def described_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """Configuration that family, size and fields describe, whether or not weights are needed to go on from."""
+    config_class = type(AutoConfig.for_model(arguments.model_type))
+    if arguments.size is None:
+        return config_class(**arguments.config)
+    return config_class.from_size(arguments.size, **arguments.config)
+
+
+def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
+    model = model.float()
+    if arguments.gradient_checkpointing:
+        with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable()
+    return model
+
+
+def _checked_frames(processor: Any, model: PreTrainedModel) -> Any:
+    frames = processor.num_frames or processor.published_num_frames
+    if frames != model.config.num_frames:
+        logger.warning(f"The processor samples {frames} frames, the model was built for {model.config.num_frames}.")
+    return processor
+
+
+def _name_labels(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
+    if len(label_names) < 2:
+        raise ValueError(f"A classifier needs at least 2 labels, the data has {list(label_names)}")
+    config.id2label = dict(enumerate(label_names))
+    config.label2id = {name: index for index, name in enumerate(label_names)}
+    config.problem_type = "single_label_classification"
+
+
+def _attention(arguments: ModelArguments) -> dict[str, Any]:
+    return {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
+
+
+def _processor_from_scratch(config: PreTrainedConfig, overrides: dict[str, Any]) -> Any:
+    """The family's processor, sized like the model."""
+    sides = config.image_size
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    fields = {
+        "num_frames": config.num_frames,
+        "size": {"shortest_edge": min(height, width)},
+        "crop_size": {"height": height, "width": width},
+    }
+    registered = VIDEO_PROCESSOR_MAPPING[type(config)]
+    processor_class = registered["torchvision"] if isinstance(registered, dict) else registered
+    return processor_class(**(fields | overrides))
+
+
+def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
+    if arguments.checkpoint is None:
+        raise ValueError("`checkpoint` is needed to load a processor")
+    try:
+        return AutoVideoProcessor.from_pretrained(arguments.checkpoint, **arguments.processor)
+    except OSError:
+        logger.warning(f"{arguments.checkpoint} has no video processor: the family's own is used.")
+        return _processor_from_scratch(config, arguments.processor)
+
+
+def _load_classifier(
+    arguments: ModelArguments, config: PreTrainedConfig, label_names: Sequence[str]
+) -> PreTrainedModel:
+    """A checkpoint as a classifier; with a new head where its labels are not the data's."""
+    theirs = [config.id2label[index] for index in sorted(config.id2label)]
+    keep = arguments.head == "keep" or arguments.head == "auto" and set(theirs) == set(label_names)
+    if not keep:
+        _name_labels(config, label_names)
+    model, info = AutoModelForVideoClassification.from_pretrained(
+        arguments.checkpoint,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=not keep,
+        output_loading_info=True,
+        **_attention(arguments),
+    )
+    missing = set(info["missing_keys"])
+    has_table = isinstance(model, HasLayerTable)
+    allowed = head_parameters(model) if has_table and not keep else set()
+    if missing - allowed:
+        raise ValueError(
+            f"`checkpoint` {arguments.checkpoint!r} lacks {', '.join(sorted(missing - allowed)[:8])} of "
+            f"{type(model).__name__}" + ("; `head` new starts a fresh head" if keep else "")
+        )
+    if not keep:
+        logger.warning(f"New head for {len(label_names)} labels; the checkpoint's {len(theirs)} are dropped.")
+        _renew_head(model, missing | {name for name, *_ in info["mismatched_keys"]})
+    return model
+
+
+def _renew_head(model: PreTrainedModel, fresh: set[str]) -> None:
+    """
+    Start the head anew where it was loaded, since a head of the same size but of other labels fits without being
+    right. What is pooled into it (`fc_norm`) keeps what the checkpoint learnt.
+    """
+    own = [name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
+    loaded = [name for name in own if name not in fresh]
+    if loaded:
+        untrained = type(model)(model.config).state_dict()
+        model.load_state_dict(model.state_dict() | {name: untrained[name] for name in loaded})

@@ -1,0 +1,141 @@
+"""What every kind of run shares: its processes, its batches, the folder it leaves behind."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from .arguments import RunArguments, RunConfig
+from .augmentation import ClipAugmentation
+from .engine import FitResult
+from .sources import VideoSource
+from .streaming import BadVideoLedger, ClipStream, SampleLoader
+
+
+def make_accelerator(arguments: RunArguments) -> Accelerator:
+    """The processes and devices of a run, as `accelerate launch` started them."""
+    return Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
+
+
+def training_ledger(config: RunConfig, accelerator: Accelerator) -> BadVideoLedger:
+    """
+    The account of unreadable training videos of this process.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        accelerator (`Accelerator`):
+            Tells which process this is.
+    """
+    return BadVideoLedger(
+        Path(config.run.output_dir) / "logs" / f"bad_videos.rank{accelerator.process_index}.jsonl",
+        config.data.bad_video_limit,
+        config.data.bad_video_minimum,
+    )
+
+
+def clip_augmentation(config: RunConfig, processor: Any) -> ClipAugmentation:
+    """
+    The augmentation of a run's clips.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        processor ([`ClipVideoProcessor`]):
+            Says to what size clips are cropped, and how they are normalised afterwards.
+    """
+    size = processor.crop_size if processor.do_center_crop else processor.size
+    return ClipAugmentation(
+        config.augmentation,
+        (size["height"], size["width"]),
+        tuple(processor.image_mean),
+        tuple(processor.image_std),
+    )
+
+
+def training_stream(
+    config: RunConfig, accelerator: Accelerator, source: VideoSource, load: SampleLoader, ledger: BadVideoLedger
+) -> ClipStream:
+    """
+    The augmented training batches of this process.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        accelerator (`Accelerator`):
+            Tells which process this is.
+        source ([`VideoSource`]):
+            The videos, labelled with the model's labels if the method needs any.
+        load (`Callable[[Record], dict[str, torch.Tensor]]`):
+            Reads one of them, such as [`TrainingClipLoader`].
+        ledger ([`BadVideoLedger`]):
+            Is told of unreadable videos, unless `bad_video` is `"raise"`.
+    """
+    return ClipStream(
+        source,
+        load,
+        config.optimization.batch_size,
+        config.run.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        num_workers=config.data.num_workers,
+        prefetch_batches=config.data.prefetch_batches,
+        timeout=config.data.worker_timeout,
+        drop_last=config.optimization.drop_last,
+        on_bad_video=ledger.add if config.data.bad_video == "skip" else None,
+    )
+
+
+def save_model(folder: Path, config: RunConfig, model: PreTrainedModel, processor: Any) -> None:
+    """
+    Write what the Hub and the next user need.
+
+    Args:
+        folder (`Path`):
+            Receives config, weights, processor and `run.yaml`.
+        config ([`RunConfig`]):
+            The run.
+        model (`PreTrainedModel`):
+            The trained model.
+        processor ([`ClipVideoProcessor`]):
+            Its processor.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    config.save(folder / "run.yaml")
+
+
+def run_facts(config: RunConfig, accelerator: Accelerator, fitted: FitResult, source: VideoSource) -> dict[str, Any]:
+    """
+    What a model card states of any run.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        accelerator (`Accelerator`):
+            Its processes.
+        fitted ([`FitResult`]):
+            How it went.
+        source ([`VideoSource`]):
+            What it was trained on.
+    """
+    optimization, world = config.optimization, accelerator.num_processes
+    effective = optimization.batch_size * optimization.accumulation * world
+    return {
+        "model_type": fitted.model.config.model_type,
+        "base_model": config.model.checkpoint,
+        "num_parameters": fitted.model.num_parameters(),
+        "data": config.data.data,
+        "num_train_videos": source.num_samples,
+        "num_bad_train_videos": fitted.bad_videos,
+        "epochs": fitted.epochs,
+        "steps": fitted.steps,
+        "effective_batch": effective,
+        "num_sample": config.augmentation.num_sample,
+        "seconds": round(fitted.seconds, 1),
+        "hardware": f"{world} x {accelerator.device.type} ({platform.machine()})",
+        "arguments": config.to_dict(),
+    }

@@ -1,0 +1,112 @@
+"""A run that is killed, or told to stop, goes on as if nothing had happened: real signals to real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.checkpointing import list_checkpoints
+from hf_videovit.training.engine import noticing_sigterm
+from hf_videovit.training.finetuning import finetune
+
+
+ROOT = Path(__file__).parents[2]
+# Slowed down so that a signal meets it on its way; one thread, as here, so that sums are the same to the last bit.
+SCRIPT = """
+import sys, time
+import torch
+import hf_videovit.training.engine as engine
+from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.finetuning import finetune
+after_step = engine._Run._after_step
+def slowly(self, *arguments):
+    after_step(self, *arguments)
+    time.sleep(0.2)
+torch.set_num_threads(1)
+engine._Run._after_step = slowly
+finetune(RunConfig.from_yaml(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def start(recipe):
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, "-c", SCRIPT, str(recipe)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def lines_of(folder):
+    path = folder / "logs" / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def losses_of(folder):
+    return [(line["step"], line["loss"], line["grad_norm"]) for line in lines_of(folder) if "loss" in line]
+
+
+def wait_for_step(process, folder, step):
+    deadline = time.monotonic() + 120
+    while max((line["step"] for line in lines_of(folder)), default=0) < step:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("sent", "num_workers"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
+def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, sent, num_workers):
+    fields = tiny_fields | {"num_workers": num_workers, "epochs": 3, "mixup": 0.8, "ema_decay": 0.9, "num_sample": 2}
+    fields |= {"eval_every": 0, "resume": True, "save_every": 0}
+    fields |= {"save_steps": 2} if sent == signal.SIGKILL else {}
+    folder = tmp_path / "stopped"
+    config = RunConfig.from_fields(**fields | {"output_dir": str(folder)})
+    config.save(tmp_path / "recipe.yaml")
+    stopped = start(tmp_path / "recipe.yaml")
+    wait_for_step(stopped, folder, 7)
+    stopped.send_signal(sent)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode != 0
+    checkpoints = list_checkpoints(folder / "checkpoints")
+    if sent == signal.SIGTERM:
+        assert "`resume` goes on from there" in said
+        assert len(checkpoints) == 1
+    assert checkpoints
+    assert losses_of(folder)[-1][0] < 15
+    whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
+    finetune(config)
+    assert losses_of(folder) == losses_of(whole.output_dir)
+    assert len(losses_of(folder)) == 15
+    assert (folder / "model.safetensors").read_bytes() == (whole.output_dir / "model.safetensors").read_bytes()
+
+
+def test_the_handler_is_put_back_and_threads_do_without():
+    before = signal.getsignal(signal.SIGTERM)
+    with noticing_sigterm() as noticed:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert noticed.wait(5)
+    assert signal.getsignal(signal.SIGTERM) == before
+    seen = []
+
+    def run():
+        with noticing_sigterm() as event:
+            seen.append(event.is_set())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [False]
