@@ -34,6 +34,7 @@ from hf_videovit.training.still_frames import StillFrameVideoMAEV2VideoProcessor
 EXAMPLES = Path(__file__).resolve().parent
 RECIPES = EXAMPLES.parent / "hf_videovit" / "training" / "recipes" / "videomae_v2"
 DIGITS = {"num_train": 6000, "num_test": 600, "size": 32}
+OUTPUT = ("--output", "--output-dir", "--output_dir")  # not passed on: the training gets a folder inside it
 console = Console()
 
 
@@ -62,7 +63,7 @@ def main(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="folder of clips; generated digits by default")] = None,
     recipe: Annotated[Path | None, typer.Option(help="how to train; by default the one that suits the data")] = None,
-    output: Annotated[Path, typer.Option(help="folder for everything that is written")] = Path("outputs/quickstart"),
+    output: Annotated[Path, typer.Option(*OUTPUT, help="folder for all that is written")] = Path("outputs/quickstart"),
     baseline: Annotated[bool, typer.Option(help="also train on single frames, to see what time is worth")] = True,
 ):
     """Train a small VideoMAE V2 and ask it about files it has never seen. Other flags go to the training."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_quickstart_on_a_folder_of_clips(tmp_path):
     data = build_digit_motion(tmp_path, num_train=12, num_test=6, size=32)
     recipe = ROOT / "hf_videovit" / "training" / "recipes" / "videomae_v2" / "digit_motion.yaml"
-    words = ["--data", str(data), "--recipe", str(recipe), "--output", str(tmp_path / "out")]
+    words = ["--data", str(data), "--recipe", str(recipe), "--output-dir", str(tmp_path / "out")]
     flags = ["--max_steps", "1", "--batch_size", "6", "--num_workers", "0"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "quickstart.py"), *words, *flags],
