@@ -232,14 +232,21 @@ def evaluate(
 def train(
     ctx: typer.Context,
     list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")] = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
+    import rich
+
     from .hub.cards import write_model_card
     from .training.arguments import describe_arguments, parse_arguments
     from .training.finetuning import finetune
+    from .training.planning import plan_run
 
     if list_fields:
         typer.echo(describe_arguments())
+        return
+    if plan:
+        rich.print(plan_run(parse_arguments(ctx.args)))
         return
     result = finetune(parse_arguments(ctx.args))
     write_model_card(result.output_dir, facts=result.facts)

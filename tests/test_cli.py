@@ -274,3 +274,14 @@ def test_a_process_of_its_own_prints_json_and_nothing_else(model, folder, damage
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert len(json.loads(result.stdout)) == 3
+
+
+def test_a_plan_is_shown_and_nothing_runs(tmp_path):
+    for label in ("left", "right"):
+        write_clip(tmp_path / "clips" / label / "clip.mp4", np.zeros((4, 32, 32, 3), np.uint8))
+    fields = {"size": "small", "data": tmp_path / "clips", "max_steps": 7, "output_dir": tmp_path / "out"}
+    words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
+    result = CliRunner().invoke(app, ["train", "--plan", *words])
+    assert result.exit_code == 0, result.output
+    assert "parameters" in result.output
+    assert not (tmp_path / "out").exists()
