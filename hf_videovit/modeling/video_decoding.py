@@ -112,8 +112,9 @@ def decode_video(
             `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
             they are not known to read exactly are left to PyAV, with one warning a file.
         policy (`str`, *optional*, defaults to `"strict"`):
-            `"strict"` raises if a damaged packet stands before the last frame needed. `"salvage"` uses the frames that
-            decode, however they look, and plans anew on their number; a sequence of indices is clamped to it.
+            What to do about a damaged packet on the way to the frames needed. `"strict"` raises. `"salvage"` uses the
+            frames that decode, however they look, and plans anew on their number; a sequence of indices is clamped
+            to it.
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder, 0 for one a core.
         limits ([`VideoLimits`], *optional*):

@@ -42,6 +42,7 @@ WITHOUT_TIMES = ("avi",)
 CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
+VP8_SHOWN = 0x10
 GUESSED = "the decoder could only guess parts of a frame"
 # Jumping over fewer frames than this costs more than decoding them.
 WORTH_SEEKING = 12
@@ -86,21 +87,24 @@ class StreamIndex:
 
     @property
     def seekable(self) -> bool:
-        sought = self.in_order and self.container.startswith(SEEKABLE) and len(self.keyframes) > 1
-        return sought and not self.needs_first_packet
+        if not self.in_order or not self.container.startswith(SEEKABLE) or len(self.keyframes) < 2:
+            return False
+        position, _, _, number = self.keyframes[0]
+        # Frames before the first keyframe may or may not decode, which shifts all that follow.
+        return position == 0 and number == 0 and not self.needs_first_packet
 
 
 @dataclass
 class _Packets:
     """What is gathered while packets are listed."""
 
+    room: int  # bytes of packets that may still be kept
     times: list[int | None] = field(default_factory=list)
     keys: list[tuple[int, bool, int]] = field(default_factory=list)  # time, starts afresh, packet number
     first: tuple[int | None, int | None, int] | None = None
     last_duration: int = 0
     count: int = 0
     damaged: int = 0
-    room: int = KEPT_BYTES
     hidden: bool = False
     broken_off: bool = False
 
@@ -333,7 +337,7 @@ class PyAVReader:
 
     def _list_packets(self) -> StreamIndex:
         """Demux everything once."""
-        found = _Packets()
+        found = _Packets(room=KEPT_BYTES)
         context = self._stream.codec_context
         codec = codec_name(context)
         prefix = nal_prefix(codec, context.extradata)
@@ -351,7 +355,8 @@ class PyAVReader:
                 found.keys.append((packet.pts, starts_afresh(codec, prefix, packet), found.count))
             found.count += 1
             found.damaged += packet.is_corrupt
-            if packet.is_discard:  # before the start of an edit list: decoded, never shown
+            # Before the start of an edit list, or VP8's frames for reference only: decoded, never shown.
+            if packet.is_discard or (codec == "vp8" and not memoryview(packet)[0] & VP8_SHOWN):
                 found.hidden = True
                 continue
             found.times.append(packet.pts)
