@@ -139,25 +139,24 @@ def pretraining_step(arguments: argparse.Namespace, decoder_ratio: float | None)
     def step() -> None:
         model(pixel_values, **masks).loss.backward()
         optimizer.step()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=False)
 
     return step
 
 
 def peak_bytes(arguments: argparse.Namespace, decoder_ratio: float | None, queue: multiprocessing.Queue) -> None:
-    """
-    In a process of its own: bytes that forward and backward need above the model, its gradients and the optimiser.
-    """
+    """In a process of its own: bytes that a step needs above weights, gradients and optimiser, which a first made."""
     torch.set_num_threads(arguments.threads)
     step = pretraining_step(arguments, decoder_ratio)
+    step()
     if arguments.device.startswith("cuda"):
-        step()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
         queue.put(torch.cuda.max_memory_allocated() - before)
     else:
         before = memory_kilobytes("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew
         step()
         queue.put(1024 * (memory_kilobytes("VmHWM") - before))
 
