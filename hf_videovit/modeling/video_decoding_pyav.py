@@ -23,6 +23,9 @@ try:
     import av
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
+
+    # What PyAV raises on broken files: ValueError for text that is none, IndexError for streams that come and go.
+    BROKEN = (av.FFmpegError, OSError, ValueError, IndexError)
 except ImportError:
     av = None  # type: ignore[assignment]
 
@@ -275,7 +278,7 @@ class PyAVReader:
             )
         except av.ExitError:
             raise self._error("opening takes too long", "timeout") from None
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except BROKEN as error:
             raise self._error(_words(error)) from None
         self._used = False
         self._stream = self._best_stream()
@@ -289,7 +292,10 @@ class PyAVReader:
         self._check_pixels(context.height, context.width)
 
     def _best_stream(self) -> Any:
-        stream = self._container.streams.best("video")
+        try:
+            stream = self._container.streams.best("video")
+        except BROKEN as error:
+            raise self._error(_words(error)) from None
         if stream is None or stream.disposition & Disposition.attached_pic:
             raise self._error("no video stream", "no_video_stream")
         return stream
@@ -374,7 +380,7 @@ class PyAVReader:
             return next(packets, None)
         except av.ExitError:
             raise self._error("reading takes too long", "timeout") from None
-        except (av.FFmpegError, OSError) as error:
+        except BROKEN as error:
             if not found.times:
                 raise self._error(_words(error)) from None
             found.broken_off = True
@@ -489,7 +495,7 @@ class PyAVReader:
                 self._note_damage("incomplete packet")
             try:
                 frames = packet.decode()
-            except (av.FFmpegError, OSError) as error:
+            except BROKEN as error:
                 self._note_damage(_words(error))
                 continue
             while frames:  # given away one by one: a frame held longer costs the decoder a fresh buffer
@@ -504,7 +510,7 @@ class PyAVReader:
             return next(self._packets, None)
         except av.ExitError:
             raise self._error("reading takes too long", "timeout") from None
-        except (av.FFmpegError, OSError) as error:  # the end of what can be read; the decoder still holds frames
+        except BROKEN as error:  # the end of what can be read; the decoder still holds frames
             self._note_damage(_words(error))
             last = av.Packet()
             last.stream = self._stream
@@ -550,7 +556,7 @@ class PyAVReader:
             self._container.seek(at, stream=self._stream, backward=True)
             self._packets = self._container.demux(self._stream)
             packet = next(self._packets, None)
-        except (av.FFmpegError, OSError) as error:
+        except BROKEN as error:
             raise _Problem("miscounted", _words(error)) from None
         if packet is None or self.index.landings.get(packet.pts, sys.maxsize) > landing:
             raise _Problem("miscounted", "seeking lands elsewhere")
@@ -576,7 +582,7 @@ class PyAVReader:
         height, width = self.index.size  # where the picture changes its size midway, it is scaled back
         try:
             pixels = reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
-        except (av.FFmpegError, ValueError) as error:
+        except BROKEN as error:
             raise _Problem("damaged", f"no RGB from frame {self._position - 1}: {_words(error)}") from None
         return np.rot90(pixels, k=self.index.rotation // 90) if self.index.rotation else pixels
 
