@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
@@ -21,6 +22,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = 1
 STATE_FILE = "state.json"
+ASIDE = ".replaced"  # ending of a checkpoint whose step is being saved again
 
 
 @dataclass
@@ -52,7 +54,7 @@ def save_checkpoint(
     keep: int = 2,
     rank: int = 0,
     world: int = 1,
-    wait_for_everyone: Callable[[], None] = lambda: None,
+    agree: Callable[[bool], bool] = bool,
 ) -> Path:
     """
     Write a checkpoint; all processes call it together.
@@ -68,40 +70,65 @@ def save_checkpoint(
             This process.
         world (`int`, *optional*, defaults to 1):
             Number of processes.
-        wait_for_everyone (`Callable[[], None]`, *optional*):
-            A barrier.
+        agree (`Callable[[bool], bool]`, *optional*):
+            Waits for all processes and tells whether all said yes: none waits for one that failed.
 
     Returns:
-        `Path`: the checkpoint. When writing fails (disk full), an `OSError` says so, and earlier checkpoints are
-        intact.
+        `Path`: the checkpoint. When writing fails in any process (disk full), an `OSError` says so in all of them, and
+        earlier checkpoints are intact.
     """
     final = folder / f"step_{checkpoint.step:08d}"
-    draft = folder / f".step_{checkpoint.step:08d}.draft"
-    try:
+    draft = folder / f".{final.name}.draft"
+
+    def start() -> None:
         if rank == 0:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-        wait_for_everyone()
+
+    def write() -> None:
         write_json(draft / f"rank_{rank}.json", checkpoint.rank_state)
         if rank == 0:
             for name, tensors in checkpoint.tensors.items():
                 write_tensors(draft / f"{name}.safetensors", tensors)
             common = {"format": FORMAT, "step": checkpoint.step, "world": world, **checkpoint.state}
             write_json(draft / STATE_FILE, common)
-        wait_for_everyone()
+
+    def publish() -> None:
         if rank == 0:
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(draft, final)
-            sync(folder)
+            sync(draft)
+            _put_in_place(draft, final)
             for old in list_checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        kept = list_checkpoints(folder)
-        intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
-        raise OSError(f"Checkpoint {final} could not be written ({error}); {intact}") from error
-    wait_for_everyone()
+                shutil.rmtree(old, ignore_errors=True)
+
+    for part in (start, write, publish):
+        error = _error_of(part)
+        if not agree(error is None):
+            if rank == 0:
+                shutil.rmtree(draft, ignore_errors=True)
+            kept = list_checkpoints(folder)
+            intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
+            reason = error or "another process says why"
+            raise OSError(f"Checkpoint {final} could not be written ({reason}); {intact}") from error
     return final
+
+
+def _error_of(part: Callable[[], None]) -> OSError | None:
+    try:
+        part()
+    except OSError as error:
+        return error
+    return None
+
+
+def _put_in_place(draft: Path, final: Path) -> None:
+    """Rename a folder; an older one of that name steps aside first, so that at every moment one of them is whole."""
+    aside = final.with_name(f"{final.name}{ASIDE}")
+    shutil.rmtree(aside, ignore_errors=True)
+    if final.exists():
+        os.replace(final, aside)
+    os.replace(draft, final)
+    sync(final.parent)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> Checkpoint:
@@ -135,8 +162,9 @@ def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if re.fullmatch(r"step_\d+", path.name))
-    return sorted((path for path in found if (path / STATE_FILE).is_file()), key=lambda path: path.name)
+    found = [path for path in folder.iterdir() if re.fullmatch(rf"step_\d+({re.escape(ASIDE)})?", path.name)]
+    whole = (path for path in found if (path / STATE_FILE).is_file())
+    return sorted(whole, key=lambda path: (path.name.removesuffix(ASIDE), not path.name.endswith(ASIDE)))
 
 
 def flatten_optimizer(state_dict: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
@@ -160,9 +188,20 @@ def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[s
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a state dict and wait until it is on disk."""
-    save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    """Write a state dict and wait until it is on disk; an `OSError` if it cannot be written."""
+    try:
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # what a full disk is to the library
+        raise OSError(str(error)) from error
     sync(path)
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a state dict over an older one, which stays whole until the new one is."""
+    draft = path.with_name(f".{path.name}.draft")
+    write_tensors(draft, tensors)
+    os.replace(draft, path)
+    sync(path.parent)
 
 
 def write_json(path: Path, values: Any) -> None:

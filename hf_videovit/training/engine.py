@@ -11,6 +11,7 @@ processes, and the epoch ends when nobody has any left: nothing hangs, nothing i
 
 import json
 import math
+import os
 import shutil
 import signal
 import threading
@@ -37,9 +38,9 @@ from .checkpointing import (
     flatten_optimizer,
     list_checkpoints,
     load_checkpoint,
+    replace_tensors,
     save_checkpoint,
     unflatten_optimizer,
-    write_tensors,
 )
 from .optimization import LearningRates, build_optimizer, scaled_learning_rates, set_learning_rate
 from .schedules import cosine_with_warmup
@@ -403,7 +404,7 @@ class _Run:
             self.progress.best = metrics[name]
             if self.config.run.keep_best and self.accelerator.is_main_process:
                 self._best_path.parent.mkdir(parents=True, exist_ok=True)
-                write_tensors(self._best_path, self._weights().state_dict())
+                replace_tensors(self._best_path, self._weights().state_dict())
 
     @property
     def _best_path(self) -> Path:
@@ -437,8 +438,15 @@ class _Run:
             keep=self.config.run.keep_checkpoints,
             rank=self.stream.rank,
             world=self.stream.world,
-            wait_for_everyone=self.accelerator.wait_for_everyone,
+            agree=self._all_agree,
         )
+
+    def _all_agree(self, yes: bool) -> bool:
+        """Whether all processes say yes; they wait for each other."""
+        if self.stream.world == 1:
+            return yes
+        no = torch.tensor(int(not yes), device=self.accelerator.device)
+        return int(self.accelerator.reduce(no, "sum")) == 0
 
     def _begin(self) -> None:
         run, folder = self.config.run, self.folder / "checkpoints"
@@ -470,7 +478,9 @@ class _Run:
         self.sums.update(loaded.rank_state["sums"])
         state, position = loaded.state, loaded.rank_state["position"]
         self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"])
-        self.log.go_back_to(loaded.step)
+        self.log.read_to(loaded.step)
+        self.accelerator.wait_for_everyone()  # all have read what the first writes anew
+        self.log.rewrite()
 
 
 @contextmanager
@@ -533,10 +543,16 @@ class _MetricsLog:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "ids": ids}) + "\n")
 
-    def go_back_to(self, step: int) -> None:
-        """Forget the lines after a step."""
+    def read_to(self, step: int) -> None:
+        """Take the lines up to a step; one that a full disk or a kill cut short comes after every checkpoint."""
         if self.path.exists():
-            lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+            texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = [json.loads(text) for text in texts if text.endswith("}\n")]
             self.lines = [line for line in lines if line["step"] <= step]
-            if self.writes:
-                self.path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+
+    def rewrite(self) -> None:
+        """Make the file hold these lines and no others."""
+        if self.writes and self.path.exists():
+            draft = self.path.with_suffix(".draft")
+            draft.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+            os.replace(draft, self.path)

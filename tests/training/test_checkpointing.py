@@ -81,3 +81,60 @@ def test_optimizer_state_survives_without_pickle(tmp_path):
     assert first["param_groups"] == second["param_groups"]
     for index, values in first["state"].items():
         assert all(torch.equal(value, second["state"][index][name]) for name, value in values.items())
+
+
+def test_a_file_that_cannot_grow_any_more_is_a_full_disk_too(tmp_path):
+    """What safetensors raises is no `OSError` of its own accord."""
+    resource = pytest.importorskip("resource")
+    save_checkpoint(tmp_path, make_checkpoint(1))
+    large = Checkpoint(2, {"task": {"weight": torch.zeros(2**18)}}, {}, {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="step_00000002 could not be written .*File too large.*00000001 is intact"):
+            save_checkpoint(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert load_checkpoint(tmp_path / "step_00000001").step == 1
+
+
+def test_all_processes_fail_when_one_does(tmp_path):
+    asked = []
+
+    def another_process_failed(well):
+        asked.append(well)
+        return len(asked) != 2
+
+    with pytest.raises(OSError, match="another process says why.*there is no earlier one"):
+        save_checkpoint(tmp_path, make_checkpoint(1), agree=another_process_failed)
+    assert asked == [True, True]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("killed_before", ["draft", "aside"])
+def test_a_step_saved_again_is_never_missing(tmp_path, monkeypatch, killed_before):
+    save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
+    again = Checkpoint(1, {"task": {"weight": torch.zeros(1)}}, {"epoch": 2}, {})
+    replace, rmtree = checkpointing.os.replace, checkpointing.shutil.rmtree
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    if killed_before == "draft":
+        monkeypatch.setattr(
+            checkpointing.os, "replace", lambda old, new: stop() if ".draft" in old.name else replace(old, new)
+        )
+    else:
+        monkeypatch.setattr(
+            checkpointing.shutil,
+            "rmtree",
+            lambda path, **options: stop() if path.exists() and path.name.endswith("d") else rmtree(path, **options),
+        )
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, again, keep=1)
+    monkeypatch.undo()
+    epochs = [load_checkpoint(path).state["epoch"] for path in list_checkpoints(tmp_path)]
+    assert epochs == ([1] if killed_before == "draft" else [1, 2])
+    save_checkpoint(tmp_path, again, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
