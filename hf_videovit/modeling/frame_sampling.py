@@ -5,13 +5,16 @@ Every function returns an integer array of shape `(num_clips, num_frames)`, indi
 a `numpy.random.Generator`, or a `numpy.random.RandomState` where draws must equal those of older numpy code.
 """
 
+import math
+
 import numpy as np
 
 
 Random = np.random.Generator | np.random.RandomState
 
-FRAME_SAMPLINGS = ("dense", "segment", "uniform")
+FRAME_SAMPLINGS = ("dense", "segment", "sparse", "uniform")
 SAMPLING_MODES = ("train", "validation", "test", "pretrain")
+CROP_ROUNDINGS = ("nearest", "up")
 
 
 def draw(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
@@ -101,6 +104,30 @@ def segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     return (offsets[:, None] + tick * np.arange(num_frames)).astype(np.int64)
 
 
+def sparse_bounds(total: int, num_frames: int) -> np.ndarray:
+    """
+    Bounds of the segments that [`sparse_train`] and [`sparse_test`] see: multiples of `(total - 1) / num_frames`,
+    halves rounded to the even number. Shape `(num_frames + 1,)`.
+    """
+    return np.round((total - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
+
+
+def sparse_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
+    """One random frame of each segment, both bounds included, so neighbours may coincide. Shape `(1, num_frames)`."""
+    bounds = sparse_bounds(total, num_frames)
+    return np.array([[draw(rng, low, high + 1) for low, high in zip(bounds[:-1], bounds[1:])]], dtype=np.int64)
+
+
+def sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
+    """
+    `num_clips` interleaved clips: the lower bound of each segment plus a whole-number offset that is the same in all
+    segments; one clip lies near their middles. Shape `(num_clips, num_frames)`.
+    """
+    segment = (total - 1) / num_frames
+    offsets = (segment / (num_clips + 1) * np.arange(1, num_clips + 1)).astype(np.int64)
+    return offsets[:, None] + sparse_bounds(total, num_frames)[:-1]
+
+
 def led_in(total: int, num_frames: int) -> np.ndarray:
     """All frames of a short video, led in by copies of frame 0."""
     return np.maximum(np.arange(num_frames) - (num_frames - total), 0)[None].astype(np.int64)
@@ -133,8 +160,8 @@ def sample_clips(
             Frames of the video.
         frame_sampling (`str`):
             `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
-            each of `num_frames` bins (Something-Something). `"uniform"`: evenly over the whole video, its tail
-            included.
+            each of `num_frames` bins (Something-Something). `"sparse"`: the same idea with the bounds of the UniFormer
+            loaders (UniFormerV2 everywhere). `"uniform"`: evenly over the whole video, its tail included.
         sampling_mode (`str`):
             `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
             `"pretrain"` (dense only): one random clip of exact stride.
@@ -176,6 +203,10 @@ def sample_clips(
         if sampling_mode == "validation":
             return segment_validation(total, num_frames)
         return segment_test(total, num_frames, num_clips)
+    if frame_sampling == "sparse":
+        if sampling_mode == "train":
+            return sparse_train(total, num_frames, rng)
+        return sparse_test(total, num_frames, num_clips if sampling_mode == "test" else 1)
     if sampling_mode == "train":
         return uniform_clips(total, num_frames, np.array([rng.random()]))
     clips = num_clips if sampling_mode == "test" else 1
@@ -194,16 +225,25 @@ def _dense(
     return dense_test(total, num_frames, frame_stride, num_clips)
 
 
-def crop_offsets(long_side: int, crop: int, num_crops: int) -> list[int]:
+def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nearest") -> list[int]:
     """
     Offsets of `num_crops` crops of `crop` pixels spread along `long_side`, ends included; one crop is centred.
 
+    `rounding` says what becomes of fractions: `"nearest"` takes the nearest even offset for one crop and cuts those of
+    several (official VideoMAE loaders), `"up"` takes the next one (those of the SlowFast code base).
+
     Raises:
-        ValueError: the side is shorter than the crop.
+        ValueError: the side is shorter than the crop, or no such rounding.
     """
+    if rounding not in CROP_ROUNDINGS:
+        raise ValueError(f"`rounding` must be one of {CROP_ROUNDINGS}, got {rounding!r}.")
     if long_side < crop:
         raise ValueError(f"A side of {long_side} pixels cannot hold a crop of {crop}.")
+    spare = long_side - crop
+    if rounding == "up":
+        positions = [spare / 2] if num_crops == 1 else [index * spare / (num_crops - 1) for index in range(num_crops)]
+        return [math.ceil(position) for position in positions]
     if num_crops == 1:
-        return [round((long_side - crop) / 2.0)]
-    step = (long_side - crop) / (num_crops - 1)
+        return [round(spare / 2)]
+    step = spare / (num_crops - 1)
     return [int(index * step) for index in range(num_crops)]

@@ -21,14 +21,14 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
-from .frame_sampling import FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
+from .frame_sampling import CROP_ROUNDINGS, FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
 from .video_decoding import decode_video, source_name
 
 
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     """
     frame_sampling (`str`, *optional*, defaults to `"dense"`):
-        `"dense"`, `"segment"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
+        `"dense"`, `"segment"`, `"sparse"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
     sampling_mode (`str`, *optional*, defaults to `"test"`):
         `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
     frame_stride (`int`, *optional*, defaults to 1):
@@ -41,6 +41,9 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
         Whether downscaling is antialiased.
     round_resized (`bool`, *optional*, defaults to `True`):
         Whether resized pixels are rounded to whole grey levels, as image libraries do.
+    crop_rounding (`str`, *optional*, defaults to `"nearest"`):
+        Where a crop goes whose place is a fraction of a pixel: `"nearest"` or `"up"`; see
+        [`~frame_sampling.crop_offsets`].
     decoder (`str`, *optional*, defaults to `"auto"`):
         Decoder of encoded videos; see [`~video_decoding.decode_video`].
     decoding_policy (`str`, *optional*, defaults to `"strict"`):
@@ -58,6 +61,7 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     num_crops: int | None
     antialias: bool | None
     round_resized: bool | None
+    crop_rounding: str | None
     decoder: str | None
     decoding_policy: str | None
     isolate_decoding: bool | None
@@ -97,6 +101,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     num_crops = 1
     antialias = True
     round_resized = True
+    crop_rounding = "nearest"
     decoder = "auto"
     decoding_policy = "strict"
     isolate_decoding = False
@@ -107,7 +112,11 @@ class ClipVideoProcessor(BaseVideoProcessor):
     def __init__(self, **kwargs: Unpack[ClipVideoProcessorKwargs]):
         refuse_misspelt(kwargs, self.valid_kwargs.__annotations__)
         super().__init__(**kwargs)
-        for name, allowed in (("frame_sampling", FRAME_SAMPLINGS), ("sampling_mode", SAMPLING_MODES)):
+        for name, allowed in (
+            ("frame_sampling", FRAME_SAMPLINGS),
+            ("sampling_mode", SAMPLING_MODES),
+            ("crop_rounding", CROP_ROUNDINGS),
+        ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
         for name in ("frame_stride", "num_clips", "num_crops"):
@@ -322,7 +331,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """
         Bring `(..., channels, height, width)` to `size`: the short side with a whole-number long side, or both sides.
         """
-        height, width = output_size(clips.shape[-2:], options["size"])
+        height, width = self.resized_size(clips.shape[-2:], options["size"])
         if (height, width) == tuple(clips.shape[-2:]):
             return clips
         if not options["round_resized"]:
@@ -330,6 +339,10 @@ class ClipVideoProcessor(BaseVideoProcessor):
         interpolation = interpolation_mode(options["resample"])
         resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
         return resized.view(*clips.shape[:-2], height, width)
+
+    def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
+        """Height and width that `current` is resized to; see [`output_size`]."""
+        return output_size(current, size)
 
     def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs: Any) -> torch.Tensor:
         """Half pixels are rounded to the even one, as official loaders and torchvision do; transformers cuts them."""
@@ -342,15 +355,17 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """
         size = options["crop_size"]
         num_crops = options["num_crops"] if options["sampling_mode"] == "test" else 1
-        if num_crops == 1:
-            return self.center_crop(clips, size).unsqueeze(-5)
+        rounding = options["crop_rounding"]
         height, width = clips.shape[-2:]
+        padded = height < size.height or width < size.width
+        if num_crops == 1 and (padded or rounding == "nearest"):
+            return self.center_crop(clips, size).unsqueeze(-5)
         along_width = width >= height
         long_side, crop = (width, size.width) if along_width else (height, size.height)
         short_side, other = (height, size.height) if along_width else (width, size.width)
-        other_offset = crop_offsets(short_side, other, 1)[0]
+        other_offset = crop_offsets(short_side, other, 1, rounding)[0]
         crops = []
-        for offset in crop_offsets(long_side, crop, num_crops):
+        for offset in crop_offsets(long_side, crop, num_crops, rounding):
             top, left = (other_offset, offset) if along_width else (offset, other_offset)
             crops.append(clips[..., top : top + size.height, left : left + size.width])
         return torch.stack(crops, dim=-5)

@@ -70,7 +70,7 @@ def test_uniform_sampling_reaches_the_tail():
         ({"num_frames": 0}, "`num_frames` must be at least 1"),
         ({"frame_stride": -1}, "`frame_stride` must be at least 1"),
         ({"num_clips": 0}, "`num_clips` must be at least 1"),
-        ({"frame_sampling": "sparse"}, "`frame_sampling` must be one of .*'sparse'"),
+        ({"frame_sampling": "spread"}, "`frame_sampling` must be one of .*'spread'"),
         ({"sampling_mode": "eval"}, "`sampling_mode` must be one of .*'eval'"),
         ({"frame_sampling": "segment", "sampling_mode": "pretrain"}, "needs `frame_sampling='dense'`"),
     ],
@@ -97,3 +97,22 @@ def test_a_crop_larger_than_the_side_is_refused():
 
 def test_every_mode_is_covered_by_the_first_test():
     assert set(SAMPLING_MODES) == {"train", "validation", "test", "pretrain"}
+
+
+@given(total=lengths, num_frames=clip_lengths, seed=st.integers(0, 5))
+def test_sparse_training_stays_in_its_segments(total, num_frames, seed):
+    options = {"frame_sampling": "sparse", "num_frames": num_frames}
+    low = np.round((total - 1) / num_frames * np.arange(num_frames))
+    high = np.round((total - 1) / num_frames * np.arange(1, num_frames + 1))
+    train = sample_clips(total, sampling_mode="train", rng=np.random.default_rng(seed), **options)[0]
+    assert (low <= train).all() and (train <= high).all()
+    validation = sample_clips(total, sampling_mode="validation", num_clips=4, **options)
+    np.testing.assert_array_equal(validation, sample_clips(total, sampling_mode="test", **options))
+
+
+def test_crops_may_be_rounded_up():
+    assert crop_offsets(10, 5, 1) == crop_offsets(10, 5, 3)[1:2] == [2]
+    assert crop_offsets(10, 5, 1, "up") == [3]
+    assert crop_offsets(10, 5, 3, "up") == [0, 3, 5]
+    with pytest.raises(ValueError, match="`rounding` must be one of .*'down'"):
+        crop_offsets(10, 5, 1, "down")
