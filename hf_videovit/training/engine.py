@@ -253,9 +253,10 @@ class _Run:
     def _train_epoch(self, bar: Any) -> bool:
         """Train to the end of the epoch, and say whether it was reached (else the run's last step was)."""
         self.task.train()
-        if self.progress.position == 0:
+        start = self.progress.position
+        if start == 0:
             self.ledger.begin(self.progress.epoch)
-        batches = self.stream.epoch(self.progress.epoch, self.progress.position)
+        batches = self.stream.epoch(self.progress.epoch, start)
         before = self.progress.step
         while not self._finished():
             self.window.wait()
@@ -265,7 +266,7 @@ class _Run:
             if num_clips == 0:
                 if self.told_to_stop:
                     self._stop()
-                if self.progress.step == before and self.progress.position == 0:
+                if self.progress.step == before and start == 0:
                     raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
                 return True
             self._step(batch_group, num_clips)
@@ -276,17 +277,17 @@ class _Run:
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
         """The batches of a step; none where a SIGTERM ended the decoding workers along with the run."""
         try:
-            return list(islice(batches, self.config.optimization.accumulation))
+            batch_group = list(islice(batches, self.config.optimization.accumulation))
         except RuntimeError:
             if not self.stopping.is_set():
                 raise
             return []
+        self.progress.position = self.stream.position
+        return batch_group
 
     def _agree(self, batch_group: list[Batch]) -> int:
         """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
-        if batch_group:
-            self.progress.position = batch_group[-1].next_position
         counts = [clips, self.progress.position, self.ledger.count, int(self.stopping.is_set())]
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)

@@ -217,6 +217,7 @@ class ClipStream:
         self.source, self.batch_size, self.drop_last = source, batch_size, drop_last
         self.rank, self.world = rank, world
         self.on_bad_video = on_bad_video
+        self.position = 0  # in the epoch at hand; what stands before it was handed out or reported
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
         workers: dict[str, Any] = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
         self._loader = DataLoader(
@@ -241,12 +242,15 @@ class ClipStream:
             epoch (`int`):
                 Its number.
             start (`int`, *optional*, defaults to 0):
-                Position to resume at: the `next_position` of the last batch that was used.
+                Position to resume at: what `position` was when the last batch came, or the batch's `next_position`,
+                after which unreadable videos at the end of a share are reported once more.
         """
         self._sampler.begin(epoch, start)
+        self.position = start
         pending: deque[_Item] = deque()
         for chunk in self._chunks():
             if not pending and not chunk["bad"] and len(chunk["ids"]) == self.batch_size:
+                self.position = chunk["positions"][-1] + 1
                 yield Batch(chunk["rows"], chunk["ids"], chunk["positions"])
                 continue
             pending.extend(_in_order(chunk))
@@ -261,6 +265,7 @@ class ClipStream:
         taken: list[_Item] = []
         while pending and len(taken) < count:
             item = pending.popleft()
+            self.position = item.position + 1
             if item.bad is None:
                 taken.append(item)
             elif self.on_bad_video is None:
