@@ -51,9 +51,9 @@ def uneven_lists(clip_folder, tmp_path):
     return tmp_path
 
 
-def losses_of(folder):
+def curve_of(folder, key="loss"):
     lines = [json.loads(line) for line in (folder / "logs" / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line[key] for line in lines if key in line]
 
 
 def test_two_processes_train_like_one_with_twice_the_batch(tiny_fields, uneven_lists, tmp_path):
@@ -67,7 +67,8 @@ def test_two_processes_train_like_one_with_twice_the_batch(tiny_fields, uneven_l
     assert (tmp_path / "two" / "README.md").is_file()
     alone = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "one"), "batch_size": 4}))
     assert alone.facts["steps"] == 8
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(alone.output_dir), rel=1e-3)
+    for key, tolerance in (("loss", 1e-5), ("grad_norm", 1e-4)):
+        assert curve_of(tmp_path / "two", key) == pytest.approx(curve_of(alone.output_dir, key), rel=tolerance)
 
 
 def test_tars_that_do_not_divide_and_broken_videos(tiny_fields, clip_folder, tmp_path):
@@ -88,7 +89,7 @@ def test_tars_that_do_not_divide_and_broken_videos(tiny_fields, clip_folder, tmp
     assert sorted((line["epoch"], line["id"]) for line in bad) == [
         (epoch, f"train-0.tar/0_{index}") for epoch in (0, 1) for index in (0, 1)
     ]
-    assert 6 <= len(losses_of(tmp_path / "out")) <= 8
+    assert 6 <= len(curve_of(tmp_path / "out")) <= 8
 
 
 def test_evaluation_by_two_processes_is_that_of_one(tiny_fields, uneven_lists, tmp_path):
