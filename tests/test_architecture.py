@@ -26,7 +26,8 @@ STOREYS = (
 # Inside `modeling`: kind of file -> kinds it may import.
 MODELING_ORDER = {
     "layers": (),
-    "configuration": (),
+    "configuration_base": (),
+    "configuration": ("configuration_base",),
     "frame_sampling": (),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),

@@ -1,14 +1,12 @@
 """VideoMAE V2 configuration."""
 
-from difflib import get_close_matches
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
-from transformers.utils import logging
 
+from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
 
-logger = logging.get_logger(__name__)
 
 # Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the
 # giant's published ratio (48 / 11) gives 6143 or 6144 depending on how it was rounded. Only 4 decoder layers were ever
@@ -68,7 +66,6 @@ VIDEOMAE_V2_SIZES: dict[str, dict[str, int]] = {
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-VIEW_MERGINGS = ("softmax_mean", "logits_mean")
 
 
 @strict
@@ -197,13 +194,7 @@ class VideoMAEV2Config(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        for name in kwargs:  # the base class would store a misspelt field without a word
-            nearest = get_close_matches(name, self.__dataclass_fields__, n=1, cutoff=0.85)
-            if nearest and not hasattr(type(self), name):
-                message = f"`{name}` is not a field of the configuration. Did you mean `{nearest[0]}`?"
-                if "model_type" not in kwargs:
-                    raise ValueError(message)
-                logger.warning(message)  # read from a file, which another release may have written
+        refuse_misspelt_fields(self, kwargs)
         self.validate_architecture()
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
+from transformers import initialization as init
 
 
 class DropPath(nn.Module):
@@ -47,6 +48,14 @@ class LayerScale(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return hidden_states * self.gamma
+
+
+def init_as_torch(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+    """The initialisation that torch's own constructors use."""
+    init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+    if module.bias is not None:
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        init.uniform_(module.bias, -bound, bound)
 
 
 def eager_attention_forward(

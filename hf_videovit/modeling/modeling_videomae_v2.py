@@ -31,6 +31,7 @@ from .layers import (
     drop_path_rates,
     eager_attention_forward,
     gather_tokens,
+    init_as_torch,
     interpolate_positions,
     kept_indices,
     merge_views,
@@ -315,14 +316,6 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with more than one axis that the official recipes do not decay."""
         return {name for name, _ in self.named_parameters() if name.endswith((".scale", "mask_token"))}
-
-
-def init_as_torch(module: nn.Linear | nn.Conv3d) -> None:
-    """The initialisation that torch's own constructors use."""
-    init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-    if module.bias is not None:
-        bound = 1 / math.sqrt(module.weight[0].numel())
-        init.uniform_(module.bias, -bound, bound)
 
 
 class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
