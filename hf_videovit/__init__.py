@@ -16,13 +16,16 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
     VideoMAEV2ForVideoClassification,
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
 
@@ -36,6 +39,14 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        UniFormerV2Config,
+        {
+            AutoModel: UniFormerV2Model,
+            AutoModelForVideoClassification: UniFormerV2ForVideoClassification,
+            AutoVideoProcessor: UniFormerV2VideoProcessor,
+        },
+    ),
     (
         VideoMAEV2Config,
         {
@@ -75,6 +86,10 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "UniFormerV2Config",
+    "UniFormerV2ForVideoClassification",
+    "UniFormerV2Model",
+    "UniFormerV2VideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
     "VideoMAEV2ForPreTraining",
