@@ -1,0 +1,19 @@
+"""Twenty steps of each task against what they once gave; `recorded.py` says how to record them again."""
+
+import pytest
+
+from tests.golden.recorded import CASES, FOLDER, NUM_STEPS, recorded, run_case
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_steps_are_what_they_were(name):
+    expected, found = recorded(name), run_case(name)
+    assert len(expected) == len(found) == NUM_STEPS
+    for number, (then, now) in enumerate(zip(expected, found), start=1):
+        hint = f"step {number} of {name}; if this is meant: python -m tests.golden.recorded {name}"
+        assert now["loss"] == pytest.approx(then["loss"], rel=1e-4), hint
+        assert now["grad_norm"] == pytest.approx(then["grad_norm"], rel=1e-3), hint
+
+
+def test_nothing_is_recorded_that_no_case_runs():
+    assert {path.stem for path in FOLDER.glob("*.json")} == set(CASES)
