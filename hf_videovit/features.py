@@ -234,27 +234,14 @@ def _encode_readable(
     clips = [item for item in batch if isinstance(item, torch.Tensor)]
     same_size = len({clip.shape for clip in clips}) == 1
     ready = [torch.cat(clips)] if same_size else clips  # other sizes (no crop): one by one
-    features = iter([feature for pixel_values in ready for feature in encode_clips(encoder, pixel_values, pooling)])
+    features = iter([feature for pixel_values in ready for feature in _encode(encoder, pixel_values, pooling)])
     for item in batch:
         yield next(features) if isinstance(item, torch.Tensor) else item
 
 
 @torch.no_grad()
-def encode_clips(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) -> torch.Tensor:
-    """
-    Features of processed clips.
-
-    Args:
-        encoder (`PreTrainedModel`):
-            A base model, in the mode that the features are wanted in.
-        pixel_values (`torch.Tensor` of shape `(batch_size, [num_views,] num_frames, channels, height, width)`):
-            Normalised clips.
-        pooling (`str`):
-            As in [`get_video_features`].
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, [num_tokens,] hidden_size)`: float32, on the CPU.
-    """
+def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Features `(batch, [tokens,] hidden)` of clips `(batch, [views,] frames, channels, height, width)`."""
     batch = len(pixel_values)
     views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
     outputs = encoder(pixel_values=views.to(encoder.device))
@@ -312,11 +299,11 @@ def _features_of_windows(
         if start >= 0 and start % stride == 0:
             batch.append(torch.stack(tuple(recent)))  # (window, channels, height, width)
         if len(batch) == batch_size:
-            features.append(encode_clips(encoder, torch.stack(batch), pooling))
+            features.append(_encode(encoder, torch.stack(batch), pooling))
             batch = []
     if batch:
-        features.append(encode_clips(encoder, torch.stack(batch), pooling))
+        features.append(_encode(encoder, torch.stack(batch), pooling))
     return torch.cat(features[1:] or features)
 
 
-__all__ = ["encode_clips", "get_video_features", "iter_video_features", "save_features"]
+__all__ = ["get_video_features", "iter_video_features", "save_features"]
