@@ -16,7 +16,7 @@ Hidden states have shape `(batch_size, frames, height, width, channels)` through
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_
 Size3 = tuple[int, int, int]
 
 MASKED_SCORE = -100.0
+# Scores that the backward pass works out at a time: few enough to stay in a processor's cache.
+SCORES_AT_ONCE = 2**20
 # Geometry of this many input sizes, windows and devices is kept.
 MAX_CACHED = 256
 _cache: OrderedDict[tuple, Any] = OrderedDict()
@@ -166,7 +168,7 @@ class BatchPlan:
 
     @classmethod
     def of(cls, plan: WindowPlan, batch_size: int) -> "BatchPlan":
-        (num_windows, length), num_tokens = plan.tokens.shape, plan.places.shape[0]
+        (_, length), num_tokens = plan.tokens.shape, plan.places.shape[0]
         sample = torch.arange(batch_size, device=plan.tokens.device)
         order = plan.tokens[:, None, :] + (sample * num_tokens)[None, :, None]
         if plan.padded:
@@ -202,6 +204,75 @@ class TakeRows(torch.autograd.Function):
 
 def take_rows(rows: torch.Tensor, order: torch.Tensor, padded: bool) -> torch.Tensor:
     return (F.pad(rows, (0, 0, 0, 1)) if padded else rows).index_select(0, order)
+
+
+class WindowedAttention(torch.autograd.Function):
+    """
+    Attention of all windows that keeps no scores for the backward pass and works them out again there, a few windows
+    at a time. It stands in for `scaled_dot_product_attention` on a CPU, which for a bias that is trained would hold
+    the scores of all windows at once, and several times.
+    """
+
+    @staticmethod
+    def forward(
+        qkv: torch.Tensor, bias: torch.Tensor, groups: tuple[tuple[int, torch.Tensor | None], ...], scaling: float
+    ) -> torch.Tensor:
+        """
+        Args:
+            qkv (`torch.Tensor` of shape `(num_windows, window_length, 3, num_heads, head_dim)`):
+                Queries, keys and values.
+            bias (`torch.Tensor` of shape `(1, num_heads, window_length, window_length)`):
+                Added to the scores of every window.
+            groups:
+                Number of windows of each kind, and what else is added to their scores.
+            scaling (`float`):
+                Factor of the queries.
+
+        Returns:
+            `torch.Tensor` of shape `(num_windows, window_length, num_heads, head_dim)`.
+        """
+        contexts, bias = [], bias.detach()  # torch looks whether a mask is trained, even here
+        for start, end, mask in spans(groups):
+            query, key, value = qkv[start:end].permute(2, 0, 3, 1, 4).unbind(0)
+            added = bias if mask is None else bias + mask.to(bias.dtype)
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=added, scale=scaling)
+            contexts.append(context.transpose(1, 2))
+        return torch.cat(contexts)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        qkv, bias, ctx.groups, ctx.scaling = inputs
+        ctx.save_for_backward(qkv, bias, output)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        qkv, bias, output = ctx.saved_tensors
+        qkv_gradient, bias_gradient = torch.empty_like(qkv), torch.zeros_like(bias[0])
+        step = max(SCORES_AT_ONCE // bias.numel(), 1)
+        dots = (gradient * output).sum(dim=-1).transpose(1, 2).unsqueeze(-1)  # (windows, heads, window_length, 1)
+        for start, end, mask in spans(ctx.groups):
+            added = bias if mask is None else bias + mask.to(bias.dtype)
+            for first in range(start, end, step):
+                part = slice(first, min(first + step, end))
+                query, key, value = qkv[part].permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+                query = query.mul_(ctx.scaling)
+                received = gradient[part].transpose(1, 2).contiguous()
+                probabilities = torch.matmul(query, key.transpose(-2, -1)).add_(added).softmax(dim=-1)
+                to_query, to_key, to_value = qkv_gradient[part].permute(2, 0, 3, 1, 4).unbind(0)
+                to_value.copy_(torch.matmul(probabilities.transpose(-2, -1), received))
+                scores = torch.matmul(received, value.transpose(-2, -1)).sub_(dots[part]).mul_(probabilities)
+                to_query.copy_(torch.matmul(scores, key).mul_(ctx.scaling))
+                to_key.copy_(torch.matmul(scores.transpose(-2, -1), query))
+                bias_gradient += scores[0] if len(scores) == 1 else scores.sum(dim=0)
+        return qkv_gradient, bias_gradient[None], None, None
+
+
+def spans(groups: tuple[tuple[int, torch.Tensor | None], ...]) -> Iterator[tuple[int, int, torch.Tensor | None]]:
+    """First window, one past the last, and mask of each group."""
+    start = 0
+    for count, mask in groups:
+        yield start, start + count, mask
+        start += count
 
 
 class VideoSwinPatchEmbeddings(nn.Module):
@@ -249,29 +320,43 @@ class VideoSwinAttention(nn.Module):
             `tuple`: rows of the same shape; and, where the implementation gives them, probabilities of shape
             `(num_windows, num_heads, window_length, window_length)`, windows in the order of the plan.
         """
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(rows).view(-1, plan.length, 3, self.num_heads, rows.shape[-1] // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (windows, heads, window_length, head_dim)
         bias = self.bias(plan.length).to(rows.dtype)
-        contexts, probabilities, start = [], [], 0
-        for count, mask in plan.groups:
-            context, weights = attention(
+        if self.recomputes(rows):
+            context, weights = WindowedAttention.apply(qkv, bias, plan.groups, self.scaling), None
+        else:
+            context, weights = self.attend(qkv, bias, plan, **kwargs)
+        return self.dropout(self.o_proj(context.reshape(rows.shape))), weights
+
+    def recomputes(self, rows: torch.Tensor) -> bool:
+        """Whether [`WindowedAttention`] stands in for torch's attention."""
+        trains = torch.is_grad_enabled() and self.relative_position_bias_table.requires_grad
+        drops = self.training and self.attention_dropout > 0
+        asked = self.config._attn_implementation == "sdpa" and rows.device.type == "cpu"
+        return asked and trains and not drops and not torch.compiler.is_compiling()
+
+    def attend(
+        self, qkv: torch.Tensor, bias: torch.Tensor, plan: BatchPlan, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attention of the windows of each kind by the implementation that the configuration names."""
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (windows, heads, window_length, head_dim)
+        outcomes = [
+            attention(
                 self,
-                query[start : start + count],
-                key[start : start + count],
-                value[start : start + count],
+                query[start:end],
+                key[start:end],
+                value[start:end],
                 bias if mask is None else bias + mask.to(bias.dtype),
                 dropout=self.attention_dropout if self.training else 0.0,
                 scaling=self.scaling,
                 is_causal=self.is_causal,
                 **kwargs,
             )
-            contexts.append(context.reshape(-1, rows.shape[-1]))
-            probabilities.append(weights)
-            start += count
-        context = contexts[0] if len(contexts) == 1 else torch.cat(contexts)
-        weights = None if probabilities[0] is None else torch.cat(probabilities)
-        return self.dropout(self.o_proj(context)), weights
+            for start, end, mask in spans(plan.groups)
+        ]
+        contexts, weights = zip(*outcomes)
+        return torch.cat(contexts), None if weights[0] is None else torch.cat(weights)
 
     def bias(self, length: int) -> torch.Tensor:
         """Bias of the scores between the first `length` places of the window, `(1, num_heads, length, length)`."""
@@ -362,15 +447,15 @@ class VideoSwinStage(nn.Module):
         """
         batch_size, *grid = hidden_states.shape[:4]
         if still:
-            window = (1, *self.window[1:])
-            shift = (0, window[1] // 2, window[2] // 2)
-            kinds = [(shift, (0, 0, 0)), (shift, shift)]
+            window, length = [1, *self.window[1:]], self.window
+            cut = [0, length[1] // 2, length[2] // 2]
+            kinds = [(cut, [0, 0, 0]), (cut, cut)]
         else:
-            window = tuple(min(size, length) for size, length in zip(grid, self.window))
-            shift = tuple(0 if size <= length else length // 2 for size, length in zip(grid, self.window))
-            kinds = [((0, 0, 0), (0, 0, 0)), (shift, shift)]
-        device = hidden_states.device
-        return [BatchPlan.of(cached(make_plan, tuple(grid), window, *kind, device), batch_size) for kind in kinds]
+            window = [min(size, length) for size, length in zip(grid, self.window)]
+            cut = [0 if size <= length else length // 2 for size, length in zip(grid, self.window)]
+            kinds = [([0, 0, 0], [0, 0, 0]), (cut, cut)]
+        plans = [cached(make_plan, *map(tuple, (grid, window, *kind)), hidden_states.device) for kind in kinds]
+        return [BatchPlan.of(plan, batch_size) for plan in plans]
 
 
 class VideoSwinEncoder(nn.Module):
@@ -381,7 +466,8 @@ class VideoSwinEncoder(nn.Module):
         rates = drop_path_rates(config.drop_path_rate, sum(config.depths))
         starts = [0, *itertools.accumulate(config.depths)]
         self.stages = nn.ModuleList(
-            VideoSwinStage(config, index, rates[start:end]) for index, (start, end) in enumerate(zip(starts, starts[1:]))
+            VideoSwinStage(config, index, rates[start:end])
+            for index, (start, end) in enumerate(zip(starts, starts[1:]))
         )
 
     def forward(self, hidden_states: torch.Tensor, still: bool = False, **kwargs: Any) -> list[torch.Tensor]:
