@@ -176,6 +176,7 @@ class RunArguments:
     progress: bool = _option(True, "show a live table, or a line a log entry where there is no terminal")
     trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
     tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
+    curves: bool = _option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
     picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:
