@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from .modeling.configuration_tubevit import TubeViTConfig
+from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.modeling_tubevit import (
@@ -27,6 +28,7 @@ from .modeling.modeling_tubevit import (
     TubeViTForVideoClassification,
     TubeViTModel,
 )
+from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
     VideoMAEV2ForVideoClassification,
@@ -34,6 +36,7 @@ from .modeling.modeling_videomae_v2 import (
 )
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
+from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
 
@@ -55,6 +58,14 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoModelForVideoClassification: TubeViTForVideoClassification,
             AutoImageProcessor: TubeViTImageProcessor,
             AutoVideoProcessor: TubeViTVideoProcessor,
+        },
+    ),
+    (
+        UniFormerV2Config,
+        {
+            AutoModel: UniFormerV2Model,
+            AutoModelForVideoClassification: UniFormerV2ForVideoClassification,
+            AutoVideoProcessor: UniFormerV2VideoProcessor,
         },
     ),
     (
@@ -106,6 +117,10 @@ __all__ = [
     "TubeViTImageProcessor",
     "TubeViTModel",
     "TubeViTVideoProcessor",
+    "UniFormerV2Config",
+    "UniFormerV2ForVideoClassification",
+    "UniFormerV2Model",
+    "UniFormerV2VideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
     "VideoMAEV2ForPreTraining",

@@ -1,10 +1,15 @@
-"""A picture of what a model says about videos. Needs matplotlib."""
+"""Pictures of clips, of what a model says about them, and of how a run went. Some need matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw
+
+
+TITLE_HEIGHT = 14
+GAP = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
     figure = Figure(figsize=(12, 1.5 * len(clips)), layout="constrained")
     axes = figure.subplots(len(clips), 2, width_ratios=[4, 1], squeeze=False)
     for clip, (strip, bars) in zip(clips, axes, strict=True):
-        shown = np.linspace(0, len(clip.frames) - 1, min(max_frames, len(clip.frames))).round().astype(int)
+        shown = evenly_spaced(len(clip.frames), max_frames)
         gap = np.full((clip.frames.shape[1], max(1, clip.frames.shape[2] // 32), 3), 255, np.uint8)
         strip.imshow(np.concatenate([part for index in shown for part in (clip.frames[index], gap)][:-1], axis=1))
         strip.set_axis_off()
@@ -67,4 +72,96 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
     return path
 
 
-__all__ = ["ClassifiedClip", "draw_classified_clips"]
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """At most `most` indices below `count`, first and last among them."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
+
+
+def draw_strips(
+    groups: Sequence[tuple[str, Sequence[np.ndarray]]], path: str | Path, max_frames: int = 8, min_height: int = 0
+) -> Path:
+    """
+    Draw groups of clips, the frames of each in a strip, one strip below the other.
+
+    Args:
+        groups (`Sequence[tuple[str, Sequence[np.ndarray]]]`):
+            A title (`""` for none) and clips: uint8 of shape `(num_frames, height, width, 3)`.
+        path (`str` or `Path`):
+            The picture; its suffix decides the format.
+        max_frames (`int`, *optional*, defaults to 8):
+            Frames of a clip that are shown, evenly spaced.
+        min_height (`int`, *optional*, defaults to 0):
+            Clips lower than this are enlarged by a whole number.
+
+    Returns:
+        `Path`: where the picture is.
+    """
+    if not groups:
+        raise ValueError("`groups` must hold at least one group of clips, got none")
+    rows: list[np.ndarray] = []
+    for title, clips in groups:
+        if title:
+            rows.append(_title(title))
+        for clip in clips:
+            factor = max(1, -(-min_height // clip.shape[1]))
+            frames = clip[evenly_spaced(len(clip), max_frames)].repeat(factor, axis=1).repeat(factor, axis=2)
+            padded = np.pad(frames, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+            rows.append(np.concatenate(list(padded), axis=1))
+        rows.append(np.full((2 * GAP, 1, 3), 255, np.uint8))
+    sheet = np.full((sum(map(len, rows)), max(row.shape[1] for row in rows), 3), 255, np.uint8)
+    top = 0
+    for row in rows:
+        sheet[top : top + len(row), : row.shape[1]] = row
+        top += len(row)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+    return path
+
+
+def _title(text: str) -> np.ndarray:
+    width = int(ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(text)) + 4
+    image = Image.new("RGB", (width, TITLE_HEIGHT), "white")
+    ImageDraw.Draw(image).text((2, 1), text, fill="black")
+    return np.asarray(image)
+
+
+def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, along: str = "step") -> Path:
+    """
+    Draw curves, one small plot for each.
+
+    Args:
+        curves (`Mapping[str, Sequence[tuple[float, float]]]`):
+            Points by the name of what was measured.
+        path (`str` or `Path`):
+            The picture; its suffix decides the format.
+        along (`str`, *optional*, defaults to `"step"`):
+            What the first number of a point is.
+
+    Returns:
+        `Path`: where the picture is.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ValueError("`curves` must hold at least one curve, got none")
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (name, points) in zip(axes, curves.items()):
+        steps, values = zip(*points)
+        axis.plot(steps, values, marker="o" if len(points) < 30 else None, markersize=3, linewidth=1)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(along, fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3)
+    for axis in axes[len(curves) :]:
+        axis.set_axis_off()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+__all__ = ["ClassifiedClip", "draw_classified_clips", "draw_curves", "draw_strips", "evenly_spaced"]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers import PreTrainedConfig, PreTrainedModel
+
+from .drawing import draw_strips
 
 
 HIDDEN_GREY = 0.5
@@ -115,19 +116,5 @@ def draw_reconstructions(reconstruction: Reconstruction, path: str | Path, max_f
     Returns:
         `Path`: where the picture is.
     """
-    num_clips, num_frames, height, width, _ = reconstruction.original.shape
-    shown = np.linspace(0, num_frames - 1, min(max_frames, num_frames)).round().astype(int)
-    gap = 2
-    sheet = np.full((num_clips * (3 * (height + gap) + 2 * gap), len(shown) * (width + gap), 3), 255, np.uint8)
-    top = 0
-    for clip in range(num_clips):
-        for strip in (reconstruction.original, reconstruction.visible, reconstruction.reconstructed):
-            for column, frame in enumerate(shown):
-                left = column * (width + gap)
-                sheet[top : top + height, left : left + width] = strip[clip, frame]
-            top += height + gap
-        top += 2 * gap
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
-    return path
+    strips = zip(reconstruction.original, reconstruction.visible, reconstruction.reconstructed)
+    return draw_strips([("", clips) for clips in strips], path, max_frames)

@@ -19,8 +19,9 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 # The storeys, lowest first. A module imports from lower ones, and from its own package.
 STOREYS = (
     ("modeling", "published"),
+    ("drawing",),
     ("reconstruction",),
-    ("training", "hub", "convert", "pipelines", "features", "doctor", "drawing"),
+    ("training", "hub", "convert", "pipelines", "features", "doctor"),
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_videovit.drawing import ClassifiedClip, draw_classified_clips
+from hf_videovit.drawing import ClassifiedClip, draw_classified_clips, draw_curves, draw_strips
 
 
 def clip_of(colour: tuple[int, int, int], num_frames: int = 4, truth: str | None = None) -> ClassifiedClip:
@@ -34,3 +34,27 @@ def test_no_more_frames_than_asked_for(tmp_path):
 def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="`clips` must hold at least one clip"):
         draw_classified_clips([], tmp_path / "picture.png")
+
+
+def test_strips_have_titles_and_whole_clips(tmp_path):
+    red, blue = np.full((6, 8, 12, 3), (255, 0, 0), np.uint8), np.full((2, 8, 8, 3), (0, 0, 255), np.uint8)
+    path = draw_strips([("two", [red, blue]), ("", [red])], tmp_path / "new" / "strips.png", max_frames=4)
+    picture = np.asarray(Image.open(path))
+    assert (picture == (255, 0, 0)).all(axis=-1).sum() == 2 * 4 * 8 * 12
+    assert (picture == (0, 0, 255)).all(axis=-1).sum() == 2 * 8 * 8
+    larger = np.asarray(Image.open(draw_strips([("", [blue])], path, min_height=20)))
+    assert (larger == (0, 0, 255)).all(axis=-1).sum() == 2 * 24 * 24
+    with pytest.raises(ValueError, match="`groups` must hold at least one group"):
+        draw_strips([], path)
+
+
+def test_a_plot_for_every_curve(tmp_path):
+    points = [(1.0, 3.0), (2.0, 2.0)]
+    sizes = [
+        Image.open(draw_curves({str(index): points for index in range(count)}, tmp_path / f"{count}.png")).size
+        for count in (1, 3, 4)
+    ]
+    assert sizes[0][0] < sizes[1][0] == sizes[2][0]
+    assert sizes[0][1] == sizes[1][1] < sizes[2][1]
+    with pytest.raises(ValueError, match="`curves` must hold at least one curve"):
+        draw_curves({}, tmp_path / "none.png")

@@ -401,6 +401,8 @@ def classes(
         if labels is not None:
             raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
         return None, None
+    if isinstance(labels, str) and labels.endswith("-mmaction2"):
+        raise ValueError(f"`labels` {labels!r} is an order of MMAction2's ports of UniFormerV2, not of VideoMAE V2.")
     names = published_labels(labels) if isinstance(labels, str) else None if labels is None else list(labels)
     if names is not None and len(set(names)) != len(names):
         raise ValueError("`labels` names a class twice.")

@@ -24,10 +24,10 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
-WRAPPERS = ("model", "module", "state_dict")  # in the order of the official loaders
+WRAPPERS = ("model", "module", "state_dict", "model_state")  # in the order of the official loaders
 CHOSEN_WRAPPERS = ("model_ema", "ema", "teacher", "student")  # taken only when asked for
 PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.")
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
 # Pages of a mapped file count as the process's memory until it is unmapped.
 REMAP_AFTER_BYTES = 256 * 2**20
 READ_BYTES = 2**20
@@ -70,7 +70,7 @@ def open_checkpoint(
             A `.pth`, `.pt`, `.bin` or `.safetensors` file, a folder with one (sharded or not), or a loaded dict.
         entry (`str`, *optional*):
             Which entry of the file holds the weights, such as `"model_ema"`. Defaults to the first of `"model"`,
-            `"module"` and `"state_dict"`, else the dict itself.
+            `"module"`, `"state_dict"` and `"model_state"`, else the dict itself.
         weights (`str`, *optional*):
             File name in a folder with several.
 

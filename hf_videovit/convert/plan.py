@@ -20,13 +20,16 @@ from .keys import Checkpoint, shorten
 
 logger = logging.get_logger(__name__)
 
-# safetensors' names of the dtypes that weights are converted to
+# safetensors' names of the dtypes that weights are converted to, and of counters (BatchNorm's)
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
     torch.bfloat16: "BF16",
 }
+STORED_DTYPES = {**SAFETENSORS_DTYPES, torch.int64: "I64"}
+
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]  # shape and type of each tensor
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,7 @@ class Plan:
         Raises:
             ValueError: a key of the file is left over, one of ours has no origin, or shapes differ.
         """
-        with torch.device("meta"):
-            model = self.model_class(self.config)
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in self._skeleton().items()}
         given = self.checkpoint.shapes
         used = {piece.source for piece in self.pieces.values()}
         left_over = [f"{name} {given[name]}" for name in given if name not in used and name not in self.dropped]
@@ -110,6 +111,20 @@ class Plan:
             raise ValueError(f"{self.checkpoint.name} has tensors of the wrong shape: {shorten(wrong)}.")
         return expected
 
+    def _skeleton(self) -> dict[str, torch.Tensor]:
+        """State dict of the model to make, without memory."""
+        with torch.device("meta"):
+            return self.model_class(self.config).state_dict()
+
+    def layout(self, dtype: torch.dtype) -> Layout:
+        """
+        Shape and type of every tensor in the order of storing, where weights become `dtype`. Counters stay whole
+        numbers, and come first: a reader maps a tensor only at a multiple of its type's size.
+        """
+        types = {name: dtype if one.is_floating_point() else one.dtype for name, one in self._skeleton().items()}
+        shapes = self.check()
+        return {name: (shapes[name], types[name]) for name in sorted(shapes, key=lambda name: -types[name].itemsize)}
+
     def _shape(self, piece: Piece) -> tuple[int, ...]:
         return tuple(piece.take(torch.empty(self.checkpoint.shapes[piece.source], device="meta")).shape)
 
@@ -128,15 +143,15 @@ class Plan:
     def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
         """Our tensors one at a time as `dtype`, each with memory of its own."""
         fresh = self._fresh_tensors()
-        for name in self.check():
+        for name, (_, stored) in self.layout(dtype).items():
             if name in fresh:
                 tensor = fresh[name]
             else:
                 piece = self.pieces[name]
                 tensor = piece.take(self.checkpoint.read(piece.source))
-            if tensor.dtype not in SAFETENSORS_DTYPES:
+            if tensor.is_floating_point() != stored.is_floating_point or tensor.dtype not in STORED_DTYPES:
                 raise ValueError(f"{name} would come from numbers of type {tensor.dtype}: a quantised checkpoint?")
-            yield name, tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)
+            yield name, tensor.detach().to(stored, copy=True, memory_format=torch.contiguous_format)
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
         """Fresh tensors stand above the blocks, so a model of one block makes the same ones for little memory."""
@@ -164,7 +179,7 @@ def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
 def stored_dtype(plan: Plan) -> torch.dtype:
     """The dtype of the checkpoint's weights; where they differ, the one that holds them all."""
     dtypes = {plan.checkpoint.read(name).dtype for name in plan.checkpoint.shapes if name not in plan.dropped}
-    return reduce(torch.promote_types, dtypes)
+    return reduce(torch.promote_types, [one for one in dtypes if one.is_floating_point] or dtypes)
 
 
 def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
@@ -180,12 +195,12 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
         raise ValueError(f"`folder` {os.fspath(folder)!r} exists and is not empty.")
     plan.report()
     dtype = stored_dtype(plan) if dtype is None else dtype
-    shapes = plan.check()
+    layout = plan.layout(dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         unfinished = Path(temporary) / "model"
         unfinished.mkdir()
-        _write_weights(plan.tensors(dtype), _shard(shapes, dtype, max_shard_bytes), dtype, unfinished)
+        _write_weights(plan.tensors(dtype), _shard(layout, max_shard_bytes), unfinished)
         config = copy.deepcopy(plan.config)
         config.architectures, config.dtype = [plan.model_class.__name__], dtype
         config.save_pretrained(unfinished)
@@ -195,54 +210,59 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
     return folder
 
 
-Shards = list[dict[str, tuple[int, ...]]]
+Shards = list[Layout]
 
 
-def _shard(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, max_bytes: int) -> Shards:
-    """Names and shapes by file, in order, each file of at most `max_bytes` where a tensor is not larger."""
+def _num_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return torch.Size(shape).numel() * dtype.itemsize
+
+
+def _shard(layout: Layout, max_bytes: int) -> Shards:
+    """Tensors by file, in order, each file of at most `max_bytes` where a tensor is not larger."""
     shards: Shards = [{}]
     size = 0
-    for name, shape in shapes.items():
-        added = torch.Size(shape).numel() * dtype.itemsize
+    for name, (shape, dtype) in layout.items():
+        added = _num_bytes(shape, dtype)
         if shards[-1] and size + added > max_bytes:
             shards.append({})
             size = 0
-        shards[-1][name] = shape
+        shards[-1][name] = (shape, dtype)
         size += added
     return shards
 
 
-def _write_weights(
-    tensors: Iterator[tuple[str, torch.Tensor]], shards: Shards, dtype: torch.dtype, folder: Path
-) -> None:
+def _write_weights(tensors: Iterator[tuple[str, torch.Tensor]], shards: Shards, folder: Path) -> None:
     """safetensors' own `save_file` wants a whole shard in memory, and copies it."""
     count = len(shards)
     names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
     names = names if count > 1 else ["model.safetensors"]
     for file_name, shard in zip(names, shards, strict=True):
         with (folder / file_name).open("wb") as file:
-            _write_header(file, shard, dtype)
-            for expected in shard:
+            _write_header(file, shard)
+            for expected, (_, dtype) in shard.items():
                 name, tensor = next(tensors)
                 if name != expected or tensor.dtype != dtype:
                     raise RuntimeError(f"{name} ({tensor.dtype}) came where {expected} ({dtype}) was announced")
                 file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
     if count > 1:
-        total = sum(torch.Size(shape).numel() for shard in shards for shape in shard.values())
+        stored = [one for shard in shards for one in shard.values()]
         index = {
-            "metadata": {"total_parameters": total, "total_size": total * dtype.itemsize},
+            "metadata": {
+                "total_parameters": sum(torch.Size(shape).numel() for shape, _ in stored),
+                "total_size": sum(_num_bytes(shape, dtype) for shape, dtype in stored),
+            },
             "weight_map": {name: file_name for file_name, shard in zip(names, shards) for name in shard},
         }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_header(file: BinaryIO, shard: dict[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+def _write_header(file: BinaryIO, shard: Layout) -> None:
     """Length of the header, header padded to a multiple of 8 bytes; then follow the tensors in its order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, shape in shard.items():
-        end = offset + torch.Size(shape).numel() * dtype.itemsize
-        header[name] = {"dtype": SAFETENSORS_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+    for name, (shape, dtype) in shard.items():
+        end = offset + _num_bytes(shape, dtype)
+        header[name] = {"dtype": STORED_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)

@@ -255,8 +255,8 @@ class TubeViTEmbeddings(nn.Module):
 
 def with_image_positions(fixed: torch.Tensor, learnt: torch.Tensor, frames: int) -> torch.Tensor:
     """
-    Learnt positions `(height * width, hidden)` in space and fixed ones `(frames * height * width, hidden)` in time, the
-    latter counted from the first frame's: that one sees exactly what the image ViT saw.
+    Learnt positions `(height * width, hidden)` in space and fixed ones `(frames * height * width, hidden)` in time,
+    the latter counted from the first frame's: that one sees exactly what the image ViT saw.
     """
     fixed = fixed.view(frames, *learnt.shape)
     return (learnt + (fixed - fixed[:1])).flatten(0, 1)

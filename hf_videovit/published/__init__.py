@@ -16,7 +16,14 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
 FOLDER = Path(__file__).parent
-LABEL_LISTS = ("k400", "k600", "k700", "k710")
+# Subsets of Kinetics-710 in the order of VideoMAE V2's heads; of the official UniFormers', whose Kinetics-400 is the
+# start of Kinetics-710; and of MMAction2's ports, which are rows of MMAction2's own Kinetics-710.
+KINETICS_710_SUBSETS = (
+    *("k400", "k600", "k700"),
+    "k400-uniformer",
+    *("k400-mmaction2", "k600-mmaction2", "k700-mmaction2"),
+)
+LABEL_LISTS = (*KINETICS_710_SUBSETS, "k710", "k710-mmaction2", "mit", "ssv1", "ssv2")
 TASKS = ("video-classification", "feature-extraction", "pretraining")
 AVAILABILITIES = ("listed", "not listed", "dead link")
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
@@ -253,12 +260,15 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
 
 def published_labels(name: str) -> list[str]:
     """
-    Class names in the order of the official heads.
+    Class names in the order of published heads.
 
     Args:
         name (`str`):
-            `"k400"`, `"k600"`, `"k700"` or `"k710"`. The order of K600 and K700 is not alphabetical: match by name
-            against any other list.
+            `"k400"`, `"k600"`, `"k700"` or `"k710"`: Kinetics as VideoMAE V2's heads order it. `"k400-uniformer"`: as
+            all official UniFormer and UniFormerV2 heads do (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
+            `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: as MMAction2's ports of UniFormerV2 do.
+            `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"` (Something-Something): the data sets' own order. Few of them
+            are alphabetical: match by name against any other list.
 
     Raises:
         ValueError: no such list.
@@ -269,12 +279,17 @@ def published_labels(name: str) -> list[str]:
 
 def kinetics_710_rows(name: str) -> list[int]:
     """
-    Rows of a Kinetics-710 head that make the head of `"k400"`, `"k600"` or `"k700"`, in that list's order.
+    Rows of a Kinetics-710 head that make the head of a part of Kinetics, in that list's order.
+
+    Args:
+        name (`str`):
+            A part of Kinetics that [`published_labels`] knows. Those that end in `-mmaction2` are rows of
+            `"k710-mmaction2"`, the others of `"k710"`.
 
     Raises:
         ValueError: no such list.
     """
-    one_of("name", name, LABEL_LISTS[:3])
+    one_of("name", name, KINETICS_710_SUBSETS)
     return list(_read_labels("k710_rows")[name])
 
 

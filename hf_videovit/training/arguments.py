@@ -93,8 +93,18 @@ class AugmentationArguments:
     mix_probability: float = _option(1.0, "probability that a batch is mixed at all")
     mix_switch: float = _option(0.5, "probability of cutmix where both are on")
     label_smoothing: float = _option(0.0, "share of the target spread over all labels")
+    flip_labels: Literal["alike", "any"] = _option(
+        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
+    )
+    augment_on_device: bool = _option(
+        False, "workers only decode and shrink; the accelerator crops, flips and the like, clip by clip"
+    )
+    device_area: int | None = _option(
+        None, "pixels of a frame that go to the accelerator then; larger frames are shrunk; none takes twice the crop"
+    )
 
     def __post_init__(self) -> None:
+        _check_minimum(self, device_area=1)
         for name in ("flip", "random_erasing", "mix_probability", "mix_switch", "label_smoothing"):
             _check_range(name, getattr(self, name), 0.0, 1.0)
         _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
@@ -161,12 +171,43 @@ class RunArguments:
         None, "metric of the validation that decides which weights are saved; none takes its first (top1, explained)"
     )
     keep_best: bool = _option(False, "save the best weights of the validations instead of the last")
+    patience: int | None = _option(None, "validations in a row without a new best one that end the run early")
     nonfinite_limit: int = _option(3, "steps in a row with a non-finite gradient that stop the run")
-    progress: bool = _option(True, "show a progress bar")
+    progress: bool = _option(True, "show a live table, or a line a log entry where there is no terminal")
+    trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
+    tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
+    picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:
+        _check_minimum(self, patience=1, picture_every=0)
         _check_minimum(self, log_every=1, eval_every=0, eval_batch_size=1, save_every=0, save_steps=1)
         _check_minimum(self, keep_checkpoints=1, nonfinite_limit=1, seed=0)
+
+
+ProbeName = Literal["knn", "linear", "attentive"]
+PROBES: tuple[ProbeName, ...] = typing.get_args(ProbeName)
+
+
+@dataclass
+class ProbeArguments:
+    """What frozen features can tell apart; on labelled clips that the training of the features does not look at."""
+
+    probe: list[ProbeName] = _option([], "probes of the features: knn, linear, attentive")
+    probe_data: str | None = _option(None, "labelled clips for them; none takes `data`, which then must have labels")
+    probe_every: int = _option(1, "epochs between two probings, 0 for none but those by steps")
+    probe_steps: int | None = _option(None, "optimiser steps between two probings, besides probe_every")
+    probe_max_samples: int | None = _option(None, "learn from at most this many clips, chosen by the seed")
+    probe_neighbours: int = _option(20, "clips that vote in knn")
+    probe_temperature: float = _option(0.07, "how much more the nearest of them count; smaller is more")
+    probe_epochs: int = _option(20, "passes of the attentive probe over its tokens")
+    probe_learning_rate: float = _option(1e-3, "peak learning rate of the attentive probe")
+    probe_max_tokens: int = _option(392, "tokens of a clip that the attentive probe sees; more are averaged in runs")
+
+    def __post_init__(self) -> None:
+        _check_minimum(self, probe_every=0, probe_steps=1, probe_max_samples=1, probe_neighbours=1, probe_epochs=1)
+        _check_minimum(self, probe_max_tokens=1, probe_learning_rate=0)
+        if self.probe_temperature <= 0:
+            raise ValueError(f"`probe_temperature` must be above 0, got {self.probe_temperature}")
 
 
 @dataclass
@@ -181,6 +222,7 @@ class RunConfig:
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     optimization: OptimizationArguments = field(default_factory=OptimizationArguments)
     run: RunArguments = field(default_factory=RunArguments)
+    probe: ProbeArguments = field(default_factory=ProbeArguments)
     about: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -215,7 +257,7 @@ class RunConfig:
 
         Args:
             path (`str` or `Path`):
-                A YAML file with the groups `model`, `data`, `augmentation`, `optimization`, `run` and `about`.
+                A YAML file with the groups of a run and `about`.
             overrides (`Mapping[str, Any]`, *optional*):
                 Fields set over the recipe's, under their plain (`learning_rate`) or dotted name.
 
@@ -244,6 +286,25 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """The run as nested plain values; `RunConfig.from_dict` is its inverse."""
         return dataclasses.asdict(self)
+
+    def changed_fields(self, earlier: Mapping[str, Any]) -> list[str]:
+        """
+        Where this run differs from an earlier one so that it cannot be its continuation.
+
+        Args:
+            earlier (`Mapping[str, Any]`):
+                The earlier run, from `to_dict`; fields that it does not know yet count as unchanged.
+
+        Returns:
+            `list[str]`: one line a field: its name, what it was, what it is. `RESUMABLE` lists the fields that are
+            free to change; `about` is one of them.
+        """
+        now, changes = self.to_dict(), []
+        for group in _GROUPS:
+            for name, before in earlier.get(group, {}).items():
+                if name not in RESUMABLE.get(group, ()) and name in now[group] and now[group][name] != before:
+                    changes.append(f"`{name}` was {before!r}, is {now[group][name]!r}")
+        return changes
 
     def save(self, path: str | Path) -> None:
         """Write the run as a recipe that reproduces it."""
@@ -295,6 +356,16 @@ _GROUPS: dict[str, type] = {
     "augmentation": AugmentationArguments,
     "optimization": OptimizationArguments,
     "run": RunArguments,
+    "probe": ProbeArguments,
+}
+# What may differ between a run and its continuation: how long it is, what it shows and keeps, on what it computes.
+RESUMABLE = {
+    "data": {"num_workers", "prefetch_batches", "worker_timeout", "bad_video_limit", "bad_video_minimum", "bad_video"}
+    | {"eval_data", "eval_split", "max_eval_samples"},
+    "model": {"compile", "gradient_checkpointing", "attn_implementation"},
+    "optimization": {"epochs", "max_steps"},
+    "run": {item.name for item in dataclasses.fields(RunArguments)} - {"seed", "mixed_precision", "best_metric"},
+    "probe": {item.name for item in dataclasses.fields(ProbeArguments)},
 }
 _FIELD_GROUP: dict[str, str] = {
     item.name: group for group, group_class in _GROUPS.items() for item in dataclasses.fields(group_class)

@@ -1,0 +1,570 @@
+"""
+UniFormerV2 ([Li et al., 2022](https://huggingface.co/papers/2211.09552)): an image ViT armed for video.
+
+CLIP's ViT sees every frame alone. Optional local modules mix neighbouring frames inside its blocks; after some blocks
+a global block lets one learnt query look at all tokens of the clip. Global blocks are a side branch: nothing flows
+back. Behaviour follows the official code (OpenGVLab/UniFormerV2, commit 722a434), which made the released weights,
+also where the paper's equations differ: the query has a residual connection around its attention.
+
+Axes: `frames` are those after the patch embedding, `tokens` are the class token and the patches of one frame.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_uniformer_v2 import UniFormerV2Config
+from .layers import (
+    DropPath,
+    classification_loss,
+    drop_path_rates,
+    eager_attention_forward,
+    init_as_torch,
+    interpolate_positions,
+    merge_views,
+    token_grid,
+)
+
+
+Grid = tuple[int, int, int]
+
+
+@dataclass
+class UniFormerV2ModelOutput(ModelOutput):
+    """
+    Output of [`UniFormerV2Model`].
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, frames * (1 + patches), hidden_size)`):
+            Tokens of the image tower's last block, frame by frame, each frame's class token first. No norm follows.
+        pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            LayerNorm of `fused_state`: what the classifier sees.
+        fused_state (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            Query and mean class token after the gate; the query alone without gate.
+        query_states (`tuple[torch.Tensor]`, each of shape `(batch_size, hidden_size)`):
+            The query after each global block.
+        hidden_states (`tuple[torch.Tensor]`, *optional*):
+            Embeddings and output of each block, of the shape of `last_hidden_state`.
+        attentions (`tuple[torch.Tensor]`, *optional*):
+            Probabilities of each block, of shape `(batch_size * frames, num_attention_heads, tokens, tokens)`.
+        cross_attentions (`tuple[torch.Tensor]`, *optional*):
+            Those of each global block, of shape `(batch_size, global_num_attention_heads, 1, frames * tokens)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    fused_state: torch.Tensor | None = None
+    query_states: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    cross_attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class UniFormerV2LayerNorm(nn.LayerNorm):
+    """LayerNorm in float32 whatever the weights are, cast back; matters for the large model in half precision."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        weight, bias = self.weight.float(), self.bias.float()
+        normalised = F.layer_norm(hidden_states.float(), self.normalized_shape, weight, bias, self.eps)
+        return normalised.to(hidden_states.dtype)
+
+
+# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
+# with a start of its own has a name of its own; see `_init_weights`.
+class UniFormerV2QKVLinear(nn.Linear):
+    """Query, key or value projection: a third of what is one fused projection in the official code."""
+
+
+class UniFormerV2AttentionOutput(nn.Linear):
+    """Output projection of the tower's attention; its bias starts at zero."""
+
+
+class UniFormerV2ZeroLinear(nn.Linear):
+    """Last layer of a local module or of a global branch: starts at zero, so that training starts from CLIP."""
+
+
+class UniFormerV2GlobalLinear(nn.Linear):
+    """First layer of a global block's MLP."""
+
+
+class UniFormerV2DynamicPosition(nn.Conv3d):
+    """
+    Depth-wise 3 x 3 x 3 convolution over the patches of a clip, `(batch, frames, height, width, hidden)`.
+
+    Tokens have their channels last, and so the convolution takes them: measured four times as fast on a CPU as with
+    channels first, and faster than three 2-D convolutions.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__(hidden_size, hidden_size, kernel_size=3, padding=1, groups=hidden_size)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return super().forward(patches.contiguous().permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
+class UniFormerV2PatchEmbeddings(nn.Module):
+    """Patches to tokens, frame by frame or, with temporal downsampling, over `temporal_kernel_size` frames."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__()
+        self.downsamples = config.temporal_downsample
+        frames = config.temporal_kernel_size if self.downsamples else 1
+        self.projection = nn.Conv3d(
+            config.num_channels,
+            config.hidden_size,
+            kernel_size=(frames, config.patch_size, config.patch_size),
+            stride=(2 if self.downsamples else 1, config.patch_size, config.patch_size),
+            padding=(frames // 2, 0, 0),
+            bias=False,
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        pixel_values = pixel_values.to(self.projection.weight.dtype)
+        if self.downsamples:
+            embedded = self.projection(pixel_values.transpose(1, 2))  # (batch, hidden, frames, height, width)
+            return embedded.flatten(3).permute(0, 2, 3, 1)  # (batch, frames, patches, hidden)
+        frames = pixel_values.flatten(0, 1)
+        embedded = F.conv2d(frames, self.projection.weight.squeeze(2), stride=self.projection.stride[1:])
+        return embedded.flatten(2).transpose(1, 2).unflatten(0, pixel_values.shape[:2])
+
+
+class UniFormerV2Embeddings(nn.Module):
+    """Patches, the class token before every frame's, and one position table for all frames."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__()
+        height, width = config.position_grid or config.patch_grid()
+        self.position_grid = (1, height, width)
+        self.patch_embeddings = UniFormerV2PatchEmbeddings(config)
+        self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
+        self.position_embedding = nn.Parameter(torch.zeros(1 + height * width, config.hidden_size))
+        self.layernorm = (
+            UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.use_pre_layernorm else None
+        )
+
+    def positions(self, grid: Grid) -> torch.Tensor:
+        """Position table `(tokens, hidden)` for frames of any size; the class token's row is kept."""
+        of_class, of_patches = self.position_embedding[:1], self.position_embedding[1:]
+        target = (1, *grid[1:])
+        if target == self.position_grid:
+            return self.position_embedding
+        resampled = interpolate_positions(of_patches, self.position_grid, target)
+        return torch.cat((of_class, resampled.to(of_class.dtype)))
+
+    def forward(self, pixel_values: torch.Tensor, grid: Grid) -> torch.Tensor:
+        patches = self.patch_embeddings(pixel_values)  # (batch, frames, patches, hidden)
+        class_tokens = self.class_embedding.expand(*patches.shape[:2], 1, -1)
+        hidden_states = torch.cat((class_tokens, patches), dim=2) + self.positions(grid)
+        if self.layernorm is not None:
+            hidden_states = self.layernorm(hidden_states)
+        return hidden_states.flatten(1, 2)  # (batch, frames * tokens, hidden)
+
+
+class UniFormerV2Attention(nn.Module):
+    """Multi-head attention of one sequence over another, or over itself. All projections have a bias."""
+
+    def __init__(self, config: UniFormerV2Config, num_heads: int, output: type[nn.Linear]):
+        super().__init__()
+        self.config = config
+        self.num_heads, self.head_dim = num_heads, config.hidden_size // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.q_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.k_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.v_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.o_proj = output(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, queries: torch.Tensor, keys_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        heads = (self.num_heads, self.head_dim)
+        query = self.q_proj(queries).unflatten(-1, heads).transpose(1, 2)  # (batch, heads, length, head_dim)
+        key = self.k_proj(keys_values).unflatten(-1, heads).transpose(1, 2)
+        value = self.v_proj(keys_values).unflatten(-1, heads).transpose(1, 2)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        context, probabilities = attention(
+            self, query, key, value, None, scaling=self.scaling, is_causal=self.is_causal, **kwargs
+        )
+        return self.o_proj(context.flatten(2)), probabilities
+
+
+class UniFormerV2SelfAttention(UniFormerV2Attention):
+    """Attention among the tokens of a frame, class token included."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(config, config.num_attention_heads, UniFormerV2AttentionOutput)
+
+
+class UniFormerV2CrossAttention(UniFormerV2Attention):
+    """Attention of the query over all tokens of the clip, every frame's class token included."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(config, config.global_num_attention_heads or 1, UniFormerV2ZeroLinear)
+
+
+class UniFormerV2MLP(nn.Module):
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(hidden_states)))
+
+
+class UniFormerV2GlobalMLP(nn.Module):
+    """MLP on the query: dropout in the middle, and an output that starts at zero."""
+
+    def __init__(self, config: UniFormerV2Config, dropout: float):
+        super().__init__()
+        width = config.global_intermediate_size or 4 * config.hidden_size
+        self.fc1 = UniFormerV2GlobalLinear(config.hidden_size, width)
+        self.activation = ACT2FN["quick_gelu"]
+        self.dropout = nn.Dropout(dropout)
+        self.fc2 = UniFormerV2ZeroLinear(width, config.hidden_size)
+
+    def forward(self, query: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.dropout(self.activation(self.fc1(query))))
+
+
+class UniFormerV2LocalModule(nn.Module):
+    """
+    Local temporal aggregation (paper, section 3.1): BatchNorm, then a bottleneck around a depth-wise convolution over
+    three frames. No activation. Its output starts at zero.
+    """
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(config.hidden_size, eps=config.batch_norm_eps)
+        self.down = nn.Linear(config.hidden_size, config.local_size)
+        self.temporal = nn.Conv3d(
+            config.local_size, config.local_size, (3, 1, 1), padding=(1, 0, 0), groups=config.local_size
+        )
+        self.up = UniFormerV2ZeroLinear(config.local_size, config.hidden_size)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        normalised = self.norm(patches.flatten(0, 2)).view(patches.shape)  # (batch, frames, patches, hidden)
+        reduced = self.down(normalised).unsqueeze(3).permute(0, 4, 1, 2, 3)  # (batch, local, frames, patches, 1)
+        return self.up(self.temporal(reduced).permute(0, 2, 3, 4, 1).squeeze(3))
+
+
+class UniFormerV2Layer(GradientCheckpointingLayer):
+    """CLIP's pre-norm block over the tokens of each frame, with local modules before its attention and its MLP."""
+
+    def __init__(self, config: UniFormerV2Config, drop_path_rate: float):
+        super().__init__()
+        self.local1 = UniFormerV2LocalModule(config) if config.num_local_modules > 0 else None
+        self.norm1 = UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = UniFormerV2SelfAttention(config)
+        self.local2 = UniFormerV2LocalModule(config) if config.num_local_modules > 1 else None
+        self.norm2 = UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = UniFormerV2MLP(config)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        hidden_states = self.mix_frames(self.local1, hidden_states, grid)
+        by_frame = self.norm1(hidden_states).unflatten(1, (grid[0], -1)).flatten(0, 1)  # (batch * frames, tokens, h)
+        context, _ = self.attention(by_frame, by_frame, **kwargs)
+        hidden_states = hidden_states + self.drop_path(context.reshape(hidden_states.shape))
+        hidden_states = self.mix_frames(self.local2, hidden_states, grid)
+        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+
+    def mix_frames(self, local: nn.Module | None, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Residual local module on the patches; class tokens pass by it."""
+        if local is None:
+            return hidden_states
+        tokens = hidden_states.unflatten(1, (grid[0], -1))
+        class_tokens, patches = tokens[:, :, :1], tokens[:, :, 1:]
+        patches = patches + self.drop_path(local(patches))
+        return torch.cat((class_tokens, patches), dim=2).flatten(1, 2)
+
+
+class UniFormerV2GlobalBlock(GradientCheckpointingLayer):
+    """One step of the query: attention over the clip's tokens, whose positions a convolution tells, then an MLP."""
+
+    def __init__(self, config: UniFormerV2Config, dropout: float, drop_path_rate: float):
+        super().__init__()
+        self.dynamic_position = UniFormerV2DynamicPosition(config.hidden_size)
+        self.norm_query = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm_tokens = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = UniFormerV2CrossAttention(config)
+        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = UniFormerV2GlobalMLP(config, dropout)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(
+        self, query: torch.Tensor, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
+        tokens = hidden_states.unflatten(1, (grid[0], -1))
+        class_tokens, patches = tokens[:, :, :1], tokens[:, :, 1:]
+        patches = patches + self.dynamic_position(patches.unflatten(2, grid[1:])).flatten(2, 3)
+        tokens = torch.cat((class_tokens, patches), dim=2).flatten(1, 2)  # (batch, frames * tokens, hidden)
+        context, _ = self.attention(self.norm_query(query), self.norm_tokens(tokens), **kwargs)
+        query = query + self.drop_path(context)
+        return query + self.drop_path(self.mlp(self.norm2(query)))
+
+
+class UniFormerV2Query(nn.Module):
+    """The learnt query that enters the first global block."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(1, 1, hidden_size))
+
+    def forward(self, batch_size: int) -> torch.Tensor:
+        return self.embedding.repeat(batch_size, 1, 1)
+
+
+class UniFormerV2Gate(nn.Module):
+    """
+    Mix of query and mean class token, `(1 - sigmoid(weight)) * query + sigmoid(weight) * class_token`, each channel
+    with a weight of its own; an even mix at the start. The paper's alpha is one minus this sigmoid.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, query: torch.Tensor, class_token: torch.Tensor) -> torch.Tensor:
+        share = self.weight.sigmoid()
+        return (1 - share) * query + share * class_token
+
+
+class UniFormerV2Encoder(nn.Module):
+    """The image tower and, beside it, the global blocks."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__()
+        rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+        self.layers = nn.ModuleList(UniFormerV2Layer(config, rate) for rate in rates)
+        self.followed_by_global = {layer: index for index, layer in enumerate(config.global_layers or ())}
+        rates = drop_path_rates(config.global_drop_path_rate, len(self.followed_by_global))
+        self.global_blocks = nn.ModuleList(
+            UniFormerV2GlobalBlock(config, dropout, rate) for dropout, rate in zip(config.global_dropouts, rates)
+        )
+        self.query = UniFormerV2Query(config.hidden_size)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        query, queries = self.query(hidden_states.shape[0]), []
+        for index, layer in enumerate(self.layers):
+            hidden_states = layer(hidden_states, grid, **kwargs)
+            if index in self.followed_by_global:
+                block = self.global_blocks[self.followed_by_global[index]]
+                query = block(query, hidden_states, grid, **kwargs)
+                queries.append(query.squeeze(1))
+        return hidden_states, tuple(queries)
+
+
+class UniFormerV2PreTrainedModel(PreTrainedModel):
+    """Weight initialisation of the official code, freezing, and what transformers and a trainer must know."""
+
+    config: UniFormerV2Config
+    base_model_prefix = "uniformer_v2"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["UniFormerV2Embeddings", "UniFormerV2Layer", "UniFormerV2GlobalBlock"]
+    _input_embed_layer = "patch_embeddings"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": UniFormerV2Layer,
+        "attentions": OutputRecorder(UniFormerV2SelfAttention, index=1),
+        "cross_attentions": OutputRecorder(UniFormerV2CrossAttention, index=1),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, UniFormerV2ZeroLinear):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, UniFormerV2QKVLinear):
+            bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))  # Xavier on the fused matrix
+            init.uniform_(module.weight, -bound, bound)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv3d):
+            init_as_torch(module)
+            if isinstance(module, UniFormerV2GlobalLinear):
+                init.xavier_uniform_(module.weight)
+            elif isinstance(module, UniFormerV2AttentionOutput | UniFormerV2DynamicPosition):
+                init.zeros_(module.bias)
+        elif isinstance(module, UniFormerV2Embeddings):
+            std = self.config.hidden_size**-0.5
+            init.normal_(module.class_embedding, std=std)
+            init.normal_(module.position_embedding, std=std)
+        elif isinstance(module, UniFormerV2Query):
+            init.zeros_(module.embedding)
+        elif isinstance(module, UniFormerV2Gate):
+            init.zeros_(module.weight)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; loading makes new parameters, so `config.freeze_image_tower` is applied afterwards."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.set_image_tower_trainable(not model.config.freeze_image_tower)
+        return loaded
+
+    def set_image_tower_trainable(self, trainable: bool) -> None:
+        """
+        Freeze or unfreeze embeddings and blocks. Local modules are left as they are: they are no part of the image
+        model.
+
+        Args:
+            trainable (`bool`):
+                Whether the image tower learns.
+        """
+        base: UniFormerV2Model = self.base_model  # type: ignore[assignment]
+        base.embeddings.requires_grad_(trainable)
+        for layer in base.encoder.layers:
+            for part in (layer.norm1, layer.attention, layer.norm2, layer.mlp):
+                part.requires_grad_(trainable)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        """
+        Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each block of the image
+        tower, and last all that stands beside and above it (an empty prefix fits every name that no earlier depth
+        claimed).
+        """
+        base = "" if isinstance(self, UniFormerV2Model) else f"{self.base_model_prefix}."
+        blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
+        return [(f"{base}embeddings.",), *blocks, ("",)]
+
+    def no_weight_decay(self) -> set[str]:
+        """None with more than one axis: the official recipes decay position table and query, too."""
+        return set()
+
+
+class UniFormerV2Model(UniFormerV2PreTrainedModel):
+    """
+    Image tower, global blocks and their fusion.
+
+    Args:
+        config ([`UniFormerV2Config`]):
+            Configuration.
+    """
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(config)
+        self.embeddings = UniFormerV2Embeddings(config)
+        self.encoder = UniFormerV2Encoder(config)
+        self.gate = UniFormerV2Gate(config.hidden_size) if config.use_gate else None
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.set_image_tower_trainable(not config.freeze_image_tower)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> UniFormerV2ModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips; an even number of frames with `config.temporal_downsample`.
+
+        Returns:
+            [`UniFormerV2ModelOutput`]
+
+        Raises:
+            ValueError: the shape does not fit the configuration.
+        """
+        grid = clip_grid(pixel_values, self.config)
+        hidden_states = self.embeddings(pixel_values, grid)  # (batch, frames * tokens, hidden)
+        hidden_states, queries = self.encoder(hidden_states, grid, **kwargs)
+        fused = queries[-1]
+        if self.gate is not None:
+            class_tokens = hidden_states.unflatten(1, (grid[0], -1))[:, :, 0]  # (batch, frames, hidden)
+            fused = self.gate(fused, class_tokens.mean(dim=1))
+        return UniFormerV2ModelOutput(
+            last_hidden_state=hidden_states,
+            pooler_output=self.layernorm(fused),
+            fused_state=fused,
+            query_states=queries,
+        )
+
+
+class UniFormerV2ForVideoClassification(UniFormerV2PreTrainedModel):
+    """Fused features, dropout and a linear classifier."""
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.loss_function = classification_loss
+        self.uniformer_v2 = UniFormerV2Model(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> ImageClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
+                views of each video, merged as `config.view_merging` says.
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                Class indices, or soft labels.
+
+        Returns:
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
+            if asked for, have a first axis of `batch_size * num_views` (times frames for attentions).
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+        outputs = self.uniformer_v2(views, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
+        if pixel_values.ndim == 6:
+            logits = logits.view(*pixel_values.shape[:2], -1)
+            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
+    """Frames, height and width of a clip in tokens; ValueError for a shape that does not fit."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
+        raise ValueError(
+            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
+            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
+        )
+    frames, height, width = token_grid(pixel_values, 1, config.patch_size)
+    if config.temporal_downsample and frames % 2:
+        raise ValueError(
+            f"`pixel_values` has {frames} frames; `temporal_downsample` halves their number, so it must be even. "
+            "Sample or repeat one frame more."
+        )
+    return frames // 2 if config.temporal_downsample else frames, height, width
+
+
+__all__ = [
+    "UniFormerV2ForVideoClassification",
+    "UniFormerV2Model",
+    "UniFormerV2ModelOutput",
+    "UniFormerV2PreTrainedModel",
+]
