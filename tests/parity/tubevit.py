@@ -139,7 +139,9 @@ class TubeViTAdapter:
         for index, tube in enumerate(parsed_tubes(self.config["tubes"], False)):
             shared = {"base_kernel": weights["base_kernel"], "plain.0.bias": weights[f"plain.{index}.bias"]}
             embeddings = self.tokeniser(mode, shared, [tube])
-            report.compare(f"interpolated_tokens_{index}", embeddings.tokens(pixels), TOKENS)
+            fits = min(tube.grid((pixels.shape[1], *pixels.shape[-2:]))) > 0
+            tokens = embeddings.tokens(pixels) if fits else pixels.new_empty(len(pixels), 0, self.config["embed_dim"])
+            report.compare(f"interpolated_tokens_{index}", tokens, TOKENS)
             kernel = embeddings.tubes[0].resized(embeddings.shared_kernel.weight)
             report.compare(f"interpolated_kernel_{index}_row0", kernel[:1], TOKENS)
 
