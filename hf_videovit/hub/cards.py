@@ -40,6 +40,7 @@ from ..published import (
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
+MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
     PRETRAINING: AutoModelForPreTraining,
@@ -50,6 +51,8 @@ METRICS = {
     "top5": "top-5 accuracy",
     "mean_class_accuracy": "mean class accuracy",
     "mean_average_precision": "mean average precision",
+    "mAP": "mean average precision",
+    "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
     "videomae_v2": """@inproceedings{wang2023videomaev2,
@@ -62,7 +65,7 @@ CITATIONS = {
 }""",
 }
 # The Hub's name of a metric, where it is not accuracy.
-METRIC_TYPES = {"mean_average_precision": "mean_average_precision"}
+METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
@@ -458,8 +461,11 @@ def _common_licence(entry: PublishedCheckpoint) -> str | None:
 
 
 def _trained_summary(config: PreTrainedConfig, task: str) -> str:
+    classes = f"names which of {config.num_labels} classes a video shows"
+    if config.problem_type == MULTI_LABEL:
+        classes = f"tells of each of {config.num_labels} labels whether it fits a video"
     kinds = {
-        CLASSIFICATION: f"names which of {config.num_labels} classes a video shows",
+        CLASSIFICATION: classes,
         PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
         FEATURES: "turns a video into features",
     }
@@ -485,7 +491,9 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["On footage unlike its training data expect less."]
-    if task == CLASSIFICATION and config.problem_type != "multi_label_classification":
+    if task == CLASSIFICATION and config.problem_type == MULTI_LABEL:
+        limits.insert(0, f"It gives any number of its {config.num_labels} labels, each with a probability of its own.")
+    elif task == CLASSIFICATION:
         limits.insert(
             0, f"It answers one of its {config.num_labels} labels for any video, also for one that shows none."
         )

@@ -29,6 +29,7 @@ def tiny_fields(clip_folder, tmp_path) -> dict:
         "cpu": True,
         "num_workers": 0,
         "progress": False,
+        "curves": False,
         "epochs": 2,
         "batch_size": 4,
         "learning_rate": 1e-3,

@@ -113,15 +113,16 @@ def test_probes_need_labels(tiny_fields, tmp_path):
     with pytest.raises(ValueError, match="give `probe_data`"):
         online_probe(config, processor, make_accelerator(config.run), unlabelled, None)
     assert online_probe(RunConfig(), processor, make_accelerator(config.run), unlabelled, None) is None
-    look = online_probe(
+    observer = online_probe(
         RunConfig.from_fields(**tiny_fields, probe=["knn"], probe_data=tiny_fields["data"], probe_max_samples=9),
         processor,
         make_accelerator(config.run),
         unlabelled,
         None,
     )
-    assert look is not None
-    assert set(look(model)) == {"knn", "majority"}
+    assert observer is not None
+    assert (observer.epochs, observer.steps, observer.at_start) == (1, None, True)
+    assert set(observer.look(model, 0)) == {"knn", "majority"}
 
 
 @pytest.mark.parametrize(
