@@ -209,8 +209,9 @@ def write_model_card(
             The evaluation, in the form of `results.json`, which is read if this is left out. `metrics` are shares of
             one; `baselines` (name to share), `data` (name of the data) and `protocol` are shown where present.
         facts (`Mapping[str, Any]`, *optional*):
-            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`
-            ([`~training.finetuning.FinetuneResult`] has them).
+            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`; `outcomes`, more
+            rows of words and values ([`~training.finetuning.FinetuneResult`] and
+            [`~training.pretraining.PretrainResult`] have them).
         model_id (`str`, *optional*):
             What the usage lines load. Defaults to the folder's name.
         title (`str`, *optional*):
@@ -526,6 +527,7 @@ def _run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         if value is not None:
             rows.append(f"| {words} | {_last_part(value) if name in ('data', 'eval_data', 'checkpoint') else value} |")
     rows += [f"| {words} | {counted[name]} |" for name, words in COUNTED_FACTS if counted.get(name)]
+    rows += [f"| {words} | {value} |" for words, value in counted.get("outcomes", {}).items()]
     about = [f"{key}: {value}  " for key, value in run.get("about", {}).items()]
     return [*about, "", "| | |", "|---|---|", *rows] if rows else about
 

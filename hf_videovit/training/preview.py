@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .streaming import BadVideo, ClipStream, MaskedClipLoader, Record, TrainingC
 
 logger = logging.get_logger(__name__)
 
-PreviewTask = Literal["classification", "masked_modeling"]
+TASKS = ("classification", "masked_modeling")
 GREY = 128
 MIN_HEIGHT = 96
 
@@ -54,13 +54,13 @@ class PreviewedClip:
     masked: list[tuple[np.ndarray, np.ndarray]]
 
 
-def preview_task(config: RunConfig) -> PreviewTask:
+def preview_task(config: RunConfig) -> str:
     """The method that a recipe is for: masked modelling where it sets a mask ratio, else classification."""
     return "masked_modeling" if "encoder_mask_ratio" in config.model.config else "classification"
 
 
 def preview_clips(
-    config: RunConfig, task: PreviewTask | None = None, num_clips: int = 4, source: VideoSource | None = None
+    config: RunConfig, task: str | None = None, num_clips: int = 4, source: VideoSource | None = None
 ) -> list[PreviewedClip]:
     """
     The first clips of a run's first epoch. No weights are loaded.
@@ -79,8 +79,8 @@ def preview_clips(
         `list[PreviewedClip]`
     """
     task = task or preview_task(config)
-    if task not in ("classification", "masked_modeling"):
-        raise ValueError(f"`task` must be classification or masked_modeling, got {task!r}")
+    if task not in TASKS:
+        raise ValueError(f"`task` must be {' or '.join(TASKS)}, got {task!r}")
     source = load_sources(config.data, config.run.seed)[0] if source is None else source
     model_config, processor = describe_inputs(config.model)
     names = list(source.label_names) if task == "classification" else []
@@ -119,7 +119,7 @@ def preview_clips(
 def draw_preview(
     config: RunConfig,
     path: str | Path,
-    task: PreviewTask | None = None,
+    task: str | None = None,
     num_clips: int = 4,
     source: VideoSource | None = None,
     max_frames: int = 8,
