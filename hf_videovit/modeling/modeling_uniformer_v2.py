@@ -38,6 +38,7 @@ from .layers import (
     merge_views,
     token_grid,
 )
+from .modeling_uniformer_v2_image_tower import Source, read_image_tower
 
 
 Grid = tuple[int, int, int]
@@ -216,11 +217,22 @@ class UniFormerV2CrossAttention(UniFormerV2Attention):
         super().__init__(config, config.global_num_attention_heads or 1, UniFormerV2ZeroLinear)
 
 
+class UniFormerV2QuickGELU(nn.Module):
+    """
+    `x * sigmoid(1.702 * x)`, CLIP's stand-in for GELU. The same numbers as transformers' own with one large temporary
+    less, which is most of its time on a CPU.
+    """
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states * (1.702 * hidden_states).sigmoid_()
+
+
 class UniFormerV2MLP(nn.Module):
     def __init__(self, config: UniFormerV2Config):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACT2FN[config.hidden_act]
+        quick = config.hidden_act == "quick_gelu"
+        self.activation = UniFormerV2QuickGELU() if quick else ACT2FN[config.hidden_act]
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -234,7 +246,7 @@ class UniFormerV2GlobalMLP(nn.Module):
         super().__init__()
         width = config.global_intermediate_size or 4 * config.hidden_size
         self.fc1 = UniFormerV2GlobalLinear(config.hidden_size, width)
-        self.activation = ACT2FN["quick_gelu"]
+        self.activation = UniFormerV2QuickGELU()
         self.dropout = nn.Dropout(dropout)
         self.fc2 = UniFormerV2ZeroLinear(width, config.hidden_size)
 
@@ -426,6 +438,56 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
         model.set_image_tower_trainable(not model.config.freeze_image_tower)
         return loaded
 
+    @classmethod
+    def from_image_vit(
+        cls,
+        image_model: Source,
+        config: UniFormerV2Config | None = None,
+        *,
+        num_attention_heads: int | None = None,
+        **fields: Any,
+    ) -> Any:
+        """
+        A model that starts from an image ViT, as all official ones start from CLIP: embeddings and blocks are the
+        tower's, its patch kernel in the middle of the temporal one. Local modules, global blocks and classifier are
+        fresh, and their outputs start at zero.
+
+        Args:
+            image_model (`str`, `os.PathLike`, `Mapping[str, Any]` or `nn.Module`):
+                A transformers model (`CLIPVisionModel`, `CLIPModel`, `ViTModel`, ...), its folder or Hub id, or a
+                state dict or a file of one in the layout of OpenAI's CLIP, of transformers or of timm. Of a whole CLIP
+                only the image tower is read.
+            config ([`UniFormerV2Config`], *optional*):
+                Configuration; the tower must fit it. Defaults to the tower's sizes with `fields` in place. Another
+                `position_grid` than the tower's is interpolated.
+            num_attention_heads (`int`, *optional*):
+                Of the tower, where it is a state dict whose heads are not 64 wide.
+            fields:
+                Fields of the configuration, such as `num_labels`, `num_local_modules` or `temporal_downsample`. A
+                tower that is not built like CLIP is refused unless they say so: `hidden_act="gelu"`,
+                `use_pre_layernorm=False`, `layer_norm_eps=...`. The file of a tower in OpenAI's layout does not show
+                its activation: for one trained by OpenCLIP with GELU say `hidden_act="gelu"`.
+
+        Returns:
+            The model in float32 and evaluation mode.
+
+        Raises:
+            ValueError: no such tower, or one that does not fit the configuration.
+
+        Example:
+
+        ```python
+        >>> from hf_videovit import UniFormerV2ForVideoClassification
+
+        >>> model = UniFormerV2ForVideoClassification.from_image_vit("openai/clip-vit-base-patch16", num_labels=400)
+        ```"""
+        heads = config.num_attention_heads if config is not None else num_attention_heads
+        tower = read_image_tower(image_model, heads)
+        config = tower.config(config, fields)
+        model = cls(config)
+        tower.load_into(model.base_model, config)
+        return model.eval()
+
     def set_image_tower_trainable(self, trainable: bool) -> None:
         """
         Freeze or unfreeze embeddings and blocks. Local modules are left as they are: they are no part of the image
@@ -444,12 +506,13 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each block of the image
-        tower, and last all that stands beside and above it (an empty prefix fits every name that no earlier depth
-        claimed).
+        tower, what stands beside and above it, and last the classifier (an empty prefix fits every name that no
+        earlier depth claimed).
         """
         base = "" if isinstance(self, UniFormerV2Model) else f"{self.base_model_prefix}."
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
-        return [(f"{base}embeddings.",), *blocks, ("",)]
+        above = ("encoder.global_blocks.", "encoder.query.", "gate.", "layernorm.")
+        return [(f"{base}embeddings.",), *blocks, tuple(base + name for name in above), ("",)]
 
     def no_weight_decay(self) -> set[str]:
         """None with more than one axis: the official recipes decay position table and query, too."""
