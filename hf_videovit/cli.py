@@ -63,7 +63,7 @@ def convert(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
     published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
     model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="video-classification, feature-extraction, pretraining.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is for, as video-classification.")] = None,
     labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
     entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
