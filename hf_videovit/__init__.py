@@ -18,10 +18,13 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_bevt import BevtConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
+from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
@@ -35,6 +38,7 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_bevt import BevtVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
@@ -51,6 +55,16 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        BevtConfig,
+        {
+            AutoModel: BevtModel,
+            AutoModelForPreTraining: BevtForPreTraining,
+            AutoModelForVideoClassification: BevtForVideoClassification,
+            AutoImageProcessor: BevtImageProcessor,
+            AutoVideoProcessor: BevtVideoProcessor,
+        },
+    ),
     (
         TubeViTConfig,
         {
@@ -113,6 +127,12 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "BevtConfig",
+    "BevtForPreTraining",
+    "BevtForVideoClassification",
+    "BevtImageProcessor",
+    "BevtModel",
+    "BevtVideoProcessor",
     "TubeViTConfig",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",

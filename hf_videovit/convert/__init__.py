@@ -15,6 +15,7 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 # Module with the `make_plan` of each family.
 CONVERTERS = {
+    "bevt": "convert_bevt",
     "tubevit": "convert_tubevit",
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
