@@ -9,15 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_uniformer import UniFormerImageProcessor
+from .modeling.modeling_uniformer import (
+    UniFormerBackbone,
+    UniFormerForImageClassification,
+    UniFormerForVideoClassification,
+    UniFormerModel,
+)
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
@@ -25,6 +36,7 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
@@ -39,6 +51,17 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        UniFormerConfig,
+        {
+            AutoBackbone: UniFormerBackbone,
+            AutoModel: UniFormerModel,
+            AutoModelForImageClassification: UniFormerForImageClassification,
+            AutoModelForVideoClassification: UniFormerForVideoClassification,
+            AutoImageProcessor: UniFormerImageProcessor,
+            AutoVideoProcessor: UniFormerVideoProcessor,
+        },
+    ),
     (
         UniFormerV2Config,
         {
@@ -72,8 +95,11 @@ def register_families() -> None:
     """Make the auto classes know every family. Doing it twice changes nothing."""
     for config_class, classes in FAMILIES:
         AutoConfig.register(config_class.model_type, config_class)
-        for auto_class, model_class in classes.items():
-            auto_class.register(config_class, model_class)
+        for auto_class, one in classes.items():
+            if auto_class is AutoImageProcessor:
+                auto_class.register(config_class, image_processor_classes={"torchvision": one})
+            else:
+                auto_class.register(config_class, one)
 
 
 def __getattr__(name: str) -> Any:
@@ -86,10 +112,17 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "UniFormerBackbone",
+    "UniFormerConfig",
+    "UniFormerForImageClassification",
+    "UniFormerForVideoClassification",
+    "UniFormerImageProcessor",
+    "UniFormerModel",
     "UniFormerV2Config",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",
     "UniFormerV2VideoProcessor",
+    "UniFormerVideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
     "VideoMAEV2ForPreTraining",
