@@ -3,14 +3,11 @@ VideoMAE V2: the official pre-training and fine-tuned layouts, that of the Hub r
 (`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports.
 """
 
-import copy
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
@@ -29,6 +26,16 @@ from ..published import (
     published_entry,
     published_labels,
     published_processor_kwargs,
+)
+from .fields import (
+    agreed,
+    depth,
+    fill_heads,
+    given_fields,
+    make_config,
+    refuse_unknown_fields,
+    select_rows,
+    select_slice,
 )
 from .keys import Checkpoint, clean_names
 from .plan import Piece, Plan
@@ -103,8 +110,8 @@ DECODER_NAMES = {
     "decoder.head.bias": "decoder.head.bias",
 }
 POSITIONS = "pos_embed"  # MMAction2 saves the fixed table
-# What an override may be called.
-FIELDS = {*VideoMAEV2Config.__dataclass_fields__, "num_labels", "attn_implementation"}
+# What the grid of positions follows from.
+SHAPING_FIELDS = {"image_size", "num_frames", "patch_size", "tubelet_size"}
 
 
 def make_plan(
@@ -117,7 +124,7 @@ def make_plan(
     **overrides: Any,
 ) -> Plan:
     """Plan the conversion of a VideoMAE V2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
-    refuse_unknown_fields(overrides, labels)
+    refuse_unknown_fields(VideoMAEV2Config, overrides, labels)
     sources = official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     mmaction2 = any("cls_head." in source for source in sources.values())
@@ -125,7 +132,7 @@ def make_plan(
     if published is not None:
         refuse_other_file(published, "MMAction2" if mmaction2 else layout, config, checkpoint)
         config = published_config(published)
-    given = given_fields(config, overrides)
+    given = given_fields(VideoMAEV2Config, config, overrides, SHAPING_FIELDS)
     refuse_impossible(layout, task, shapes, given, labels, checkpoint)
     shown = shown_fields(shapes, checkpoint)
     fields = {**remote_fields(checkpoint, shown), **given}
@@ -139,7 +146,7 @@ def make_plan(
     if names is not None:
         fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
         fields |= label_fields(names)
-    full = make_config(fields)
+    full = make_config(VideoMAEV2Config, fields)
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
     if POSITIONS in sources:
         refuse_other_positions(sources.pop(POSITIONS), full, plan)
@@ -166,14 +173,6 @@ def settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str,
         f"{checkpoint.name} has no norm of the mean: `pooler_output` is the first token. For a clip's features "
         'average the tokens, as `get_video_features(..., pooling="mean")` does.'
     )
-
-
-def make_config(fields: dict[str, Any]) -> VideoMAEV2Config:
-    """The configuration; its own checks of types and divisibility as ValueError."""
-    try:
-        return VideoMAEV2Config(**fields)
-    except StrictDataclassError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
 
 
 def official_names(checkpoint: Checkpoint) -> dict[str, str]:
@@ -210,18 +209,6 @@ def layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str
     return "encoder"
 
 
-def refuse_unknown_fields(overrides: dict[str, Any], labels: str | Sequence[str] | None) -> None:
-    """ValueError for what is no field of the configuration, and for classes that are told twice."""
-    for name in overrides:
-        if name not in FIELDS:
-            nearest = get_close_matches(name, FIELDS, n=1)
-            hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-            raise ValueError(f"`{name}` is not a field of VideoMAEV2Config.{hint}")
-    told = {"num_labels", "id2label", "label2id"} & set(overrides)
-    if labels is not None and told:
-        raise ValueError(f"Give `labels` or `{min(told)}`, not both.")
-
-
 def refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) -> None:
     """Drop a saved position table that is the fixed one; ValueError for any other."""
     table = plan.checkpoint.read(source).float().reshape(-1, config.hidden_size)
@@ -234,24 +221,6 @@ def refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) ->
     if not torch.allclose(table, sinusoid_table(*table.shape), atol=1e-3):
         raise ValueError(f"{source} is not the fixed table of VideoMAE V2; learnt positions are not supported.")
     plan.dropped[source] = "the fixed positions, which the model makes itself"
-
-
-def given_fields(config: PreTrainedConfig | None, overrides: dict[str, Any]) -> dict[str, Any]:
-    """What the caller says of the configuration, `overrides` over `config`."""
-    if config is None:
-        return dict(overrides)
-    if not isinstance(config, VideoMAEV2Config):
-        raise ValueError(f"`config` must be a VideoMAEV2Config, got {type(config).__name__}.")
-    fields = copy.deepcopy(config).to_dict()
-    for name in ("model_type", "transformers_version", "architectures", "dtype", "num_labels"):
-        fields.pop(name, None)
-    if {"image_size", "num_frames", "patch_size", "tubelet_size"} & set(overrides):
-        fields.pop("position_grid")
-    unnamed = fields.get("id2label") == {0: "LABEL_0", 1: "LABEL_1"}  # the default says nothing
-    if unnamed or {"num_labels", "id2label"} & set(overrides):
-        fields.pop("id2label", None)
-        fields.pop("label2id", None)
-    return {**fields, **overrides}
 
 
 def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
@@ -323,15 +292,6 @@ def shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> 
     return fields
 
 
-def depth(shapes: dict[str, tuple[int, ...]], prefix: str, checkpoint: Checkpoint) -> int:
-    """Number of blocks; ValueError for a gap."""
-    numbers = {int(name.removeprefix(prefix).split(".")[0]) for name in shapes if re.match(rf"{prefix}\d+\.", name)}
-    gaps = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
-    if gaps:
-        raise ValueError(f"{checkpoint.name}: {prefix}{gaps[0]} is missing, though later blocks are there.")
-    return len(numbers)
-
-
 def remote_fields(checkpoint: Checkpoint, shown: dict[str, Any]) -> dict[str, Any]:
     """What the `config.json` of a remote-code repository says beyond the shapes, which must agree with the rest."""
     remote = checkpoint.config.get("model_config")
@@ -354,10 +314,7 @@ def merge(
     decoder: bool,
 ) -> dict[str, Any]:
     """Shown and given fields as one; ValueError where they disagree or a number of heads is unknown."""
-    for name, value in shown.items():
-        if name in given and given[name] != value:
-            raise ValueError(f"`{name}` is {given[name]!r}, but {checkpoint.name} has {value!r}.")
-    fields = {**given, **shown}
+    fields = agreed(shown, given, checkpoint)
     scaled = "blocks.0.gamma_1" in shapes
     if scaled != (fields.get("layer_scale_init_value", 0.1 if scaled else 0.0) > 0):
         raise ValueError(
@@ -370,18 +327,6 @@ def merge(
     if decoder:
         fill_heads(fields, "decoder_hidden_size", "decoder_num_attention_heads", DECODER_HEADS, checkpoint)
     return fields
-
-
-def fill_heads(fields: dict[str, Any], width: str, heads: str, known: dict[int, int], checkpoint: Checkpoint) -> None:
-    """Attention heads of a published width, where nobody says."""
-    if heads in fields:
-        return
-    if fields[width] not in known:
-        raise ValueError(
-            f"`{heads}` is needed: {checkpoint.name} has {width} {fields[width]}, which no published model has "
-            f"({', '.join(map(str, known))}), and shapes do not show the number of heads."
-        )
-    fields[heads] = known[fields[width]]
 
 
 def classes(
@@ -495,14 +440,6 @@ def add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple
             plan.pieces[f"{stem}attention.{letter}_proj.weight"] = Piece(source, select)
     elif name in BLOCK_NAMES:
         plan.pieces[stem + BLOCK_NAMES[name]] = Piece(source)
-
-
-def select_slice(start: int, stop: int) -> Any:
-    return lambda tensor: tensor[start:stop]
-
-
-def select_rows(rows: list[int]) -> Any:
-    return lambda tensor: tensor[torch.tensor(rows, device=tensor.device)]
 
 
 def processor_of(config: VideoMAEV2Config, published: str | None) -> VideoMAEV2VideoProcessor:
