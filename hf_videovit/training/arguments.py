@@ -257,7 +257,7 @@ class RunConfig:
 
         Args:
             path (`str` or `Path`):
-                A YAML file with the groups `model`, `data`, `augmentation`, `optimization`, `run`, `probe` and `about`.
+                A YAML file with the groups of a run and `about`.
             overrides (`Mapping[str, Any]`, *optional*):
                 Fields set over the recipe's, under their plain (`learning_rate`) or dotted name.
 

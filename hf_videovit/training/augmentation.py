@@ -5,7 +5,8 @@ clip and depends on seed, epoch and sample id and on nothing else.
 
 import itertools
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -152,6 +153,25 @@ class ClipAugmentation:
                 clip = self._erase(clip)
         return clip.contiguous()
 
+    def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+        """
+        What a worker hands on of one clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seeds (`Sequence[int]`):
+                One for each augmented copy.
+
+        Returns:
+            `dict`: `pixel_values`, uint8 of shape `(num_copies, num_frames, num_channels, *crop_size)`.
+        """
+        return {"pixel_values": torch.stack([self(clip, seed) for seed in seeds])}
+
+    def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is left to do on the device: nothing."""
+        return rows
+
     def _erase(self, clip: torch.Tensor) -> torch.Tensor:
         num_frames, num_channels, height, width = clip.shape
         for _ in range(10):
@@ -167,10 +187,94 @@ class ClipAugmentation:
         noise = torch.randn(num_frames, num_channels, box_height, box_width)
         mean = torch.tensor(self.image_mean).view(-1, 1, 1)
         std = torch.tensor(self.image_std).view(-1, 1, 1)
-        pixels = ((noise * std + mean).clamp(0, 1) * 255).round().to(clip.dtype)
+        pixels = ((noise * std + mean).clamp(0, 1) * 255).round().to(clip)
         clip = clip.clone()
         clip[..., top : top + box_height, left : left + box_width] = pixels
         return clip
+
+
+class DeviceAugmentation:
+    """
+    The same augmentation on the accelerator. Workers only decode, and shrink frames that have more than `area` pixels;
+    they hand on uint8 frames laid out flat, so that clips of all shapes stack. On the device each clip goes through
+    the very transforms of [`ClipAugmentation`], with the same seed. Frames that are not shrunk give the same pixels as
+    there (but for the device's rounding); of shrunk ones the same distribution of crops, but not the same crop.
+
+    Args:
+        augmentation ([`ClipAugmentation`]):
+            What happens to a clip.
+        area (`int`):
+            Pixels of a frame that go to the device.
+    """
+
+    def __init__(self, augmentation: ClipAugmentation, area: int):
+        self.augmentation, self.area = augmentation, area
+
+    def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+        """
+        What a worker hands on of one clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seeds (`Sequence[int]`):
+                One for each augmented copy.
+
+        Returns:
+            `dict`: `frames`, uint8 of shape `(1, num_frames, num_channels, area)`, of which the first `height * width`
+            pixels count; `frame_size`, these two, of shape `(1, 2)`; `seeds` of shape `(num_copies,)`.
+        """
+        height, width = clip.shape[-2:]
+        if height * width > self.area:
+            scale = math.sqrt(self.area / (height * width))
+            size = [max(1, int(height * scale)), max(1, int(width * scale))]
+            clip = v2.functional.resize(clip, size, InterpolationMode.BILINEAR, antialias=True)
+            height, width = size
+        frames = clip.new_zeros(1, *clip.shape[:2], self.area)
+        frames[0, ..., : height * width] = clip.flatten(-2)
+        return {"frames": frames, "frame_size": torch.tensor([[height, width]]), "seeds": torch.tensor(list(seeds))}
+
+    def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Augment a batch where it lies.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                Rows of several clips, their copies merged: `seeds` go through all clips once for each copy.
+
+        Returns:
+            `dict`: `pixel_values`, uint8 of shape `(num_clips * num_copies, num_frames, num_channels, *crop_size)`,
+            and the other rows.
+        """
+        rows = dict(rows)
+        frames, seeds = rows.pop("frames"), rows.pop("seeds").tolist()
+        sizes = rows.pop("frame_size").tolist()
+        clips = [
+            clip[..., : height * width].unflatten(-1, (height, width)) for clip, (height, width) in zip(frames, sizes)
+        ]
+        augmented = [self.augmentation(clips[index % len(clips)], seed) for index, seed in enumerate(seeds)]
+        return {"pixel_values": torch.stack(augmented), **rows}
+
+
+Augmentation = ClipAugmentation | DeviceAugmentation
+
+
+def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    Pairs of labels that are each other's mirror image: swapping "left" and "right" in one name gives the other.
+
+    Args:
+        label_names (`Sequence[str]`):
+            Names of the data's labels.
+    """
+    sides = {"left": "right", "right": "left"}
+    known = {name.lower(): name for name in label_names}
+    pairs = []
+    for lower, name in known.items():
+        swapped = re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda match: sides[match[1]], lower)
+        if lower < swapped and swapped in known:
+            pairs.append((name, known[swapped]))
+    return pairs
 
 
 class BatchMixing:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from timm.utils import ModelEmaV3
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -35,15 +34,14 @@ from transformers.utils import logging
 from .arguments import OptimizationArguments, RunConfig
 from .checkpointing import (
     Checkpoint,
-    flatten_optimizer,
     list_checkpoints,
     load_checkpoint,
     replace_tensors,
     save_checkpoint,
-    unflatten_optimizer,
 )
-from .optimization import LearningRates, build_optimizer, scaled_learning_rates, set_learning_rate
+from .optimization import LearningRates, scaled_learning_rates, set_learning_rate
 from .schedules import cosine_with_warmup
+from .sharding import arrange_weights
 from .sources import stable_hash
 from .streaming import BadVideoLedger, Batch, ClipStream
 from .tasks import Task
@@ -203,14 +201,10 @@ class _Run:
         self.plan = make_plan(config, stream)
         self.folder = Path(config.run.output_dir)
         self.log = _MetricsLog(self.folder / "logs" / "metrics.jsonl", accelerator.is_main_process)
-        optimization = config.optimization
-        groups = task.parameter_groups(optimization.weight_decay, optimization.layer_decay)
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.task, self.optimizer = accelerator.prepare(task, build_optimizer(groups, optimization))
-        self.model: PreTrainedModel = accelerator.unwrap_model(self.task).model
-        self.ema = ModelEmaV3(self.model, optimization.ema_decay) if optimization.ema_decay else None
+        self.weights = arrange_weights(accelerator, task, config.optimization)
+        self.task = self.weights.task
         if config.model.compile:
-            self.model.compile()
+            self.weights.module.model.compile()
         self.progress = _Progress()
         self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
         self.template: Batch | None = None
@@ -300,19 +294,17 @@ class _Run:
         """One optimiser step over the mean loss of the clips that all processes bring."""
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
-        set_learning_rate(self.optimizer, self.plan.learning_rate(self.progress.step))
+        set_learning_rate(self.weights.optimizer, self.plan.learning_rate(self.progress.step))
         passes = list(self._passes(batch_group))
         for index, (batch, clips) in enumerate(passes):
             last = index == len(passes) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.task):
+            with self.weights.backward_pass(last) as backward:
                 outputs = self.task(self.prepare_batch(batch.rows, self.accelerator.device))
-                self.accelerator.backward(outputs["loss"] * (clips * world / num_clips))
+                backward(outputs["loss"] * (clips * world / num_clips))
             for name, value in outputs.items():
                 self.sums[name] = self.sums[name] + value.detach().float() * clips
         self.sums["clips"] = self.sums["clips"] + sum(clips for _, clips in passes)
-        limit = self.config.optimization.clip_grad
-        norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
-        self._update(norm, batch_group)
+        self._count_step(self.weights.step(), batch_group)
 
     def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
         """Batches with the number of clips that count; where processes wait for each other, as many as they have."""
@@ -328,25 +320,19 @@ class _Run:
                 )
             yield self.template, 0
 
-    def _update(self, norm: torch.Tensor, batch_group: list[Batch]) -> None:
-        """Step unless the gradient is not finite; the norm is the same in all processes, so all decide alike."""
-        finite = math.isfinite(norm.item())
-        scaled = self.accelerator.scaler is not None
-        if finite or scaled:  # the loss scaler skips overflowing steps itself, and needs to see them
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+    def _count_step(self, norm: torch.Tensor, batch_group: list[Batch]) -> None:
+        """Go on after a step; after too many whose gradient was not finite, stop the run."""
         self.progress.step += 1
-        if finite:
+        if math.isfinite(norm.item()):
             self.progress.nonfinite = 0
             self.sums["grad_norm"] = self.sums["grad_norm"] + norm.detach().float()
             self.sums["finite_steps"] = self.sums["finite_steps"] + 1
-            if self.ema is not None:
-                self.ema.update(self.model)
+            self.weights.update_average()
             return
         self.progress.nonfinite += 1
         ids = [name for batch in batch_group for name in batch.ids]
         self.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
-        allowed = FP16_OVERFLOWS if scaled else self.config.run.nonfinite_limit
+        allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else self.config.run.nonfinite_limit
         if self.progress.nonfinite >= allowed:
             raise FloatingPointError(
                 f"The gradient was not finite in {self.progress.nonfinite} steps in a row, last in step "
@@ -366,6 +352,8 @@ class _Run:
             self._save()
 
     def _stop(self) -> NoReturn:
+        if not self.weights.resumes:
+            raise SystemExit(f"Told to stop (SIGTERM) after step {self.progress.step}; nothing is saved")
         self._save()
         raise SystemExit(f"Told to stop (SIGTERM): step {self.progress.step} is saved, `resume` goes on from there")
 
@@ -396,7 +384,8 @@ class _Run:
         self.window = _Window()
 
     def _validate(self, validate: Validation) -> None:
-        metrics = validate(self._weights())
+        model = self.weights.model()
+        metrics = validate(model)
         self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, "validation": metrics})
         name = self.config.run.best_metric or next(iter(metrics))
         if name not in metrics:
@@ -405,17 +394,14 @@ class _Run:
             self.progress.best = metrics[name]
             if self.config.run.keep_best and self.accelerator.is_main_process:
                 self._best_path.parent.mkdir(parents=True, exist_ok=True)
-                replace_tensors(self._best_path, self._weights().state_dict())
+                replace_tensors(self._best_path, model.state_dict())
 
     @property
     def _best_path(self) -> Path:
         return self.folder / "checkpoints" / "best.safetensors"
 
-    def _weights(self) -> PreTrainedModel:
-        return self.model if self.ema is None else self.ema.module
-
     def _best_model(self) -> PreTrainedModel:
-        model = self._weights()
+        model = self.weights.model()
         self.accelerator.wait_for_everyone()
         if self.config.run.keep_best and self._best_path.exists():
             model.load_state_dict(load_file(self._best_path))
@@ -423,10 +409,7 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint from which the run goes on exactly as if it had not stopped."""
-        tensors, groups = flatten_optimizer(self.optimizer.state_dict())
-        parts = {"task": self.accelerator.unwrap_model(self.task).state_dict(), "optimizer": tensors}
-        if self.ema is not None:
-            parts["ema"] = self.ema.module.state_dict()
+        parts, groups = self.weights.parts()
         progress = self.progress
         state = {"epoch": progress.epoch, "nonfinite": progress.nonfinite, "best": progress.best, "groups": groups}
         if self.accelerator.scaler is not None:
@@ -452,6 +435,11 @@ class _Run:
     def _begin(self) -> None:
         run, folder = self.config.run, self.folder / "checkpoints"
         checkpoints = list_checkpoints(folder)
+        if not self.weights.resumes and (run.save_every or run.save_steps or run.resume):
+            raise ValueError(
+                "A run under DeepSpeed cannot be taken up again: set `save_every` to 0 and neither `save_steps` nor "
+                "`resume`, or use FSDP2 (examples/accelerate/fsdp2.yaml), which shares out as much"
+            )
         if run.resume and checkpoints:
             self._resume(checkpoints[-1])
             return
@@ -469,10 +457,7 @@ class _Run:
     def _resume(self, path: Path) -> None:
         loaded = load_checkpoint(path, self.stream.rank, self.stream.world)
         logger.warning(f"Going on from {path}")
-        self.accelerator.unwrap_model(self.task).load_state_dict(loaded.tensors["task"])
-        self.optimizer.load_state_dict(unflatten_optimizer(loaded.tensors["optimizer"], loaded.state["groups"]))
-        if self.ema is not None:
-            self.ema.module.load_state_dict(loaded.tensors["ema"])
+        self.weights.load(loaded.tensors, loaded.state["groups"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
         self.ledger.load_state_dict(loaded.rank_state["ledger"])

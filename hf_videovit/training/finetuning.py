@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from .arguments import RunConfig
-from .augmentation import BatchMixing
+from .augmentation import Augmentation, BatchMixing
 from .building import build_model, load_teacher
 from .engine import FitResult, fit
 from .evaluation import EvaluationResult, evaluate_model
@@ -116,20 +116,24 @@ def finetune(
 
 class ClassificationBatch:
     """
-    Makes the task's input of a batch of uint8 clips, on the device: normalisation, then mixing.
+    Makes the task's input of a batch of uint8 clips, on the device: what the workers left of the augmentation, then
+    normalisation, then mixing.
 
     Args:
         processor ([`ClipVideoProcessor`]):
             Normalises.
         mixing ([`BatchMixing`]):
             Mixes clips and labels.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`], *optional*):
+            What the workers' loader has, too, if it leaves anything to do.
     """
 
-    def __init__(self, processor: Any, mixing: BatchMixing):
-        self.processor, self.mixing = processor, mixing
+    def __init__(self, processor: Any, mixing: BatchMixing, augmentation: Augmentation | None = None):
+        self.processor, self.mixing, self.augmentation = processor, mixing, augmentation
 
     def __call__(self, rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
         rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
+        rows = rows if self.augmentation is None else self.augmentation.finish(rows)
         clips, labels = rows["pixel_values"], rows["labels"]
         pixel_values, labels = self.mixing(self.processor.normalize_clips(clips), labels)
         return {"pixel_values": pixel_values, "labels": labels}
@@ -145,7 +149,8 @@ def _fit_classifier(
 ) -> FitResult:
     data, run = config.data, config.run
     ledger = training_ledger(config, accelerator)
-    augmentation = clip_augmentation(config, processor)
+    augmentation = clip_augmentation(config, processor, train_source.label_names)
+    mixing = BatchMixing(config.augmentation, model.config.num_labels)
     load = TrainingClipLoader(processor, augmentation, run.seed, config.augmentation.num_sample)
     stream = training_stream(config, accelerator, train_source, load, ledger)
 
@@ -169,7 +174,7 @@ def _fit_classifier(
         stream,
         config,
         accelerator=accelerator,
-        prepare_batch=ClassificationBatch(processor, BatchMixing(config.augmentation, model.config.num_labels)),
+        prepare_batch=ClassificationBatch(processor, mixing, augmentation),
         ledger=ledger,
         validate=None if eval_source is None else validate,
     )

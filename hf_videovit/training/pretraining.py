@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..reconstruction import draw_reconstructions, reconstruct_clips
 from .arguments import RunConfig
+from .augmentation import Augmentation
 from .building import build_pretraining_model
 from .engine import fit
 from .masking import dual_masks
@@ -64,13 +65,16 @@ class NormalizedRows:
     Args:
         processor ([`ClipVideoProcessor`]):
             Normalises.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`], *optional*):
+            What the workers' loader has, too, if it leaves anything to do.
     """
 
-    def __init__(self, processor: Any):
-        self.processor = processor
+    def __init__(self, processor: Any, augmentation: Augmentation | None = None):
+        self.processor, self.augmentation = processor, augmentation
 
     def __call__(self, rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
         rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
+        rows = rows if self.augmentation is None else self.augmentation.finish(rows)
         return rows | {"pixel_values": self.processor.normalize_clips(rows["pixel_values"])}
 
 
@@ -143,7 +147,7 @@ def pretrain(
         training_stream(config, accelerator, train_source, load, ledger),
         config,
         accelerator=accelerator,
-        prepare_batch=NormalizedRows(processor),
+        prepare_batch=NormalizedRows(processor, augmentation),
         ledger=ledger,
         validate=None if held_out is None else partial(masked_loss, stream=held_out, accelerator=accelerator),
     )

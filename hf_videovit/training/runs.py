@@ -1,17 +1,23 @@
 """What every kind of run shares: its processes, its batches, the folder it leaves behind."""
 
 import platform
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .arguments import RunArguments, RunConfig
-from .augmentation import ClipAugmentation
+from .augmentation import Augmentation, ClipAugmentation, DeviceAugmentation, mirrored_labels
 from .engine import FitResult
 from .sources import VideoSource
 from .streaming import BadVideoLedger, ClipStream, SampleLoader
+
+
+logger = logging.get_logger(__name__)
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
@@ -36,7 +42,7 @@ def training_ledger(config: RunConfig, accelerator: Accelerator) -> BadVideoLedg
     )
 
 
-def clip_augmentation(config: RunConfig, processor: Any) -> ClipAugmentation:
+def clip_augmentation(config: RunConfig, processor: Any, label_names: Sequence[str] = ()) -> Augmentation:
     """
     The augmentation of a run's clips.
 
@@ -45,14 +51,26 @@ def clip_augmentation(config: RunConfig, processor: Any) -> ClipAugmentation:
             The run.
         processor ([`ClipVideoProcessor`]):
             Says to what size clips are cropped, and how they are normalised afterwards.
+        label_names (`Sequence[str]`, *optional*):
+            Labels that are learnt: where mirroring would turn one into another, clips are not mirrored
+            (`flip_labels`).
     """
+    arguments = config.augmentation
+    pairs = mirrored_labels(label_names) if arguments.flip and arguments.flip_labels == "alike" else []
+    if pairs:
+        logger.warning(
+            f"Clips are not mirrored: that would turn label {pairs[0][0]!r} into {pairs[0][1]!r} "
+            "(`flip_labels` any mirrors all the same)"
+        )
+        arguments = replace(arguments, flip=0.0)
     size = processor.crop_size if processor.do_center_crop else processor.size
-    return ClipAugmentation(
-        config.augmentation,
-        (size["height"], size["width"]),
-        tuple(processor.image_mean),
-        tuple(processor.image_std),
+    height, width = size["height"], size["width"]
+    augmentation = ClipAugmentation(
+        arguments, (height, width), tuple(processor.image_mean), tuple(processor.image_std)
     )
+    if not arguments.augment_on_device:
+        return augmentation
+    return DeviceAugmentation(augmentation, arguments.device_area or 2 * height * width)
 
 
 def training_stream(

@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 
-from .augmentation import ClipAugmentation, sample_seed
+from .augmentation import Augmentation, sample_seed
 from .sources import Sample, VideoSource
 
 
@@ -87,32 +87,32 @@ class TrainingClipLoader:
     Args:
         processor ([`ClipVideoProcessor`]):
             Samples and decodes.
-        augmentation ([`ClipAugmentation`]):
-            Augments the uint8 clip.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
+            Augments the uint8 clip, or packs it for the accelerator.
         seed (`int`):
             With epoch and sample id, the source of every draw.
         num_sample (`int`, *optional*, defaults to 1):
             Augmented copies of the one clip that is decoded.
     """
 
-    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int, num_sample: int = 1):
+    def __init__(self, processor: Any, augmentation: Augmentation, seed: int, num_sample: int = 1):
         self.processor, self.augmentation, self.seed, self.num_sample = processor, augmentation, seed, num_sample
         self.sampling_mode = "train"
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `dict`: `pixel_values` of shape `(num_sample, num_frames, num_channels, height, width)` and `labels` of
-            shape `(num_sample,)`.
+            `dict`: the augmentation's rows, such as `pixel_values` of shape
+            `(num_sample, num_frames, num_channels, height, width)`, and `labels` of shape `(num_sample,)`.
         """
-        return {"pixel_values": self.clips(record), "labels": torch.tensor([record.sample.label] * self.num_sample)}
+        return {**self.clips(record), "labels": torch.tensor([record.sample.label] * self.num_sample)}
 
-    def clips(self, record: Record) -> torch.Tensor:
-        """The augmented copies, of shape `(num_sample, num_frames, num_channels, height, width)`."""
+    def clips(self, record: Record) -> dict[str, torch.Tensor]:
+        """The augmented copies, or what the device makes them of."""
         rng = np.random.default_rng(self.seed_of(record, "frames"))
         clips, _ = self.processor.load_clips(record.sample.video, sampling_mode=self.sampling_mode, rng=rng)
         seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
-        return torch.stack([self.augmentation(clips[0], seed) for seed in seeds])
+        return self.augmentation.rows(clips[0], seeds)
 
     def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
         """Seed of one purpose and copy; another number of copies leaves the first ones as they are."""
@@ -127,8 +127,8 @@ class MaskedClipLoader(TrainingClipLoader):
     Args:
         processor ([`ClipVideoProcessor`]):
             Samples and decodes.
-        augmentation ([`ClipAugmentation`]):
-            Augments the uint8 clip.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
+            Augments the uint8 clip, or packs it for the accelerator.
         seed (`int`):
             With epoch and sample id, the source of every draw.
         num_sample (`int`):
@@ -137,7 +137,7 @@ class MaskedClipLoader(TrainingClipLoader):
             Draws the encoder's and the decoder's mask of one copy.
     """
 
-    def __init__(self, processor: Any, augmentation: ClipAugmentation, seed: int, num_sample: int, masks: "MaskMaker"):
+    def __init__(self, processor: Any, augmentation: Augmentation, seed: int, num_sample: int, masks: "MaskMaker"):
         super().__init__(processor, augmentation, seed, num_sample)
         self.sampling_mode = "pretrain" if processor.frame_sampling == "dense" else "train"
         self.masks = masks
@@ -145,11 +145,12 @@ class MaskedClipLoader(TrainingClipLoader):
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `dict`: `pixel_values` of shape `(num_sample, num_frames, num_channels, height, width)`; `encoder_mask` and
-            `decoder_mask`, bool of shape `(num_sample, sequence_length)`.
+            `dict`: the augmentation's rows, such as `pixel_values` of shape
+            `(num_sample, num_frames, num_channels, height, width)`; `encoder_mask` and `decoder_mask`, bool of shape
+            `(num_sample, sequence_length)`.
         """
         seeds = [self.seed_of(record, "masks", copy) for copy in range(self.num_sample)]
-        return {"pixel_values": self.clips(record), **stacked_masks(self.masks, seeds)}
+        return {**self.clips(record), **stacked_masks(self.masks, seeds)}
 
 
 MaskMaker = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]

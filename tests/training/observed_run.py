@@ -10,9 +10,11 @@ like torchrun it ends all when one dies. A run is `{"recipe": path}` and any of
     "world": processes (of the second form only)
     "seen": file (a suffix says the process) that gets a line `[step, epoch, ids]` a step
     "evaluated": file that gets the ids of the final evaluation's videos
-    "kill": [where, step] kills a process there: "step" after that step, "backward" within it, "save" while writing
+    "kill": [where, step] kills a process there: "step" after that step, "update" within it, "save" while writing
     "victim": the process that is killed; all by default
     "file_limit": [step, bytes]: from that step on the first process can write no larger file, as if the disk were full
+    "sharding": "fsdp" or "deepspeed", which accelerate itself starts on accelerators only
+    "environment": variables that its launcher would have set for that
     "pause": seconds after each step, so that a signal can meet it
 """
 
@@ -26,6 +28,8 @@ import traceback
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate.utils import DistributedType
 
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training import checkpointing, engine
@@ -75,8 +79,8 @@ def watch(run):
         if where == "step" and loop.progress.step == at:
             die()
 
-    def at_backward(*arguments):
-        if where == "backward" and reached["step"] == at:
+    def at_update(*arguments):
+        if where == "update" and reached["step"] == at:
             die()
 
     def at_write(path, *arguments):
@@ -85,15 +89,31 @@ def watch(run):
 
     before(engine._Run, "_step", at_step)
     before(engine._Run, "_after_step", after_step)
-    before(engine._Run, "_update", at_backward)
+    before(engine._Run, "_count_step", at_update)
     before(checkpointing, "write_json", at_write)
     before(checkpointing, "write_tensors", at_write)
 
 
+def shard_on_cpu(kind):
+    """
+    Let accelerate do on the CPU what it does on accelerators: from its state on, everything is its own and torch's.
+    """
+    if kind == "deepspeed":
+        cpu = ("gloo", DistributedType.MULTI_CPU)
+        PartialState._prepare_backend = lambda self, *arguments, **options: cpu
+        return Accelerator()
+    accelerator = Accelerator(cpu=True)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    return accelerator
+
+
 def do(run):
+    os.environ.update(run.get("environment", {}))
     torch.set_num_threads(1)  # sums are the same to the last bit
     watch(run)
-    result = finetune(RunConfig.from_yaml(run["recipe"]))
+    accelerator = shard_on_cpu(run["sharding"]) if "sharding" in run else None
+    result = finetune(RunConfig.from_yaml(run["recipe"]), accelerator=accelerator)
     if "evaluated" in run and int(os.environ.get(RANK, 0)) == 0:
         Path(run["evaluated"]).write_text(json.dumps(result.evaluation.ids))
 

@@ -1,8 +1,18 @@
 import pytest
 import torch
 
-from hf_videovit.training.arguments import AugmentationArguments
-from hf_videovit.training.augmentation import BatchMixing, ClipAugmentation, sample_seed, seeded_torch
+from hf_videovit import VideoMAEV2VideoProcessor
+from hf_videovit.training.arguments import AugmentationArguments, RunConfig
+from hf_videovit.training.augmentation import (
+    BatchMixing,
+    ClipAugmentation,
+    DeviceAugmentation,
+    mirrored_labels,
+    sample_seed,
+    seeded_torch,
+)
+from hf_videovit.training.runs import clip_augmentation
+from hf_videovit.training.streaming import merge_copies
 
 
 STRONG = {"crop_scale": [0.3, 1.0], "flip": 0.5, "rand_augment_ops": 4, "rand_augment_magnitude": 7}
@@ -85,3 +95,78 @@ def test_without_mixing_labels_stay_hard():
         mixed, same = BatchMixing(arguments, 2)(pixel_values, labels)
         assert mixed is pixel_values
         assert same is labels
+
+
+DRASTIC = {"flip": 0.5, "rand_augment_ops": 2, "random_erasing": 1.0, "crop_scale": [0.3, 1.0]}
+
+
+def packed(augmentation, clips, seeds):
+    """Clips as workers hand them on, one batch, copies merged."""
+    rows = [augmentation.rows(clip, own) for clip, own in zip(clips, seeds)]
+    return merge_copies({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+@pytest.mark.parametrize("crop", ["area", "multi_scale"])
+def test_the_device_does_what_the_workers_would_have_done(crop):
+    """To the last bit on one and the same device, with clips of several shapes and copies of each."""
+    augmentation = ClipAugmentation(AugmentationArguments(crop=crop, **DRASTIC), (16, 16))
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(24, 32), (32, 24), (20, 20)]
+    clips = [torch.randint(256, (4, 3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes]
+    seeds = [[11, 12], [21, 22], [31, 32]]
+    rows = packed(DeviceAugmentation(augmentation, 800), clips, seeds)
+    assert rows["frames"].dtype == torch.uint8
+    found = DeviceAugmentation(augmentation, 800).finish(rows | {"labels": torch.arange(6)})
+    expected = packed(augmentation, clips, seeds)
+    assert torch.equal(found["pixel_values"], expected["pixel_values"])
+    assert set(found) == {"pixel_values", "labels"}
+
+
+def crop_boxes(augment, seeds):
+    """Centre and side, down and across, of the crops, and whether they are mirrored; read off two ramps of grey."""
+    boxes = []
+    for seed in seeds:
+        pixels = augment(seed)[0].float() / 255  # (channels, height, width)
+        down, across = pixels[0].mean(dim=1), pixels[1].mean(dim=0)
+        width = across[-1] - across[0]
+        boxes.append([down.mean(), across.mean(), down[-1] - down[0], width.abs(), (width < 0).float()])
+    return torch.tensor(boxes)
+
+
+def test_large_frames_are_shrunk_and_cropped_alike_on_average():
+    arguments = AugmentationArguments(crop_scale=[0.2, 0.6], flip=0.5)
+    augmentation = ClipAugmentation(arguments, (16, 16))
+    down, across = torch.meshgrid(torch.linspace(0, 255, 120), torch.linspace(0, 255, 160), indexing="ij")
+    clip = torch.stack([down, across, torch.zeros_like(down)]).round().to(torch.uint8)[None]
+    device = DeviceAugmentation(augmentation, 30 * 40)
+    rows = device.rows(clip, [1])
+    assert rows["frame_size"].tolist() == [[30, 40]]
+    assert rows["frames"].shape == (1, 1, 3, 1200)
+
+    def on_device(seed):
+        return device.finish(packed(device, [clip], [[seed]]))["pixel_values"][0]
+
+    shrunk, whole = (crop_boxes(augment, range(400)) for augment in (on_device, lambda seed: augmentation(clip, seed)))
+    assert torch.allclose(shrunk.mean(dim=0), whole.mean(dim=0), atol=0.03)
+    assert torch.allclose(shrunk.std(dim=0), whole.std(dim=0), atol=0.03)
+    assert torch.equal(shrunk[:, 4], whole[:, 4])  # what does not depend on the size is the very same
+
+
+def test_labels_that_are_mirror_images():
+    labels = ["Pulling [something] from left to right", "Pulling [something] from right to left", "Turning right"]
+    assert mirrored_labels(labels) == [(labels[0], labels[1])]
+    assert mirrored_labels(["left", "right", "up"]) == [("left", "right")]
+    assert mirrored_labels(["Move_Left", "move_right", "brightness", "leftover"]) == [("Move_Left", "move_right")]
+    assert mirrored_labels(["clapping", "turning left", "a copyright"]) == []
+
+
+def test_clips_are_not_mirrored_where_labels_tell_left_from_right():
+    processor = VideoMAEV2VideoProcessor()
+    config = RunConfig.from_fields(flip=0.5)
+    assert clip_augmentation(config, processor, ["up", "down"]).arguments.flip == 0.5
+    assert clip_augmentation(config, processor, ["left", "right"]).arguments.flip == 0.0
+    forced = RunConfig.from_fields(flip=0.5, flip_labels="any")
+    assert clip_augmentation(forced, processor, ["left", "right"]).arguments.flip == 0.5
+    packing = clip_augmentation(RunConfig.from_fields(augment_on_device=True), processor)
+    assert isinstance(packing, DeviceAugmentation)
+    assert packing.area == 2 * 224 * 224

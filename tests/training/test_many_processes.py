@@ -92,11 +92,11 @@ def fields(tiny_fields, clip_folder, tmp_path):
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_killed_three_times_and_nothing_has_happened(fields, tmp_path, world):
-    """kill -9 after a step, before an update and while a checkpoint is being written: bit for bit the same run."""
+    """kill -9 after a step, in the middle of one and while a checkpoint is being written: bit for bit the same run."""
     fields = fields | {"num_workers": 2, "batch_size": 4 // world}
     killed = fields | {"output_dir": str(tmp_path / "killed")}
     first, second, third = KILLED_AT
-    kills = [("step", first), ("backward", second), ("save", third)]
+    kills = [("step", first), ("update", second), ("save", third)]
     runs = [{"world": world, "fields": killed, "kill": kill, "victim": world - 1} for kill in kills]
     runs += [{"world": world, "fields": each} for each in (killed, fields)]
     answers = do_runs(tmp_path, runs)

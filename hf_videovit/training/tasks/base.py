@@ -19,6 +19,8 @@ class Task(nn.Module):
             The model that is trained, validated and saved.
     """
 
+    _no_split_modules: list[str] | None = None  # as transformers means it; for sharding
+
     def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
