@@ -14,7 +14,10 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 
 # Module with the `make_plan` of each family.
-CONVERTERS = {"videomae_v2": "convert_videomae_v2"}
+CONVERTERS = {
+    "uniformer_v2": "convert_uniformer_v2",
+    "videomae_v2": "convert_videomae_v2",
+}
 TASKS = ("video-classification", "feature-extraction", "pretraining")
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -36,9 +39,9 @@ def convert_checkpoint(
 
     Args:
         model_type (`str`):
-            Family: `"videomae_v2"`.
+            Family, such as `"uniformer_v2"` or `"videomae_v2"`.
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
-            A `.pth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict.
+            A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict.
         task (`str`):
             `"video-classification"`, `"pretraining"` or `"feature-extraction"`: the encoder, in the case of a
             pre-training checkpoint with its norm of every token.
@@ -47,8 +50,9 @@ def convert_checkpoint(
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
             Type of the weights; `None` keeps the file's.
         labels (`str` or `Sequence[str]`, *optional*):
-            Class names: `"k400"`, `"k600"`, `"k700"`, `"k710"` or a list. A Kinetics-710 head becomes one of the
-            first three by taking their rows. A head of 710 classes is named `"k710"` by default.
+            Class names: `"k400"`, `"k600"`, `"k700"`, `"k710"` in the order of the file's layout, another name that
+            [`~published.published_labels`] knows, or a list. A Kinetics-710 head becomes one of the first three by
+            taking their rows. A head of 710 classes is named by default.
         published (`str`, *optional*):
             Name of the published checkpoint that the file is, for its labels; see [`~published.list_published`].
         entry (`str`, *optional*):

@@ -38,6 +38,7 @@ from .layers import (
     merge_views,
     token_grid,
 )
+from .modeling_uniformer_v2_image_tower import Source, read_image_tower
 
 
 Grid = tuple[int, int, int]
@@ -425,6 +426,56 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.set_image_tower_trainable(not model.config.freeze_image_tower)
         return loaded
+
+    @classmethod
+    def from_image_vit(
+        cls,
+        image_model: Source,
+        config: UniFormerV2Config | None = None,
+        *,
+        num_attention_heads: int | None = None,
+        **fields: Any,
+    ) -> Any:
+        """
+        A model that starts from an image ViT, as all official ones start from CLIP: embeddings and blocks are the
+        tower's, its patch kernel in the middle of the temporal one. Local modules, global blocks and classifier are
+        fresh, and their outputs start at zero.
+
+        Args:
+            image_model (`str`, `os.PathLike`, `Mapping[str, Any]` or `nn.Module`):
+                A transformers model (`CLIPVisionModel`, `CLIPModel`, `ViTModel`, ...), its folder or Hub id, or a
+                state dict or a file of one in the layout of OpenAI's CLIP, of transformers or of timm. Of a whole CLIP
+                only the image tower is read.
+            config ([`UniFormerV2Config`], *optional*):
+                Configuration; the tower must fit it. Defaults to the tower's sizes with `fields` in place. Another
+                `position_grid` than the tower's is interpolated.
+            num_attention_heads (`int`, *optional*):
+                Of the tower, where it is a state dict whose heads are not 64 wide.
+            fields:
+                Fields of the configuration, such as `num_labels`, `num_local_modules` or `temporal_downsample`. A
+                tower that is not built like CLIP is refused unless they say so: `hidden_act="gelu"`,
+                `use_pre_layernorm=False`, `layer_norm_eps=...`. The file of a tower in OpenAI's layout does not show
+                its activation: for one trained by OpenCLIP with GELU say `hidden_act="gelu"`.
+
+        Returns:
+            The model in float32 and evaluation mode.
+
+        Raises:
+            ValueError: no such tower, or one that does not fit the configuration.
+
+        Example:
+
+        ```python
+        >>> from hf_videovit import UniFormerV2ForVideoClassification
+
+        >>> model = UniFormerV2ForVideoClassification.from_image_vit("openai/clip-vit-base-patch16", num_labels=400)
+        ```"""
+        heads = config.num_attention_heads if config is not None else num_attention_heads
+        tower = read_image_tower(image_model, heads)
+        config = tower.config(config, fields)
+        model = cls(config)
+        tower.load_into(model.base_model, config)
+        return model.eval()
 
     def set_image_tower_trainable(self, trainable: bool) -> None:
         """

@@ -17,12 +17,16 @@ from pathlib import Path
 from transformers.utils import logging
 
 from .compare import Fixture, Report
+from .uniformer_v2 import UniFormerV2Adapter
 from .videomae_v2 import VideoMAEV2Adapter
 
 
 # One adapter a family, by the name of the directory that its cases lie in; a case that lies elsewhere goes to the
 # first adapter that recognises its files.
-ADAPTERS = {"videomae_v2": VideoMAEV2Adapter}
+ADAPTERS = {
+    "uniformer_v2": UniFormerV2Adapter,
+    "videomae_v2": VideoMAEV2Adapter,
+}
 
 
 def run(directory: Path) -> Iterator[Report]:

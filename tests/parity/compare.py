@@ -25,6 +25,25 @@ class Tolerance:
 EAGER, SDPA, EXACT = Tolerance(), Tolerance(absolute=2e-5), Tolerance(0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class Mode:
+    """How a case runs: attention implementation, and whether the model was saved and loaded before."""
+
+    name: str
+    attention: str = "eager"
+    reloaded: bool = False
+    tolerance: Tolerance = EAGER
+
+
+MODEL_MODES = (
+    Mode("eager"),
+    Mode("sdpa", "sdpa", tolerance=SDPA),
+    Mode("eager,reloaded", "eager", reloaded=True),
+    Mode("sdpa,reloaded", "sdpa", reloaded=True, tolerance=SDPA),
+)
+DATA_MODES = (Mode("data"),)
+
+
 class Fixture:
     """One directory: `config.json`, `io.safetensors` and whatever other files it holds, read when asked for."""
 

@@ -1,7 +1,6 @@
 """VideoMAE V2 against OpenGVLab/VideoMAEv2."""
 
 import tempfile
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,29 +11,10 @@ from hf_videovit.modeling.frame_sampling import crop_offsets, sample_clips
 from hf_videovit.published import kinetics_710_rows, kinetics_spellings, published_labels
 from hf_videovit.training.masking import dual_masks, running_cell_mask, running_cell_masks, tube_mask
 
-from .compare import EAGER, EXACT, SDPA, Report, Tolerance, numbered
+from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance, numbered
 
 
 ONE_GREY_LEVEL = Tolerance(0.018, 0.0)  # after ImageNet normalisation; OpenCV's fixed-point rounding against ours
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How a case runs: attention implementation, and whether the model was saved and loaded before."""
-
-    name: str
-    attention: str = "eager"
-    reloaded: bool = False
-    tolerance: Tolerance = EAGER
-
-
-MODEL_MODES = (
-    Mode("eager"),
-    Mode("sdpa", "sdpa", tolerance=SDPA),
-    Mode("eager,reloaded", "eager", reloaded=True),
-    Mode("sdpa,reloaded", "sdpa", reloaded=True, tolerance=SDPA),
-)
-DATA_MODES = (Mode("data"),)
 
 
 class VideoMAEV2Adapter:

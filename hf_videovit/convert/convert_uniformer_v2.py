@@ -1,0 +1,352 @@
+"""UniFormerV2: the official layout (published files and training checkpoints) and that of MMAction2's ports."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from ..modeling.configuration_uniformer_v2 import UniFormerV2Config
+from ..modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
+from ..modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
+from ..published import (
+    KINETICS_710_SUBSETS,
+    kinetics_710_rows,
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
+from .fields import (
+    Shapes,
+    agreed,
+    depth,
+    fill_heads,
+    given_fields,
+    make_config,
+    refuse_unknown_fields,
+    select_rows,
+    select_slice,
+)
+from .keys import Checkpoint, clean_names, shorten
+from .plan import Piece, Plan
+
+
+logger = logging.get_logger(__name__)
+
+MODEL_CLASSES: dict[str, Any] = {
+    "video-classification": UniFormerV2ForVideoClassification,
+    "feature-extraction": UniFormerV2Model,
+}
+HEADS = {768: 12, 1024: 16}  # 64 channels a head in every published model; shapes do not show it
+OFFICIAL, MMACTION2 = "official", "MMAction2"
+# MMAction2's words, and the official ones.
+MMACTION2_NAMES = {"transformer.norm.": "transformer.proj.0.", "cls_head.fc_cls.": "transformer.proj.2."}
+# Label lists whose order each layout's heads have, by the number of classes; only 710 classes name themselves.
+LABEL_ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
+    OFFICIAL: {400: ("k400-uniformer",), 710: ("k710",), 339: ("mit",), 174: ("ssv1", "ssv2")},
+    MMACTION2: {
+        400: ("k400-mmaction2",),
+        600: ("k600-mmaction2",),
+        700: ("k700-mmaction2",),
+        710: ("k710-mmaction2",),
+        339: ("mit",),
+    },
+}
+BLOCK = re.compile(r"transformer\.(resblocks|dec)\.(\d+)\.(.+)")
+POSITION = re.compile(r"transformer\.dpe\.(\d+)\.(weight|bias)")
+# Outside the blocks: name in the base model.
+NAMES = {
+    "conv1.weight": "embeddings.patch_embeddings.projection.weight",
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding",
+    "ln_pre.weight": "embeddings.layernorm.weight",
+    "ln_pre.bias": "embeddings.layernorm.bias",
+    "transformer.temporal_cls_token": "encoder.query.embedding",
+    "transformer.balance": "gate.weight",
+    "transformer.proj.0.weight": "layernorm.weight",
+    "transformer.proj.0.bias": "layernorm.bias",
+}
+CLASSIFIER = {"transformer.proj.2.weight": "classifier.weight", "transformer.proj.2.bias": "classifier.bias"}
+# Inside a block; `attn.in_proj_*` are three of ours.
+MODULES = {"attn.out_proj": "attention.o_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+TOWER_MODULES = {**MODULES, "ln_1": "norm1", "ln_2": "norm2"}
+GLOBAL_MODULES = {**MODULES, "ln_1": "norm_query", "ln_3": "norm_tokens", "ln_2": "norm2"}
+LOCAL = re.compile(r"lmhra([12])\.pos_embed\.([0-3])\.(\w+)")
+LOCAL_MODULES = {"0": "norm", "1": "down", "2": "temporal", "3": "up"}
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    *,
+    task: str,
+    config: PreTrainedConfig | None = None,
+    labels: str | Sequence[str] | None = None,
+    published: str | None = None,
+    **overrides: Any,
+) -> Plan:
+    """Plan the conversion of a UniFormerV2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    if task not in MODEL_CLASSES:
+        raise ValueError(f"`task` of a UniFormerV2 must be one of {', '.join(MODEL_CLASSES)}, got {task!r}.")
+    refuse_unknown_fields(UniFormerV2Config, overrides, labels)
+    layout, sources = official_names(checkpoint)
+    shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
+    refuse_other_models(shapes, checkpoint)
+    if published is not None:
+        if config is not None:
+            raise ValueError("Give `config` or `published`, not both.")
+        if published_entry(published).model_type != UniFormerV2Config.model_type:
+            raise ValueError(f"`published` {published!r} is no UniFormerV2.")
+        config = published_config(published)
+        if layout == MMACTION2 and published_entry(published).file.wrapper != "state_dict":
+            raise ValueError(
+                f"`published` {published!r} has the official layout, but {checkpoint.name} has MMAction2's, whose "
+                "classes are in another order."
+            )
+    given = given_fields(UniFormerV2Config, config, overrides, {"image_size", "patch_size"})
+    if published is None and "position_grid" not in overrides:
+        given.pop("position_grid", None)  # a table of another size than the configuration's is interpolated
+    fields = all_fields(shapes, given, checkpoint)
+    rows, names = classes(shapes, task, labels, given, checkpoint, layout)
+    if names is not None:
+        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
+        fields |= label_fields(names)
+    plan = Plan(checkpoint, make_config(UniFormerV2Config, fields), MODEL_CLASSES[task], {})
+    map_names(plan, sources, task, rows)
+    plan.processor = processor_of(plan.config, published)
+    return plan
+
+
+def official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str]]:
+    """The layout, and official names without wrappers' prefixes, each with that in the file."""
+    layout = OFFICIAL
+    cleaned: dict[str, str] = {}
+    for name, source in clean_names(checkpoint.shapes).items():
+        for theirs, official in MMACTION2_NAMES.items():
+            if name.startswith(theirs):
+                layout, name = MMACTION2, official + name.removeprefix(theirs)
+        if name in cleaned:
+            raise ValueError(f"{checkpoint.name} has {name!r} twice, as {cleaned[name]!r} and as {source!r}.")
+        cleaned[name] = source
+    return layout, cleaned
+
+
+def refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:
+    """ValueError for what is no UniFormerV2 checkpoint, with what to do with a CLIP tower."""
+    needed = ("conv1.weight", "positional_embedding", "transformer.temporal_cls_token", "transformer.proj.0.weight")
+    missing = [name for name in needed if name not in shapes]
+    if not missing:
+        return
+    clip = any(name.startswith(("visual.", "vision_model.", "transformer.resblocks.")) for name in shapes)
+    hint = " For an image tower such as CLIP's use UniFormerV2Model.from_image_vit." if clip else ""
+    raise ValueError(
+        f"{checkpoint.name} is not a UniFormerV2 checkpoint: {', '.join(missing)} are missing. It starts with "
+        f"{shorten(list(shapes)[:5])}.{hint}"
+    )
+
+
+def all_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """Fields that shapes show and that the caller gave; ValueError where they disagree or one is unknown."""
+    given = {name: value for name, value in given.items() if value is not None}
+    shown = {**tower_fields(shapes, checkpoint), **video_fields(shapes, given, checkpoint)}
+    fields = agreed(shown, given, checkpoint)
+    height, width = shown["position_grid"]
+    if "image_size" not in given:
+        sides = (height * shown["patch_size"], width * shown["patch_size"])
+        fields["image_size"] = sides[0] if height == width else list(sides)
+    if fields.get("temporal_downsample") and "num_frames" not in given:
+        fields["num_frames"] = 16
+    fill_heads(fields, "hidden_size", "num_attention_heads", HEADS, checkpoint)
+    layers = fields.get("global_layers")
+    number = depth(shapes, "transformer.dec.", checkpoint)
+    if layers is None:  # the last blocks, true for every published model
+        fields["global_layers"] = list(range(shown["num_hidden_layers"] - number, shown["num_hidden_layers"]))
+    elif len(layers) != number:
+        raise ValueError(f"`global_layers` names {len(layers)} blocks, but {checkpoint.name} has {number} of them.")
+    return fields
+
+
+def tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the image tower's shapes show."""
+    kernel = shapes["conv1.weight"]
+    if len(kernel) != 5 or kernel[3] != kernel[4]:
+        raise ValueError(
+            f"{checkpoint.name}: conv1.weight has shape {kernel}; expected (width, channels, frames, patch, patch) "
+            "with square patches."
+        )
+    fields: dict[str, Any] = {
+        "hidden_size": kernel[0],
+        "num_channels": kernel[1],
+        "patch_size": kernel[3],
+        "num_hidden_layers": depth(shapes, "transformer.resblocks.", checkpoint),
+        "use_pre_layernorm": "ln_pre.weight" in shapes,
+        "position_grid": square_grid(shapes, checkpoint),
+    }
+    if kernel[2] > 1:
+        fields |= {"temporal_downsample": True, "temporal_kernel_size": kernel[2]}
+    if "transformer.resblocks.0.mlp.c_fc.weight" in shapes:
+        fields["intermediate_size"] = shapes["transformer.resblocks.0.mlp.c_fc.weight"][0]
+    return fields
+
+
+def square_grid(shapes: Shapes, checkpoint: Checkpoint) -> list[int]:
+    """Side by side of the position table, whose first row is the class token's."""
+    patches = shapes["positional_embedding"][0] - 1
+    side = math.isqrt(max(patches, 0))
+    if side < 1 or side * side != patches:
+        raise ValueError(f"{checkpoint.name}: positional_embedding has {patches} patches, which form no square.")
+    return [side, side]
+
+
+def video_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the shapes of local modules, global blocks and gate show."""
+    block = "transformer.resblocks.0."
+    fields: dict[str, Any] = {
+        "num_local_modules": sum(f"{block}lmhra{number}.pos_embed.1.weight" in shapes for number in (1, 2)),
+        "use_gate": "transformer.balance" in shapes,
+    }
+    if fields["num_local_modules"]:
+        reduced, width = shapes[f"{block}lmhra1.pos_embed.1.weight"][:2]
+        ratio = given.get("local_reduction", 1.5)
+        if "local_reduction" not in given and int(width // ratio) != reduced:
+            ratio = width / (reduced + 0.5)  # any ratio that floors to the width found
+        if int(width // ratio) != reduced:
+            raise ValueError(
+                f"`local_reduction` {ratio} makes local modules {int(width // ratio)} wide, but those of "
+                f"{checkpoint.name} have {reduced} channels."
+            )
+        fields["local_reduction"] = ratio
+    if "transformer.dec.0.mlp.c_fc.weight" in shapes:
+        fields["global_intermediate_size"] = shapes["transformer.dec.0.mlp.c_fc.weight"][0]
+    return fields
+
+
+def classes(
+    shapes: Shapes,
+    task: str,
+    labels: str | Sequence[str] | None,
+    given: dict[str, Any],
+    checkpoint: Checkpoint,
+    layout: str,
+) -> tuple[list[int] | None, list[str] | None]:
+    """Rows of the head to take (`None`: all) and class names (`None`: as given)."""
+    if task != "video-classification":
+        if labels is not None:
+            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
+        return None, None
+    if "transformer.proj.2.weight" not in shapes:
+        raise ValueError(f"{checkpoint.name} has no classifier: use task='feature-extraction'.")
+    size = shapes["transformer.proj.2.weight"][0]
+    if labels is None:
+        return None, default_names(size, given, checkpoint, layout)
+    rows, names = named_rows(labels, size, layout) if isinstance(labels, str) else (None, list(labels))
+    if len(set(names)) != len(names):
+        raise ValueError("`labels` names a class twice.")
+    if len(rows or range(size)) != len(names):
+        raise ValueError(
+            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, "
+            + (f"{labels!r} has {len(names)}." if isinstance(labels, str) else f"{len(names)} are given.")
+        )
+    return rows, names
+
+
+def named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, list[str]]:
+    """
+    Rows and names of a published list of labels. `"k400"`, `"k600"` and `"k700"` stand for the layout's own order; a
+    Kinetics-710 head becomes any of them by taking rows.
+    """
+    own = {OFFICIAL: {"k400": "k400-uniformer"}, MMACTION2: {f"k{n}": f"k{n}-mmaction2" for n in (400, 600, 700, 710)}}
+    labels = own[layout].get(labels, labels)
+    names = published_labels(labels)
+    ports = labels.endswith("-mmaction2")
+    if ports != (layout == MMACTION2) and not (labels == "mit" or labels.startswith("ssv")):
+        raise ValueError(f"`labels` {labels!r} is not the order of a file in the {layout} layout.")
+    if size == 710 and labels in KINETICS_710_SUBSETS:
+        return kinetics_710_rows(labels), names
+    if labels in ("k600", "k700") and size == len(names):
+        logger.warning(
+            f"That official heads of {size} classes order them as {labels!r} is unverified: compare a few predictions."
+        )
+    return None, names
+
+
+def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint, layout: str) -> list[str] | None:
+    """Names where the caller gives none: only Kinetics-710 has 710 classes."""
+    if "id2label" in given or "num_labels" in given:
+        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
+        if number != size:
+            raise ValueError(
+                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
+                "convert with the old one and load with `ignore_mismatched_sizes=True`."
+            )
+        return None
+    fitting = LABEL_ORDERS[layout].get(size, ())
+    if size == 710:
+        return published_labels(fitting[0])
+    if fitting:
+        choices = " or ".join(f"labels={name!r}" for name in fitting)
+        logger.warning(f"The {size} classes stay unnamed. If they are of a data set with as many, pass {choices}.")
+    return [f"LABEL_{index}" for index in range(size)]
+
+
+def map_names(plan: Plan, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
+    """Fill the plan's pieces and what is dropped; names that stay unknown are reported by the plan's check."""
+    base = "" if task == "feature-extraction" else f"{UniFormerV2Model.base_model_prefix}."
+    for name, source in sources.items():
+        if name.startswith("data_preprocessor."):
+            plan.dropped[source] = "normalisation is the video processor's"
+        elif name in CLASSIFIER:
+            if task == "feature-extraction":
+                plan.dropped[source] = "features need no classifier"
+            else:
+                plan.pieces[CLASSIFIER[name]] = Piece(source, None if rows is None else select_rows(rows))
+        elif name in NAMES:
+            plan.pieces[base + NAMES[name]] = Piece(source)
+        elif match := POSITION.fullmatch(name):
+            plan.pieces[f"{base}encoder.global_blocks.{match[1]}.dynamic_position.{match[2]}"] = Piece(source)
+        elif match := BLOCK.fullmatch(name):
+            kind, modules = {
+                "resblocks": ("layers", TOWER_MODULES),
+                "dec": ("global_blocks", GLOBAL_MODULES),
+            }[match[1]]
+            pieces = block_pieces(match[3], source, modules, plan.checkpoint.shapes[source])
+            plan.pieces |= {f"{base}encoder.{kind}.{match[2]}.{ours}": piece for ours, piece in pieces.items()}
+
+
+def block_pieces(name: str, source: str, modules: dict[str, str], shape: tuple[int, ...]) -> dict[str, Piece]:
+    """Our tensors of a block that one of theirs gives."""
+    if name in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        kind, third = name.rpartition("_")[2], shape[0] // 3
+        return {
+            f"attention.{letter}_proj.{kind}": Piece(source, select_slice(index * third, (index + 1) * third))
+            for index, letter in enumerate("qkv")
+        }
+    if match := LOCAL.fullmatch(name):
+        transform = pointwise if match[2] in "13" and match[3] == "weight" else None
+        return {f"local{match[1]}.{LOCAL_MODULES[match[2]]}.{match[3]}": Piece(source, transform)}
+    module, _, kind = name.rpartition(".")
+    return {f"{modules[module]}.{kind}": Piece(source)} if module in modules else {}
+
+
+def pointwise(kernel: torch.Tensor) -> torch.Tensor:
+    """A 1 x 1 x 1 convolution's kernel as the matrix that it is."""
+    return kernel.flatten(1)
+
+
+def processor_of(config: UniFormerV2Config, published: str | None) -> UniFormerV2VideoProcessor:
+    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
+    fields |= {
+        "num_frames": config.num_frames,
+        "size": {"shortest_edge": min(height, width)},
+        "crop_size": {"height": height, "width": width},
+    }
+    return UniFormerV2VideoProcessor(**fields)
+
+
+__all__ = ["make_plan"]

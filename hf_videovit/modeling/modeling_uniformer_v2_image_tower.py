@@ -1,0 +1,423 @@
+"""
+Image ViTs as the start of a UniFormerV2: which tensors of CLIP, or of a plain ViT, are which of the image tower's.
+
+The official procedure takes CLIP's visual tower without its last norm and projection. CLIP towers fit as they are.
+Plain ViTs, which the paper compares with CLIP but whose code was never released, have another activation, no norm
+before the first block and another epsilon, and the configuration must say so.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, CLIPVisionModel, ViTModel
+
+from .configuration_uniformer_v2 import UniFormerV2Config
+from .layers import interpolate_positions
+
+
+Source = str | os.PathLike | Mapping[str, Any] | nn.Module
+Tensors = dict[str, torch.Tensor]
+
+HEAD_DIM = 64  # of every published CLIP tower and of ViTs from small to large
+# Model types of the Hub that are read, each with the class that gives the image tower alone.
+TOWER_CLASSES: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel, "vit": ViTModel}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """
+    How one code base names a tower.
+
+    Args:
+        blocks (`str`):
+            Regular expression of what stands before the name inside a block; its group is the block's number.
+        names (`dict[str, str]`):
+            Name outside the blocks to ours.
+        block_names (`dict[str, str]`):
+            Module inside a block to ours. `"qkv"` marks a fused projection.
+        unused (`str`):
+            Regular expression of names that the start needs none of.
+        fields (`dict[str, Any]`):
+            What a tower of this layout needs of the configuration.
+        prefixes (`tuple[str, ...]`):
+            What may stand before every name; the first that occurs is taken, and only names under it.
+    """
+
+    blocks: str
+    names: dict[str, str]
+    block_names: dict[str, str]
+    unused: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ("",)
+
+
+CLIP_FIELDS = {"hidden_act": "quick_gelu", "use_pre_layernorm": True, "layer_norm_eps": 1e-5}
+VIT_FIELDS = {"hidden_act": "gelu", "use_pre_layernorm": False, "layer_norm_eps": 1e-12}
+TIMM_FIELDS = {**VIT_FIELDS, "layer_norm_eps": 1e-6}
+PATCHES, CLASS, POSITIONS = (
+    "patch_embeddings.projection.weight",
+    "class_embedding",
+    "position_embedding",
+)
+PATCH_BIAS = "patch_embeddings.projection.bias"  # UniFormerV2 has none: it goes into the position table
+
+LAYOUTS = {
+    # openai/CLIP, OpenCLIP, and the towers that the UniFormerV2 authors cut out of the former
+    "OpenAI": Layout(
+        blocks=r"transformer\.resblocks\.(\d+)\.",
+        names={
+            "conv1.weight": PATCHES,
+            "class_embedding": CLASS,
+            "positional_embedding": POSITIONS,
+            "ln_pre.weight": "layernorm.weight",
+            "ln_pre.bias": "layernorm.bias",
+        },
+        block_names={
+            "attn.in_proj_": "qkv",
+            "attn.out_proj.": "attention.o_proj.",
+            "ln_1.": "norm1.",
+            "ln_2.": "norm2.",
+            "mlp.c_fc.": "mlp.fc1.",
+            "mlp.c_proj.": "mlp.fc2.",
+        },
+        unused=r"proj|ln_post\..+",
+        fields=CLIP_FIELDS,
+        prefixes=("visual.", ""),
+    ),
+    "transformers CLIP": Layout(
+        blocks=r"encoder\.layers\.(\d+)\.",
+        names={
+            "embeddings.patch_embedding.weight": PATCHES,
+            "embeddings.class_embedding": CLASS,
+            "embeddings.position_embedding.weight": POSITIONS,
+            "pre_layrnorm.weight": "layernorm.weight",
+            "pre_layrnorm.bias": "layernorm.bias",
+        },
+        block_names={
+            **{f"self_attn.{letter}_proj.": f"attention.{letter}_proj." for letter in "qkv"},
+            "self_attn.out_proj.": "attention.o_proj.",
+            "layer_norm1.": "norm1.",
+            "layer_norm2.": "norm2.",
+            "mlp.fc1.": "mlp.fc1.",
+            "mlp.fc2.": "mlp.fc2.",
+        },
+        unused=r"post_layernorm\..+|embeddings\.position_ids|visual_projection\.weight",
+        fields=CLIP_FIELDS,
+        prefixes=("vision_model.", ""),
+    ),
+    "transformers ViT": Layout(
+        blocks=r"layers\.(\d+)\.",
+        names={
+            "embeddings.patch_embeddings.projection.weight": PATCHES,
+            "embeddings.patch_embeddings.projection.bias": PATCH_BIAS,
+            "embeddings.cls_token": CLASS,
+            "embeddings.position_embeddings": POSITIONS,
+        },
+        block_names={
+            **{f"attention.{letter}_proj.": f"attention.{letter}_proj." for letter in "qkvo"},
+            "layernorm_before.": "norm1.",
+            "layernorm_after.": "norm2.",
+            "mlp.fc1.": "mlp.fc1.",
+            "mlp.fc2.": "mlp.fc2.",
+        },
+        unused=r"layernorm\..+|pooler\..+|classifier\..+|embeddings\.mask_token",
+        fields=VIT_FIELDS,
+        prefixes=("vit.", ""),
+    ),
+    # timm, and the published files of DeiT, DINO and MAE
+    "timm": Layout(
+        blocks=r"blocks\.(\d+)\.",
+        names={
+            "patch_embed.proj.weight": PATCHES,
+            "patch_embed.proj.bias": PATCH_BIAS,
+            "cls_token": CLASS,
+            "pos_embed": POSITIONS,
+        },
+        block_names={
+            "attn.qkv.": "qkv",
+            "attn.proj.": "attention.o_proj.",
+            "norm1.": "norm1.",
+            "norm2.": "norm2.",
+            "mlp.fc1.": "mlp.fc1.",
+            "mlp.fc2.": "mlp.fc2.",
+        },
+        unused=r"norm\..+|fc_norm\..+|head\..+|pre_logits\..+",
+        fields=TIMM_FIELDS,
+    ),
+}
+
+
+@dataclass
+class ImageTower:
+    """
+    A tower read.
+
+    Args:
+        name (`str`):
+            What messages call it.
+        tensors (`dict[str, torch.Tensor]`):
+            By their names in [`UniFormerV2Model`], in float32; the patch embedding still without a temporal axis.
+        fields (`dict[str, Any]`):
+            What the tower says about the configuration.
+    """
+
+    name: str
+    tensors: Tensors
+    fields: dict[str, Any]
+
+    def config(self, config: UniFormerV2Config | None, fields: dict[str, Any]) -> UniFormerV2Config:
+        """
+        The configuration: the one given, or the tower's with `fields` in place.
+
+        Raises:
+            ValueError: it does not fit the tower.
+        """
+        if config is not None and fields:
+            raise ValueError(f"Give `config` or fields of it ({', '.join(sorted(fields))}), not both.")
+        if config is None:
+            required = {name for name in ("hidden_act", "use_pre_layernorm", "layer_norm_eps") if name not in fields}
+            defaults = {name: getattr(UniFormerV2Config, name) for name in required}
+            config = UniFormerV2Config(**{**self.fields, **defaults, **fields})
+        for name, value in self.fields.items():
+            if name in ("image_size", "position_grid"):
+                continue
+            chosen = getattr(config, name)
+            if chosen != value:
+                raise ValueError(
+                    f"{self.name} does not fit: it has {name}={value!r}, the configuration {chosen!r}. "
+                    f"{REASONS.get(name, 'Sizes must agree')}; {self.hint(name)}."
+                )
+        return config
+
+    def hint(self, name: str) -> str:
+        return f"pass `{name}={self.fields[name]!r}` to build a UniFormerV2 on this tower all the same"
+
+    def state(self, config: UniFormerV2Config) -> Tensors:
+        """Tensors for a model of `config`: inflated, and with positions of its grid."""
+        state = dict(self.tensors)
+        kernel = state[f"embeddings.{PATCHES}"]
+        state[f"embeddings.{PATCHES}"] = inflate(
+            kernel, config.temporal_kernel_size if config.temporal_downsample else 1
+        )
+        height, width = config.position_grid or config.patch_grid()
+        side = self.fields["position_grid"][0]
+        positions = state["embeddings.position_embedding"]
+        patches = interpolate_positions(positions[1:], (1, side, side), (1, height, width))
+        state["embeddings.position_embedding"] = torch.cat((positions[:1], patches))
+        return state
+
+    def load_into(self, model: nn.Module, config: UniFormerV2Config) -> None:
+        """Put the tower into a [`UniFormerV2Model`]; ValueError where a tensor of the tower is missing."""
+        state, taken = model.state_dict(), self.state(config)
+        needed = [name for name in state if re.match(r"embeddings\.|encoder\.layers\.\d+\.(?!local)", name)]
+        missing = [name for name in needed if name not in taken]
+        if missing:
+            raise ValueError(
+                f"{self.name} is no whole image ViT: {len(missing)} tensors are missing, as {missing[0]}."
+            )
+        model.load_state_dict({**state, **taken})
+
+
+REASONS = {
+    "hidden_act": "With another activation than it was trained with a tower gives degraded numbers without a word",
+    "use_pre_layernorm": "CLIP has a LayerNorm before its first block, plain ViTs have none",
+    "layer_norm_eps": "Another epsilon changes every norm a little",
+    "num_attention_heads": "The same weights split into another number of heads are another model",
+}
+
+
+def inflate(kernel: torch.Tensor, frames: int) -> torch.Tensor:
+    """A 2-D patch kernel as the middle one of `frames`, the others zero (UniFormer, the first, averages instead)."""
+    inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
+    inflated[:, :, frames // 2] = kernel
+    return inflated
+
+
+def read_image_tower(source: Source, num_attention_heads: int | None = None) -> ImageTower:
+    """
+    Read the image tower of CLIP or a plain ViT.
+
+    Args:
+        source (`str`, `os.PathLike`, `Mapping[str, Any]` or `nn.Module`):
+            A transformers model (`CLIPVisionModel`, `CLIPModel`, `ViTModel`, ...), its folder or Hub id, or a state
+            dict or a file of one in the layout of OpenAI's CLIP, of transformers or of timm. Of a whole CLIP only the
+            image tower is read.
+        num_attention_heads (`int`, *optional*):
+            For state dicts whose heads are not 64 wide.
+
+    Raises:
+        ValueError: not such a tower, or one with parts that a UniFormerV2 does not have.
+    """
+    name, tensors, said = open_source(source)
+    layout_name, layout, found = find_layout(name, tensors)
+    state = rename(name, layout_name, layout, found)
+    absorb_patch_bias(state)
+    fields = {**layout.fields, **shown_fields(name, state), **said}
+    if num_attention_heads is not None:
+        fields["num_attention_heads"] = num_attention_heads
+    if "num_attention_heads" not in fields:
+        if fields["hidden_size"] % HEAD_DIM:
+            raise ValueError(
+                f"`num_attention_heads` is needed: {name} is {fields['hidden_size']} wide, which heads of {HEAD_DIM} "
+                "channels do not divide, and shapes do not show their number."
+            )
+        fields["num_attention_heads"] = fields["hidden_size"] // HEAD_DIM
+    if "embeddings.layernorm.weight" not in state:
+        fields["use_pre_layernorm"] = False
+    return ImageTower(name, state, fields)
+
+
+def open_source(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
+    """What messages call a source, its tensors, and what its configuration says beyond them."""
+    if isinstance(source, nn.Module):
+        config = getattr(source, "config", None)
+        return type(source).__name__, dict(source.state_dict()), said_fields(config)
+    if isinstance(source, Mapping):
+        return "the given state dict", unwrap(source), {}
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(
+            f"`image_model` must be a model, a state dict, a file, a folder or a Hub id, got {type(source).__name__}."
+        )
+    path = Path(source)
+    if path.is_file():
+        return path.name, unwrap(read_file(path)), {}
+    config = AutoConfig.from_pretrained(source)
+    if config.model_type not in TOWER_CLASSES:
+        raise ValueError(
+            f"`image_model` {os.fspath(source)!r} is of type {config.model_type!r}; a UniFormerV2 starts from "
+            f"{', '.join(TOWER_CLASSES)}."
+        )
+    tower = TOWER_CLASSES[config.model_type].from_pretrained(source)
+    return os.fspath(source), dict(tower.state_dict()), said_fields(tower.config)
+
+
+def read_file(path: Path) -> Mapping[str, Any]:
+    """Tensors of a file; nothing in it is executed."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        if "TorchScript" not in str(error):
+            raise
+        raise ValueError(
+            f"{path.name} is a TorchScript archive, as OpenAI publishes CLIP; opening it would run code of the file. "
+            'Take the same tower from the Hub ("openai/clip-vit-base-patch16"), or save its tensors where you trust '
+            "it: torch.save(torch.jit.load(path).state_dict(), new_path)."
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{path.name} holds a {type(loaded).__name__}, not a state dict.")
+    return loaded
+
+
+def unwrap(loaded: Mapping[str, Any]) -> Tensors:
+    """The tensors of a state dict, out of a wrapper and without the prefix of distributed training."""
+    for entry in ("state_dict", "model", "module"):
+        if isinstance(loaded.get(entry), Mapping):
+            loaded = loaded[entry]
+    return {name.removeprefix("module."): one for name, one in loaded.items() if isinstance(one, torch.Tensor)}
+
+
+def said_fields(config: Any) -> dict[str, Any]:
+    """Fields that a transformers configuration of an image model says."""
+    config = getattr(config, "vision_config", config)
+    if config is None:
+        return {}
+    names = ("hidden_act", "layer_norm_eps", "num_attention_heads")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+def find_layout(name: str, tensors: Tensors) -> tuple[str, Layout, Tensors]:
+    """The layout of a state dict, and the tower's tensors without prefix."""
+    for layout_name, layout in LAYOUTS.items():
+        patches = next(theirs for theirs, ours in layout.names.items() if ours == PATCHES)
+        for prefix in layout.prefixes:
+            if prefix + patches in tensors:
+                found = {key.removeprefix(prefix): one for key, one in tensors.items() if key.startswith(prefix)}
+                return layout_name, layout, found
+    some = ", ".join(list(tensors)[:5]) or "nothing"
+    raise ValueError(f"{name} holds no image ViT in a known layout ({', '.join(LAYOUTS)}); it starts with {some}.")
+
+
+def rename(name: str, layout_name: str, layout: Layout, tensors: Tensors) -> Tensors:
+    """Tensors under our names, in float32; ValueError for those that a UniFormerV2 has no place for."""
+    state: Tensors = {}
+    strange = []
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().to("cpu", torch.float32)
+        block = re.match(layout.blocks, key)
+        if key in layout.names:
+            if layout.names[key] == CLASS:
+                tensor = tensor.flatten()
+            elif layout.names[key] == POSITIONS:
+                tensor = tensor.flatten(0, -2)  # some have an axis for the batch
+            state[f"embeddings.{layout.names[key]}"] = tensor
+        elif block is not None and (pieces := block_tensors(layout, key[block.end() :], tensor)):
+            state |= {f"encoder.layers.{block[1]}.{ours}": piece for ours, piece in pieces.items()}
+        elif not re.fullmatch(layout.unused, key):
+            strange.append(key)
+    if strange:
+        shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
+        raise ValueError(
+            f"{name} ({layout_name} layout) has parts that a UniFormerV2's image tower does not have: {shown}. Layer "
+            "scale, register tokens, distillation tokens and relative positions are not supported."
+        )
+    return state
+
+
+def block_tensors(layout: Layout, key: str, tensor: torch.Tensor) -> Tensors:
+    """Our tensors of a block that one of theirs gives; empty for an unknown one."""
+    for theirs, ours in layout.block_names.items():
+        if key.startswith(theirs):
+            kind = key.removeprefix(theirs)
+            if kind not in ("weight", "bias"):
+                return {}
+            if ours != "qkv":
+                return {ours + kind: tensor}
+            return {f"attention.{letter}_proj.{kind}": part for letter, part in zip("qkv", tensor.chunk(3))}
+    return {}
+
+
+def absorb_patch_bias(state: Tensors) -> None:
+    """A bias of the patch embedding is the same vector at every patch: part of the position table."""
+    bias = state.pop(f"embeddings.{PATCH_BIAS}", None)
+    if bias is not None:
+        positions = state["embeddings.position_embedding"]
+        state["embeddings.position_embedding"] = torch.cat((positions[:1], positions[1:] + bias))
+
+
+def shown_fields(name: str, state: Tensors) -> dict[str, Any]:
+    """What the tower's shapes say about the configuration."""
+    missing = [one for one in (CLASS, POSITIONS) if f"embeddings.{one}" not in state]
+    first = "encoder.layers.0.mlp.fc1.weight"
+    if missing or first not in state:
+        raise ValueError(f"{name} is no whole image ViT: {', '.join(missing or [first])} is missing.")
+    kernel = state[f"embeddings.{PATCHES}"]
+    patches = len(state["embeddings.position_embedding"]) - 1
+    side = math.isqrt(max(patches, 0))
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3] or side * side != patches or side < 1:
+        raise ValueError(
+            f"{name} has a patch kernel of shape {tuple(kernel.shape)} and {patches} positions of patches; expected "
+            "square patches on a square grid and one class token."
+        )
+    return {
+        "hidden_size": kernel.shape[0],
+        "num_channels": kernel.shape[1],
+        "patch_size": kernel.shape[2],
+        "num_hidden_layers": 1 + max(int(one.split(".")[2]) for one in state if one.startswith("encoder.layers.")),
+        "intermediate_size": state[first].shape[0],
+        "image_size": side * kernel.shape[2],
+        "position_grid": [side, side],
+    }
+
+
+__all__ = ["ImageTower", "read_image_tower"]
