@@ -81,6 +81,10 @@ class Family:
             Sets of further fields, by name, that reach other branches of the code.
         processor (`dict`):
             Fields of the processor that fit `tiny`.
+        class_tokens_a_frame (`int`):
+            Class tokens of every frame among the hidden states.
+        attends_within_frames (`bool`):
+            Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
     """
 
     name: str
@@ -90,6 +94,8 @@ class Family:
     processor_class: type
     processor: dict[str, Any]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    class_tokens_a_frame: int = 0
+    attends_within_frames: bool = False
 
     def config(self, **fields: Any) -> PreTrainedConfig:
         names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
@@ -133,6 +139,48 @@ class Case:
 
 
 FAMILIES = (
+    Family(
+        name="uniformer_v2",
+        config_class=package.UniFormerV2Config,
+        tiny={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "patch_size": 8,
+            "image_size": 32,
+            "num_frames": 4,
+            "global_layers": [0, 1],
+            "global_num_attention_heads": 2,
+            "global_intermediate_size": 48,
+            "global_dropout": 0.0,
+            "classifier_dropout": 0.0,
+        },
+        heads=(
+            Head(package.UniFormerV2Model, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(package.UniFormerV2ForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.UniFormerV2VideoProcessor,
+        processor={
+            "num_frames": 4,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "motion": {"num_local_modules": 2, "temporal_downsample": True, "global_layers": [1]},
+            "plain_vit": {
+                "use_gate": False,
+                "use_pre_layernorm": False,
+                "hidden_act": "gelu",
+                "layer_norm_eps": 1e-12,
+                "num_local_modules": 1,
+                "local_reduction": 2.3,
+                "num_channels": 1,
+            },
+        },
+        class_tokens_a_frame=1,
+        attends_within_frames=True,
+    ),
     Family(
         name="videomae_v2",
         config_class=package.VideoMAEV2Config,

@@ -8,6 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_videovit import (
+    UniFormerV2Config,
+    UniFormerV2ForVideoClassification,
     VideoMAEV2Config,
     VideoMAEV2ForPreTraining,
     VideoMAEV2ForVideoClassification,
@@ -81,3 +83,50 @@ def test_multiply_accumulates_of_pretraining(size, ratio):
     if ratio:
         masks["decoder_mask"] = torch.empty(tokens, dtype=torch.bool, device="meta")
     assert gmacs(model, **masks) == pytest.approx(PRETRAINING_GMACS[size][ratio], rel=0.005)
+
+
+# UniFormerV2: parameters by number of classes, and multiply-accumulates of one view by frames.
+UNIFORMER_V2_PARAMETERS = {
+    "base": {400: 114_552_208, 600: 114_706_008, 700: 114_782_908, 710: 114_790_598, 339: 114_505_299},
+    "large": {
+        400: 354_099_600,
+        600: 354_304_600,
+        700: 354_407_100,
+        710: 354_417_350,
+        339: 354_037_075,
+        200: 353_894_600,
+    },
+    "large-336": {400: 354_427_280, 600: 354_632_280, 700: 354_734_780, 710: 354_745_030, 339: 354_364_755},
+    "large-336-frozen": {classes: count - 1024 for classes, count in ((400, 354_427_280), (710, 354_745_030))},
+    "large-untrimmed": {200: 353_894_600},
+    "base-motion": {174: 162_992_814},
+    "large-motion": {174: 573_949_966},
+}
+UNIFORMER_V2_GMACS = {
+    "base": {8: 148.10, 16: 296.19, 32: 592.35, 64: 1184.67},
+    "large": {8: 665.63, 16: 1331.21, 32: 2662.39, 64: 5324.73},
+    "large-336": {8: 1566.98, 16: 3133.93, 32: 6267.81, 64: 12535.58},
+    "base-motion": {16: 187.21, 32: 374.37},
+    "large-motion": {16: 858.20, 32: 1716.23},
+}
+
+
+def uniformer_v2(size: str, num_labels: int) -> torch.nn.Module:
+    with torch.device("meta"):
+        return UniFormerV2ForVideoClassification(UniFormerV2Config.from_size(size, num_labels=num_labels)).eval()
+
+
+@pytest.mark.parametrize("size", UNIFORMER_V2_PARAMETERS)
+def test_parameters_of_uniformer_v2(size):
+    for num_labels, expected in UNIFORMER_V2_PARAMETERS[size].items():
+        assert count(uniformer_v2(size, num_labels)) == expected
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", UNIFORMER_V2_GMACS)
+def test_multiply_accumulates_of_uniformer_v2(size):
+    model = uniformer_v2(size, max(UNIFORMER_V2_PARAMETERS[size]) if "motion" in size else 400)
+    for frames, expected in UNIFORMER_V2_GMACS[size].items():
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, frames, 3, *2 * [model.config.image_size], device="meta"))
+        assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005)

@@ -213,8 +213,9 @@ def test_other_clip_lengths_and_frame_sizes(case, frames, height, width):
     outputs = model(**case.inputs(**shape))
     assert outputs[case.head.output].isfinite().all()
     if case.head.output == "last_hidden_state":
-        native = model(**case.inputs()).last_hidden_state.shape[1]
-        assert outputs.last_hidden_state.shape[1] == frames * height * width * native
+        special = config.num_frames * case.family.class_tokens_a_frame
+        native = model(**case.inputs()).last_hidden_state.shape[1] - special
+        assert outputs.last_hidden_state.shape[1] == frames * (height * width * native + special)
 
 
 @every_head
@@ -261,8 +262,9 @@ def test_hidden_states_and_attentions(case):
     tokens = outputs.hidden_states[0].shape[1]
     for hidden_states in outputs.hidden_states:
         assert hidden_states.shape == (2, tokens, config.hidden_size)
+    rows = config.num_frames if case.family.attends_within_frames else 1
     for attentions in outputs.attentions:
-        assert attentions.shape == (2, config.num_attention_heads, tokens, tokens)
+        assert attentions.shape == (2 * rows, config.num_attention_heads, tokens // rows, tokens // rows)
         close(attentions.sum(-1), torch.ones_like(attentions.sum(-1)))
     assert model(**inputs).hidden_states is None
 

@@ -95,7 +95,8 @@ class VideoModelTest(modeling_common.ModelTesterMixin):
             for attentions in (by_argument, by_config):
                 assert len(attentions) == config.num_hidden_layers
                 for one in attentions:
-                    assert one.shape[:2] == (self.model_tester.batch_size, config.num_attention_heads)
+                    rows = config.num_frames if self.model_tester.family.attends_within_frames else 1
+                    assert one.shape[:2] == (self.model_tester.batch_size * rows, config.num_attention_heads)
                     assert one.shape[2] == one.shape[3]
 
     def test_hidden_states_output(self):

@@ -8,7 +8,10 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from safetensors.torch import load_file
 
+from hf_videovit.training.arguments import ModelArguments
+from hf_videovit.training.building import build_model
 from hf_videovit.training.checkpointing import list_checkpoints
+from tests.clips import STEPS
 from tests.training.test_many_processes import curve, do_runs
 
 
@@ -98,7 +101,12 @@ def test_deepspeed_trains_like_ddp(fields, tmp_path, monkeypatch, stage):
     pytest.importorskip("deepspeed")
     _, environment = launched(f"deepspeed_zero{stage}.yaml", monkeypatch, "--mixed_precision", "no")
     environment = {key: value for key, value in environment.items() if key.startswith("ACCELERATE_")}
-    fields |= {"save_steps": None, "resume": False, "ema_decay": None}
+    model, processor = build_model(
+        ModelArguments(config=fields["config"], processor=fields["processor"]), sorted(STEPS)
+    )
+    for part in (model, processor):  # from scratch, transformers draws other weights under stage 3
+        part.save_pretrained(tmp_path / "start")
+    fields |= {"save_steps": None, "resume": False, "ema_decay": None, "checkpoint": str(tmp_path / "start")}
     sharded = fields | {"output_dir": str(tmp_path / "zero")}
     zero = {"world": 2, "sharding": "deepspeed", "environment": environment | {"DS_ACCELERATOR": "cpu"}}
     runs = [{"world": 2, "fields": fields}, zero | {"fields": sharded}, zero | {"fields": sharded | {"resume": True}}]
