@@ -114,7 +114,9 @@ def make_plan(
     **overrides: Any,
 ) -> Plan:
     """Plan the conversion of a UniFormer checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
-    selection = {name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides}
+    selection: dict[str, Any] = {
+        name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides
+    }
     refuse_unknown_fields(UniFormerConfig, overrides, labels)
     layout, sources, left = official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
@@ -216,8 +218,9 @@ def all_fields(
         if key not in HEAD_DIMS:
             raise ValueError(
                 "`head_dim` is needed: no shape shows it, and published models of one size differ. It is 64 in plain "
-                "ImageNet S and B, 32 in token-labelled S, S+ and B and in plain S+ unless the file's name says dim64; "
-                f"with the wrong one {checkpoint.name} would load and be worse. Pass head_dim=64 or 32, or `published`."
+                "ImageNet S and B, 32 in token-labelled S, S+ and B and in plain S+ unless the file's name says "
+                f"dim64. With the wrong one {checkpoint.name} would load and be worse. Pass head_dim=64 or 32, or "
+                "`published`."
             )
         given["head_dim"] = HEAD_DIMS[key]
     if source != modality:  # a video model may have what no image model has
@@ -282,8 +285,8 @@ def classes(
     if not told and (inflated or size is None):
         holds = "is an image checkpoint, whose classes are not those of videos" if inflated else "has no classifier"
         raise ValueError(
-            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The classifier starts "
-            "fresh unless their number is the same."
+            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The classifier "
+            "starts fresh unless their number is the same."
         )
     if names is None:
         return (
@@ -401,7 +404,7 @@ def pointwise(kernel: torch.Tensor) -> torch.Tensor:
 
 
 def inflate(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A 2-D kernel `taps` times along time, divided by their number: a clip without motion gives what an image does."""
+    """A 2-D kernel `taps` times along time, divided by their number: a still clip gives what an image does."""
     return lambda kernel: kernel.unsqueeze(2).repeat_interleave(taps, dim=2) / taps
 
 

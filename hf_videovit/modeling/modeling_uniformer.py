@@ -671,7 +671,7 @@ class UniFormerModel(UniFormerPreTrainedModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Stages 3 and 4 of a light model: the map and the class token `(batch, 1, channels)`."""
         hidden_states = self.patch_embeddings[2](hidden_states)
-        grid, class_token = hidden_states.shape[2:], class_token.expand(len(hidden_states), -1, -1)
+        grid, class_token = hidden_states.shape[2:], class_token.expand(hidden_states.shape[0], -1, -1)
         hidden_states, class_token, scores = self.stages[2](hidden_states, class_token, None, **kwargs)
         hidden_states, scores = self.patch_embeddings[3](hidden_states), pool_scores(scores, grid)
         hidden_states, class_token, _ = self.stages[3](

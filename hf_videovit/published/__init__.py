@@ -87,7 +87,7 @@ class PublishedProtocol:
     view_merging: str = "softmax_mean"
 
     def __post_init__(self) -> None:
-        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "sparse", "uniform"))
+        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "span", "sparse", "uniform"))
         one_of("view_merging", self.view_merging, ("softmax_mean", "logits_mean"))
         for name in ("num_frames", "frame_stride", "num_clips", "num_crops", "image_size"):
             if getattr(self, name) < 1:
