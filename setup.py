@@ -34,8 +34,10 @@ INSTALL_REQUIRES = [
 ]
 
 EXTRAS_REQUIRE = {
-    "train": ["timm>=1.0.11"],
+    "train": ["matplotlib>=3.8", "timm>=1.0.11"],
+    "track": ["tensorboard>=2.15", "trackio>=0.5"],
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
+    "deepspeed": ["deepspeed>=0.16"],
     "torchcodec": ["torchcodec>=0.2"],
     "test": [
         "hypothesis>=6.100",

@@ -17,6 +17,7 @@ import sys
 import rich
 
 import hf_videovit  # noqa: F401  (registers the families)
+from hf_videovit.hub.cards import write_model_card
 from hf_videovit.training.arguments import describe_arguments, parse_arguments
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.pretraining import pretrain
@@ -34,9 +35,9 @@ def main():
     accelerator = make_accelerator(config.run)
     result = pretrain(config, accelerator=accelerator)
     if accelerator.is_main_process:
-        validations = [line["validation"] for line in result.history if "validation" in line]
-        for name, value in (validations[-1] if validations else {}).items():
-            print(f"{name}: {value:.4f}")
+        write_model_card(result.output_dir, facts=result.facts)
+        for name, value in result.facts["outcomes"].items():
+            print(f"{name}: {value}")
         print(f"saved in {result.output_dir}")
     accelerator.end_training()
 

@@ -19,10 +19,18 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
+from .modeling.modeling_tubevit import (
+    TubeViTForImageClassification,
+    TubeViTForJointClassification,
+    TubeViTForVideoClassification,
+    TubeViTModel,
+)
 from .modeling.modeling_uniformer import (
     UniFormerBackbone,
     UniFormerForImageClassification,
@@ -36,6 +44,7 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
@@ -44,6 +53,7 @@ from .pipelines import register_pipeline
 
 if TYPE_CHECKING:
     from .convert import convert_checkpoint
+    from .convert.scaling_tubevit import resize_tubes, scale_up
     from .features import get_video_features
     from .published import list_published, published_config, published_labels
 
@@ -51,6 +61,16 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        TubeViTConfig,
+        {
+            AutoModel: TubeViTModel,
+            AutoModelForImageClassification: TubeViTForImageClassification,
+            AutoModelForVideoClassification: TubeViTForVideoClassification,
+            AutoImageProcessor: TubeViTImageProcessor,
+            AutoVideoProcessor: TubeViTVideoProcessor,
+        },
+    ),
     (
         UniFormerConfig,
         {
@@ -88,6 +108,8 @@ LAZY: dict[str, str] = {
     "list_published": "published",
     "published_config": "published",
     "published_labels": "published",
+    "resize_tubes": "convert.scaling_tubevit",
+    "scale_up": "convert.scaling_tubevit",
 }
 
 
@@ -95,11 +117,11 @@ def register_families() -> None:
     """Make the auto classes know every family. Doing it twice changes nothing."""
     for config_class, classes in FAMILIES:
         AutoConfig.register(config_class.model_type, config_class)
-        for auto_class, one in classes.items():
+        for auto_class, model_class in classes.items():
             if auto_class is AutoImageProcessor:
-                auto_class.register(config_class, image_processor_classes={"torchvision": one})
+                auto_class.register(config_class, image_processor_classes={"torchvision": model_class}, exist_ok=True)
             else:
-                auto_class.register(config_class, one)
+                auto_class.register(config_class, model_class)
 
 
 def __getattr__(name: str) -> Any:
@@ -112,6 +134,13 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "TubeViTConfig",
+    "TubeViTForImageClassification",
+    "TubeViTForJointClassification",
+    "TubeViTForVideoClassification",
+    "TubeViTImageProcessor",
+    "TubeViTModel",
+    "TubeViTVideoProcessor",
     "UniFormerBackbone",
     "UniFormerConfig",
     "UniFormerForImageClassification",
@@ -134,4 +163,6 @@ __all__ = [
     "list_published",
     "published_config",
     "published_labels",
+    "resize_tubes",
+    "scale_up",
 ]

@@ -164,4 +164,51 @@ def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str |
     return path
 
 
-__all__ = ["ClassifiedClip", "draw_classified_clips", "draw_curves", "draw_strips", "evenly_spaced"]
+def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: str | Path) -> Path:
+    """
+    Draw how often which label is taken for which, as shares of the right label's videos.
+
+    Args:
+        matrix (`np.ndarray` of shape `(num_labels, num_labels)`):
+            Numbers of videos; row = right label, column = answer.
+        label_names (`Sequence[str]`):
+            Names of the labels.
+        path (`str` or `Path`):
+            The picture; its suffix decides the format.
+
+    Returns:
+        `Path`: where the picture is. Names stand at the axes of up to 60 labels, numbers in the fields of up to 20.
+    """
+    from matplotlib.figure import Figure
+
+    count = len(label_names)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(12.0, 3 + 0.35 * count)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(image, ax=axis, fraction=0.046, label="share of the right label's videos")
+    axis.set_xlabel("answer")
+    axis.set_ylabel("right label")
+    if count <= 60:
+        size = 9 if count <= 20 else 6
+        axis.set_xticks(range(count), label_names, rotation=90, fontsize=size)
+        axis.set_yticks(range(count), label_names, fontsize=size)
+    if count <= 20:
+        for row, column in np.argwhere(matrix):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+__all__ = [
+    "ClassifiedClip",
+    "draw_classified_clips",
+    "draw_confusion_matrix",
+    "draw_curves",
+    "draw_strips",
+    "evenly_spaced",
+]

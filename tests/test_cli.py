@@ -230,6 +230,48 @@ def test_train(folder, tmp_path):
     assert "--learning_rate" in run("train", "--fields").stdout
 
 
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "decoder_hidden_size": 16,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 32,
+    "image_size": 32,
+    "num_frames": 4,
+}
+
+
+def test_pretrain_probe_and_preview(folder, tmp_path):
+    output = tmp_path / "pretrained"
+    flags = [word for name, value in TINY.items() for word in (f"--config.{name}", value)]
+    flags += ["--data", folder, "--eval_data", folder, "--output_dir", output, "--epochs", 1, "--batch_size", 2]
+    flags += ["--num_workers", 0, "--cpu", "--no_progress", "--probe", "knn"]
+    result = run("pretrain", *flags)
+    assert result.exit_code == 0, result.output
+    assert "validation: explained: " in result.stdout
+    card = (output / "README.md").read_text()
+    assert "| videos recognised from frozen features: majority | 50.0 % |" in card
+    assert (output / "reconstructions.png").exists()
+    assert (output / "logs" / "curves.png").exists()
+
+    code, answer = run_json("probe", output, "--data", folder, "--eval-data", folder, "--device", "cpu")
+    assert code == 0
+    assert (set(answer["metrics"]), answer["num_eval"]) == ({"knn", "linear", "majority"}, 2)
+    assert answer["metrics"]["knn"] == 1.0  # the very clips that vote
+    assert "`probe` must be one of" in run("probe", output, "--data", folder, "--probe", "knm").stderr
+
+    picture = tmp_path / "preview.png"
+    result = run("preview", "--checkpoint", output, "--data", folder, "--clips", 2, "--mixup", 0.8, "-o", picture)
+    assert result.exit_code == 0, result.output
+    assert " right" in result.stdout
+    assert picture.exists()
+    result = run("preview", "--checkpoint", output, "--data", folder, "--task", "masked_modeling", "-o", picture)
+    assert result.exit_code == 0, result.output
+
+
 def test_doctor(folder, damaged, tmp_path):
     result = run("doctor")
     assert result.exit_code == 0
@@ -265,7 +307,7 @@ def test_wrong_use_is_exit_code_2():
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("convert", "classify", "embed", "evaluate", "train", "doctor"):
+    for command in ("convert", "classify", "embed", "evaluate", "train", "pretrain", "probe", "preview", "doctor"):
         assert command in result.stdout
 
 
@@ -281,7 +323,8 @@ def test_a_plan_is_shown_and_nothing_runs(tmp_path):
         write_clip(tmp_path / "clips" / label / "clip.mp4", np.zeros((4, 32, 32, 3), np.uint8))
     fields = {"size": "small", "data": tmp_path / "clips", "max_steps": 7, "output_dir": tmp_path / "out"}
     words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
-    result = CliRunner().invoke(app, ["train", "--plan", *words])
-    assert result.exit_code == 0, result.output
-    assert "parameters" in result.output
+    for command in ("train", "pretrain"):
+        result = CliRunner().invoke(app, [command, "--plan", *words])
+        assert result.exit_code == 0, result.output
+        assert "parameters" in result.output
     assert not (tmp_path / "out").exists()

@@ -40,6 +40,7 @@ from ..published import (
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
+MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
     PRETRAINING: AutoModelForPreTraining,
@@ -50,6 +51,8 @@ METRICS = {
     "top5": "top-5 accuracy",
     "mean_class_accuracy": "mean class accuracy",
     "mean_average_precision": "mean average precision",
+    "mAP": "mean average precision",
+    "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
     "videomae_v2": """@inproceedings{wang2023videomaev2,
@@ -60,12 +63,20 @@ CITATIONS = {
   pages     = {14549--14560},
   year      = {2023}
 }""",
+    "uniformer_v2": """@inproceedings{li2023uniformerv2,
+  title     = {UniFormerV2: Unlocking the Potential of Image ViTs for Video Understanding},
+  author    = {Li, Kunchang and Wang, Yali and He, Yinan and Li, Yizhuo and Wang, Yi and Wang, Limin and Qiao, Yu},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+  year      = {2023}
+}""",
 }
 # The Hub's name of a metric, where it is not accuracy.
-METRIC_TYPES = {"mean_average_precision": "mean_average_precision"}
+METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
+    "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
+    "UniFormerV2 paper": "https://arxiv.org/abs/2211.09552",
     "mmaction2": "https://github.com/open-mmlab/mmaction2",
 }
 # Which saved fields of a run its card shows, in this order: group, field, words.
@@ -198,8 +209,9 @@ def write_model_card(
             The evaluation, in the form of `results.json`, which is read if this is left out. `metrics` are shares of
             one; `baselines` (name to share), `data` (name of the data) and `protocol` are shown where present.
         facts (`Mapping[str, Any]`, *optional*):
-            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`
-            ([`~training.finetuning.FinetuneResult`] has them).
+            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`; `outcomes`, more
+            rows of words and values ([`~training.finetuning.FinetuneResult`] and
+            [`~training.pretraining.PretrainResult`] have them).
         model_id (`str`, *optional*):
             What the usage lines load. Defaults to the folder's name.
         title (`str`, *optional*):
@@ -298,7 +310,8 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         labels=published_labels(entry.labels) if entry.labels else (),
         limits=[*entry.notes, *_published_limits(entry)],
         licence=_common_licence(entry),
-        licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences],
+        licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences]
+        or ["Not stated where the file was listed."],
         citation=CITATIONS.get(entry.model_type, ""),
     )
     return render_card(facts)
@@ -404,8 +417,15 @@ def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[
         ("parameters", f"{parameters:,}"),
         ("input", f"{config.num_frames} frames of {width} x {height} pixels"),
         ("blocks, width, heads", f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"),
-        ("tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"),
+        _token_row(config),
     ]
+
+
+def _token_row(config: PreTrainedConfig) -> tuple[str, str]:
+    fields = config.to_dict()
+    if "tubelet_size" in fields:
+        return "tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"
+    return "patch", f"{config.patch_size} x {config.patch_size} pixels of one frame"
 
 
 def _processor_class(config: PreTrainedConfig) -> Any:
@@ -429,7 +449,8 @@ def _published_result(result: PublishedResult) -> Result:
 
 def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     file = entry.file
-    checkpoint = Path(file.path).name if file.path else "FILE"
+    address = file.path or file.url
+    checkpoint = Path(address).name if address else "FILE"
     command = (
         f"```bash\nhf-videovit convert --published {entry.name} --checkpoint {checkpoint} --output {entry.name}\n```"
     )
@@ -437,6 +458,8 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
         state = {"not listed": "is not among the files that its authors list", "dead link": "is no longer online"}
         return f"The official file {state[file.availability]}. Who has it converts it once:\n\n{command}"
     size = file.size or (f"{file.bytes / 1e9:.2f} GB" if file.bytes else "size not stated")
+    if file.repository is None:
+        return f"The weights are [{checkpoint}]({file.url}) ({size}). Convert the file once:\n\n{command}"
     return (
         f"The weights are their authors': `{file.path}` ({size}) of "
         f"[{file.repository}](https://huggingface.co/{file.repository}). Convert the file once:\n\n{command}"
@@ -459,8 +482,11 @@ def _common_licence(entry: PublishedCheckpoint) -> str | None:
 
 
 def _trained_summary(config: PreTrainedConfig, task: str) -> str:
+    classes = f"names which of {config.num_labels} classes a video shows"
+    if config.problem_type == MULTI_LABEL:
+        classes = f"tells of each of {config.num_labels} labels whether it fits a video"
     kinds = {
-        CLASSIFICATION: f"names which of {config.num_labels} classes a video shows",
+        CLASSIFICATION: classes,
         PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
         FEATURES: "turns a video into features",
     }
@@ -486,7 +512,9 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["On footage unlike its training data expect less."]
-    if task == CLASSIFICATION and config.problem_type != "multi_label_classification":
+    if task == CLASSIFICATION and config.problem_type == MULTI_LABEL:
+        limits.insert(0, f"It gives any number of its {config.num_labels} labels, each with a probability of its own.")
+    elif task == CLASSIFICATION:
         limits.insert(
             0, f"It answers one of its {config.num_labels} labels for any video, also for one that shows none."
         )
@@ -500,6 +528,7 @@ def _run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
         if value is not None:
             rows.append(f"| {words} | {_last_part(value) if name in ('data', 'eval_data', 'checkpoint') else value} |")
     rows += [f"| {words} | {counted[name]} |" for name, words in COUNTED_FACTS if counted.get(name)]
+    rows += [f"| {words} | {value} |" for words, value in counted.get("outcomes", {}).items()]
     about = [f"{key}: {value}  " for key, value in run.get("about", {}).items()]
     return [*about, "", "| | |", "|---|---|", *rows] if rows else about
 

@@ -34,11 +34,15 @@ class ModelArguments:
     head: Literal["auto", "keep", "new"] = _option(
         "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
     )
+    frozen_layers: int | None = _option(
+        None, "train neither the embeddings nor so many of the first blocks; 0 freezes the embeddings alone"
+    )
     attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
     compile: bool = _option(False, "run the task through torch.compile")
 
     def __post_init__(self) -> None:
+        _check_minimum(self, frozen_layers=0)
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
 
@@ -47,7 +51,7 @@ class ModelArguments:
 class DataArguments:
     """Where the clips are and how they are read."""
 
-    data: str | None = _option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet files or data set repo id")
+    data: str | None = _option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet, repo id or hf:// URL")
     eval_data: str | None = _option(None, "a second source for evaluation; none takes the other split of `data`")
     train_split: str = _option("train", "split to train on")
     eval_split: str | None = _option(None, "split to evaluate on; none takes the first of val, validation, test")
@@ -56,7 +60,12 @@ class DataArguments:
     data_root: str | None = _option(None, "folder that the paths of a list are relative to; none is the list's own")
     video_column: str | None = _option(None, "column that holds the video; none looks for the usual names")
     label_column: str | None = _option(None, "column that holds the label; none looks for the usual names")
-    label_names: list[str] | None = _option(None, "names that labels index; none takes those in the data, sorted")
+    label_names: list[str] | None = _option(
+        None, "names that labels index; none takes labels.json of the folder, or those in the data, sorted"
+    )
+    label_separator: str | None = _option(
+        None, "what stands between the labels of a clip with several; JSON lists need none"
+    )
     shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
     max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
@@ -176,6 +185,7 @@ class RunArguments:
     progress: bool = _option(True, "show a live table, or a line a log entry where there is no terminal")
     trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
     tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
+    curves: bool = _option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
     picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:

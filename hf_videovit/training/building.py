@@ -17,13 +17,17 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from transformers.utils import logging
 
 from .arguments import ModelArguments
-from .optimization import HasLayerTable, head_parameters
+from .optimization import HasLayerTable, freeze_layers, head_parameters
 
 
 logger = logging.get_logger(__name__)
 
+MULTI_LABEL = "multi_label_classification"
 
-def build_model(arguments: ModelArguments, label_names: Sequence[str]) -> tuple[PreTrainedModel, Any]:
+
+def build_model(
+    arguments: ModelArguments, label_names: Sequence[str], multi_label: bool = False
+) -> tuple[PreTrainedModel, Any]:
     """
     The model and processor that a run starts from.
 
@@ -32,6 +36,8 @@ def build_model(arguments: ModelArguments, label_names: Sequence[str]) -> tuple[
             A checkpoint, or a family and size from scratch.
         label_names (`Sequence[str]`):
             Names of the data's labels.
+        multi_label (`bool`, *optional*, defaults to `False`):
+            Whether a clip has any number of them.
 
     Returns:
         `tuple[PreTrainedModel, ClipVideoProcessor]`: the model in float32. Its labels are the checkpoint's where the
@@ -39,12 +45,12 @@ def build_model(arguments: ModelArguments, label_names: Sequence[str]) -> tuple[
     """
     if arguments.checkpoint is None:
         config = config_from_scratch(arguments)
-        _name_labels(config, label_names)
+        _name_labels(config, label_names, multi_label)
         model = AutoModelForVideoClassification.from_config(config, **_attention(arguments))
         processor = _processor_from_scratch(config, arguments.processor)
     else:
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
-        model = _load_classifier(arguments, config, label_names)
+        model = _load_classifier(arguments, config, label_names, multi_label)
         processor = _load_processor(arguments, config)
     return _ready(arguments, model), _checked_frames(processor, model)
 
@@ -87,6 +93,24 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
                 f"({getattr(config, name)}) must be the same: the targets undo the normalisation"
             )
     return _ready(arguments, model), _checked_frames(processor, model)
+
+
+def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:
+    """
+    What goes into the model that a run starts from, without its weights.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A checkpoint, or a family and size from scratch.
+
+    Returns:
+        `tuple[PreTrainedConfig, ClipVideoProcessor]`
+    """
+    if arguments.checkpoint is None:
+        config = described_config(arguments)
+        return config, _processor_from_scratch(config, arguments.processor)
+    config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+    return config, _load_processor(arguments, config)
 
 
 def load_teacher(arguments: ModelArguments, processor: Any) -> PreTrainedModel:
@@ -138,6 +162,8 @@ def described_config(arguments: ModelArguments) -> PreTrainedConfig:
 
 def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
     model = model.float()
+    if arguments.frozen_layers is not None:
+        freeze_layers(model, arguments.frozen_layers)
     if arguments.gradient_checkpointing:
         with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
             warnings.simplefilter("ignore", FutureWarning)
@@ -152,12 +178,13 @@ def _checked_frames(processor: Any, model: PreTrainedModel) -> Any:
     return processor
 
 
-def _name_labels(config: PreTrainedConfig, label_names: Sequence[str]) -> None:
-    if len(label_names) < 2:
-        raise ValueError(f"A classifier needs at least 2 labels, the data has {list(label_names)}")
+def _name_labels(config: PreTrainedConfig, label_names: Sequence[str], multi_label: bool) -> None:
+    least = 1 if multi_label else 2
+    if len(label_names) < least:
+        raise ValueError(f"A classifier needs at least {least} labels, the data has {list(label_names)}")
     config.id2label = dict(enumerate(label_names))
     config.label2id = {name: index for index, name in enumerate(label_names)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = MULTI_LABEL if multi_label else "single_label_classification"
 
 
 def _attention(arguments: ModelArguments) -> dict[str, Any]:
@@ -189,13 +216,17 @@ def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
 
 
 def _load_classifier(
-    arguments: ModelArguments, config: PreTrainedConfig, label_names: Sequence[str]
+    arguments: ModelArguments, config: PreTrainedConfig, label_names: Sequence[str], multi_label: bool
 ) -> PreTrainedModel:
     """A checkpoint as a classifier; with a new head where its labels are not the data's."""
     theirs = [config.id2label[index] for index in sorted(config.id2label)]
-    keep = arguments.head == "keep" or arguments.head == "auto" and set(theirs) == set(label_names)
+    same_kind = (config.problem_type == MULTI_LABEL) == multi_label
+    if arguments.head == "keep" and not same_kind:
+        kinds = ("any number of labels", "one label")[:: 1 if multi_label else -1]
+        raise ValueError(f"`head` keep: a clip of the data has {kinds[0]}, the checkpoint's head gives {kinds[1]}")
+    keep = arguments.head == "keep" or arguments.head == "auto" and same_kind and set(theirs) == set(label_names)
     if not keep:
-        _name_labels(config, label_names)
+        _name_labels(config, label_names, multi_label)
     model, info = AutoModelForVideoClassification.from_pretrained(
         arguments.checkpoint,
         config=config,

@@ -9,15 +9,13 @@ how many clips they bring. A process without any takes part with weight 0, the l
 processes, and the epoch ends when nobody has any left: nothing hangs, nothing is seen twice, nothing is left out.
 """
 
-import json
 import math
-import os
 import shutil
 import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,7 +25,6 @@ from typing import Any, NoReturn
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -40,6 +37,7 @@ from .checkpointing import (
     save_checkpoint,
 )
 from .optimization import LearningRates, scaled_learning_rates, set_learning_rate
+from .reporting import Clock, RunReport
 from .schedules import cosine_with_warmup
 from .sharding import arrange_weights
 from .sources import stable_hash
@@ -50,9 +48,36 @@ from .tasks import Task
 logger = logging.get_logger(__name__)
 
 FP16_OVERFLOWS = 24  # steps in a row that loss scaling may skip while it looks for its scale
+LOWER_IS_BETTER = {"loss"}  # of a validation's metrics
 
 BatchPreparation = Callable[[dict[str, torch.Tensor], torch.device], dict[str, torch.Tensor]]
 Validation = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """
+    Looks at the model every so often, beside the validation: probes, pictures.
+
+    Args:
+        name (`str`):
+            Under which its metrics stand in the log.
+        look (`Callable[[PreTrainedModel, int], dict[str, float]]`):
+            Is given the model (averaged, if it is) and the step, by all processes together; must leave the model as it
+            was. Random numbers are put back after it. Nothing is logged of an empty answer.
+        epochs (`int`, *optional*, defaults to 1):
+            Epochs from one look to the next; 0 for none. The last epoch is looked at, too.
+        steps (`int`, *optional*):
+            Steps from one look to the next, besides those.
+        at_start (`bool`, *optional*, defaults to `False`):
+            Whether to look before the first step, for comparison.
+    """
+
+    name: str
+    look: Callable[[PreTrainedModel, int], dict[str, float]]
+    epochs: int = 1
+    steps: int | None = None
+    at_start: bool = False
 
 
 @dataclass
@@ -146,6 +171,7 @@ def fit(
     prepare_batch: BatchPreparation,
     ledger: BadVideoLedger,
     validate: Validation | None = None,
+    observers: Sequence[Observer] = (),
 ) -> FitResult:
     """
     Train a method.
@@ -165,11 +191,13 @@ def fit(
             The one that the stream reports unreadable videos to.
         validate (`Callable[[PreTrainedModel], dict[str, float]]`, *optional*):
             Measures the model; all processes call it together.
+        observers (`Sequence[Observer]`, *optional*):
+            Look at it besides.
 
     Returns:
         [`FitResult`]
     """
-    return _Run(task, stream, config, accelerator, prepare_batch, ledger, validate).run()
+    return _Run(task, stream, config, accelerator, prepare_batch, ledger, validate, observers).run()
 
 
 @dataclass
@@ -181,6 +209,7 @@ class _Progress:
     position: int = 0
     nonfinite: int = 0
     best: float | None = None
+    stale: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
 
@@ -194,13 +223,14 @@ class _Run:
         prepare_batch: BatchPreparation,
         ledger: BadVideoLedger,
         validate: Validation | None,
+        observers: Sequence[Observer] = (),
     ):
         self.stream, self.config, self.accelerator = stream, config, accelerator
-        self.prepare_batch, self.validate = prepare_batch, validate
+        self.prepare_batch, self.validate, self.observers = prepare_batch, validate, observers
         self.ledger = ledger
         self.plan = make_plan(config, stream)
         self.folder = Path(config.run.output_dir)
-        self.log = _MetricsLog(self.folder / "logs" / "metrics.jsonl", accelerator.is_main_process)
+        self.report = RunReport(config, accelerator, self.plan.total_steps)
         self.weights = arrange_weights(accelerator, task, config.optimization)
         self.task = self.weights.task
         if config.model.compile:
@@ -208,43 +238,40 @@ class _Run:
         self.progress = _Progress()
         self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
         self.template: Batch | None = None
-        self.window = _Window()
+        self.window = Clock()
+        self.num_bad = 0
         self.stopping = threading.Event()
         self.told_to_stop = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with (
-            noticing_sigterm() as self.stopping,
-            tqdm(
-                total=self.plan.total_steps,
-                initial=self.progress.step,
-                desc="training",
-                disable=not (self.config.run.progress and self.accelerator.is_main_process),
-            ) as bar,
-        ):
+        with noticing_sigterm() as self.stopping, self.report.open(self.progress.step):
+            self._observe_at(self.progress.step)
             while not self._finished():
-                reached_the_end = self._train_epoch(bar)
+                reached_the_end = self._train_epoch()
                 if self.sums:
                     self._log_window()
                 if reached_the_end:
                     self.progress.epoch += 1
                     self.progress.position = 0
                 self._end_epoch()
+        self.report.draw()
         model = self._best_model()
         seconds = time.perf_counter() - started
         progress = self.progress
         epochs = progress.epoch + (progress.position > 0)
-        return FitResult(model, self.log.lines, progress.step, epochs, seconds, self.ledger.lines)
+        return FitResult(model, self.report.log.lines, progress.step, epochs, seconds, self.ledger.lines)
 
     def _finished(self) -> bool:
-        arguments, progress = self.config.optimization, self.progress
+        arguments, progress, patience = self.config.optimization, self.progress, self.config.run.patience
+        if patience is not None and progress.stale >= patience:
+            return True
         if arguments.max_steps is not None:
             return progress.step >= arguments.max_steps
         return progress.epoch >= arguments.epochs
 
-    def _train_epoch(self, bar: Any) -> bool:
+    def _train_epoch(self) -> bool:
         """Train to the end of the epoch, and say whether it was reached (else the run's last step was)."""
         self.task.train()
         start = self.progress.position
@@ -264,8 +291,7 @@ class _Run:
                     raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
                 return True
             self._step(batch_group, num_clips)
-            bar.update()
-            self._after_step(bar, num_clips)
+            self._after_step(num_clips)
         return False
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
@@ -287,6 +313,7 @@ class _Run:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
+        self.num_bad = counts[2]
         self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
         return counts[0]
 
@@ -331,7 +358,7 @@ class _Run:
             return
         self.progress.nonfinite += 1
         ids = [name for batch in batch_group for name in batch.ids]
-        self.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
+        self.report.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
         allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else self.config.run.nonfinite_limit
         if self.progress.nonfinite >= allowed:
             raise FloatingPointError(
@@ -340,14 +367,15 @@ class _Run:
                 f"use `mixed_precision` bf16; all such steps are in {self.folder / 'logs'}"
             )
 
-    def _after_step(self, bar: Any, num_clips: int) -> None:
+    def _after_step(self, num_clips: int) -> None:
         run, step = self.config.run, self.progress.step
         self.window.clips += num_clips
+        self.report.advance(step)
         if step % run.log_every == 0:
-            line = self._log_window()
-            bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}")
+            self._log_window()
         if self.told_to_stop:
             self._stop()
+        self._observe_at(step)
         if run.save_steps and step % run.save_steps == 0:
             self._save()
 
@@ -357,7 +385,7 @@ class _Run:
         self._save()
         raise SystemExit(f"Told to stop (SIGTERM): step {self.progress.step} is saved, `resume` goes on from there")
 
-    def _log_window(self) -> dict[str, Any]:
+    def _log_window(self) -> None:
         """Average over all steps and processes since the last line."""
         names = sorted(self.sums)
         values = torch.tensor([float(self.sums[name]) for name in names], dtype=torch.float64)
@@ -370,31 +398,54 @@ class _Run:
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         line |= {name: value / clips for name, value in sums.items()}
         line |= {"grad_norm": norm, "learning_rate": self.plan.learning_rate(self.progress.step - 1)}
-        line |= self.window.close()
+        line |= self.window.close() | {"bad_videos": self.num_bad}
         self.sums.clear()
-        self.log.write(line)
-        return line
+        self.report.write(line)
 
     def _end_epoch(self) -> None:
-        run, finished = self.config.run, self._finished()
-        if self.validate is not None and run.eval_every and (finished or self.progress.epoch % run.eval_every == 0):
+        run, epoch = self.config.run, self.progress.epoch
+        finished = self._finished()
+        if self.validate is not None and run.eval_every and (finished or epoch % run.eval_every == 0):
             self._validate(self.validate)
-        if run.save_every and (finished or self.progress.epoch % run.save_every == 0):
+            finished = self._finished()  # it may have been the last that a run without progress is given
+        for observer in self.observers:
+            if observer.epochs and (finished or epoch % observer.epochs == 0):
+                self._observe(observer)
+        if run.save_every and (finished or epoch % run.save_every == 0):
             self._save()
-        self.window = _Window()
+        self.window = Clock()
+
+    def _observe_at(self, step: int) -> None:
+        """What is due at a step; a run that goes on catches up on what its end cut off."""
+        for observer in self.observers:
+            if step % observer.steps == 0 if step and observer.steps else not step and observer.at_start:
+                self._observe(observer)
+
+    def _observe(self, observer: Observer) -> None:
+        step = self.progress.step
+        if self.report.told(observer.name, step):
+            return
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            metrics = observer.look(self.weights.model(), step)
+        if metrics:
+            self.report.write({"step": step, "epoch": self.progress.epoch, observer.name: metrics})
 
     def _validate(self, validate: Validation) -> None:
-        model = self.weights.model()
+        model, progress = self.weights.model(), self.progress
         metrics = validate(model)
-        self.log.write({"step": self.progress.step, "epoch": self.progress.epoch, "validation": metrics})
+        self.report.write({"step": progress.step, "epoch": progress.epoch, "validation": metrics})
         name = self.config.run.best_metric or next(iter(metrics))
         if name not in metrics:
             raise ValueError(f"`best_metric` {name!r} is not among the validation's {', '.join(metrics)}")
-        if self.progress.best is None or metrics[name] > self.progress.best:
-            self.progress.best = metrics[name]
-            if self.config.run.keep_best and self.accelerator.is_main_process:
-                self._best_path.parent.mkdir(parents=True, exist_ok=True)
-                replace_tensors(self._best_path, model.state_dict())
+        sign = -1 if name in LOWER_IS_BETTER else 1
+        if progress.best is not None and sign * metrics[name] <= sign * progress.best:
+            progress.stale += 1
+            return
+        progress.best, progress.stale = metrics[name], 0
+        if self.config.run.keep_best and self.accelerator.is_main_process:
+            self._best_path.parent.mkdir(parents=True, exist_ok=True)
+            replace_tensors(self._best_path, model.state_dict())
 
     @property
     def _best_path(self) -> Path:
@@ -411,7 +462,13 @@ class _Run:
         """Write a checkpoint from which the run goes on exactly as if it had not stopped."""
         parts, groups = self.weights.parts()
         progress = self.progress
-        state = {"epoch": progress.epoch, "nonfinite": progress.nonfinite, "best": progress.best, "groups": groups}
+        state: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "nonfinite": progress.nonfinite,
+            "best": progress.best,
+            "groups": groups,
+        }
+        state |= {"stale": progress.stale, "config": self.config.to_dict()}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         sums = {name: float(value) for name, value in self.sums.items()}
@@ -456,6 +513,12 @@ class _Run:
 
     def _resume(self, path: Path) -> None:
         loaded = load_checkpoint(path, self.stream.rank, self.stream.world)
+        changes = self.config.changed_fields(loaded.state.get("config", {}))
+        if changes:
+            raise ValueError(
+                f"`resume` goes on with the run in `output_dir` {str(self.folder)!r}, which had other settings: "
+                f"{'; '.join(changes)}. Set them back, or give another folder"
+            )
         logger.warning(f"Going on from {path}")
         self.weights.load(loaded.tensors, loaded.state["groups"])
         if self.accelerator.scaler is not None:
@@ -463,10 +526,11 @@ class _Run:
         self.ledger.load_state_dict(loaded.rank_state["ledger"])
         self.sums.update(loaded.rank_state["sums"])
         state, position = loaded.state, loaded.rank_state["position"]
-        self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"])
-        self.log.read_to(loaded.step)
+        stale = state.get("stale", 0)
+        self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"], stale)
+        self.report.log.read_to(loaded.step)
         self.accelerator.wait_for_everyone()  # all have read what the first writes anew
-        self.log.rewrite()
+        self.report.log.rewrite()
 
 
 @contextmanager
@@ -484,61 +548,3 @@ def noticing_sigterm() -> Iterator[threading.Event]:
         yield noticed
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-class _Window:
-    """Clock of the steps since the last line of the log: how long they took, and how much was waiting for data."""
-
-    def __init__(self):
-        self.clips = 0
-        self.waited = 0.0
-        self.started = self.mark = time.perf_counter()
-
-    def wait(self) -> None:
-        self.mark = time.perf_counter()
-
-    def work(self) -> None:
-        self.waited += time.perf_counter() - self.mark
-
-    def close(self) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds = max(now - self.started, 1e-9)
-        figures = {"clips_per_second": round(self.clips / seconds, 2), "data_wait": round(self.waited / seconds, 4)}
-        self.clips, self.waited, self.started = 0, 0.0, now
-        return figures
-
-
-class _MetricsLog:
-    """Lines of JSON, kept in memory too; only the main process writes the file."""
-
-    def __init__(self, path: Path, writes: bool):
-        self.path, self.writes = path, writes
-        self.lines: list[dict[str, Any]] = []
-
-    def write(self, line: dict[str, Any]) -> None:
-        self.lines.append(line)
-        if self.writes:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-
-    def write_nonfinite(self, step: int, rank: int, ids: list[str]) -> None:
-        logger.warning(f"Step {step}: the gradient is not finite, the step is left out")
-        path = self.path.with_name(f"nonfinite.rank{rank}.jsonl")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "ids": ids}) + "\n")
-
-    def read_to(self, step: int) -> None:
-        """Take the lines up to a step; one that a full disk or a kill cut short comes after every checkpoint."""
-        if self.path.exists():
-            texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            lines = [json.loads(text) for text in texts if text.endswith("}\n")]
-            self.lines = [line for line in lines if line["step"] <= step]
-
-    def rewrite(self) -> None:
-        """Make the file hold these lines and no others."""
-        if self.writes and self.path.exists():
-            draft = self.path.with_suffix(".draft")
-            draft.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-            os.replace(draft, self.path)

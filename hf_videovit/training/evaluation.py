@@ -4,12 +4,13 @@ this is `model(**processor(video))`, what the pipeline does too.
 """
 
 import csv
+import importlib.util
 import json
 import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -26,10 +27,18 @@ from transformers.utils import logging
 
 from hf_videovit.modeling.video_decoding import available_decoders
 
-from .metrics import confusion_matrix, mean_average_precision, mean_class_accuracy, top_k_accuracy
+from ..drawing import draw_confusion_matrix
+from .building import MULTI_LABEL
+from .metrics import (
+    average_precisions,
+    confusion_matrix,
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
 from .opening import match_labels
-from .sources import Sample, SampleList, VideoSource
-from .streaming import BadVideo, ClipStream, Record
+from .sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
+from .streaming import BadVideo, ClipStream, Record, label_tensor
 
 
 logger = logging.get_logger(__name__)
@@ -45,23 +54,26 @@ class EvaluationResult:
     Args:
         ids (`list[str]`):
             Videos that could be read, in the data's order.
-        labels (`np.ndarray` of shape `(num_videos,)` or `None`):
-            Right answers as class indices of the model.
+        labels (`np.ndarray` of shape `(num_videos,)` or `(num_videos, num_labels)`, or `None`):
+            Right answers as class indices of the model (multi-label: zeros and ones), -1 for a video without; `None`
+            if all are.
         logits (`np.ndarray` of shape `(num_videos, num_labels)`):
             The model's output, views merged.
         failed (`list[dict]`):
-            Videos that could not be read (`id`, `reason`, `kind`, `decoder`): not scored, never replaced.
+            Videos that could not be read (`id`, `label`, `reason`, `kind`, `decoder`): not scored, never replaced.
         label_names (`list[str]`):
             The model's label names.
         metrics (`dict[str, float]`):
-            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`, over the videos that could be read;
-            none without labels.
+            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`; multi-label `mAP` (every class
+            counts the same) and `mAP_weighted` (by its videos). Over the videos that could be read and have labels.
+        multi_label (`bool`):
+            Whether a video has any number of labels.
         protocol (`dict`):
             Frames, clips, crops, sizes, normalisation, and how views were merged.
         environment (`dict`):
             Versions, decoders and their FFmpeg, device, command.
         manifest (`str` or `None`):
-            SHA-256 of the list of videos and labels.
+            SHA-256 of the videos' ids and labels, unreadable ones included, see [`~sources.manifest_hash`].
         seconds (`float`):
             Duration.
     """
@@ -72,6 +84,7 @@ class EvaluationResult:
     failed: list[dict[str, Any]]
     label_names: list[str]
     metrics: dict[str, float] = field(default_factory=dict)
+    multi_label: bool = False
     protocol: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     manifest: str | None = None
@@ -79,25 +92,49 @@ class EvaluationResult:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, of shape `(num_videos, num_labels)`."""
-        return torch.from_numpy(self.logits).softmax(dim=-1).numpy()
+        """Softmax (multi-label: sigmoid) of the logits, of shape `(num_videos, num_labels)`."""
+        logits = torch.from_numpy(self.logits)
+        return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)).numpy()
+
+    def scored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and labels of the videos that have labels; ValueError if none has."""
+        if self.labels is None:
+            raise ValueError("Nothing can be scored without labels")
+        known = self.labels >= 0 if self.labels.ndim == 1 else (self.labels >= 0).all(axis=1)
+        return self.logits[known], self.labels[known]
 
     def predictions(self) -> list[dict[str, Any]]:
-        """One row a video: its id, the predicted label and its probability, and the right label where known."""
+        """
+        One row a video: its id, the predicted label and its probability, and the right label where known. Multi-label:
+        lists, the predicted labels being those with a probability of at least one half, best first.
+        """
         rows = []
         for index, (name, scores) in enumerate(zip(self.ids, self.probabilities)):
-            best = int(scores.argmax())
-            row = {"id": name, "prediction": self.label_names[best], "probability": float(scores[best])}
-            if self.labels is not None:
-                row["label"] = self.label_names[int(self.labels[index])]
-            rows.append(row)
+            ranked = np.argsort(-scores, kind="stable")
+            best = [int(label) for label in ranked if scores[label] >= 0.5] if self.multi_label else [int(ranked[0])]
+            prediction = [self.label_names[label] for label in best]
+            probability = [float(scores[label]) for label in best]
+            row = {"id": name, "prediction": prediction, "probability": probability}
+            if self.labels is not None and (self.labels[index] >= 0).all():
+                right = np.flatnonzero(self.labels[index]) if self.multi_label else [self.labels[index]]
+                row["label"] = [self.label_names[int(label)] for label in right]
+            rows.append(row if self.multi_label else {key: _only(value) for key, value in row.items()})
         return rows
 
     def per_class(self) -> list[dict[str, Any]]:
-        """One row a class that occurs: its videos, the share that is recognised, what most others are taken for."""
-        if self.labels is None:
-            raise ValueError("There is no table of classes without labels")
-        matrix = confusion_matrix(self.logits, self.labels)
+        """
+        One row a class that occurs: its videos, the share that is recognised, what most others are taken for.
+        Multi-label: its videos and its average precision.
+        """
+        logits, labels = self.scored()
+        if self.multi_label:
+            precisions = average_precisions(logits, labels)
+            return [
+                {"label": name, "videos": int(count), "average_precision": float(precision)}
+                for name, count, precision in zip(self.label_names, labels.sum(axis=0), precisions)
+                if count
+            ]
+        matrix = confusion_matrix(logits, labels)
         rows = []
         for label in np.flatnonzero(matrix.sum(axis=1)):
             wrong = matrix[label].copy()
@@ -128,7 +165,8 @@ class EvaluationResult:
 
     def save(self, path: str | Path, **more: Any) -> None:
         """
-        Write the result file.
+        Write the result file and, where there is a confusion matrix and matplotlib is installed, its picture beside it
+        (`results.json` and `results_confusion.png`).
 
         Args:
             path (`str` or `Path`):
@@ -136,17 +174,27 @@ class EvaluationResult:
             more:
                 Further plain values to write, such as `seed`.
         """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
+        if self.labels is None or self.multi_label:
+            return
+        if importlib.util.find_spec("matplotlib") is None:
+            logger.info("No picture of the confusion matrix: matplotlib is not installed (`hf_videovit[train]`)")
+        else:
+            matrix = confusion_matrix(*self.scored())
+            draw_confusion_matrix(matrix, self.label_names, path.with_name(f"{path.stem}_confusion.png"))
 
     def save_confusion_matrix(self, path: str | Path) -> None:
         """Write a CSV table: a row for each right label, a column for each predicted one, the number of videos."""
-        if self.labels is None:
-            raise ValueError("There is no confusion matrix without labels")
+        if self.multi_label:
+            raise ValueError("There is no confusion matrix of clips with several labels")
+        matrix = confusion_matrix(*self.scored())
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["", *self.label_names])
-            for name, counts in zip(self.label_names, confusion_matrix(self.logits, self.labels).tolist()):
+            for name, counts in zip(self.label_names, matrix.tolist()):
                 writer.writerow([name, *counts])
 
     def save_predictions(self, path: str | Path) -> None:
@@ -164,16 +212,48 @@ class EvaluationClipLoader:
             The checkpoint's processor.
         sampling_mode (`str`, *optional*):
             Overrides the processor's.
+        num_labels (`int`, *optional*):
+            Number of labels where a video has any number of them.
     """
 
-    def __init__(self, processor: Any, sampling_mode: str | None = None):
-        self.processor = processor
+    def __init__(self, processor: Any, sampling_mode: str | None = None, num_labels: int | None = None):
+        self.processor, self.num_labels = processor, num_labels
         self.options = {} if sampling_mode is None else {"sampling_mode": sampling_mode}
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         inputs = self.processor(record.sample.video, return_tensors="pt", **self.options)
-        label = -1 if record.sample.label is None else record.sample.label
-        return {"pixel_values": inputs["pixel_values"][0], "labels": torch.tensor(label)}
+        return {
+            "pixel_values": inputs["pixel_values"][0],
+            "labels": label_tensor(record.sample.label, self.num_labels),
+        }
+
+
+class _Noting(VideoSource):
+    """Another source that writes down what was asked for, since an unreadable video comes back without its label."""
+
+    def __init__(self, source: VideoSource):
+        self.source = source
+        self.label_names, self.multi_label, self.num_samples = (
+            source.label_names,
+            source.multi_label,
+            source.num_samples,
+        )
+        self.reads_ahead = source.reads_ahead
+        self.noted: dict[str, Label] = {}
+
+    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
+        for sample in self.source.share(rank, world, seed, epoch, start):
+            self.noted[sample.id] = sample.label
+            yield sample
+
+    def share_size(self, rank: int, world: int) -> int | None:
+        return self.source.share_size(rank, world)
+
+    def place(self, position: int, rank: int, world: int) -> int:
+        return self.source.place(position, rank, world)
+
+    def with_label_names(self, label_names: Sequence[str]) -> "VideoSource":
+        return _Noting(self.source.with_label_names(label_names))
 
 
 def evaluate_model(
@@ -222,12 +302,14 @@ def evaluate_model(
         [`EvaluationResult`]
     """
     started = time.perf_counter()
-    source = _labelled_source(samples, model.config.id2label)
+    config = model.config
+    multi_label = config.problem_type == MULTI_LABEL
+    source = _Noting(_labelled_source(samples, config.id2label, multi_label))
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     bad: list[BadVideo] = []
     stream = ClipStream(
         source,
-        EvaluationClipLoader(processor, sampling_mode),
+        EvaluationClipLoader(processor, sampling_mode, config.num_labels if multi_label else None),
         batch_size,
         seed=None,
         rank=rank,
@@ -237,12 +319,14 @@ def evaluate_model(
         on_bad_video=bad.append,
     )
     answers = _answers(model, stream, mixed_precision, progress and rank == 0)
-    failures = [(video.position * world + rank, video) for video in bad]
+    failures = [(source.place(video.position, rank, world), video) for video in bad]
     answers, failures = _gathered(answers, accelerator), _gathered(failures, accelerator)
-    result = _collect(answers, failures, [model.config.id2label[index] for index in range(model.config.num_labels)])
+    noted = dict(_gathered(list(source.noted.items()), accelerator))
+    label_names = [config.id2label[index] for index in range(config.num_labels)]
+    result = _collect(answers, failures, noted, label_names, multi_label)
     result.protocol = describe_protocol(model, processor, sampling_mode)
-    result.environment = describe_environment(model, world)
-    result.manifest = source.manifest_hash()
+    result.environment = describe_environment(model, world) | {"decoder": _decoder_used(processor)}
+    result.manifest = manifest_hash(noted.items(), label_names)
     result.seconds = time.perf_counter() - started
     if result.failed:
         logger.warning(f"{len(result.failed)} of {len(result.ids) + len(result.failed)} videos could not be read")
@@ -293,27 +377,49 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """
     Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`; mean
-    average precision where `labels` are zeros and ones of that shape.
+    average precision where `labels` are zeros and ones of that shape, none if all are zeros.
     """
     if labels.ndim == 2:
-        return {"mAP": mean_average_precision(logits, labels)}
+        if not labels.any():
+            return {}
+        weighted = mean_average_precision(logits, labels, "weighted")
+        return {"mAP": mean_average_precision(logits, labels), "mAP_weighted": weighted}
     metrics = {"top1": top_k_accuracy(logits, labels, 1), "mean_class_accuracy": mean_class_accuracy(logits, labels)}
     return metrics | ({"top5": top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {})
 
 
-def _labelled_source(samples: Any, id2label: Mapping[int, str]) -> VideoSource:
+def _labelled_source(samples: Any, id2label: Mapping[int, str], multi_label: bool) -> VideoSource:
     if isinstance(samples, VideoSource):
-        return match_labels(samples, dict(id2label)) if samples.label_names else samples
-    listed = [sample if isinstance(sample, Sample) else Sample(*sample) for sample in samples]
-    for sample in listed:
-        if sample.label is not None and sample.label not in id2label:
-            raise ValueError(f"Sample {sample.id!r} has label {sample.label}, the model has 0 to {len(id2label) - 1}")
-    return SampleList(listed)
+        source = match_labels(samples, dict(id2label)) if samples.label_names else samples
+    else:
+        listed = [sample if isinstance(sample, Sample) else Sample(*sample) for sample in samples]
+        for sample in listed:
+            if unknown := [label for label in label_indices(sample.label) if label not in id2label]:
+                raise ValueError(
+                    f"Sample {sample.id!r} has label {unknown[0]}, the model has 0 to {len(id2label) - 1}"
+                )
+        source = SampleList(listed)
+    if source.multi_label and not multi_label:
+        raise ValueError(
+            f"A video of the data has any number of labels, but the model's `problem_type` is not {MULTI_LABEL!r}"
+        )
+    return source
+
+
+def _only(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _decoder_used(processor: Any) -> dict[str, Any]:
+    """Which decoder the processor asks for, with its FFmpeg."""
+    name = "pyav" if processor.decoder == "auto" else processor.decoder
+    info = available_decoders()[name]
+    return {"name": name, "version": info.version, "ffmpeg": info.ffmpeg, "policy": processor.decoding_policy}
 
 
 def _answers(
     model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
-) -> list[tuple[int, str, int, np.ndarray]]:
+) -> list[tuple[int, str, int | list[float], np.ndarray]]:
     """This process's answers: place in the data's order, id, label, logits."""
     was_training = model.training
     model.eval()
@@ -325,7 +431,8 @@ def _answers(
             with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
                 logits = model(pixel_values=pixel_values).logits.float().cpu().numpy()
             for position, name, label, row in zip(batch.positions, batch.ids, batch.rows["labels"].tolist(), logits):
-                answers.append((position * stream.world + stream.rank, name, label, row))
+                place = stream.source.place(position, stream.rank, stream.world)
+                answers.append((place, name, label, row))
     finally:
         model.train(was_training)
     return answers
@@ -337,22 +444,37 @@ def _gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
 
 
 def _collect(
-    answers: list[tuple[int, str, int, np.ndarray]], failures: list[tuple[int, BadVideo]], label_names: list[str]
+    answers: list[tuple[int, str, int | list[float], np.ndarray]],
+    failures: list[tuple[int, BadVideo]],
+    noted: Mapping[str, Label],
+    label_names: list[str],
+    multi_label: bool,
 ) -> EvaluationResult:
     by_id = {name: (name, label, row) for _, name, label, row in sorted(answers, key=lambda answer: answer[0])}
     failed = {video.id: video for _, video in sorted(failures, key=lambda failure: failure[0])}
     rows = list(by_id.values())
     logits = np.stack([row for _, _, row in rows]) if rows else np.zeros((0, len(label_names)), np.float32)
     labels = np.array([label for _, label, _ in rows], np.int64)
-    labelled = len(labels) > 0 and bool((labels >= 0).all())
-    return EvaluationResult(
+    result = EvaluationResult(
         ids=[name for name, _, _ in rows],
-        labels=labels if labelled else None,
+        labels=labels if (labels >= 0).any() else None,
         logits=logits,
         failed=[
-            {"id": video.id, "reason": video.reason, "kind": video.kind, "decoder": video.decoder}
+            {
+                "id": video.id,
+                "label": [label_names[label] for label in label_indices(noted[video.id])],
+                "reason": video.reason,
+                "kind": video.kind,
+                "decoder": video.decoder,
+            }
             for video in failed.values()
         ],
         label_names=label_names,
-        metrics=score(logits, labels) if labelled else {},
+        multi_label=multi_label,
     )
+    if result.labels is not None:
+        result.metrics = score(*result.scored())
+        unlabelled = len(rows) - len(result.scored()[0])
+        if unlabelled:
+            logger.warning(f"{unlabelled} of {len(rows)} videos have no label and are not scored")
+    return result

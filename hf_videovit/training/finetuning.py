@@ -10,10 +10,11 @@ from transformers import PreTrainedModel
 
 from .arguments import RunConfig
 from .augmentation import Augmentation, BatchMixing
-from .building import build_model, load_teacher
+from .building import MULTI_LABEL, build_model, load_teacher
 from .engine import FitResult, fit
 from .evaluation import EvaluationResult, evaluate_model
 from .opening import load_sources, match_labels
+from .probes import online_probe
 from .runs import clip_augmentation, make_accelerator, run_facts, save_model, training_ledger, training_stream
 from .sources import VideoSource
 from .streaming import TrainingClipLoader, merge_copies
@@ -85,8 +86,10 @@ def finetune(
     torch.manual_seed(config.run.seed)
     if train_source is None:
         train_source, eval_source = load_sources(config.data, config.run.seed)
+    if model is None and not train_source.label_names:
+        raise ValueError(f"`data` {config.data.data!r} has no labels to learn: give `label_column`, or pretrain on it")
     if model is None or processor is None:
-        built_model, built_processor = build_model(config.model, train_source.label_names)
+        built_model, built_processor = build_model(config.model, train_source.label_names, train_source.multi_label)
         model, processor = model or built_model, processor or built_processor
     train_source = match_labels(train_source, model.config.id2label)
     fitted = _fit_classifier(config, accelerator, model, processor, train_source, eval_source)
@@ -151,7 +154,8 @@ def _fit_classifier(
     ledger = training_ledger(config, accelerator)
     augmentation = clip_augmentation(config, processor, train_source.label_names)
     mixing = BatchMixing(config.augmentation, model.config.num_labels)
-    load = TrainingClipLoader(processor, augmentation, run.seed, config.augmentation.num_sample)
+    num_labels = model.config.num_labels if model.config.problem_type == MULTI_LABEL else None
+    load = TrainingClipLoader(processor, augmentation, run.seed, config.augmentation.num_sample, num_labels)
     stream = training_stream(config, accelerator, train_source, load, ledger)
 
     def validate(weights: PreTrainedModel) -> dict[str, float]:
@@ -169,6 +173,7 @@ def _fit_classifier(
         )
         return result.metrics | {"num_failed": len(result.failed)}
 
+    probe = online_probe(config, processor, accelerator, train_source, eval_source)
     return fit(
         _task(config, model, processor),
         stream,
@@ -177,12 +182,15 @@ def _fit_classifier(
         prepare_batch=ClassificationBatch(processor, mixing, augmentation),
         ledger=ledger,
         validate=None if eval_source is None else validate,
+        observers=[] if probe is None else [probe],
     )
 
 
 def _task(config: RunConfig, model: PreTrainedModel, processor: Any) -> Task:
     if config.model.teacher is None:
         return ClassificationTask(model, config.augmentation.label_smoothing)
+    if model.config.problem_type == MULTI_LABEL:
+        raise ValueError("`teacher` must be left out for multi-label data: distillation compares one label a clip")
     return DistillationTask(model, load_teacher(config.model, processor), config.model.temperature)
 
 

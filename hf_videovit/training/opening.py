@@ -1,6 +1,5 @@
 """From what a user calls "the data" to sources of samples: of which kind it is, which splits it has."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,14 @@ from typing import Any
 from transformers.utils import logging
 
 from .arguments import DataArguments
-from .shards import VideoShards, repo_source, shard_source
-from .sources import EVAL_SPLITS, SPLITS, VideoList, VideoSource, folder_source, label_mapping, list_source, read_rows
+from .lists import LIST_SUFFIXES, list_source, read_rows
+from .prepared import read_label_names, read_shard_sizes
+from .repos import list_repo_splits, parse_address, repo_source
+from .shards import SHARD_SUFFIXES, VideoShards, shard_source
+from .sources import EVAL_SPLITS, SPLITS, VideoList, VideoSource, folder_source, label_mapping
 
 
 logger = logging.get_logger(__name__)
-
-LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
-SHARD_SUFFIXES = (".tar", ".parquet")
 
 
 def open_source(
@@ -25,6 +24,7 @@ def open_source(
     video_column: str | None = None,
     label_column: str | None = None,
     label_names: Sequence[str] | None = None,
+    label_separator: str | None = None,
     root: str | None = None,
     config: str | None = None,
     shuffle_buffer: int = 256,
@@ -36,7 +36,8 @@ def open_source(
         data (`str` or `Path`):
             A folder (`{data}/{split}/{class}/*.mp4`, `{data}/{class}/*.mp4`, `{data}/{split}.csv`, or tars or parquet
             files named after the split or in its folder), a CSV, TSV, JSON or JSONL list, one tar or parquet file, a
-            pattern of such files (`clips/*.tar`), or the id of a data set repo.
+            pattern of such files (`clips/*.tar`), or a data set repo: its id (`owner/name`), or
+            `hf://datasets/owner/name@revision/path` for a revision, and for a folder, list or shards in it.
         split (`str`, *optional*):
             The split; needed where the data has splits.
         video_column (`str`, *optional*):
@@ -44,7 +45,10 @@ def open_source(
         label_column (`str`, *optional*):
             Column of the label; likewise.
         label_names (`Sequence[str]`, *optional*):
-            Names that the labels index; those found in the data, sorted, otherwise.
+            Names that the labels index; by default those in the folder's `labels.json` (a list of names), else those
+            found in the data, sorted.
+        label_separator (`str`, *optional*):
+            What stands between the labels of a clip that has several, in lists and streams; JSON lists need none.
         root (`str`, *optional*):
             Folder that the paths of a list start from.
         config (`str`, *optional*):
@@ -55,7 +59,9 @@ def open_source(
     Returns:
         `VideoSource`: the videos. ValueError if there is nothing of the kind.
     """
-    columns: dict[str, Any] = {"video_column": video_column, "label_column": label_column, "label_names": label_names}
+    columns: dict[str, Any] = {"video_column": video_column, "label_column": label_column}
+    columns |= {"label_names": label_names, "label_separator": label_separator}
+    address = parse_address(str(data))
     path = Path(data).expanduser()
     if path.is_dir():
         return _open_folder(path, split, columns, root, shuffle_buffer)
@@ -63,13 +69,13 @@ def open_source(
         return list_source(path, split, root=root, **columns)
     files = _matching_files(path)
     if files and all(file.suffix in SHARD_SUFFIXES for file in files):
-        return shard_source(files, shuffle_buffer=shuffle_buffer, **columns)
+        return _shards(files, columns, shuffle_buffer)
     if path.is_file() or files:
         raise ValueError(
             f"`data` {str(data)!r} must be a list ({', '.join(LIST_SUFFIXES)}) or shards ({', '.join(SHARD_SUFFIXES)})"
         )
-    if is_repo_id(str(data)):
-        return repo_source(str(data), split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
+    if address is not None:
+        return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
     raise ValueError(f"`data` {str(data)!r} is no folder, list, shard, pattern of shards or data set repo id")
 
 
@@ -80,16 +86,8 @@ def list_splits(data: str | Path, config: str | None = None) -> list[str]:
         return [split for split in SPLITS if (path / split).is_dir() or _split_files(path, split)]
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return sorted({str(row["split"]) for row in read_rows(path) if "split" in row})
-    if not path.exists() and is_repo_id(str(data)):
-        from datasets import get_dataset_split_names
-
-        return list(get_dataset_split_names(str(data), config))
-    return []
-
-
-def is_repo_id(data: str) -> bool:
-    """Whether a text has the form of a data set repo's id."""
-    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", data) is not None
+    address = parse_address(str(data))
+    return list_repo_splits(address, config) if address is not None and not path.exists() else []
 
 
 def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, VideoSource | None]:
@@ -148,6 +146,7 @@ def _open(arguments: DataArguments, data: str, split: str | None) -> VideoSource
         video_column=arguments.video_column,
         label_column=arguments.label_column,
         label_names=arguments.label_names,
+        label_separator=arguments.label_separator,
         root=arguments.data_root,
         config=arguments.data_config,
         shuffle_buffer=arguments.shuffle_buffer,
@@ -182,21 +181,25 @@ def _limit(source: VideoSource, count: int | None, seed: int) -> VideoSource:
 
 def _open_folder(path: Path, split: str | None, columns: dict, root: str | None, shuffle_buffer: int) -> VideoSource:
     splits = list_splits(path)
+    columns = columns | {"label_names": columns["label_names"] or read_label_names(path)}
     if splits and split not in splits:
         raise ValueError(f"`split` must be one of {', '.join(splits)} in {str(path)!r}, got {split!r}")
     if not splits:
         shards = _shards_in(path, "*")
-        return shard_source(shards, shuffle_buffer=shuffle_buffer, **columns) if shards else _classes(path, columns)
+        return _shards(shards, columns, shuffle_buffer) if shards else folder_source(path, columns["label_names"])
     files = _split_files(path, str(split))
     if not files:
-        return _classes(path / str(split), columns)
+        return folder_source(path / str(split), columns["label_names"])
     if files[0].suffix in SHARD_SUFFIXES:
-        return shard_source(files, shuffle_buffer=shuffle_buffer, **columns)
+        return _shards(files, columns, shuffle_buffer)
     return list_source(files[0], None, root=root, **columns)
 
 
-def _classes(path: Path, columns: dict) -> VideoList:
-    return folder_source(path, columns["label_names"])
+def _shards(files: Sequence[Path], columns: dict, shuffle_buffer: int) -> VideoShards:
+    folder = files[0].parent
+    names = columns["label_names"] or read_label_names(folder)
+    options = columns | {"label_names": names, "sizes": read_shard_sizes(folder), "shuffle_buffer": shuffle_buffer}
+    return shard_source([str(file) for file in files], **options)
 
 
 def _split_files(path: Path, split: str) -> list[Path]:

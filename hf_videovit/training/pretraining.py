@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ..reconstruction import draw_reconstructions, reconstruct_clips
 from .arguments import RunConfig
 from .augmentation import Augmentation
 from .building import build_pretraining_model
-from .engine import fit
+from .engine import Observer, fit
 from .masking import dual_masks
 from .opening import load_sources
+from .probes import online_probe
 from .runs import clip_augmentation, make_accelerator, run_facts, save_model, training_ledger, training_stream
 from .sources import VideoSource, stable_hash
 from .streaming import BadVideo, Batch, ClipStream, MaskedClipLoader, MaskMaker, Record, merge_copies, stacked_masks
@@ -142,6 +143,9 @@ def pretrain(
     augmentation = clip_augmentation(config, processor)
     load = MaskedClipLoader(processor, augmentation, config.run.seed, config.augmentation.num_sample, masks)
     held_out = None if eval_source is None else _evaluation_stream(config, accelerator, eval_source, processor, masks)
+    pictures = None if held_out is None else ReconstructionPictures(config, accelerator, held_out)
+    picture = None if pictures is None else pictures.observer()
+    probe = online_probe(config, processor, accelerator, train_source, eval_source)
     fitted = fit(
         MaskedModelingTask(model),
         training_stream(config, accelerator, train_source, load, ledger),
@@ -150,20 +154,25 @@ def pretrain(
         prepare_batch=NormalizedRows(processor, augmentation),
         ledger=ledger,
         validate=None if held_out is None else partial(masked_loss, stream=held_out, accelerator=accelerator),
+        observers=[observer for observer in (probe, picture) if observer is not None],
     )
-    output_dir, picture = Path(config.run.output_dir), None
+    output_dir, path = Path(config.run.output_dir), None
     if accelerator.is_main_process:
         save_model(output_dir, config, fitted.model, processor)
-        if held_out is not None:
-            picture = _draw(fitted.model, held_out, output_dir / "reconstructions.png")
+        if pictures is not None:
+            path = pictures.draw(fitted.model, output_dir / "reconstructions.png")
     accelerator.wait_for_everyone()
-    facts = run_facts(config, accelerator, fitted, train_source)
-    return PretrainResult(fitted.model, processor, fitted.history, output_dir, picture, facts)
+    facts = run_facts(config, accelerator, fitted, train_source) | {"outcomes": outcomes(fitted.history)}
+    return PretrainResult(fitted.model, processor, fitted.history, output_dir, path, facts)
 
 
 def mask_maker(model: PreTrainedModel) -> MaskMaker:
     """The masks that a model's configuration asks for, as a function of a random generator."""
-    config = model.config
+    return masks_of(model.config)
+
+
+def masks_of(config: PreTrainedConfig) -> MaskMaker:
+    """The masks that a configuration asks for, as a function of a random generator."""
     return partial(dual_masks, config.token_grid(), config.encoder_mask_ratio, config.decoder_mask_ratio)
 
 
@@ -218,10 +227,57 @@ def _report(video: BadVideo) -> None:
     logger.warning(f"Video {video.id!r} cannot be read and is left out of the validation: {video.reason}")
 
 
-def _draw(model: PreTrainedModel, stream: ClipStream, path: Path) -> Path | None:
-    batches: Iterator[Batch] = stream.epoch(0)
-    first = next(batches, None)
-    if first is None:
-        return None
-    rows = {name: value[:NUM_DRAWN] for name, value in first.rows.items()}
-    return draw_reconstructions(reconstruct_clips(model, rows["pixel_values"], rows["encoder_mask"]), path)
+class ReconstructionPictures:
+    """
+    Pictures of what a model reconstructs of a few videos that were held out, always the same with the same masks.
+
+    Args:
+        config ([`RunConfig`]):
+            `picture_every` says how often the run draws one, into `logs/reconstructions`.
+        accelerator (`Accelerator`):
+            Its first process draws.
+        stream ([`ClipStream`]):
+            The videos, read by a [`MaskedEvaluationLoader`].
+    """
+
+    def __init__(self, config: RunConfig, accelerator: Accelerator, stream: ClipStream):
+        self.config, self.accelerator, self.stream = config, accelerator, stream
+        self.rows: dict[str, torch.Tensor] | None = None
+
+    def observer(self) -> Observer | None:
+        """What the loop calls, if the run wants pictures on its way."""
+        if not self.config.run.picture_every:
+            return None
+        return Observer("picture", self._look, epochs=self.config.run.picture_every)
+
+    def _look(self, model: PreTrainedModel, step: int) -> dict[str, float]:
+        if self.accelerator.is_main_process:
+            self.draw(model, Path(self.config.run.output_dir) / "logs" / "reconstructions" / f"step_{step:08d}.png")
+        return {}
+
+    def draw(self, model: PreTrainedModel, path: Path) -> Path | None:
+        """Draw; nothing where none of the videos can be read."""
+        if self.rows is None:
+            batches: Iterator[Batch] = self.stream.epoch(0)
+            first = next(batches, None)
+            self.rows = {} if first is None else {name: value[:NUM_DRAWN] for name, value in first.rows.items()}
+        if not self.rows:
+            return None
+        rows = self.rows
+        return draw_reconstructions(reconstruct_clips(model, rows["pixel_values"], rows["encoder_mask"]), path)
+
+
+def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:
+    """
+    What a card says of pretraining's result, by words: the last validation and the last probes.
+
+    Args:
+        history (`list[dict]`):
+            Lines of the training log.
+    """
+    found: dict[str, str] = {}
+    for kind, words in (("validation", "validation"), ("probe", "videos recognised from frozen features")):
+        lines = [line[kind] for line in history if kind in line]
+        for name, value in (lines[-1] if lines else {}).items():
+            found[f"{words}: {name}"] = f"{100 * value:.1f} %" if kind == "probe" else f"{value:.4g}"
+    return found

@@ -11,7 +11,7 @@ it, in evaluation mode, whatever head it wears; nothing of the model and of its 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .arguments import DataArguments, ProbeArguments, RunConfig
+from .engine import Observer
 from .evaluation import EvaluationClipLoader
 from .opening import load_sources
 from .schedules import cosine_with_warmup
@@ -448,9 +449,9 @@ def online_probe(
     accelerator: Accelerator,
     train_source: VideoSource,
     eval_source: VideoSource | None,
-) -> Callable[[PreTrainedModel], dict[str, float]] | None:
+) -> Observer | None:
     """
-    The probes of a run as a function of the model, which the loop calls every so often.
+    The probes of a run, for the loop to take before the first step and every so often.
 
     Args:
         config ([`RunConfig`]):
@@ -465,7 +466,7 @@ def online_probe(
             Likewise.
 
     Returns:
-        `Callable` or `None` if the run asks for no probe. ValueError if there are no labels to probe with.
+        [`~engine.Observer`], or `None` if the run asks for no probe. ValueError if there are no labels to probe with.
     """
     arguments = config.probe
     if not arguments.probe:
@@ -485,7 +486,7 @@ def online_probe(
     sources = (train_source, eval_source)
     batch_size = config.run.eval_batch_size or config.optimization.batch_size
 
-    def look(model: PreTrainedModel) -> dict[str, float]:
+    def look(model: PreTrainedModel, step: int) -> dict[str, float]:
         result = probe_model(
             model,
             processor,
@@ -500,7 +501,7 @@ def online_probe(
             logger.warning(f"{len(result.failed)} clips for the probes cannot be read and are left out")
         return result.metrics
 
-    return look
+    return Observer("probe", look, arguments.probe_every, arguments.probe_steps, at_start=True)
 
 
 def _check_labels(train: VideoSource, held_out: VideoSource) -> None:

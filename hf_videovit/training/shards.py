@@ -1,5 +1,5 @@
 """
-Videos that come in a stream through `datasets`: WebDataset tars, parquet files and data set repos.
+Videos that come in a stream through `datasets`: WebDataset tars and parquet files.
 """
 
 import copy
@@ -12,19 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from .sources import (
-    LABEL_COLUMNS,
-    VIDEO_COLUMNS,
-    Sample,
-    VideoList,
-    VideoSource,
-    choose_column,
-    index_labels,
-    label_mapping,
-    preview,
-    read_column,
-    sort_label_names,
-)
+from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, read_column, split_labels
+from .sources import VIDEO_SUFFIXES, Label, Sample, VideoSource, label_mapping, preview, sort_label_names
+
+
+SHARD_SUFFIXES = (".tar", ".parquet")
+VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 
 class VideoShards(VideoSource):
@@ -46,6 +39,8 @@ class VideoShards(VideoSource):
             Names of the labels.
         whole_number_labels (`bool`, *optional*, defaults to `False`):
             Whether whole numbers in the label column are indices into `label_names` (else they are names themselves).
+        label_separator (`str`, *optional*):
+            What stands between the labels of a video that has several; lists need none.
         shard_sizes (`Sequence[int]`, *optional*):
             Number of samples in each shard, where known.
         shuffle_buffer (`int`, *optional*, defaults to 256):
@@ -61,13 +56,15 @@ class VideoShards(VideoSource):
         label_column: str | None,
         label_names: Sequence[str],
         whole_number_labels: bool = False,
+        label_separator: str | None = None,
         shard_sizes: Sequence[int] | None = None,
         shuffle_buffer: int = 256,
     ):
         self.dataset = dataset
         self.video_column, self.label_column = video_column, label_column
         self.label_names = list(label_names)
-        self.whole_number_labels = whole_number_labels
+        self.whole_number_labels, self.label_separator = whole_number_labels, label_separator
+        self.multi_label = bool(label_column) and (bool(label_separator) or holds_lists(dataset, label_column))
         self.shard_sizes = None if shard_sizes is None else list(shard_sizes)
         self.shuffle_buffer = shuffle_buffer
         self.num_samples = None if shard_sizes is None else sum(shard_sizes)
@@ -76,24 +73,36 @@ class VideoShards(VideoSource):
         self._to_label = {name: index for index, name in enumerate(self.label_names)}
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        if seed is None:
-            samples = self._unshuffled(range(self.num_shards), rank, world)
-        else:
-            # Which shards are whose is the same in all epochs: only so is the number of a process's samples.
-            whole = self.num_shards % world == 0
-            shards = range(rank, self.num_shards, world) if whole else range(self.num_shards)
+        # Which shards are whose is the same in all epochs: only so is the number of a process's samples.
+        whole = self._whole_shards(world)
+        shards = range(rank, self.num_shards, world) if whole else range(self.num_shards)
+        order = list(shards)
+        if seed is not None:
             generator = np.random.default_rng([seed, epoch, rank] if whole else [seed, epoch])
             order = [shards[int(index)] for index in generator.permutation(len(shards))]
-            samples = self._unshuffled(order, 0, 1) if whole else self._unshuffled(order, rank, world)
+        samples = self._unshuffled(order, 0, 1) if whole else self._unshuffled(order, rank, world)
+        if seed is not None:
             samples = shuffle_in_buffer(samples, self.shuffle_buffer, np.random.default_rng([seed, epoch, rank, 1]))
         for position, sample in enumerate(samples):
             if position >= start:
                 yield sample
 
+    def place(self, position: int, rank: int, world: int) -> int:
+        if self.shard_sizes is None or not self._whole_shards(world):
+            return super().place(position, rank, world)
+        shard = rank
+        while position >= self.shard_sizes[shard]:
+            position -= self.shard_sizes[shard]
+            shard += world
+        return sum(self.shard_sizes[:shard]) + position
+
+    def _whole_shards(self, world: int) -> bool:
+        return self.num_shards % world == 0
+
     def share_size(self, rank: int, world: int) -> int | None:
         if self.shard_sizes is None or self.num_samples is None:
             return None
-        if self.num_shards % world == 0:
+        if self._whole_shards(world):
             return sum(self.shard_sizes[rank::world])
         return len(range(rank, self.num_samples, world))
 
@@ -114,19 +123,28 @@ class VideoShards(VideoSource):
                 index += 1
 
     def _sample(self, row: Mapping[str, Any], shard: int, row_index: int) -> Sample:
-        video = row[self.video_column]
+        video = row.get(self.video_column)
+        if video is None:  # a tar may hold videos of several formats; or the video is missing
+            video = next((row[name] for name in VIDEO_EXTENSIONS if row.get(name) is not None), {"bytes": b""})
         name = ""
         if isinstance(video, Mapping):
-            name = Path(video.get("path") or "").name
-            video = {"path": video.get("path"), "bytes": video["bytes"]} if video.get("bytes") else video["path"]
+            path, content = video.get("path"), video.get("bytes")
+            name = Path(path or "").name
+            video = path if content is None and path else {"path": path, "bytes": content or b""}
         if "__key__" in row:
             name = f"{Path(row['__url__']).name}/{row['__key__']}"
         else:
             name = f"{shard:05d}/{row_index:06d}/{name}".rstrip("/")
-        label = None if self.label_column is None else self._label(read_column(row, self.label_column), name)
-        return Sample(name, video, label)
+        return Sample(name, video, self._label(row, name))
 
-    def _label(self, value: Any, name: str) -> int:
+    def _label(self, row: Mapping[str, Any], name: str) -> Label:
+        value = read_column(row, self.label_column) if self.label_column else None
+        value = None if value is None else split_labels(value, self.label_separator)
+        if isinstance(value, list):
+            return tuple(dict.fromkeys(self._index(part, name) for part in value))
+        return None if value is None else self._index(value, name)
+
+    def _index(self, value: Any, name: str) -> int:
         known = self._data_names
         if self.whole_number_labels and isinstance(value, int):
             label = known[value] if 0 <= value < len(known) else None
@@ -152,70 +170,105 @@ def shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random
 
 
 def shard_source(
-    files: Sequence[Path],
+    files: Sequence[str],
     video_column: str | None = None,
     label_column: str | None = None,
     label_names: Sequence[str] | None = None,
+    label_separator: str | None = None,
     shuffle_buffer: int = 256,
+    sizes: Mapping[str, int] | None = None,
 ) -> VideoShards:
     """
-    Local WebDataset tars or parquet files. Headers and labels are read once, the videos are not.
+    WebDataset tars or parquet files, here or on a Hub. Headers and labels are read once, the videos are not; nothing
+    is read of tars on a Hub, whose number of videos is then unknown.
 
     Args:
-        files (`Sequence[Path]`):
-            The shards, all `.tar` or all `.parquet`.
+        files (`Sequence[str]`):
+            Paths or `hf://` URLs of the shards, all `.tar` or all `.parquet`.
         video_column (`str`, *optional*):
             Column of the video; the usual names are tried otherwise.
         label_column (`str`, *optional*):
             Column of the label; likewise. A dot reaches into a structure (`json.label`).
         label_names (`Sequence[str]`, *optional*):
             Names to index; those declared or found in the data otherwise.
+        label_separator (`str`, *optional*):
+            What stands between the labels of a video that has several; lists need none.
         shuffle_buffer (`int`, *optional*, defaults to 256):
             Encoded samples held in memory for shuffling.
+        sizes (`Mapping[str, int]`, *optional*):
+            Number of videos of shards, by file name, where somebody has counted them.
     """
     from datasets import load_dataset
 
-    suffixes = {path.suffix for path in files}
+    suffixes = {Path(file).suffix for file in files}
     if suffixes not in ({".tar"}, {".parquet"}):
         raise ValueError(f"`data` must be all .tar or all .parquet files, got {', '.join(sorted(suffixes))}")
     kind = "webdataset" if suffixes == {".tar"} else "parquet"
-    shards = [str(path.absolute()) for path in sorted(files)]
+    shards = sorted(file if "://" in file else str(Path(file).absolute()) for file in files)
     dataset = load_dataset(kind, data_files=shards, split="train", streaming=True).decode(False)
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
     names = label_names or class_label_names(dataset, label_column)
-    scan = scan_tar if kind == "webdataset" else scan_parquet
-    scanned = [scan(path, None if names else label_column) for path in shards]
-    found = sort_label_names(name for _, labels in scanned for name in labels)
-    sizes = [count for count, _ in scanned]
-    return VideoShards(dataset, video_column, label_column, names or found, bool(names), sizes, shuffle_buffer)
+    known = sizes or {}
+    counted = [known[name] for name in (Path(shard).name for shard in shards) if name in known]
+    if names is None and label_column or len(counted) < len(shards):
+        if kind == "webdataset" and "://" in shards[0]:
+            if names is None and label_column:
+                raise ValueError(f"`label_names` is needed: {shards[0]!r} would have to be read to know its labels")
+            return VideoShards(dataset, video_column, label_column, names or [], True, label_separator)
+        scan = scan_tar if kind == "webdataset" else scan_parquet
+        scanned = [scan(shard, None if names else label_column, label_separator) for shard in shards]
+        counted = [count for count, _ in scanned]
+        found = sort_label_names(name for _, labels in scanned for name in labels)
+    return VideoShards(
+        dataset,
+        video_column,
+        label_column,
+        names or (found if label_column else []),
+        names is not None,
+        label_separator,
+        counted,
+        shuffle_buffer,
+    )
 
 
-def scan_tar(path: str, label_column: str | None) -> tuple[int, set[Any]]:
+def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
     """Number of samples of a WebDataset tar and its distinct labels (none if no column is asked for)."""
     extension, _, field = (label_column or "").partition(".")
     keys, labels = set(), set()
-    with tarfile.open(path) as archive:
-        for member in archive:
-            folder, _, name = member.name.rpartition("/")
-            stem, _, member_extension = name.partition(".")
-            if not member.isfile() or not stem or not member_extension:
-                continue
-            keys.add(f"{folder}/{stem}")
-            if label_column and member_extension.lower() == extension:
-                reader = archive.extractfile(member)
-                text = reader.read().decode("utf-8") if reader else ""
-                labels.add(json.loads(text)[field] if field else text.strip())
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, member_extension = name.partition(".")
+                if not member.isfile() or not stem or not member_extension:
+                    continue
+                keys.add(f"{folder}/{stem}")
+                if label_column and member_extension.lower() == extension:
+                    reader = archive.extractfile(member)
+                    text = reader.read().decode("utf-8") if reader else ""
+                    labels.update(_parts(json.loads(text).get(field) if field else text.strip(), label_separator))
+    except tarfile.TarError as error:
+        raise ValueError(f"`data` holds the damaged shard {path!r}: {error}") from error
     return len(keys), labels
 
 
-def scan_parquet(path: str, label_column: str | None) -> tuple[int, set[Any]]:
+def scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
     """Number of rows of a parquet file and its distinct labels (none if no column is asked for)."""
-    with pq.ParquetFile(path) as file:
+    from huggingface_hub import HfFileSystem
+
+    with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:
         labels: set[Any] = set()
         if label_column:
             for batch in file.iter_batches(columns=[label_column]):
-                labels.update(read_column(row, label_column) for row in batch.to_pylist())
+                for row in batch.to_pylist():
+                    labels.update(_parts(read_column(row, label_column), label_separator))
         return file.metadata.num_rows, labels
+
+
+def _parts(value: Any, separator: str | None) -> list[Any]:
+    """The labels in a value of the label column."""
+    value = None if value is None else split_labels(value, separator)
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def choose_stream_columns(dataset: Any, video: str | None, label: str | None) -> tuple[str, str | None]:
@@ -225,73 +278,32 @@ def choose_stream_columns(dataset: Any, video: str | None, label: str | None) ->
         columns.append(name)
         if isinstance(feature, dict):
             columns.extend(f"{name}.{field}" for field in feature)
-    video_column = choose_column(video, columns, VIDEO_COLUMNS, "video")
+    video_column = choose_column(video, columns, (*VIDEO_COLUMNS, *VIDEO_EXTENSIONS), "video")
     if video_column is None:
         raise ValueError(f"`video_column` is needed: the data set has the columns {', '.join(columns)}")
     return video_column, choose_column(label, columns, LABEL_COLUMNS, "label")
 
 
+def column_feature(dataset: Any, column: str | None) -> Any:
+    """What a data set declares of a column; a dot reaches into a structure."""
+    features = dataset.features or {}
+    for part in [column] if column in features else (column or "").split("."):
+        features = features.get(part) if isinstance(features, dict) else None
+    return features
+
+
+def holds_lists(dataset: Any, column: str | None) -> bool:
+    """Whether a column holds a list in each row."""
+    from datasets import LargeList, List
+
+    return isinstance(column_feature(dataset, column), list | List | LargeList)
+
+
 def class_label_names(dataset: Any, label_column: str | None) -> list[str] | None:
-    """Label names that the data set itself declares."""
+    """Label names that the data set itself declares, for one label a row or a list of them."""
     from datasets import ClassLabel
 
-    feature = (dataset.features or {}).get(label_column)
+    feature = column_feature(dataset, label_column)
+    if holds_lists(dataset, label_column):
+        feature = feature[0] if isinstance(feature, list) else feature.feature
     return list(feature.names) if isinstance(feature, ClassLabel) else None
-
-
-def repo_source(
-    repo: str,
-    split: str,
-    config: str | None = None,
-    video_column: str | None = None,
-    label_column: str | None = None,
-    label_names: Sequence[str] | None = None,
-    shuffle_buffer: int = 256,
-) -> VideoSource:
-    """
-    A data set repo on a Hub: tars and parquet files are streamed, single video files become a list of their addresses.
-
-    Args:
-        repo (`str`):
-            Its id.
-        split (`str`):
-            Its split.
-        config (`str`, *optional*):
-            Its configuration.
-        video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
-        label_column (`str`, *optional*):
-            Column of the label; likewise. A dot reaches into a structure (`json.label`).
-        label_names (`Sequence[str]`, *optional*):
-            Names to index; needed where the repo does not declare them.
-        shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples held in memory for shuffling.
-    """
-    from datasets import load_dataset
-
-    dataset = load_dataset(repo, config, split=split, streaming=True).decode(False)
-    video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
-    if dataset.builder_name == "videofolder":
-        return _list_of_addresses(dataset, video_column, label_column, label_names)
-    names = label_names or class_label_names(dataset, label_column)
-    if names is None and label_column is not None:
-        raise ValueError(f"`label_names` is needed: column {label_column!r} of {repo!r} does not declare its names")
-    splits = dataset.info.splits or {}
-    count = splits[split].num_examples if split in splits else 0
-    sizes = [count] if count and dataset.num_shards == 1 else None
-    return VideoShards(dataset, video_column, label_column, names or [], True, sizes, shuffle_buffer)
-
-
-def _list_of_addresses(
-    dataset: Any, video_column: str, label_column: str | None, label_names: Sequence[str] | None
-) -> VideoList:
-    """Single files can be counted and shuffled as a whole; `datasets` streams them class by class in one shard."""
-    rows = list(dataset)
-    paths = [row[video_column]["path"] for row in rows]
-    ids = [path.partition("@")[2].partition("/")[2] or path for path in paths]  # hf://datasets/owner/name@commit/id
-    declared = class_label_names(dataset, label_column)
-    values = None if label_column is None else [row[label_column] for row in rows]
-    if declared is not None and values is not None:
-        values = [declared[value] for value in values]
-    labels, names = index_labels(values, label_names or declared)
-    return VideoList(ids, paths, labels or [None] * len(rows), names)

@@ -1,15 +1,12 @@
 """
 Where labelled videos come from: a source of `Sample`s in an order that seed and epoch decide. Here those known one by
-one (class folders, lists); tars, parquet files and data set repos are in `shards.py`. A source never decodes.
+one; lists are read in `lists.py`, tars and parquet files in `shards.py`, repos in `repos.py`. A source never decodes.
 """
 
-import csv
 import hashlib
-import io
-import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,19 +32,8 @@ VIDEO_SUFFIXES = (
 )
 EVAL_SPLITS = ("val", "validation", "valid", "test", "eval")
 SPLITS = ("train", "training", *EVAL_SPLITS)
-VIDEO_COLUMNS = ("video", "file", "path", "filename", "file_name", "video_path", "clip", "mp4", "webm", "mkv", "avi")
-LABEL_COLUMNS = (
-    "label",
-    "labels",
-    "class",
-    "class_name",
-    "category",
-    "target",
-    "json.label",
-    "json.class",
-    "cls",
-    "txt",
-)
+
+Label = int | tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
@@ -60,13 +46,13 @@ class Sample:
             Name that is unique in its source and the same on every machine: augmentation and reports go by it.
         video (`str` or `dict`):
             A path or URL, or `{"path": name, "bytes": encoded}`.
-        label (`int`, *optional*):
-            Index into the source's label names.
+        label (`int` or `tuple[int, ...]`, *optional*):
+            Index into the source's label names; any number of them where the data is multi-label.
     """
 
     id: str
     video: str | dict[str, Any]
-    label: int | None
+    label: Label
 
 
 class VideoSource(ABC):
@@ -76,6 +62,8 @@ class VideoSource(ABC):
     Attributes:
         label_names (`list[str]`):
             Name of each label index; sorted, unless the data set itself fixes an order.
+        multi_label (`bool`):
+            Whether a video has any number of labels instead of one.
         num_samples (`int` or `None`):
             Number of videos; `None` for a remote stream that does not say.
         reads_ahead (`bool`):
@@ -83,6 +71,7 @@ class VideoSource(ABC):
     """
 
     label_names: list[str]
+    multi_label: bool = False
     num_samples: int | None
     reads_ahead: bool
 
@@ -112,12 +101,12 @@ class VideoSource(ABC):
     def with_label_names(self, label_names: Sequence[str]) -> "VideoSource":
         """The same videos with labels indexing `label_names`, matched by name; ValueError if a name is missing."""
 
+    def place(self, position: int, rank: int, world: int) -> int:
+        """Where the sample at `position` of an unshuffled share stands in the source's own order."""
+        return position * world + rank
+
     def __iter__(self) -> Iterator[Sample]:
         return self.share(0, 1, None, 0)
-
-    def manifest_hash(self) -> str | None:
-        """SHA-256 over ids and label names in order, `None` for a stream: what exactly a result was measured on."""
-        return None
 
 
 class VideoList(VideoSource):
@@ -129,8 +118,8 @@ class VideoList(VideoSource):
             Unique names.
         paths (`Sequence[str]`):
             Where each video is.
-        labels (`Sequence[int | None]`):
-            Index into `label_names`, or `None` for unlabelled videos.
+        labels (`Sequence[int | tuple[int, ...] | None]`):
+            Index into `label_names`, or several, or `None` for unlabelled videos.
         label_names (`Sequence[str]`):
             Names of the labels.
     """
@@ -141,12 +130,13 @@ class VideoList(VideoSource):
         self,
         ids: Sequence[str],
         paths: Sequence[str],
-        labels: Sequence[int | None],
+        labels: Sequence[Label],
         label_names: Sequence[str],
     ):
+        self.multi_label = any(isinstance(label, tuple) for label in labels)
         self._ids = pa.array(ids, pa.large_string())
         self._paths = pa.array(paths, pa.large_string())
-        self._labels = pa.array(labels, pa.int64())
+        self._labels = pa.array(labels, pa.list_(pa.int64()) if self.multi_label else pa.int64())
         if not len(self._ids) == len(self._paths) == len(self._labels):
             raise ValueError(
                 f"`ids`, `paths` and `labels` must be equally long, got {len(ids)}, {len(paths)} and {len(labels)}"
@@ -160,7 +150,7 @@ class VideoList(VideoSource):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self._ids[index].as_py(), self._paths[index].as_py(), self._labels[index].as_py())
+        return Sample(self._ids[index].as_py(), self._paths[index].as_py(), _frozen(self._labels[index].as_py()))
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         for index in shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
@@ -173,22 +163,26 @@ class VideoList(VideoSource):
         """The videos at `indices`, in that order."""
         chosen = pa.array(list(indices), pa.int64())
         ids, paths, labels = (column.take(chosen).to_pylist() for column in (self._ids, self._paths, self._labels))
-        return VideoList(ids, paths, labels, self.label_names)
+        return VideoList(ids, paths, [_frozen(label) for label in labels], self.label_names)
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoList":
         to_new = label_mapping(self.label_names, label_names)
-        labels = [None if label is None else to_new[label] for label in self._labels.to_pylist()]
+        labels = [renumber(label, to_new) for label in self.labels()]
         return VideoList(self._ids.to_pylist(), self._paths.to_pylist(), labels, label_names)
+
+    def labels(self) -> list[Label]:
+        """Label of each video."""
+        return [_frozen(label) for label in self._labels.to_pylist()]
 
     def label_counts(self) -> dict[str, int]:
         """Number of videos of each label."""
-        counts = Counter(self._labels.to_pylist())
+        counts = Counter(index for label in self.labels() for index in label_indices(label))
         return {name: counts[index] for index, name in enumerate(self.label_names)}
 
     def split(self, share: float) -> tuple["VideoList", "VideoList"]:
         """
-        Hold out a share of each label. Which videos are held out depends on their ids alone: it does not change with
-        the seed, the machine, or the order of the list.
+        Hold out a share of each label (of several the rarest counts). Which videos are held out depends on their ids
+        alone: it does not change with the seed, the machine, or the order of the list.
 
         Args:
             share (`float`):
@@ -198,7 +192,9 @@ class VideoList(VideoSource):
             `tuple[VideoList, VideoList]`: what stays and what is held out.
         """
         held_out: set[int] = set()
-        labels = np.array([-1 if label is None else label for label in self._labels.to_pylist()])
+        counts = list(self.label_counts().values())
+        groups = [label_indices(label) or (-1,) for label in self.labels()]
+        labels = np.array([min(group, key=lambda label: (counts[label], label)) for group in groups], np.int64)
         for label in np.unique(labels):
             members = sorted(
                 np.flatnonzero(labels == label).tolist(), key=lambda index: stable_hash(self._ids[index].as_py())
@@ -212,12 +208,6 @@ class VideoList(VideoSource):
         """At most `count` videos, chosen by the seed, in the list's order."""
         chosen = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
         return self.select(sorted(chosen))
-
-    def manifest_hash(self) -> str:
-        digest = hashlib.sha256()
-        for name, label in zip(self._ids.to_pylist(), self._labels.to_pylist(), strict=True):
-            digest.update(f"{name}\t{'' if label is None else self.label_names[label]}\n".encode())
-        return digest.hexdigest()
 
 
 class SampleList(VideoSource):
@@ -238,6 +228,7 @@ class SampleList(VideoSource):
         if len(ids) != len(samples):
             raise ValueError(f"Sample ids must be unique, {ids.most_common(1)[0][0]!r} is there more than once")
         self.samples, self.label_names, self.num_samples = list(samples), list(label_names), len(samples)
+        self.multi_label = any(isinstance(sample.label, tuple) for sample in samples)
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         order = shuffled_indices(len(self.samples), seed, epoch)
@@ -248,9 +239,46 @@ class SampleList(VideoSource):
 
     def with_label_names(self, label_names: Sequence[str]) -> "SampleList":
         to_new = label_mapping(self.label_names, label_names)
-        labels = [None if sample.label is None else to_new[sample.label] for sample in self.samples]
-        renamed = [replace(sample, label=label) for sample, label in zip(self.samples, labels)]
+        renamed = [replace(sample, label=renumber(sample.label, to_new)) for sample in self.samples]
         return SampleList(renamed, label_names)
+
+
+def label_indices(label: Label) -> tuple[int, ...]:
+    """The indices of a label: none, one or several."""
+    if label is None:
+        return ()
+    return label if isinstance(label, tuple) else (label,)
+
+
+def renumber(label: Label, to_new: Sequence[int]) -> Label:
+    """A label in another numbering, which `to_new` gives for each index."""
+    if isinstance(label, tuple):
+        return tuple(to_new[index] for index in label)
+    return None if label is None else to_new[label]
+
+
+def _frozen(label: int | list[int] | None) -> Label:
+    return tuple(label) if isinstance(label, list) else label
+
+
+def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[str]) -> str:
+    """
+    What exactly a result was measured on.
+
+    Args:
+        labelled (`Iterable[tuple[str, int | tuple[int, ...] | None]]`):
+            Id and label of each video, in any order.
+        label_names (`Sequence[str]`):
+            Names of the labels.
+
+    Returns:
+        `str`: SHA-256 over the lines `id<tab>label name`, further names after further tabs, sorted by id.
+    """
+    digest = hashlib.sha256()
+    for name, label in sorted(labelled, key=lambda pair: pair[0]):
+        words = [label_names[index] for index in label_indices(label)] or [""]
+        digest.update(("\t".join([name, *words]) + "\n").encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
@@ -299,23 +327,6 @@ def sort_label_names(names: Iterable[Any]) -> list[str]:
     return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
 
 
-def read_column(row: Mapping[str, Any], column: str) -> Any:
-    """A value of a row; a dot in the name reaches into a structure."""
-    value: Any = row
-    for part in [column] if column in row else column.split("."):
-        value = value[part]
-    return value
-
-
-def choose_column(requested: str | None, columns: Sequence[str], usual: Sequence[str], what: str) -> str | None:
-    """The column asked for, or the first usual one there is; ValueError if the one asked for is missing."""
-    if requested is not None:
-        if requested not in columns:
-            raise ValueError(f"`{what}_column` {requested!r} is not among the columns {', '.join(columns)}")
-        return requested
-    return next((name for name in usual if name in columns), None)
-
-
 def list_videos(folder: Path) -> list[Path]:
     """Every video file below a folder, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
@@ -347,95 +358,3 @@ def folder_source(root: Path, label_names: Sequence[str] | None = None) -> Video
     to_index = dict(zip(classes, indices, strict=True))
     ids = [path.relative_to(root).as_posix() for _, path in found]
     return VideoList(ids, [str(path) for _, path in found], [to_index[name] for name, _ in found], names)
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a CSV (comma, semicolon or tab), JSON (list of objects) or JSONL file."""
-    text = path.read_text(encoding="utf-8-sig")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=header.count)
-        rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
-    elif path.suffix.lower() == ".jsonl":
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
-    else:
-        rows = json.loads(text)
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"`data` {str(path)!r} must hold a list of rows with named columns")
-    return rows
-
-
-def list_source(
-    path: Path,
-    split: str | None = None,
-    video_column: str | None = None,
-    label_column: str | None = None,
-    root: str | None = None,
-    label_names: Sequence[str] | None = None,
-) -> VideoList:
-    """
-    A CSV, JSON or JSONL list of videos. Rows with an empty label are left out.
-
-    Args:
-        path (`Path`):
-            The list; paths in it are relative to `root`, which defaults to the list's folder.
-        split (`str`, *optional*):
-            Keep the rows whose column `split` says so, if there is such a column.
-        video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
-        label_column (`str`, *optional*):
-            Column of the label; likewise.
-        root (`str`, *optional*):
-            Folder that relative paths start from.
-        label_names (`Sequence[str]`, *optional*):
-            Names to index; whole-number labels are then taken as indices into them.
-    """
-    rows = read_rows(path)
-    columns = list(rows[0])
-    if split is not None and "split" in columns:
-        present = sorted({str(row.get("split")) for row in rows})
-        rows = [row for row in rows if str(row.get("split")) == split]
-        if not rows:
-            raise ValueError(f"`split` {split!r} is not in {str(path)!r}, which has {', '.join(present)}")
-    video_column = choose_column(video_column, columns, VIDEO_COLUMNS, "video")
-    label_column = choose_column(label_column, columns, LABEL_COLUMNS, "label")
-    if video_column is None:
-        raise ValueError(f"`video_column` is needed: {str(path)!r} has the columns {', '.join(columns)}")
-    if label_column is not None:
-        rows = [row for row in rows if row.get(label_column) not in (None, "")]
-    labels, names = index_labels([row[label_column] for row in rows] if label_column else None, label_names)
-    base = path.parent if root is None else Path(root)
-    files = [str(row[video_column]) for row in rows]
-    paths = [file if "://" in file else str(base / file) for file in files]
-    return VideoList(number_repeats(files), paths, labels or [None] * len(rows), names)
-
-
-def index_labels(
-    values: Sequence[Any] | None, label_names: Sequence[str] | None
-) -> tuple[list[int] | None, list[str]]:
-    """Label values (names, or whole numbers into `label_names`) as indices, and the names they index."""
-    if values is None:
-        return None, list(label_names or [])
-    texts = [str(value).strip() for value in values]
-    if label_names is None:
-        names = sort_label_names(texts)
-    else:
-        names = list(label_names)
-        if all(text.isdecimal() for text in texts) and not set(texts) <= set(names):
-            indices = [int(text) for text in texts]
-            if max(indices) >= len(names):
-                raise ValueError(f"Label {max(indices)} is beyond the {len(names)} `label_names` (labels start at 0)")
-            return indices, names
-    distinct = sorted(set(texts))
-    to_index = dict(zip(distinct, label_mapping(distinct, names), strict=True))
-    return [to_index[text] for text in texts], names
-
-
-def number_repeats(names: Iterable[str]) -> list[str]:
-    """Make names unique: the second `clip.mp4` becomes `clip.mp4#2`."""
-    seen: Counter[str] = Counter()
-    unique = []
-    for name in names:
-        seen[name] += 1
-        unique.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
-    return unique

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 
 from .augmentation import Augmentation, sample_seed
-from .sources import Sample, VideoSource
+from .sources import Label, Sample, VideoSource, label_indices
 
 
 logger = logging.get_logger(__name__)
@@ -93,19 +93,33 @@ class TrainingClipLoader:
             With epoch and sample id, the source of every draw.
         num_sample (`int`, *optional*, defaults to 1):
             Augmented copies of the one clip that is decoded.
+        num_labels (`int`, *optional*):
+            Number of labels where a clip has any number of them.
     """
 
-    def __init__(self, processor: Any, augmentation: Augmentation, seed: int, num_sample: int = 1):
+    def __init__(
+        self,
+        processor: Any,
+        augmentation: Augmentation,
+        seed: int,
+        num_sample: int = 1,
+        num_labels: int | None = None,
+    ):
         self.processor, self.augmentation, self.seed, self.num_sample = processor, augmentation, seed, num_sample
+        self.num_labels = num_labels
         self.sampling_mode = "train"
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
         Returns:
             `dict`: the augmentation's rows, such as `pixel_values` of shape
-            `(num_sample, num_frames, num_channels, height, width)`, and `labels` of shape `(num_sample,)`.
+            `(num_sample, num_frames, num_channels, height, width)`, and `labels` of shape `(num_sample,)`, or zeros
+            and ones of shape `(num_sample, num_labels)`.
         """
-        return {**self.clips(record), "labels": torch.tensor([record.sample.label] * self.num_sample)}
+        if record.sample.label is None:
+            raise ValueError(f"Sample {record.sample.id!r} has no label to learn")
+        label = label_tensor(record.sample.label, self.num_labels)
+        return {**self.clips(record), "labels": torch.stack([label] * self.num_sample)}
 
     def clips(self, record: Record) -> dict[str, torch.Tensor]:
         """The augmented copies, or what the device makes them of."""
@@ -117,6 +131,28 @@ class TrainingClipLoader:
     def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
         """Seed of one purpose and copy; another number of copies leaves the first ones as they are."""
         return sample_seed(self.seed, record.epoch, record.sample.id, f"{purpose}/{copy}" if copy else purpose)
+
+
+def label_tensor(label: Label, num_labels: int | None = None) -> torch.Tensor:
+    """
+    A label as a model's loss takes it.
+
+    Args:
+        label (`int` or `tuple[int, ...]`, *optional*):
+            One index or several; -1 stands for none.
+        num_labels (`int`, *optional*):
+            Number of labels where a clip has any number of them.
+
+    Returns:
+        `torch.Tensor`: an index, or zeros and ones (-1 for no label) of shape `(num_labels,)`.
+    """
+    if num_labels is None:
+        if isinstance(label, tuple):
+            raise ValueError(f"`label` must be one index for a model of one label a clip, got {label}")
+        return torch.tensor(-1 if label is None else label)
+    hot = torch.full((num_labels,), 0.0 if label is not None else -1.0)
+    hot[list(label_indices(label))] = 1.0
+    return hot
 
 
 class MaskedClipLoader(TrainingClipLoader):

@@ -192,7 +192,9 @@ def test_what_cannot_be_is_refused(case, task, fields, named):
 def test_left_over_and_missing_keys_are_named():
     state = load("image_classify")
     with pytest.raises(ValueError, match="blocks1.0.surprise"):
-        convert_checkpoint("uniformer", {**state, "blocks1.0.surprise": state["norm.bias"]}, task="image-classification", head_dim=8)  # fmt: skip
+        convert_checkpoint(
+            "uniformer", {**state, "blocks1.0.surprise": state["norm.bias"]}, task="image-classification", head_dim=8
+        )
     del state["blocks3.1.mlp.fc2.bias"]
     with pytest.raises(ValueError, match="stages.2.blocks.1.mlp.fc2.bias"):
         convert_checkpoint("uniformer", state, task="image-classification", head_dim=8)
@@ -207,6 +209,8 @@ def test_a_folder_serves_the_auto_classes(tmp_path):
     pixels = processor(torch.randint(0, 255, (3, 300, 400), dtype=torch.uint8), return_tensors="pt")
     assert pixels["pixel_values"].shape == (1, 3, 224, 224)
     assert torch.equal(model.classifier.weight, load("image_classify")["head.weight"])
-    convert_to_folder("uniformer", load("video_classify"), tmp_path / "video", task="video-classification", head_dim=8, num_frames=6)  # fmt: skip
+    convert_to_folder(
+        "uniformer", load("video_classify"), tmp_path / "video", task="video-classification", head_dim=8, num_frames=6
+    )
     video = AutoVideoProcessor.from_pretrained(tmp_path / "video")
     assert (video.num_frames, video.frame_sampling, video.image_mean) == (6, "span", (0.45, 0.45, 0.45))

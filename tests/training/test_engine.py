@@ -11,7 +11,7 @@ from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training import engine
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.checkpointing import list_checkpoints
-from hf_videovit.training.engine import fit, make_plan
+from hf_videovit.training.engine import Observer, fit, make_plan
 from hf_videovit.training.sources import VideoList, VideoSource
 from hf_videovit.training.streaming import BadVideoLedger, ClipStream
 from hf_videovit.training.tasks import Task
@@ -43,7 +43,7 @@ def to_device(rows, device):
     return {name: value.to(device) for name, value in rows.items()}
 
 
-def run(tmp_path, good=22, bad=0, poison=(), num_workers=0, validate=None, **fields):
+def run(tmp_path, good=22, bad=0, poison=(), num_workers=0, validate=None, observers=(), **fields):
     torch.manual_seed(0)
     fields = {
         "batch_size": 4,
@@ -51,6 +51,7 @@ def run(tmp_path, good=22, bad=0, poison=(), num_workers=0, validate=None, **fie
         "learning_rate": 0.01,
         "log_every": 1,
         "progress": False,
+        "curves": False,
         "cpu": True,
     } | fields
     config = RunConfig.from_fields(output_dir=str(tmp_path), **fields)
@@ -76,6 +77,7 @@ def run(tmp_path, good=22, bad=0, poison=(), num_workers=0, validate=None, **fie
         prepare_batch=to_device,
         ledger=ledger,
         validate=validate,
+        observers=observers,
     )
     return result, task
 
@@ -218,3 +220,72 @@ def test_an_uncounted_stream_needs_a_number_of_steps():
         make_plan(RunConfig.from_fields(max_steps=9, warmup_epochs=1), stream)
     assert make_plan(RunConfig.from_fields(max_steps=9, warmup_steps=2), stream).total_steps == 9
     assert [len(batch) for batch in stream.epoch(0)] == [2, 2, 1]
+
+
+def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
+    scores = iter([0.5, 0.9, 0.9, 0.8, 1.0])
+    result, _ = run(tmp_path, epochs=9, patience=2, validate=lambda model: {"top1": next(scores)})
+    assert result.epochs == 4
+    again, _ = run(tmp_path, epochs=9, patience=2, validate=lambda model: {"top1": next(scores)}, resume=True)
+    assert again.steps == result.steps
+    losses = iter([3.0, 2.0, 1.0, 1.5, 1.2])
+    result, _ = run(
+        tmp_path / "loss", epochs=9, patience=2, best_metric="loss", validate=lambda model: {"loss": next(losses)}
+    )
+    assert result.epochs == 5
+
+
+def test_a_run_with_other_settings_is_no_continuation(tmp_path):
+    run(tmp_path, epochs=1)
+    with pytest.raises(ValueError, match="`batch_size` was 4, is 8; `learning_rate` was 0.01, is 0.02. Set them back"):
+        run(tmp_path, epochs=1, resume=True, learning_rate=0.02, batch_size=8)
+    with pytest.raises(ValueError, match="`seed` was 0, is 1"):
+        run(tmp_path, resume=True, seed=1)
+    run(tmp_path, epochs=2, resume=True, log_every=2, keep_checkpoints=1, worker_timeout=5)
+
+
+def looks(tmp_path, observer, **options):
+    """A run with an observer, and what it was shown."""
+    seen = []
+
+    def look(model, step):
+        seen.append(step)
+        torch.manual_seed(99)
+        return {"width": model[0].weight.abs().sum().item()}
+
+    result, _ = run(tmp_path, observers=[observer(look)], **options)
+    return result, seen
+
+
+def test_observers_look_when_they_are_due_and_disturb_nothing(tmp_path):
+    alone, _ = run(tmp_path / "alone")
+    by_epochs, seen = looks(tmp_path / "epochs", lambda look: Observer("probe", look, epochs=2, at_start=True))
+    assert seen == [0, 12, 18]  # the last epoch is always looked at
+    by_steps, seen = looks(tmp_path / "steps", lambda look: Observer("probe", look, epochs=1, steps=5))
+    assert seen == [5, 6, 10, 12, 15, 18]
+    assert losses(by_epochs) == losses(by_steps) == losses(alone)
+    assert [line["step"] for line in by_steps.history if "probe" in line] == seen
+    silent, _ = run(tmp_path / "silent", observers=[Observer("picture", lambda model, step: {})])
+    assert not [line for line in silent.history if "picture" in line]
+
+
+def test_a_killed_run_has_every_look_once(tmp_path, monkeypatch):
+    def observer(look):
+        return Observer("probe", look, steps=3, at_start=True)
+
+    whole, _ = looks(tmp_path / "whole", observer, save_steps=2)
+    after_step = engine._Run._after_step
+    for killed_at in (7, 13):
+
+        def kill(self, *arguments, last=killed_at):
+            if self.progress.step == last:
+                raise KeyboardInterrupt
+            after_step(self, *arguments)
+
+        monkeypatch.setattr(engine._Run, "_after_step", kill)
+        with pytest.raises(KeyboardInterrupt):
+            looks(tmp_path / "killed", observer, save_steps=2, resume=killed_at > 7)
+    monkeypatch.setattr(engine._Run, "_after_step", after_step)
+    resumed, _ = looks(tmp_path / "killed", observer, save_steps=2, resume=True)
+    expected, found = ([line for line in result.history if "probe" in line] for result in (whole, resumed))
+    assert found == expected

@@ -27,12 +27,6 @@ HEADS = {"num_attention_heads": 3, "decoder_num_attention_heads": 2}
 DECODER = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
 
 
-@pytest.fixture
-def pretraining_fields(tiny_fields) -> dict:
-    config = tiny_fields["config"] | DECODER | {"patch_size": 8, "drop_path_rate": 0.0, "encoder_mask_ratio": 0.75}
-    return tiny_fields | {"config": config, "crop": "multi_scale", "num_sample": 2}
-
-
 def tiny_model(**fields):
     torch.manual_seed(0)
     encoder = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -154,11 +148,14 @@ def test_a_run_and_what_fine_tuning_makes_of_it(pretraining_fields, tiny_fields,
     assert tuned.processor.num_frames == 4
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_the_same_masks_and_losses_with_workers_and_after_a_stop(pretraining_fields, tmp_path, num_workers):
-    fields = pretraining_fields | {"num_workers": num_workers, "eval_every": 0, "save_steps": 2, "holdout": 0.0}
+@pytest.mark.parametrize(("num_workers", "on_device"), [(0, False), (1, False), (1, True)])
+def test_the_same_masks_and_losses_with_workers_and_after_a_stop(pretraining_fields, tmp_path, num_workers, on_device):
+    """Frames as small as these are not shrunk, so augmenting them on the same device leaves every bit as it is."""
+    fields = pretraining_fields | {"eval_every": 0, "save_steps": 2, "holdout": 0.0, "picture_every": 0}
+    fields |= {"flip": 0.5, "rand_augment_ops": 1, "random_erasing": 0.5}
     whole = pretrain(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
-    part = RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "part")})
+    fields |= {"num_workers": num_workers, "augment_on_device": on_device, "output_dir": str(tmp_path / "part")}
+    part = RunConfig.from_fields(**fields)
     import hf_videovit.training.engine as engine
 
     after_step = engine._Run._after_step
@@ -188,3 +185,19 @@ def test_unlabelled_folder_and_what_is_refused(clip_folder):
         build_pretraining_model(ModelArguments(size="small", needs_checkpoint=True))
     with pytest.raises(ValueError, match="`num_sample` must be at least 1"):
         AugmentationArguments(num_sample=0)
+
+
+def test_probes_and_pictures_show_whether_a_run_learns_and_change_nothing(pretraining_fields):
+    alone = pretrain(RunConfig.from_fields(**pretraining_fields, picture_every=0))
+    fields = pretraining_fields | {"overwrite": True, "probe": ["knn", "linear"], "probe_steps": 3, "picture_every": 1}
+    watched = pretrain(RunConfig.from_fields(**fields))
+    weights = [list(result.model.state_dict().values()) for result in (alone, watched)]
+    assert all(torch.equal(one, other) for one, other in zip(*weights))
+    probes = [line for line in watched.history if "probe" in line]
+    assert [line["step"] for line in probes] == [0, 3, 5, 6, 9, 10]
+    assert all(set(line["probe"]) == {"knn", "linear", "majority"} for line in probes)
+    drawn = sorted(path.name for path in (watched.output_dir / "logs" / "reconstructions").iterdir())
+    assert drawn == ["step_00000005.png", "step_00000010.png"]
+    outcomes = watched.facts["outcomes"]
+    assert outcomes["videos recognised from frozen features: majority"] == "25.0 %"
+    assert set(outcomes) >= {"validation: explained", "videos recognised from frozen features: knn"}

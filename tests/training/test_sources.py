@@ -2,7 +2,6 @@ import io
 import json
 import tarfile
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -164,31 +163,6 @@ def test_order_is_a_permutation_that_seed_and_epoch_decide():
     halves = [[sample.id for sample in source.share(rank, 2, 1, 0)] for rank in (0, 1)]
     assert [name for pair in zip(*halves) for name in pair] == orders[1, 0][:100]
     assert halves[0][50] == orders[1, 0][100]
-
-
-def test_repo_of_single_files_becomes_a_list_and_of_shards_a_stream(clip_folder, tmp_path, monkeypatch):
-    """`datasets` reads the same kinds of repo from a folder; only the download is left out."""
-    load_dataset = datasets.load_dataset
-    write_parquet(tmp_path, clips_of(clip_folder), 2)
-    kinds = {
-        "owner/files": ("videofolder", {"data_dir": str(clip_folder)}),
-        "owner/shards": ("parquet", {"data_files": str(tmp_path / "*.parquet")}),
-    }
-
-    def local(repo, config, split, streaming):
-        kind, where = kinds[repo]
-        return load_dataset(kind, split=split, streaming=streaming, **where)
-
-    monkeypatch.setattr(datasets, "load_dataset", local)
-    files = open_source("owner/files", "train")
-    assert isinstance(files, VideoList)
-    assert (files.num_samples, files.label_names) == (20, NAMES)
-    assert all(f"/{files.label_names[sample.label]}/" in sample.video for sample in files)
-    shards = open_source("owner/shards", "train", label_names=NAMES)
-    assert shards.num_samples is None
-    assert labels_of(shards) == labels_of(files)
-    with pytest.raises(ValueError, match="`label_names` is needed: column 'label' of 'owner/shards'"):
-        open_source("owner/shards", "train")
 
 
 @pytest.mark.parametrize(

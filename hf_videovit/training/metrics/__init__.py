@@ -5,7 +5,13 @@ Metrics as plain functions over arrays, and as `evaluate` modules that need no n
 
 from pathlib import Path
 
-from .functions import confusion_matrix, mean_average_precision, mean_class_accuracy, top_k_accuracy
+from .functions import (
+    average_precisions,
+    confusion_matrix,
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
 
 
 METRICS = ("mean_average_precision", "mean_class_accuracy", "top_k_accuracy")
@@ -26,6 +32,7 @@ def metric_path(name: str) -> str:
 
 __all__ = [
     "METRICS",
+    "average_precisions",
     "confusion_matrix",
     "mean_average_precision",
     "mean_class_accuracy",

@@ -3,6 +3,9 @@
 import numpy as np
 
 
+AVERAGES = ("macro", "weighted")
+
+
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     """
     Share of samples whose label is among the `k` highest scores. Equal scores rank by class index, so a model that
@@ -39,7 +42,7 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
 
 
-def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str = "macro") -> float:
     """
     Average precision of each class, averaged over the classes that occur: for data with any number of labels a sample.
 
@@ -57,6 +60,29 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
             Anything that grows with confidence, comparable between the samples of a class.
         labels (`np.ndarray` of shape `(num_samples, num_labels)`):
             1 or `True` where the sample has the label.
+        average (`str`, *optional*, defaults to `"macro"`):
+            `"macro"`: every class counts the same. `"weighted"`: by the number of its samples.
+    """
+    if average not in AVERAGES:
+        raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}")
+    precisions = average_precisions(scores, labels)
+    occurring = ~np.isnan(precisions)
+    weights = np.asarray(labels).sum(axis=0)[occurring] if average == "weighted" else None
+    return float(np.average(precisions[occurring], weights=weights))
+
+
+def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """
+    Average precision of each class, NaN for those that do not occur; see [`mean_average_precision`].
+
+    Args:
+        scores (`np.ndarray` of shape `(num_samples, num_labels)`):
+            Anything that grows with confidence, comparable between the samples of a class.
+        labels (`np.ndarray` of shape `(num_samples, num_labels)`):
+            1 or `True` where the sample has the label.
+
+    Returns:
+        `np.ndarray` of shape `(num_labels,)`.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
@@ -68,8 +94,10 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
         raise ValueError("`labels` has no sample with any label")
     if not np.isfinite(scores).all():
         raise ValueError("`scores` has values that are not finite")
-    occurring = np.flatnonzero(labels.any(axis=0))
-    return float(np.mean([_average_precision(scores[:, label], labels[:, label] == 1) for label in occurring]))
+    precisions = np.full(scores.shape[1], np.nan)
+    for label in np.flatnonzero(labels.any(axis=0)):
+        precisions[label] = _average_precision(scores[:, label], labels[:, label] == 1)
+    return precisions
 
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -9,12 +9,17 @@ from .base import Task
 
 class ClassificationTask(Task):
     """
-    Cross-entropy with one label a clip, hard or soft.
+    Cross-entropy with one label a clip, hard or soft; where the model's problem is multi-label, a yes or no to each.
 
     ```
     for clip, label in batch:                                # label: an index, or probabilities (mixup, cutmix)
         target = (1 - smoothing) * one_hot(label) + smoothing / num_labels
         loss += -(target * log_softmax(model(clip))).sum() / len(batch)
+
+    for clip, labels in batch:                               # multi-label: zeros and ones, or between (mixup, cutmix)
+        target = (1 - smoothing) * labels + smoothing / 2
+        p = sigmoid(model(clip))
+        loss += -(target * log(p) + (1 - target) * log(1 - p)).mean() / len(batch)
     ```
 
     Args:
@@ -27,6 +32,7 @@ class ClassificationTask(Task):
     def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0):
         super().__init__(model)
         self.label_smoothing = label_smoothing
+        self.multi_label = model.config.problem_type == "multi_label_classification"
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
@@ -36,10 +42,15 @@ class ClassificationTask(Task):
                 `(batch_size,)` or `(batch_size, num_labels)`.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label.
+            `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label; multi-label: the share of
+            clips whose highest logit is one of theirs (hit at 1).
         """
         labels = batch["labels"]
         logits = self.model(pixel_values=batch["pixel_values"]).logits.float()
+        if self.multi_label:
+            target = labels.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
+            best = labels.gather(1, logits.argmax(dim=-1, keepdim=True))  # (batch, 1)
+            return {"loss": F.binary_cross_entropy_with_logits(logits, target), "accuracy": (best > 0).float().mean()}
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         hard = labels.argmax(dim=-1) if labels.ndim == 2 else labels
         return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == hard).float().mean()}

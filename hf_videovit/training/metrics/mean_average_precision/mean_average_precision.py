@@ -8,7 +8,10 @@ from hf_videovit.training.metrics.functions import mean_average_precision
 
 
 class MeanAveragePrecision(evaluate.Metric):
-    """`compute(predictions=scores, references=labels)`, both of shape `(num_samples, num_labels)`."""
+    """
+    `compute(predictions=scores, references=labels)`, both of shape `(num_samples, num_labels)`; `average="weighted"`
+    weighs classes by their samples.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -23,5 +26,8 @@ class MeanAveragePrecision(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: list[list[float]], references: list[list[int]]) -> dict[str, float]:
-        return {"mean_average_precision": mean_average_precision(np.asarray(predictions), np.asarray(references))}
+    def _compute(
+        self, predictions: list[list[float]], references: list[list[int]], average: str = "macro"
+    ) -> dict[str, float]:
+        value = mean_average_precision(np.asarray(predictions), np.asarray(references), average)
+        return {"mean_average_precision": value}
