@@ -43,6 +43,7 @@ from .pipelines import register_pipeline
 
 if TYPE_CHECKING:
     from .convert import convert_checkpoint
+    from .convert.scaling_tubevit import resize_tubes, scale_up
     from .features import get_video_features
     from .published import list_published, published_config, published_labels
 
@@ -86,6 +87,8 @@ LAZY: dict[str, str] = {
     "list_published": "published",
     "published_config": "published",
     "published_labels": "published",
+    "resize_tubes": "convert.scaling_tubevit",
+    "scale_up": "convert.scaling_tubevit",
 }
 
 
@@ -132,4 +135,6 @@ __all__ = [
     "list_published",
     "published_config",
     "published_labels",
+    "resize_tubes",
+    "scale_up",
 ]

@@ -43,6 +43,8 @@ Videos = Annotated[list[str], typer.Argument(help="Video files, folders, glob pa
 Device = Annotated[str | None, typer.Option(help="Device such as cpu or cuda:0; by default an accelerator if any.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Videos that go through the model together.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+ListFields = Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")]
+ShowPlan = Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration; may be repeated.")
 ]
@@ -61,7 +63,7 @@ def convert(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
     published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
     model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="video-classification, feature-extraction, pretraining.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is for, as video-classification.")] = None,
     labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
     entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
@@ -231,24 +233,17 @@ def evaluate(
 )
 def train(
     ctx: typer.Context,
-    list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")] = False,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
-    import rich
-
     from .hub.cards import write_model_card
-    from .training.arguments import describe_arguments, parse_arguments
     from .training.finetuning import finetune
-    from .training.planning import plan_run
 
-    if list_fields:
-        typer.echo(describe_arguments())
+    config = _run_config(ctx.args, list_fields, plan, "classification")
+    if config is None:
         return
-    if plan:
-        rich.print(plan_run(parse_arguments(ctx.args)))
-        return
-    result = finetune(parse_arguments(ctx.args))
+    result = finetune(config)
     write_model_card(result.output_dir, facts=result.facts)
     for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
         typer.echo(f"{name}: {100 * value:.2f} %")
@@ -261,24 +256,17 @@ def train(
 )
 def pretrain(
     ctx: typer.Context,
-    list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")] = False,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/pretrain_videomae_v2.py; `accelerate launch` that script for several devices."""
-    import rich
-
     from .hub.cards import write_model_card
-    from .training.arguments import describe_arguments, parse_arguments
-    from .training.planning import plan_run
     from .training.pretraining import pretrain as pretrain_run
 
-    if list_fields:
-        typer.echo(describe_arguments())
+    config = _run_config(ctx.args, list_fields, plan, "masked_modeling")
+    if config is None:
         return
-    if plan:
-        rich.print(plan_run(parse_arguments(ctx.args), task="masked_modeling"))
-        return
-    result = pretrain_run(parse_arguments(ctx.args))
+    result = pretrain_run(config)
     write_model_card(result.output_dir, facts=result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")
@@ -379,6 +367,23 @@ def doctor(
         if checks:
             _print_checks(checks)
     _fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
+
+
+def _run_config(words: list[str], list_fields: bool, plan: bool, task: str) -> Any:
+    """The run that the words describe; none where only its fields or its plan were asked for, and are shown."""
+    import rich
+
+    from .training.arguments import describe_arguments, parse_arguments
+    from .training.planning import plan_run
+
+    if list_fields:
+        typer.echo(describe_arguments())
+        return None
+    config = parse_arguments(words)
+    if plan:
+        rich.print(plan_run(config, task))  # type: ignore[arg-type]  # one of the two that it takes
+        return None
+    return config
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -37,6 +37,9 @@ class ModelArguments:
     head: Literal["auto", "keep", "new"] = _option(
         "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
     )
+    frozen_layers: int | None = _option(
+        None, "train neither the embeddings nor so many of the first blocks; 0 freezes the embeddings alone"
+    )
     attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
     compile: bool = _option(False, "run the task through torch.compile")
@@ -46,6 +49,7 @@ class ModelArguments:
             raise ValueError(
                 f"Give `checkpoint` or `image_model`, not both: got {self.checkpoint!r} and {self.image_model!r}"
             )
+        _check_minimum(self, frozen_layers=0)
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
 

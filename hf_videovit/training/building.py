@@ -18,7 +18,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from transformers.utils import logging
 
 from .arguments import ModelArguments
-from .optimization import HasLayerTable, head_parameters
+from .optimization import HasLayerTable, freeze_layers, head_parameters
 
 
 logger = logging.get_logger(__name__)
@@ -186,6 +186,8 @@ def _start_from_image_model(arguments: ModelArguments, config: PreTrainedConfig)
 
 def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
     model = model.float()
+    if arguments.frozen_layers is not None:
+        freeze_layers(model, arguments.frozen_layers)
     if arguments.gradient_checkpointing:
         with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
             warnings.simplefilter("ignore", FutureWarning)
