@@ -63,7 +63,7 @@ def watch(run):
         where = "nowhere"
     reached = {"step": 0}
 
-    def at_step(loop, batch_group, num_clips):
+    def at_step(loop, batch_group, *rest):
         reached["step"] = loop.progress.step + 1
         if "seen" in run:
             with Path(f"{run['seen']}.{rank}").open("a") as file:
