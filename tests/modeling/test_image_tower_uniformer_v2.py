@@ -89,7 +89,10 @@ def test_folder_file_and_whole_clip_give_the_same(clip, tmp_path):
 
 def test_models_around_the_tower_are_read_too(clip):
     whole = CLIPModel(
-        CLIPConfig(CLIPTextConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2), clip.config)
+        CLIPConfig(
+            text_config=CLIPTextConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2).to_dict(),
+            vision_config=clip.config.to_dict(),
+        )
     )
     for model in (whole, CLIPVisionModelWithProjection(clip.config)):
         ours = UniFormerV2Model.from_image_vit(model)
