@@ -26,11 +26,8 @@ from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
-<<<<<<< HEAD
-from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
-=======
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
->>>>>>> main
+from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,

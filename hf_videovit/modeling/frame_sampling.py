@@ -13,11 +13,7 @@ import torch
 
 Random = np.random.Generator | np.random.RandomState
 
-<<<<<<< HEAD
-FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "sparse", "sparse_middle", "uniform")
-=======
-FRAME_SAMPLINGS = ("dense", "segment", "span", "sparse", "uniform")
->>>>>>> main
+FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "sparse", "sparse_middle", "uniform")
 SAMPLING_MODES = ("train", "validation", "test", "pretrain")
 CROP_ROUNDINGS = ("nearest", "up", "ends_first")
 
@@ -213,17 +209,12 @@ def sample_clips(
             Frames of the video.
         frame_sampling (`str`):
             `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
-<<<<<<< HEAD
-            each of `num_frames` bins (Something-Something). `"sparse"`: the same idea with the bounds of the UniFormer
-            loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each segment in all modes but
-            `"train"` (Video Swin on Something-Something). `"dense_cyclic"`: neighbouring frames of exact stride, past
-            the end on from the start (MMAction, Video Swin on Kinetics). `"uniform"`: evenly over the whole video, its
-=======
             each of `num_frames` bins (Something-Something). `"span"`: as dense, spread over all of the
             `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51). `"sparse"`: as segment with the
-            bounds of the UniFormer loaders (UniFormerV2 everywhere). `"uniform"`: evenly over the whole video, its
->>>>>>> main
-            tail included.
+            bounds of the UniFormer loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each
+            segment in all modes but `"train"` (Video Swin on Something-Something). `"dense_cyclic"`: neighbouring
+            frames of exact stride, past the end on from the start (MMAction, Video Swin on Kinetics). `"uniform"`:
+            evenly over the whole video, its tail included.
         sampling_mode (`str`):
             `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
             `"pretrain"` (dense only): one random clip of exact stride.
@@ -269,15 +260,11 @@ def sample_clips(
         if sampling_mode == "validation":
             return segment_validation(total, num_frames)
         return segment_test(total, num_frames, num_clips)
-<<<<<<< HEAD
-    if frame_sampling in ("sparse", "sparse_middle"):
-=======
     if frame_sampling == "span":
         if sampling_mode == "train":
             return span_train(total, num_frames, frame_stride, rng)
         return span_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
-    if frame_sampling == "sparse":
->>>>>>> main
+    if frame_sampling in ("sparse", "sparse_middle"):
         if sampling_mode == "train":
             return sparse_train(total, num_frames, rng)
         if frame_sampling == "sparse_middle":
