@@ -66,7 +66,8 @@ class BevtForPreTrainingOutput(ModelOutput):
         loss (`torch.Tensor` of shape `()`, *optional*):
             Weighted sum of the streams' losses.
         logits (`torch.Tensor` of shape `(batch_size, num_frames * height * width, vocab_size)`, *optional*):
-            Scores of the visual words of the clips, or of `(num_masked, vocab_size)` with `masked_only`.
+            Scores of the visual words of the clips (of the images where there are no clips), or of `(num_masked,
+            vocab_size)` with `masked_only`.
         image_logits (`torch.Tensor` of shape `(num_images, height * width, vocab_size)`, *optional*):
             Likewise for the images.
         video_loss (`torch.Tensor` of shape `()`, *optional*):
@@ -209,7 +210,7 @@ class BevtModel(BevtPreTrainedModel):
     def forward(
         self,
         pixel_values: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
+        patch_embeds: torch.Tensor | None = None,
         still: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtModelOutput:
@@ -217,26 +218,26 @@ class BevtModel(BevtPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`, *optional*):
                 Normalised clips.
-            inputs_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, embed_dim)`, *optional*):
+            patch_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, embed_dim)`, *optional*):
                 Embedded patches instead of clips.
             still (`bool`, *optional*, defaults to `False`):
-                Take `inputs_embeds` for images as the official image stream does: windows are never clipped, and the
+                Take `patch_embeds` for images as the official image stream does: windows are never clipped, and the
                 mask of shifted windows stands in every block.
 
         Returns:
             [`BevtModelOutput`]
 
         Raises:
-            ValueError: not exactly one of `pixel_values` and `inputs_embeds`, or a shape does not fit.
+            ValueError: not exactly one of `pixel_values` and `patch_embeds`, or a shape does not fit.
         """
-        if (pixel_values is None) == (inputs_embeds is None):
-            raise ValueError("Give one of `pixel_values` and `inputs_embeds`, got both or neither.")
+        if (pixel_values is None) == (patch_embeds is None):
+            raise ValueError("Give one of `pixel_values` and `patch_embeds`, got both or neither.")
         if pixel_values is not None:
             if self.embeddings is None:
                 raise ValueError("`pixel_values` cannot be clips: the model has no embeddings of clips.")
             check_clips(pixel_values, self.config)
-            inputs_embeds = self.embeddings(pixel_values)
-        feature_maps = self.encoder(inputs_embeds, still, **kwargs)
+            patch_embeds = self.embeddings(pixel_values)
+        feature_maps = self.encoder(patch_embeds, still, **kwargs)
         tokens = self.layernorm(feature_maps[-1]).flatten(1, 3)
         return BevtModelOutput(
             last_hidden_state=tokens, pooler_output=tokens.mean(dim=1), feature_maps=tuple(feature_maps)
@@ -367,7 +368,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         ]
         return BevtForPreTrainingOutput(
             loss=sum(weighted[1:], weighted[0]) if weighted else None,
-            logits=video.logits,
+            logits=image.logits if pixel_values is None else video.logits,
             image_logits=image.logits,
             video_loss=video.loss,
             image_loss=image.loss,
@@ -391,7 +392,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         check_clips(pixel_values, self.config)
         check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
         embedded = self.hide(self.bevt.embeddings(pixel_values), mask, "mask")
-        outputs = self.bevt(inputs_embeds=embedded, **kwargs)
+        outputs = self.bevt(patch_embeds=embedded, **kwargs)
         decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         if mask is not None:  # the mask of a tubelet is that of all its frames
             mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
@@ -418,7 +419,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
         mask = None if mask is None else mask[:, None]
         embedded = self.hide(self.image_embeddings(pixel_values), mask, "image_mask")
-        outputs = self.bevt(inputs_embeds=embedded, still=True, **kwargs)
+        outputs = self.bevt(patch_embeds=embedded, still=True, **kwargs)
         decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         scored = self.score(decoded, mask, labels, masked_only, "image_labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
