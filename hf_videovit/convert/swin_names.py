@@ -18,6 +18,7 @@ TRANSFORMERS_MODULES = {
     "layernorm_before": "norm1",
     "layernorm_after": "norm2",
     "attention.output.dense": "attn.proj",
+    "attention.o_proj": "attn.proj",
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
@@ -27,8 +28,10 @@ TRANSFORMERS_NAMES = {
     "layernorm": "norm",
     "classifier": "head",
 }
-QKV = re.compile(r"(layers\.\d+\.blocks\.\d+)\.attention\.self\.(query|key|value)\.(weight|bias)")
-SELF = "attention.self.relative_position_"
+# Files have the first name of each, and models in memory the second since transformers 5.
+PARTS = ("query", "q_proj", "key", "k_proj", "value", "v_proj")
+QKV = re.compile(rf"(layers\.\d+\.blocks\.\d+)\.attention\.(?:self\.)?({'|'.join(PARTS)})\.(weight|bias)")
+POSITIONS = re.compile(r"attention\.(self|relative_position_bias)\.relative_position_")
 EMA = "ema_"
 
 
@@ -55,9 +58,8 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
         if official in parts and not QKV.fullmatch(short):
             raise ValueError(f"{checkpoint.name} has {official!r} twice, as {parts[official][0]!r} and {source!r}.")
         parts.setdefault(official, []).append(source)
-    order = ("query", "key", "value")  # three tensors of transformers are one of the others
-    for sources in parts.values():
-        sources.sort(key=lambda name: [number for number, part in enumerate(order) if f".{part}." in name])
+    for sources in parts.values():  # three tensors of transformers are one of the others
+        sources.sort(key=lambda name: [number for number, part in enumerate(PARTS) if f".{part}." in name])
     shapes = {
         official: joined_shape([checkpoint.shapes[one] for one in sources]) for official, sources in parts.items()
     }
@@ -136,7 +138,7 @@ def transformers_name(name: str) -> str:
     module, _, kind = name.rpartition(".")
     if module in TRANSFORMERS_NAMES:
         return f"{TRANSFORMERS_NAMES[module]}.{kind}"
-    name = name.replace(SELF, "attn.relative_position_")
+    name = POSITIONS.sub("attn.relative_position_", name)
     for theirs, official in TRANSFORMERS_MODULES.items():
         name = re.sub(rf"^(layers\.\d+\.blocks\.\d+)\.{re.escape(theirs)}\.", rf"\1.{official}.", name)
     return name
