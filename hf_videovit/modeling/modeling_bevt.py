@@ -192,6 +192,10 @@ class BevtPreTrainedModel(PreTrainedModel):
         groups[-2] = (*groups[-2], f"{base}layernorm.")
         return groups
 
+    def no_weight_decay(self) -> set[str]:
+        """Tables of relative positions, as in every official recipe."""
+        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+
 
 class BevtModel(BevtPreTrainedModel):
     """

@@ -1,5 +1,7 @@
 """Optimiser and its parameter groups, from the tables that the model itself carries."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -86,7 +88,11 @@ def freeze_layers(model: nn.Module, count: int) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, layer_decay: float = 1.0, prefix: str = ""
+    model: nn.Module,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    prefix: str = "",
+    rules: Sequence[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """
     Sort the trainable parameters into optimiser groups.
@@ -104,6 +110,10 @@ def parameter_groups(
             Factor between neighbouring depths.
         prefix (`str`, *optional*, defaults to `""`):
             Put before each name in `names`.
+        rules (`Sequence[Mapping]`, *optional*, defaults to `()`):
+            What is done otherwise, see [`OptimizationArguments`]: of a parameter the first rule whose `match` is found
+            in its name says its `lr_scale`, whether it has `decay`, or both. A rule that fits no parameter is a
+            ValueError.
 
     Returns:
         `list[dict]`: groups with `params`, `names`, `weight_decay` and `lr_scale`, from the lowest depth up.
@@ -111,17 +121,24 @@ def parameter_groups(
     depths = layer_ids(model) if layer_decay != 1.0 else {}
     top = max(depths.values(), default=0)
     not_decayed = model.no_weight_decay() if isinstance(model, HasLayerTable) else set()
-    groups: dict[tuple[int, float], dict[str, Any]] = {}
+    groups: dict[tuple[int, float, float], dict[str, Any]] = {}
+    fitting: set[int] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        number = next((index for index, rule in enumerate(rules) if re.search(rule["match"], name)), len(rules))
+        fitting.add(number)
+        rule = rules[number] if number < len(rules) else {}
         depth = depths.get(name, top)
-        decay = 0.0 if parameter.ndim <= 1 or name in not_decayed else weight_decay
-        scale = layer_decay ** (top - depth)
+        decays = rule.get("decay", parameter.ndim > 1 and name not in not_decayed)
+        decay, scale = weight_decay if decays else 0.0, rule.get("lr_scale", layer_decay ** (top - depth))
         empty = {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale}
-        group = groups.setdefault((depth, decay), empty)
+        group = groups.setdefault((depth, decay, scale), empty)
         group["params"].append(parameter)
         group["names"].append(prefix + name)
+    idle = [rule["match"] for index, rule in enumerate(rules) if index not in fitting]
+    if idle:
+        raise ValueError(f"`parameter_rules` {idle} fit no parameter of {type(model).__name__} that is left to them")
     return [groups[key] for key in sorted(groups)]
 
 

@@ -43,7 +43,7 @@ class WholeWeights:
 
     def __init__(self, accelerator: Accelerator, task: Task, arguments: OptimizationArguments):
         self.accelerator, self.arguments = accelerator, arguments
-        groups = task.parameter_groups(arguments.weight_decay, arguments.layer_decay)
+        groups = task.parameter_groups(arguments.weight_decay, arguments.layer_decay, arguments.parameter_rules)
         self.task, self.optimizer = self._prepare(task, build_optimizer(groups, arguments))
         self.module: Task = accelerator.unwrap_model(self.task)
         self.parameters: list[Any] = [value for group in self.optimizer.param_groups for value in group["params"]]

@@ -7,12 +7,14 @@ from .base import Task
 from .classification import ClassificationTask
 from .distillation import DistillationTask
 from .masked_modeling import MaskedModelingTask
+from .masked_words import MaskedWordsTask
 
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "distillation": DistillationTask,
     "masked_modeling": MaskedModelingTask,
+    "masked_words": MaskedWordsTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "Task"]
+__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "MaskedWordsTask", "Task"]

@@ -1,6 +1,7 @@
 """What the loop expects of a method."""
 
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ class Task(nn.Module):
             `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and scalars worth a curve.
         """
 
-    def parameter_groups(self, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, weight_decay: float, layer_decay: float, rules: Sequence[Mapping[str, Any]] = ()
+    ) -> list[dict[str, Any]]:
         """Optimiser groups of the model; a method with parameters of its own adds theirs."""
-        return parameter_groups(self.model, weight_decay, layer_decay, prefix="model.")
+        return parameter_groups(self.model, weight_decay, layer_decay, prefix="model.", rules=rules)
