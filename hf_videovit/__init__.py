@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -19,14 +20,22 @@ from transformers import (
 )
 
 from .modeling.configuration_tubevit import TubeViTConfig
+from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
+from .modeling.image_processing_uniformer import UniFormerImageProcessor
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
     TubeViTForVideoClassification,
     TubeViTModel,
+)
+from .modeling.modeling_uniformer import (
+    UniFormerBackbone,
+    UniFormerForImageClassification,
+    UniFormerForVideoClassification,
+    UniFormerModel,
 )
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
@@ -36,6 +45,7 @@ from .modeling.modeling_videomae_v2 import (
 )
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
+from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
@@ -59,6 +69,17 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoModelForVideoClassification: TubeViTForVideoClassification,
             AutoImageProcessor: TubeViTImageProcessor,
             AutoVideoProcessor: TubeViTVideoProcessor,
+        },
+    ),
+    (
+        UniFormerConfig,
+        {
+            AutoBackbone: UniFormerBackbone,
+            AutoModel: UniFormerModel,
+            AutoModelForImageClassification: UniFormerForImageClassification,
+            AutoModelForVideoClassification: UniFormerForVideoClassification,
+            AutoImageProcessor: UniFormerImageProcessor,
+            AutoVideoProcessor: UniFormerVideoProcessor,
         },
     ),
     (
@@ -120,10 +141,17 @@ __all__ = [
     "TubeViTImageProcessor",
     "TubeViTModel",
     "TubeViTVideoProcessor",
+    "UniFormerBackbone",
+    "UniFormerConfig",
+    "UniFormerForImageClassification",
+    "UniFormerForVideoClassification",
+    "UniFormerImageProcessor",
+    "UniFormerModel",
     "UniFormerV2Config",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",
     "UniFormerV2VideoProcessor",
+    "UniFormerVideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
     "VideoMAEV2ForPreTraining",

@@ -195,21 +195,16 @@ def evaluate(
     """Score a model on labelled videos by its own protocol. Exit code 1 if some could not be read."""
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
+    from .training.arguments import DataArguments
     from .training.evaluation import evaluate_model
-    from .training.opening import list_splits, open_source
-    from .training.sources import EVAL_SPLITS
+    from .training.opening import load_evaluation_source
 
     _check_classifier(model)
-    splits = list_splits(data)
-    if split is None and splits:
-        split = next((name for name in EVAL_SPLITS if name in splits), None)
-        if split is None:
-            raise ValueError(f"--data {data} has the splits {', '.join(splits)}: choose one with --split.")
     classifier = AutoModelForVideoClassification.from_pretrained(model).to(_device(device))
     result = evaluate_model(
         classifier,
         AutoVideoProcessor.from_pretrained(model),
-        open_source(data, split),
+        load_evaluation_source(DataArguments(eval_data=data, eval_split=split)),
         batch_size=batch_size,
         num_workers=num_workers,
         progress=screen.is_terminal,
@@ -221,6 +216,8 @@ def evaluate(
     if as_json:
         _print_json(result.to_dict())
     else:
+        if result.labels is not None:
+            Console().print(result.table())
         for name, value in result.metrics.items():
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
@@ -335,6 +332,63 @@ def probe(
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{result.num_eval} videos by what {result.num_train} teach")
     _fail_if(result.failed)
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Annotations: a folder of classes, a list, or an official layout.")],
+    output: Annotated[Path, typer.Argument(help="New folder, or one in which this preparation was interrupted.")],
+    layout: Annotated[str, typer.Option(help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48.")] = "auto",
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if not that of the annotations.")] = None,
+    format: Annotated[str, typer.Option(help="tar (WebDataset), parquet or folder.")] = "tar",
+    short_side: Annotated[int, typer.Option(min=0, help="Shorter side of the frames at most; 0 keeps it.")] = 256,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; smaller is better.")] = 18,
+    reencode: Annotated[bool, typer.Option(help="Encode also what could stay as it is.")] = False,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips of a shard.")] = 128,
+    split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
+    holdout: Annotated[float, typer.Option(help="Share that becomes `val`, where there are no splits.")] = 0.0,
+    labels: Annotated[str | None, typer.Option(help="Order: k400, ssv2, ..., or a .json or .txt of names.")] = None,
+    label_separator: Annotated[str | None, typer.Option(help="Stands between several labels in a list.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make data that trains of a data set as it is published. Exit code 1 if clips are missing or damaged."""
+    from .published import published_labels
+    from .training.encoding import EncodingSettings
+    from .training.preparing import prepare as prepare_data
+
+    names = _label_names(labels)
+    columns = _given(label_separator=label_separator)
+    result = prepare_data(
+        source,
+        output,
+        layout=layout,
+        videos=videos,
+        format=format,
+        encoding=EncodingSettings(short_side or None, crf, reencode=reencode),
+        clips_per_shard=clips_per_shard,
+        split_number=split_number,
+        holdout=holdout,
+        label_names=published_labels(names) if isinstance(names, str) else names,
+        seed=seed,
+        num_workers=num_workers,
+        overwrite=overwrite,
+        progress=screen.is_terminal,
+        **columns,
+    )
+    if as_json:
+        facts = {"folder": str(result.folder), "videos": result.videos, "num_labels": len(result.label_names)}
+        _print_json(facts | {"failures": result.failures, "duplicates": result.duplicates})
+    else:
+        for failure in result.failures[:20]:
+            typer.echo(f"{failure['split']}/{failure['id']}: {failure['error']}", err=True)
+        if result.duplicates:
+            typer.echo(f"{len(result.duplicates)} clips are there more than once (prepared.json lists them)", err=True)
+        counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
+        typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
+    _fail_if([failure["source"] for failure in result.failures])
 
 
 @app.command()

@@ -16,10 +16,11 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 # Module with the `make_plan` of each family.
 CONVERTERS = {
     "tubevit": "convert_tubevit",
+    "uniformer": "convert_uniformer",
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
 }
-TASKS = ("video-classification", "image-classification", "feature-extraction", "pretraining")
+TASKS = ("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone")
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -45,8 +46,9 @@ def convert_checkpoint(
             A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict; for TubeViT an image
             ViT, also as `.npz`.
         task (`str`):
-            `"video-classification"`, `"image-classification"` (TubeViT), `"pretraining"` or `"feature-extraction"`:
-            the encoder, in the case of a pre-training checkpoint with its norm of every token.
+            `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
+            prediction) or `"feature-extraction"`: the encoder, in the case of a pre-training checkpoint with its norm
+            of every token. A family has some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. What shapes show must agree with it.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
@@ -145,6 +147,9 @@ def make_plan(
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
     converter = import_module(f".{CONVERTERS[model_type]}", __name__)
+    if task not in converter.MODEL_CLASSES:
+        possible = ", ".join(converter.MODEL_CLASSES)
+        raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
     return converter.make_plan(open_checkpoint(checkpoint, entry=entry), task=task, **options)
 
 

@@ -135,8 +135,6 @@ def make_plan(
             How tubes of several frames start: `"fan_in"`, or `"inflate"`d from the patch embedding: resized
             bilinearly, repeated over the frames and divided by their number; of a tube with fewer channels the first.
     """
-    if task not in MODEL_CLASSES:
-        raise ValueError(f"`task` of a TubeViT must be one of {', '.join(MODEL_CLASSES)}, got {task!r}.")
     if tube_init not in TUBE_INITS:
         raise ValueError(f"`tube_init` must be one of {', '.join(TUBE_INITS)}, got {tube_init!r}.")
     if published is not None:

@@ -212,7 +212,7 @@ def test_classifiers_start_fresh(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"task": "pretraining"}, "`task` of a TubeViT must be one of"),
+        ({"task": "pretraining"}, "`task` of a tubevit"),
         ({"tube_init": "zero"}, "`tube_init` must be one of"),
         ({"published": "tubevit-base-k600"}, "were never released"),
         ({"image_position_grid": [3, 3]}, "`image_position_grid` must be the height and width of the 6 learnt"),
