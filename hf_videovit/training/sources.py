@@ -355,7 +355,8 @@ def folder_source(
         ids = [path.relative_to(root).as_posix() for path in unlabelled]
         return VideoList(ids, [str(path) for path in unlabelled], [None] * len(ids), list(label_names or []))
     if not found:
-        raise ValueError(f"`data` {str(root)!r} has no class folders with files ({', '.join(suffixes)})")
+        files = "videos" if suffixes == VIDEO_SUFFIXES else "files"
+        raise ValueError(f"`data` {str(root)!r} has no class folders with {files} ({', '.join(suffixes)})")
     classes = sorted({name for name, _ in found})
     names = sort_label_names(classes) if label_names is None else list(label_names)
     indices = label_mapping(classes, names)
