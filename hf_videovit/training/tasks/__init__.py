@@ -6,6 +6,7 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 from .base import Task
 from .classification import ClassificationTask
 from .distillation import DistillationTask
+from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
 
@@ -13,8 +14,17 @@ from .masked_words import MaskedWordsTask
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "distillation": DistillationTask,
+    "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
     "masked_words": MaskedWordsTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "MaskedWordsTask", "Task"]
+__all__ = [
+    "TASKS",
+    "ClassificationTask",
+    "DistillationTask",
+    "JointClassificationTask",
+    "MaskedModelingTask",
+    "MaskedWordsTask",
+    "Task",
+]
