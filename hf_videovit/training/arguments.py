@@ -30,6 +30,9 @@ class ModelArguments:
         None, "image model to start a family and size from: folder, file or Hub id (CLIP's for uniformer_v2)"
     )
     needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
+    tokenizer: str | None = _option(
+        None, "frozen tokenizer whose words are predicted (BEVT): folder or Hub id of a FlavaImageCodebook"
+    )
     teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")
     temperature: float = _option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
     config: dict[str, Any] = _option({}, "config fields set over the checkpoint's or size's own")
@@ -103,8 +106,14 @@ class DataArguments:
 class AugmentationArguments:
     """What happens to a training clip; every draw is one for all frames of the clip."""
 
-    crop: Literal["area", "multi_scale"] = _option(
-        "area", "random crop by area and ratio, or the fixed places and sides of the official pretraining"
+    crop: Literal["area", "multi_scale", "short_side"] = _option(
+        "area",
+        "random crop by area and ratio; the fixed places and sides of VideoMAE V2's pretraining; or anywhere, after "
+        "the short side was resized to a random length",
+    )
+    crop_short_side: list[int] = _option([256, 320], "shortest and longest such length, in pixels")
+    image_jitter: float = _option(
+        0.0, "largest change of brightness, contrast and saturation of the images that pretraining sees beside clips"
     )
     num_sample: int = _option(1, "augmented copies of each decoded clip, all in the batch")
     crop_scale: list[float] = _option([0.08, 1.0], "area of the random crop, as a share of the frame")
@@ -134,7 +143,8 @@ class AugmentationArguments:
             _check_range(name, getattr(self, name), 0.0, 1.0)
         _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
         _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
-        for name in ("crop_scale", "crop_ratio"):
+        _check_range("image_jitter", self.image_jitter, 0.0, 1.0)
+        for name in ("crop_scale", "crop_ratio", "crop_short_side"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise ValueError(f"`{name}` must be two rising positive numbers, got {bounds}")

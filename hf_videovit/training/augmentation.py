@@ -84,11 +84,38 @@ class MultiScaleCrop(torch.nn.Module):
         return v2.functional.resize(clip, list(self.size), InterpolationMode.BILINEAR, antialias=True)
 
 
+class ShortSideCrop(torch.nn.Module):
+    """
+    A crop anywhere, of a clip whose short side was first resized to a random length; bicubic, not antialiased (BEVT's
+    pretraining).
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+        lengths (`tuple[int, int]`):
+            Shortest and longest length of the short side; at least the crop's.
+    """
+
+    def __init__(self, size: tuple[int, int], lengths: tuple[int, int]):
+        super().__init__()
+        if lengths[0] < max(size):
+            raise ValueError(f"`crop_short_side` must be at least the crop's {max(size)} pixels, got {lengths[0]}")
+        self.lengths, self.crop = lengths, v2.RandomCrop(size)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and crop `(..., height, width)`."""
+        length = int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
+        scale = length / min(clip.shape[-2:])
+        sides = [int(side * scale + 0.5) for side in clip.shape[-2:]]
+        return self.crop(v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False))
+
+
 class ClipAugmentation:
     """
     Random crop, flip, RandAugment and erasing of one clip.
 
-    With `crop="multi_scale"` the crop is that of the official pretraining, see [`MultiScaleCrop`].
+    With `crop="multi_scale"` the crop is that of VideoMAE V2's pretraining, see [`MultiScaleCrop`]; with
+    `crop="short_side"` that of BEVT's, see [`ShortSideCrop`].
 
     Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (bilinear, not
     antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
@@ -105,6 +132,8 @@ class ClipAugmentation:
             Mean of the normalisation that follows, in [0, 1]: the centre of the erasing noise.
         image_std (`tuple[float, ...]`):
             Deviation of the normalisation that follows: the spread of the erasing noise.
+        jitter (`float`, *optional*, defaults to 0.0):
+            Largest change of brightness, contrast and saturation, before all else.
     """
 
     def __init__(
@@ -113,10 +142,11 @@ class ClipAugmentation:
         crop_size: tuple[int, int],
         image_mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         image_std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        jitter: float = 0.0,
     ):
         self.arguments = arguments
         self.image_mean, self.image_std = image_mean, image_std
-        steps: list[torch.nn.Module] = []
+        steps: list[torch.nn.Module] = [v2.ColorJitter(jitter, jitter, jitter)] if jitter else []
         if arguments.rand_augment_ops:
             steps.append(
                 v2.RandAugment(
@@ -129,6 +159,8 @@ class ClipAugmentation:
             )
         if arguments.crop == "multi_scale":
             steps.append(MultiScaleCrop(crop_size))
+        elif arguments.crop == "short_side":
+            steps.append(ShortSideCrop(crop_size, (arguments.crop_short_side[0], arguments.crop_short_side[1])))
         else:
             scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
             steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))

@@ -11,6 +11,7 @@ from transformers.video_utils import VideoMetadata
 from hf_videovit.modeling.image_processing_tubevit import TubeViTImageProcessor
 from hf_videovit.modeling.video_decoding import VideoDecodingError, source_name
 from hf_videovit.modeling.video_processing_base import ClipVideoProcessor
+from hf_videovit.modeling.video_processing_bevt import BevtVideoProcessor
 from hf_videovit.modeling.video_processing_tubevit import TubeViTVideoProcessor
 
 from .lists import LIST_SUFFIXES, list_source
@@ -40,17 +41,32 @@ class ImageFileTubeViTVideoProcessor(ImageFileMixin, TubeViTVideoProcessor):
     """TubeViT's own processor, but for image files."""
 
 
-def image_reader(processor: TubeViTVideoProcessor) -> ImageFileTubeViTVideoProcessor:
+class ImageFileBevtVideoProcessor(ImageFileMixin, BevtVideoProcessor):
+    """BEVT's."""
+
+
+IMAGE_READERS: dict[type, type[ImageFileMixin]] = {
+    BevtVideoProcessor: ImageFileBevtVideoProcessor,
+    TubeViTVideoProcessor: ImageFileTubeViTVideoProcessor,
+}
+
+
+def image_reader(processor: ClipVideoProcessor) -> ImageFileMixin:
     """
     The processor of image files that does with them what a video processor does with frames.
 
     Args:
-        processor ([`TubeViTVideoProcessor`]):
-            The videos'.
+        processor ([`ClipVideoProcessor`]):
+            The videos', of a family that learns from images too.
     """
+    if type(processor) not in IMAGE_READERS:
+        raise ValueError(
+            f"`processor` must be one of {[one.__name__ for one in IMAGE_READERS]} to read images, got a "
+            f"{type(processor).__name__}"
+        )
     known = processor.valid_kwargs.__annotations__
     fields = {name: value for name, value in processor.to_dict().items() if name in known}
-    return ImageFileTubeViTVideoProcessor(**fields | {"num_frames": 1, "num_clips": 1, "num_crops": 1})
+    return IMAGE_READERS[type(processor)](**fields | {"num_frames": 1, "num_clips": 1, "num_crops": 1})
 
 
 def image_processor(processor: TubeViTVideoProcessor) -> TubeViTImageProcessor:
