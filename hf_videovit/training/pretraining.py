@@ -111,7 +111,8 @@ def pretrain(
     accelerator: Accelerator | None = None,
 ) -> PretrainResult:
     """
-    Train a masked autoencoder and save it. Labels, where there are any, are not looked at.
+    Train a masked autoencoder and save it; with `model.tokenizer` a model of masked visual words, see
+    [`~word_pretraining.pretrain_words`]. Labels, where there are any, are not looked at.
 
     Args:
         config ([`RunConfig`]):
@@ -131,6 +132,12 @@ def pretrain(
         [`PretrainResult`]; `output_dir` holds config, weights, processor, `run.yaml` and `reconstructions.png`, and
         beside them the run's records in `checkpoints` and `logs`.
     """
+    if config.model.tokenizer is not None:
+        from .word_pretraining import pretrain_words
+
+        if train_source is not None or eval_source is not None:
+            raise ValueError("`tokenizer` goes with sources that the run opens itself")
+        return pretrain_words(config, model=model, processor=processor, accelerator=accelerator)
     accelerator = accelerator or make_accelerator(config.run)
     torch.manual_seed(config.run.seed)
     if train_source is None:

@@ -5,6 +5,7 @@ the rest of the picture.
 A tokenizer is anything with `vocab_size`, `patch_size` and a call that maps pixels to words; see [`VisualTokenizer`].
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,7 +13,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig
+from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
+
+from ..modeling.word_pixels import word_pixels
+from .sources import VideoSource
 
 
 PATCH_WORDS = "patch_words"  # `tokenizer_type` in the configuration file of a `PatchTokenizer`
@@ -133,6 +137,34 @@ class PatchTokenizer(nn.Module):
         (path / "config.json").write_text(json.dumps({"tokenizer_type": PATCH_WORDS}) + "\n", encoding="utf-8")
 
 
+def fit_patch_tokenizer(
+    source: VideoSource, processor: Any, config: PreTrainedConfig, vocab_size: int, num_videos: int = 64
+) -> PatchTokenizer:
+    """
+    A [`PatchTokenizer`] whose words are as large as a model needs them, from some frames of a source.
+
+    Args:
+        source ([`VideoSource`]):
+            Videos, or images.
+        processor ([`ClipVideoProcessor`]):
+            Reads them as the model sees them.
+        config (`PreTrainedConfig`):
+            The model's.
+        vocab_size (`int`):
+            Number of words.
+        num_videos (`int`, *optional*, defaults to 64):
+            Videos to look at, the first of the source's order with seed 0.
+    """
+    frames: list[torch.Tensor] = []
+    for sample in itertools.islice(source.share(0, 1, 0, 0), num_videos):
+        options: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        clip = processor(sample.video, sampling_mode="validation", **options)["pixel_values"][0]
+        frames.append(clip[:: max(len(clip) // 4, 1)])
+    pixels = torch.cat(frames)
+    small = word_pixels(pixels, (pixels.shape[-2] // 2, pixels.shape[-1] // 2))
+    return PatchTokenizer.fit(small, vocab_size, config.prediction_patch_size // 2)
+
+
 def patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """Patches `(num_patches, num_channels * size * size)` of images, row by row."""
     if pixels.shape[-2] % size or pixels.shape[-1] % size:
@@ -170,4 +202,11 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
 
 
-__all__ = ["CodebookTokenizer", "PaintsWords", "PatchTokenizer", "VisualTokenizer", "load_tokenizer"]
+__all__ = [
+    "CodebookTokenizer",
+    "PaintsWords",
+    "PatchTokenizer",
+    "VisualTokenizer",
+    "fit_patch_tokenizer",
+    "load_tokenizer",
+]

@@ -431,7 +431,8 @@ def draw_words(model: PreTrainedModel, task: MaskedWordsTask, batch: Rows, path:
         frames, mask, words = frames[:, None], mask[:, None], words[:, None]
     else:
         mask = mask.repeat_interleave(model.config.tubelet_size, dim=1)
-    predicted = torch.where(mask, outputs.logits.argmax(-1).view_as(words), words)
+    said = outputs.logits[..., : task.tokenizer.vocab_size].argmax(-1)
+    predicted = torch.where(mask, said.view_as(words), words)
     pictures = paint_words(task.tokenizer, predicted, words, frames)
     hidden = enlarged(mask, frames)
     parts = (frames, torch.where(hidden, HIDDEN_GREY, frames), torch.where(hidden, pictures, frames))

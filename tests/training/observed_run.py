@@ -1,5 +1,5 @@
 """
-Fine-tuning runs in processes of their own that can be watched and broken. Started in two ways:
+Training runs in processes of their own that can be watched and broken. Started in two ways:
 
     accelerate launch tests/training/observed_run.py RUN.json        # as users do; RUN.json is one run
     python tests/training/observed_run.py RUNS.json ANSWERS.json     # a list of runs, one after the other
@@ -35,6 +35,7 @@ import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training import checkpointing, engine
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.finetuning import finetune
+from hf_videovit.training.pretraining import pretrain
 
 
 RANK = "RANK"
@@ -113,7 +114,11 @@ def do(run):
     torch.set_num_threads(1)  # sums are the same to the last bit
     watch(run)
     accelerator = shard_on_cpu(run["sharding"]) if "sharding" in run else None
-    result = finetune(RunConfig.from_yaml(run["recipe"]), accelerator=accelerator)
+    config = RunConfig.from_yaml(run["recipe"])
+    if config.model.tokenizer is not None:
+        pretrain(config, accelerator=accelerator)
+        return
+    result = finetune(config, accelerator=accelerator)
     if "evaluated" in run and int(os.environ.get(RANK, 0)) == 0:
         Path(run["evaluated"]).write_text(json.dumps(result.evaluation.ids))
 

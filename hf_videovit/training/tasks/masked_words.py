@@ -66,7 +66,7 @@ class MaskedWordsTask(Task):
         """
         outputs = self.model(**self.with_words(batch), masked_only=True)
         parts = ("video_loss", "image_loss", "video_accuracy", "image_accuracy")
-        return {"loss": outputs.loss} | {name: outputs[name].detach() for name in parts if outputs[name] is not None}
+        return {"loss": outputs.loss} | {name: outputs[name].detach() for name in parts if name in outputs}
 
     def with_words(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The model's inputs: the words of all frames, found in one go, in the frames' place."""
