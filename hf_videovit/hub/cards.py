@@ -55,6 +55,14 @@ METRICS = {
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "bevt": """@inproceedings{wang2022bevt,
+  title     = {BEVT: BERT Pretraining of Video Transformers},
+  author    = {Wang, Rui and Chen, Dongdong and Wu, Zuxuan and Chen, Yinpeng and Dai, Xiyang and Liu, Mengchen and
+               Jiang, Yu-Gang and Zhou, Luowei and Yuan, Lu},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {14733--14743},
+  year      = {2022}
+}""",
     "videomae_v2": """@inproceedings{wang2023videomaev2,
   title     = {VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking},
   author    = {Wang, Limin and Huang, Bingkun and Zhao, Zhiyu and Tong, Zhan and He, Yinan and Wang, Yi and
@@ -73,6 +81,9 @@ CITATIONS = {
 # The Hub's name of a metric, where it is not accuracy.
 METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
+    "BEVT README": "https://github.com/xyzforever/BEVT",
+    "BEVT paper": "https://arxiv.org/abs/2112.01529",
+    "Video Swin README": "https://github.com/SwinTransformer/Video-Swin-Transformer",
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
     "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
@@ -348,9 +359,11 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
     num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
     sampling = {
         "dense": f"{num_frames} frames, {processor.frame_stride} apart",
+        "dense_cyclic": f"{num_frames} frames, {processor.frame_stride} apart, from the start again past the end",
         "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} neighbouring ones",
         "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
+        "sparse_middle": f"{num_frames} frames, from the middle of each of {num_frames} equal segments",
         "uniform": f"{num_frames} frames, spread over the whole video",
     }
     rows: list[tuple[str, str]] = [("a clip", sampling[processor.frame_sampling])]

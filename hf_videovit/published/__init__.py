@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from ..modeling.frame_sampling import FRAME_SAMPLINGS
+
 
 FOLDER = Path(__file__).parent
 # Subsets of Kinetics-710 in the order of VideoMAE V2's heads; of the official UniFormers', whose Kinetics-400 is the
@@ -93,7 +95,7 @@ class PublishedProtocol:
     view_merging: str = "softmax_mean"
 
     def __post_init__(self) -> None:
-        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "span", "sparse", "uniform"))
+        one_of("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
         one_of("view_merging", self.view_merging, ("softmax_mean", "logits_mean"))
         for name in ("num_frames", "frame_stride", "num_clips", "num_crops", "image_size"):
             if getattr(self, name) < 1:

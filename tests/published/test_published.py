@@ -8,6 +8,7 @@ import yaml
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_bevt import BEVT_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
 from hf_videovit.published import (
@@ -25,7 +26,7 @@ from hf_videovit.published import (
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
-SIZES = {"uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
+SIZES = {"bevt": BEVT_SIZES, "uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
@@ -63,7 +64,7 @@ def test_entries_are_consistent(name):
     entry, config = published_entry(name), published_config(name)
     assert config.model_type == entry.model_type
     for field, value in SIZES[entry.model_type][entry.size].items():
-        assert getattr(config, field) == value or field == "num_frames"
+        assert getattr(config, field) == value or field == "num_frames", field
     assert config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
@@ -100,7 +101,23 @@ def test_every_file_of_the_uniformer_v2_zoo_is_there():
         assert (entry.protocol.frame_sampling, entry.protocol.antialias) == ("sparse", False)
 
 
+def test_what_was_released_of_bevt_and_what_never_was():
+    entries = {name: published_entry(name) for name in list_published("bevt") if name.startswith("bevt")}
+    released = {name for name, entry in entries.items() if entry.file.availability == "listed"}
+    assert released == {"bevt-base-images", "bevt-base-pretrained"}
+    top1 = {(name, one.value) for name, entry in entries.items() for one in entry.results}
+    assert top1 == {
+        ("bevt-base-k400", 80.6),
+        ("bevt-base-k400-peco", 81.1),
+        ("bevt-base-k400-peco", 81.5),
+        ("bevt-base-ssv2", 70.6),
+        ("bevt-base-ssv2-peco", 71.4),
+    }
+
+
 def test_protocols_of_the_scripts():
+    assert published_processor_kwargs("bevt-base-k400")["frame_sampling"] == "dense_cyclic"
+    assert published_processor_kwargs("bevt-base-ssv2")["frame_sampling"] == "sparse_middle"
     assert published_processor_kwargs("uniformer-v2-large-activitynet-16f")["num_clips"] == 10
     assert published_processor_kwargs("uniformer-v2-large-336-k710-k400-64f")["crop_size"]["height"] == 336
     assert published_processor_kwargs("videomae-v2-giant-ssv2")["frame_sampling"] == "segment"

@@ -1,0 +1,70 @@
+"""
+Pretrain BEVT: predict the visual words of hidden patches in clips and images, without labels, and leave a folder that
+fine-tuning starts from, with a picture of what the model sees and says.
+
+    accelerate launch examples/pretrain_bevt.py --recipe RECIPE.yaml --data CLIPS --image_data IMAGES \
+        --tokenizer facebook/flava-image-codebook --output_dir OUT
+    python examples/pretrain_bevt.py --help                             # every field
+
+RECIPE.yaml: `pretrain_base.yaml` (stage 2: clips and images) or `pretrain_base_images.yaml` (stage 1) in
+hf_videovit/training/recipes/bevt. Then:
+
+    accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
+
+Small data of your own needs neither DALL-E nor a folder of images: this makes 64 words out of typical patches and an
+image out of each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`.
+
+    python examples/pretrain_bevt.py --prepare 64 --recipe RECIPE.yaml --data CLIPS --output_dir FOLDER
+"""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+import hf_videovit  # noqa: F401  (registers the families)
+from hf_videovit.hub.cards import write_model_card
+from hf_videovit.modeling.video_decoding import decode_video
+from hf_videovit.training.arguments import RunConfig, describe_arguments, parse_arguments
+from hf_videovit.training.building import describe_inputs
+from hf_videovit.training.opening import load_sources
+from hf_videovit.training.runs import make_accelerator
+from hf_videovit.training.visual_words import fit_patch_tokenizer
+from hf_videovit.training.word_pretraining import pretrain_words
+
+
+def prepare(config: RunConfig, num_words: int) -> None:
+    """Words and images for data that has neither."""
+    folder, sources = Path(config.run.output_dir), load_sources(config.data, config.run.seed)
+    model_config, processor = describe_inputs(config.model)
+    fit_patch_tokenizer(sources[0], processor, model_config, num_words).save_pretrained(folder / "words")
+    for split, source in zip(("train", "val"), sources):
+        (folder / "images" / split).mkdir(parents=True, exist_ok=True)
+        for number, sample in enumerate(source or ()):
+            middle = decode_video(sample.video, lambda metadata: [metadata.total_num_frames // 2]).frames[0]
+            Image.fromarray(middle).save(folder / "images" / split / f"{number:06d}.png")
+    print(f"saved in {folder / 'words'} and {folder / 'images'}")
+
+
+def main():
+    words = sys.argv[1:]
+    if {"-h", "--help"} & set(words):
+        print(__doc__, describe_arguments(), sep="\n")
+        return
+    if "--prepare" in words:
+        at = words.index("--prepare")
+        prepare(parse_arguments(words[:at] + words[at + 2 :]), int(words[at + 1]))
+        return
+    config = parse_arguments(words)
+    accelerator = make_accelerator(config.run)
+    result = pretrain_words(config, accelerator=accelerator)
+    if accelerator.is_main_process:
+        write_model_card(result.output_dir, facts=result.facts)
+        for name, value in result.facts["outcomes"].items():
+            print(f"{name}: {value}")
+        print(f"saved in {result.output_dir}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
