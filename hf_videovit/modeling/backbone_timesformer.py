@@ -28,10 +28,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_torch, token_grid
 
 
-ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
-POSITION_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-TIME_INTERPOLATIONS = ("nearest", "linear")
-
 Size3 = tuple[int, int, int]
 
 
@@ -139,10 +135,6 @@ class TimesformerAttention(nn.Module):
         return self.dropout(self.o_proj(context.reshape(hidden_states.shape))), probabilities
 
 
-class TimesformerTemporalAttention(TimesformerAttention):
-    """Attention of the patches at one place over time; a class of its own, for what is recorded as attentions."""
-
-
 class TimesformerTemporalProjection(nn.Linear):
     """What the result of temporal attention passes through; zero in a fresh model, which so starts as an image ViT."""
 
@@ -167,7 +159,7 @@ class TimesformerLayer(GradientCheckpointingLayer):
         self.divided = config.attention_type == "divided_space_time"
         if self.divided:
             self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-            self.temporal_attention = TimesformerTemporalAttention(config)
+            self.temporal_attention = TimesformerAttention(config)
             self.temporal_fc = TimesformerTemporalProjection(config.hidden_size, config.hidden_size)
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = TimesformerAttention(config)
@@ -266,13 +258,9 @@ def init_timesformer(module: nn.Module, initializer_range: float) -> None:
 
 
 __all__ = [
-    "ATTENTION_TYPES",
-    "POSITION_INTERPOLATIONS",
-    "TIME_INTERPOLATIONS",
     "TimesformerAttention",
     "TimesformerBackbone",
     "TimesformerEmbeddings",
     "TimesformerLayer",
-    "TimesformerTemporalAttention",
     "init_timesformer",
 ]

@@ -5,13 +5,15 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .backbone_timesformer import ATTENTION_TYPES, POSITION_INTERPOLATIONS, TIME_INTERPOLATIONS
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
 
 
 FRAMEWORKS = ("moco_v3", "byol", "simsiam")
 BACKBONES = ("timesformer", "video_swin")
 TEMPORAL_ATTENTIONS = ("joint", "divided")
+ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
+POSITION_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+TIME_INTERPOLATIONS = ("nearest", "linear")
 FEATURE_POOLINGS = ("first_token", "mean", "pooler")
 # What one of transformers' own encoders gives as a clip's feature; those of this package pool by themselves.
 POOLING_OF_OTHERS = {"timesformer": "first_token", "videomae": "mean", "vivit": "first_token", "vjepa2": "mean"}
