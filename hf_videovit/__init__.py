@@ -10,14 +10,24 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_tubevit import TubeViTImageProcessor
+from .modeling.modeling_tubevit import (
+    TubeViTForImageClassification,
+    TubeViTForJointClassification,
+    TubeViTForVideoClassification,
+    TubeViTModel,
+)
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
@@ -25,6 +35,7 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
@@ -39,6 +50,16 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        TubeViTConfig,
+        {
+            AutoModel: TubeViTModel,
+            AutoModelForImageClassification: TubeViTForImageClassification,
+            AutoModelForVideoClassification: TubeViTForVideoClassification,
+            AutoImageProcessor: TubeViTImageProcessor,
+            AutoVideoProcessor: TubeViTVideoProcessor,
+        },
+    ),
     (
         UniFormerV2Config,
         {
@@ -73,7 +94,10 @@ def register_families() -> None:
     for config_class, classes in FAMILIES:
         AutoConfig.register(config_class.model_type, config_class)
         for auto_class, model_class in classes.items():
-            auto_class.register(config_class, model_class)
+            if auto_class is AutoImageProcessor:
+                auto_class.register(config_class, image_processor_classes={"torchvision": model_class}, exist_ok=True)
+            else:
+                auto_class.register(config_class, model_class)
 
 
 def __getattr__(name: str) -> Any:
@@ -86,6 +110,13 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "TubeViTConfig",
+    "TubeViTForImageClassification",
+    "TubeViTForJointClassification",
+    "TubeViTForVideoClassification",
+    "TubeViTImageProcessor",
+    "TubeViTModel",
+    "TubeViTVideoProcessor",
     "UniFormerV2Config",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModel,
+    AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     PreTrainedConfig,
@@ -40,6 +41,12 @@ def classification_inputs(config: PreTrainedConfig, batch_size: int, **shape: An
     return {"pixel_values": clips(config, batch_size, **shape), "labels": labels}
 
 
+def image_classification_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """Normalised images `(batch_size, num_channels, height, width)`."""
+    inputs = classification_inputs(config, batch_size, **{**shape, "num_frames": 1})
+    return {**inputs, "pixel_values": inputs["pixel_values"][:, 0]}
+
+
 def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """Tube mask for the encoder; for the decoder any mask with the right count, another one for each sample."""
     pixel_values = clips(config, batch_size, **shape)
@@ -56,12 +63,16 @@ def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
 
 @dataclass(frozen=True)
 class Head:
-    """One model class: the auto class that gives it, what it is fed, and what it answers."""
+    """
+    One model class: the auto class that gives it, what it is fed, what it answers, and prefixes of the parameters that
+    its inputs never reach.
+    """
 
     model_class: type[PreTrainedModel]
     auto_class: type
     inputs: Callable[..., Inputs]
     output: str = "logits"
+    idle: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -81,6 +92,8 @@ class Family:
             Sets of further fields, by name, that reach other branches of the code.
         processor (`dict`):
             Fields of the processor that fit `tiny`.
+        any_size (`bool`):
+            Whether clips need not be a whole number of patches, and images are clips of one frame.
         class_tokens_a_frame (`int`):
             Class tokens of every frame among the hidden states.
         attends_within_frames (`bool`):
@@ -94,6 +107,7 @@ class Family:
     processor_class: type
     processor: dict[str, Any]
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    any_size: bool = False
     class_tokens_a_frame: int = 0
     attends_within_frames: bool = False
 
@@ -139,6 +153,52 @@ class Case:
 
 
 FAMILIES = (
+    Family(
+        name="tubevit",
+        config_class=package.TubeViTConfig,
+        tiny={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            # windows that end before the next one starts: the number of tokens grows with the clip
+            "tubes": [
+                {"kernel": [2, 8, 8], "stride": [4, 16, 16], "space_to_depth": [2, 1, 1]},
+                {"kernel": [4, 4, 4], "stride": [4, 16, 16], "offset": [0, 2, 4], "space_to_depth": [1, 2, 2]},
+                {"kernel": [1, 16, 16], "stride": [8, 16, 16]},
+            ],
+            "image_size": 32,
+            "num_frames": 8,
+        },
+        heads=(
+            Head(package.TubeViTModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(package.TubeViTForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+            Head(
+                package.TubeViTForImageClassification,
+                AutoModelForImageClassification,
+                image_classification_inputs,
+                idle=("tubevit.embeddings.tubes.0.", "tubevit.embeddings.tubes.1."),
+            ),
+        ),
+        processor_class=package.TubeViTVideoProcessor,
+        processor={
+            "num_frames": 8,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "interpolated": {"tube_kernels": "interpolated", "base_kernel_size": [4, 4, 4], "pooling_type": "score"},
+            "gated": {
+                "gate_layer": 1,
+                "gate_positions": False,
+                "image_position_grid": [2, 2],
+                "use_class_token": True,
+                "num_channels": 1,
+                "pooling_type": "attention_mlp",
+            },
+        },
+        any_size=True,
+    ),
     Family(
         name="uniformer_v2",
         config_class=package.UniFormerV2Config,

@@ -50,9 +50,9 @@ def count(module: torch.nn.Module) -> int:
 
 
 @torch.no_grad()
-def gmacs(model: torch.nn.Module, **inputs: torch.Tensor) -> float:
+def gmacs(model: torch.nn.Module, num_frames: int = 16, **inputs: torch.Tensor) -> float:
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 16, 3, 224, 224, device="meta"), **inputs)
+        model(torch.empty(1, num_frames, 3, 224, 224, device="meta"), **inputs)
     return counter.get_total_flops() / 2e9
 
 

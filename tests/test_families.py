@@ -54,6 +54,9 @@ def test_backward_reaches_every_parameter(case):
     model = case.model().train()
     model(**case.inputs()).loss.backward()
     for name, parameter in model.named_parameters():
+        if name.startswith(case.head.idle):
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
@@ -126,7 +129,8 @@ def test_gradient_checkpointing_changes_nothing(case):
         torch.manual_seed(2)
         loss = model(**inputs).loss
         loss.backward()
-        results.append((loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}))
+        reached = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        results.append((loss.detach(), reached))
     (loss, gradients), (checkpointed_loss, checkpointed) = results
     assert torch.equal(loss, checkpointed_loss)
     for name, gradient in gradients.items():
@@ -147,6 +151,9 @@ def test_compiles_as_one_graph(case):
         result.backward()
         expected_gradients = [parameter.grad for parameter in model.parameters()]
         for (name, parameter), gradient in zip(compiled._orig_mod.named_parameters(), expected_gradients):
+            if name.startswith(case.head.idle):
+                assert parameter.grad is None, name
+                continue
             assert torch.allclose(parameter.grad, gradient, atol=1e-5, rtol=1e-4), name
 
 
@@ -197,7 +204,8 @@ def test_processor_feeds_the_model(family):
     size = config.image_size
     assert batch["pixel_values"].shape == (2, config.num_frames, config.num_channels, size, size)
     for head in family.heads:
-        if set(head.inputs(config, 1)) <= {"pixel_values", "labels"}:
+        inputs = head.inputs(config, 1)
+        if set(inputs) <= {"pixel_values", "labels"} and inputs["pixel_values"].ndim == 5:
             assert head.model_class(config).eval()(**batch)[head.output].shape[0] == 2
 
 
@@ -223,7 +231,8 @@ def test_a_clip_that_does_not_divide_is_refused(case):
     model = case.model()
     pixel_values = case.inputs()["pixel_values"]
     inputs = {name: value for name, value in case.inputs().items() if name != "pixel_values"}
-    for bad in (pixel_values[..., 1:], pixel_values[:, :, :2], pixel_values[0]):
+    wrong = [pixel_values.narrow(-3, 0, 2), pixel_values[0, 0]]  # channels, axes
+    for bad in wrong if case.family.any_size else [*wrong, pixel_values[..., 1:], pixel_values[0]]:
         with pytest.raises(ValueError, match="`pixel_values`"):
             model(pixel_values=bad, **inputs)
 

@@ -102,10 +102,11 @@ def make_plan(
         if published_entry(published).model_type != UniFormerV2Config.model_type:
             raise ValueError(f"`published` {published!r} is no UniFormerV2.")
         config = published_config(published)
-        if layout == MMACTION2 and published_entry(published).file.wrapper != "state_dict":
+        expected = MMACTION2 if published_entry(published).file.wrapper == "state_dict" else OFFICIAL
+        if layout != expected:
             raise ValueError(
-                f"`published` {published!r} has the official layout, but {checkpoint.name} has MMAction2's, whose "
-                "classes are in another order."
+                f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout; "
+                "their classes are in different orders."
             )
     given = given_fields(UniFormerV2Config, config, overrides, {"image_size", "patch_size"})
     if published is None and "position_grid" not in overrides:

@@ -63,12 +63,20 @@ CITATIONS = {
   pages     = {14549--14560},
   year      = {2023}
 }""",
+    "uniformer_v2": """@inproceedings{li2023uniformerv2,
+  title     = {UniFormerV2: Unlocking the Potential of Image ViTs for Video Understanding},
+  author    = {Li, Kunchang and Wang, Yali and He, Yinan and Li, Yizhuo and Wang, Yi and Wang, Limin and Qiao, Yu},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+  year      = {2023}
+}""",
 }
 # The Hub's name of a metric, where it is not accuracy.
 METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
+    "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
+    "UniFormerV2 paper": "https://arxiv.org/abs/2211.09552",
     "mmaction2": "https://github.com/open-mmlab/mmaction2",
 }
 # Which saved fields of a run its card shows, in this order: group, field, words.
@@ -302,7 +310,8 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         labels=published_labels(entry.labels) if entry.labels else (),
         limits=[*entry.notes, *_published_limits(entry)],
         licence=_common_licence(entry),
-        licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences],
+        licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences]
+        or ["Not stated where the file was listed."],
         citation=CITATIONS.get(entry.model_type, ""),
     )
     return render_card(facts)
@@ -407,8 +416,15 @@ def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[
         ("parameters", f"{parameters:,}"),
         ("input", f"{config.num_frames} frames of {width} x {height} pixels"),
         ("blocks, width, heads", f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"),
-        ("tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"),
+        _token_row(config),
     ]
+
+
+def _token_row(config: PreTrainedConfig) -> tuple[str, str]:
+    fields = config.to_dict()
+    if "tubelet_size" in fields:
+        return "tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"
+    return "patch", f"{config.patch_size} x {config.patch_size} pixels of one frame"
 
 
 def _processor_class(config: PreTrainedConfig) -> Any:
@@ -432,7 +448,8 @@ def _published_result(result: PublishedResult) -> Result:
 
 def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     file = entry.file
-    checkpoint = Path(file.path).name if file.path else "FILE"
+    address = file.path or file.url
+    checkpoint = Path(address).name if address else "FILE"
     command = (
         f"```bash\nhf-videovit convert --published {entry.name} --checkpoint {checkpoint} --output {entry.name}\n```"
     )
@@ -440,6 +457,8 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
         state = {"not listed": "is not among the files that its authors list", "dead link": "is no longer online"}
         return f"The official file {state[file.availability]}. Who has it converts it once:\n\n{command}"
     size = file.size or (f"{file.bytes / 1e9:.2f} GB" if file.bytes else "size not stated")
+    if file.repository is None:
+        return f"The weights are [{checkpoint}]({file.url}) ({size}). Convert the file once:\n\n{command}"
     return (
         f"The weights are their authors': `{file.path}` ({size}) of "
         f"[{file.repository}](https://huggingface.co/{file.repository}). Convert the file once:\n\n{command}"

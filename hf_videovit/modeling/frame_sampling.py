@@ -213,6 +213,59 @@ def sample_clips(
     return uniform_clips(total, num_frames, (np.arange(clips) + 0.5) / clips)
 
 
+def sample_at_rate(
+    total: int,
+    num_frames: int,
+    step: float,
+    *,
+    sampling_mode: str,
+    num_clips: int = 1,
+    rng: Random | None = None,
+) -> np.ndarray:
+    """
+    Clips whose frames stand a real number of the video's frames apart: a clip of fixed rate out of a video of another.
+    Below 1 frames are repeated. A clip that runs over the end of the video stays on its last frame.
+
+    Args:
+        total (`int`):
+            Frames of the video.
+        num_frames (`int`):
+            Frames of a clip.
+        step (`float`):
+            Distance of neighbouring frames of a clip, in frames of the video.
+        sampling_mode (`str`):
+            `"train"` and `"pretrain"`: one clip at a random place. `"validation"`: one in the middle. `"test"`:
+            `num_clips`, spread evenly from the first possible place to the last, or one in the middle.
+        num_clips (`int`, *optional*, defaults to 1):
+            Clips in `"test"` mode.
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+            Source of the random modes; a fresh one by default.
+
+    Returns:
+        `numpy.ndarray` of shape `(num_clips, num_frames)`.
+
+    Raises:
+        ValueError: an argument is not allowed.
+    """
+    for name, value in (("total", total), ("num_frames", num_frames), ("num_clips", num_clips)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if not step > 0:
+        raise ValueError(f"`step` must be above 0, got {step}.")
+    if sampling_mode not in SAMPLING_MODES:
+        raise ValueError(f"`sampling_mode` must be one of {SAMPLING_MODES}, got {sampling_mode!r}.")
+    rng = np.random.default_rng() if rng is None else rng
+    spare = max(total - 1 - step * (num_frames - 1), 0.0)
+    if sampling_mode in ("train", "pretrain"):
+        starts = np.array([spare * float(rng.random(1)[0])])
+    elif sampling_mode == "validation" or num_clips == 1:
+        starts = np.array([spare / 2])
+    else:
+        starts = np.linspace(0.0, spare, num_clips)
+    indices = np.floor(starts[:, None] + step * np.arange(num_frames) + 1e-6)  # 30 / 15 frames a second is 2
+    return np.minimum(indices, total - 1).astype(np.int64)
+
+
 def _dense(
     total: int, sampling_mode: str, num_frames: int, frame_stride: int, num_clips: int, rng: Random
 ) -> np.ndarray:

@@ -40,6 +40,10 @@ class PublishedFile:
             Hub repository that lists it.
         path (`str`, *optional*):
             Path in the repository.
+        url (`str`, *optional*):
+            Address, where it is in no Hub repository.
+        sha256 (`str`, *optional*):
+            Checksum, where one is listed.
         bytes (`int`, *optional*):
             Size as listed; `None` where only a rounded size is known, which `size` then states.
         size (`str`, *optional*):
@@ -54,6 +58,8 @@ class PublishedFile:
 
     repository: str | None = None
     path: str | None = None
+    url: str | None = None
+    sha256: str | None = None
     bytes: int | None = None
     size: str | None = None
     dtype: str | None = None
@@ -64,13 +70,13 @@ class PublishedFile:
         one_of("availability", self.availability, AVAILABILITIES)
         if self.dtype is not None:
             one_of("dtype", self.dtype, DTYPES)
-        if self.availability == "listed" and (self.repository is None or self.path is None):
-            raise ValueError("A listed file needs `repository` and `path`.")
+        if self.availability == "listed" and self.url is None and (self.repository is None or self.path is None):
+            raise ValueError("A listed file needs `repository` and `path`, or `url`.")
 
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How the published numbers are evaluated; see [`VideoMAEV2VideoProcessor`]."""
+    """How the published numbers are evaluated; see the fields of the family's video processor."""
 
     num_frames: int = 16
     frame_sampling: str = "dense"
@@ -323,18 +329,27 @@ def _entries() -> dict[str, PublishedCheckpoint]:
             if name in entries:
                 raise ValueError(f"Two published checkpoints are named {name}.")
             try:
-                entries[name] = _entry(name, content["model_type"], content.get("licences", []), row)
+                entries[name] = _entry(
+                    name, content["model_type"], content.get("licences", []), row, content.get("protocol")
+                )
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path.name}, {name}: {error}") from error
     return entries
 
 
-def _entry(name: str, model_type: str, common: list[dict[str, str]], row: dict[str, Any]) -> PublishedCheckpoint:
+def _entry(
+    name: str,
+    model_type: str,
+    common: list[dict[str, str]],
+    row: dict[str, Any],
+    family_protocol: dict[str, Any] | None = None,
+) -> PublishedCheckpoint:
     known = {one.name for one in fields(PublishedCheckpoint)}
     row = {**row}
     licences = [*common, *row.pop("licences", [])]
     protocol: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in row.pop("protocol", {}).items()
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in {**(family_protocol or {}), **row.pop("protocol", {})}.items()
     }
     unknown = set(row) - known
     if unknown:

@@ -14,6 +14,7 @@ from .building import MULTI_LABEL, build_model, load_teacher
 from .engine import FitResult, fit
 from .evaluation import EvaluationResult, evaluate_model
 from .opening import load_sources, match_labels
+from .probes import online_probe
 from .runs import clip_augmentation, make_accelerator, run_facts, save_model, training_ledger, training_stream
 from .sources import VideoSource
 from .streaming import TrainingClipLoader, merge_copies
@@ -172,6 +173,7 @@ def _fit_classifier(
         )
         return result.metrics | {"num_failed": len(result.failed)}
 
+    probe = online_probe(config, processor, accelerator, train_source, eval_source)
     return fit(
         _task(config, model, processor),
         stream,
@@ -180,6 +182,7 @@ def _fit_classifier(
         prepare_batch=ClassificationBatch(processor, mixing, augmentation),
         ledger=ledger,
         validate=None if eval_source is None else validate,
+        observers=[] if probe is None else [probe],
     )
 
 

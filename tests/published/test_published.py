@@ -7,7 +7,8 @@ import pytest
 import yaml
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
-from hf_videovit import VideoMAEV2Config, list_published, published_config, published_labels
+from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
 from hf_videovit.published import (
     KINETICS_710_SUBSETS,
@@ -24,6 +25,7 @@ from hf_videovit.published import (
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
+SIZES = {"uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
@@ -40,16 +42,16 @@ FILES = {
 
 def test_names():
     names = list_published()
-    assert names == list_published("videomae_v2")
-    assert "videomae-v2-base-k710-distilled" in names
-    with pytest.raises(ValueError, match="`model_type` must be one of videomae_v2, got 'vit'"):
+    assert set(list_published("videomae_v2")) | set(list_published("uniformer_v2")) <= set(names)
+    assert "videomae-v2-base-k710-distilled" in list_published("videomae_v2")
+    with pytest.raises(ValueError, match="`model_type` must be one of .*videomae_v2.*, got 'vit'"):
         list_published("vit")
     with pytest.raises(ValueError, match="`name` must be one of .*, got 'videomae-v3'"):
         published_entry("videomae-v3")
 
 
 def test_every_file_of_the_zoo_is_there():
-    entries = [published_entry(name) for name in list_published()]
+    entries = [published_entry(name) for name in list_published("videomae_v2")]
     zoo = {one.file.path: one.file.bytes for one in entries if one.file.repository == "OpenGVLab/VideoMAE2"}
     assert zoo == FILES
     remote = {one.file.repository for one in entries if one.name.endswith("-encoder")}
@@ -59,10 +61,10 @@ def test_every_file_of_the_zoo_is_there():
 @pytest.mark.parametrize("name", list_published())
 def test_entries_are_consistent(name):
     entry, config = published_entry(name), published_config(name)
-    assert isinstance(config, VideoMAEV2Config)
-    for field, value in VIDEOMAE_V2_SIZES[entry.size].items():
-        assert getattr(config, field) == value
-    assert config.view_merging == "softmax_mean"
+    assert config.model_type == entry.model_type
+    for field, value in SIZES[entry.model_type][entry.size].items():
+        assert getattr(config, field) == value or field == "num_frames"
+    assert config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
     if entry.labels is not None:
@@ -70,7 +72,7 @@ def test_entries_are_consistent(name):
         assert config.label2id[config.id2label[3]] == 3
     if entry.file.availability == "listed":
         assert any(licence.covers == "weights" for licence in entry.licences)
-    registered = VIDEO_PROCESSOR_MAPPING[VideoMAEV2Config]
+    registered = VIDEO_PROCESSOR_MAPPING[type(config)]
     processor = (registered["torchvision"] if isinstance(registered, dict) else registered)(
         **published_processor_kwargs(name)
     )
@@ -82,7 +84,25 @@ def test_entries_are_consistent(name):
             assert (clips, crops) == (entry.protocol.num_clips, entry.protocol.num_crops)
 
 
+def test_every_file_of_the_uniformer_v2_zoo_is_there():
+    entries = [published_entry(name) for name in list_published("uniformer_v2")]
+    official = [entry for entry in entries if entry.file.wrapper is None]
+    # K710 4; K400, K600, K700 10 each; Moments in Time 3; Something-Something 4 each; ActivityNet, HACS 2 each
+    assert len(official) == 4 + 3 * 10 + 3 + 2 * 4 + 2 * 2
+    on_the_hub = {one.file.path for one in official if one.file.availability == "listed"}
+    assert on_the_hub == {"k400+k710_uniformerv2_b16_8x224.pyth", "mit_uniformerv2_b16_8x224.pyth"}
+    ports = [entry for entry in entries if entry.file.wrapper == "state_dict"]
+    assert len(ports) == len(entries) - len(official) == 23
+    assert len({one.file.url for one in ports}) == 23
+    for entry in entries:
+        assert entry.name.endswith("-mmaction2") == (entry in ports)
+        assert list(entry.protocol.image_mean) == [0.45] * 3
+        assert (entry.protocol.frame_sampling, entry.protocol.antialias) == ("sparse", False)
+
+
 def test_protocols_of_the_scripts():
+    assert published_processor_kwargs("uniformer-v2-large-activitynet-16f")["num_clips"] == 10
+    assert published_processor_kwargs("uniformer-v2-large-336-k710-k400-64f")["crop_size"]["height"] == 336
     assert published_processor_kwargs("videomae-v2-giant-ssv2")["frame_sampling"] == "segment"
     assert published_processor_kwargs("videomae-v2-giant-hmdb51")["frame_stride"] == 2
     kinetics = published_processor_kwargs("videomae-v2-base-k710-distilled")

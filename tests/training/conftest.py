@@ -47,3 +47,11 @@ def tiny_fields(clip_folder, tmp_path) -> dict:
         "processor": {"frame_stride": 2},
         "log_every": 1,
     }
+
+
+@pytest.fixture
+def pretraining_fields(tiny_fields) -> dict:
+    """Likewise of masked pretraining."""
+    decoder = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
+    config = tiny_fields["config"] | decoder | {"patch_size": 8, "drop_path_rate": 0.0, "encoder_mask_ratio": 0.75}
+    return tiny_fields | {"config": config, "crop": "multi_scale", "num_sample": 2}

@@ -27,12 +27,6 @@ HEADS = {"num_attention_heads": 3, "decoder_num_attention_heads": 2}
 DECODER = {"decoder_hidden_size": 16, "decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
 
 
-@pytest.fixture
-def pretraining_fields(tiny_fields) -> dict:
-    config = tiny_fields["config"] | DECODER | {"patch_size": 8, "drop_path_rate": 0.0, "encoder_mask_ratio": 0.75}
-    return tiny_fields | {"config": config, "crop": "multi_scale", "num_sample": 2}
-
-
 def tiny_model(**fields):
     torch.manual_seed(0)
     encoder = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -9,6 +9,7 @@ from transformers import AutoModel, AutoModelForPreTraining, AutoModelForVideoCl
 from hf_videovit.training.arguments import ModelArguments, ProbeArguments, RunConfig
 from hf_videovit.training.building import build_model, config_from_scratch
 from hf_videovit.training.opening import open_source
+from hf_videovit.training.pretraining import pretrain
 from hf_videovit.training.probes import (
     AttentiveHead,
     attentive_scores,
@@ -20,6 +21,8 @@ from hf_videovit.training.probes import (
 )
 from hf_videovit.training.runs import make_accelerator
 from hf_videovit.training.sources import VideoList
+
+from .test_two_processes import curve_of, launch, write_list
 
 
 def test_nearest_neighbours_vote_by_cosine():
@@ -132,3 +135,23 @@ def test_probes_need_labels(tiny_fields, tmp_path):
 def test_arguments_that_are_wrong(fields, message):
     with pytest.raises(ValueError, match=message):
         RunConfig.from_fields(**fields)
+
+
+def test_two_processes_probe_like_one(pretraining_fields, clip_folder, tmp_path):
+    """Uneven shares, and a clip that cannot be read: the untrained model's features are probed alike."""
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    write_list(tmp_path / "train.csv", sorted((clip_folder / "train").rglob("*.mp4"))[::2][:9])
+    write_list(tmp_path / "val.csv", sorted((clip_folder / "val").rglob("*.mp4")), f"{tmp_path}/broken.mp4,up")
+    fields = pretraining_fields | {
+        "probe": ["knn", "linear", "attentive"],
+        "probe_data": str(tmp_path),
+        "max_steps": 2,
+    }
+    fields |= {"batch_size": 2, "picture_every": 0, "num_sample": 1}
+    RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "two")}).save(tmp_path / "recipe.yaml")
+    launch("pretrain_videomae_v2.py", "--recipe", tmp_path / "recipe.yaml")
+    alone = pretrain(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "one"), "batch_size": 4}))
+    found, expected = curve_of(tmp_path / "two", "probe"), curve_of(alone.output_dir, "probe")
+    assert len(found) == len(expected) == 2
+    assert found[0] == expected[0]
+    assert (tmp_path / "two" / "README.md").is_file()
