@@ -94,26 +94,28 @@ class TimesformerEmbeddings(nn.Module):
 
     def times(self, frames: int) -> torch.Tensor:
         """Time of each frame, `(1, frames, hidden_size)`."""
-        table = self.time_embeddings
-        if table is None or frames == table.shape[1]:
-            return table
-        smooth: dict[str, Any] = {} if self.time_interpolation == "nearest" else {"align_corners": False}
-        series = F.interpolate(table.transpose(1, 2), size=frames, mode=self.time_interpolation, **smooth)
-        return series.transpose(1, 2)
+        return resize_times(self.time_embeddings, frames, self.time_interpolation)
+
+
+def resize_times(table: torch.Tensor, frames: int, interpolation: str) -> torch.Tensor:
+    """A table of times `(1, num_frames, hidden_size)` for another number of frames: `"nearest"` or `"linear"`."""
+    if frames == table.shape[1]:
+        return table
+    smooth: dict[str, Any] = {} if interpolation == "nearest" else {"align_corners": False}
+    return F.interpolate(table.transpose(1, 2), size=frames, mode=interpolation, **smooth).transpose(1, 2)
 
 
 class TimesformerAttention(nn.Module):
     """Self-attention over the second axis; rows of the fused projection are queries, keys, values."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, hidden_size: int, num_heads: int):
         super().__init__()
         self.config = config
-        self.num_heads = config.num_attention_heads
-        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.num_heads, self.scaling = num_heads, (hidden_size // num_heads) ** -0.5
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -156,14 +158,15 @@ class TimesformerLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: Any, drop_path_rate: float):
         super().__init__()
+        width, heads, eps = config.hidden_size, config.num_attention_heads, config.layer_norm_eps
         self.divided = config.attention_type == "divided_space_time"
         if self.divided:
-            self.temporal_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-            self.temporal_attention = TimesformerAttention(config)
-            self.temporal_fc = TimesformerTemporalProjection(config.hidden_size, config.hidden_size)
-        self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = TimesformerAttention(config)
-        self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+            self.temporal_norm = nn.LayerNorm(width, eps=eps)
+            self.temporal_attention = TimesformerAttention(config, width, heads)
+            self.temporal_fc = TimesformerTemporalProjection(width, width)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attention = TimesformerAttention(config, width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = TimesformerMLP(config)
         self.drop_path = DropPath(drop_path_rate)
 
@@ -262,5 +265,8 @@ __all__ = [
     "TimesformerBackbone",
     "TimesformerEmbeddings",
     "TimesformerLayer",
+    "TimesformerPatchEmbeddings",
+    "TimesformerTemporalProjection",
     "init_timesformer",
+    "resize_times",
 ]
