@@ -470,7 +470,7 @@ class VideoSwinEncoder(nn.Module):
         rates = drop_path_rates(config.drop_path_rate, sum(config.depths))
         starts = [0, *itertools.accumulate(config.depths)]
         self.stages = nn.ModuleList(
-            VideoSwinStage(config, index, rates[start:end])
+            self.stage_class(config, index, rates[start:end])
             for index, (start, end) in enumerate(zip(starts, starts[1:]))
         )
 
