@@ -18,10 +18,12 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
+from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
@@ -35,6 +37,7 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_lstcl import LstclVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
@@ -50,6 +53,15 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        LstclConfig,
+        {
+            AutoModel: LstclModel,
+            AutoModelForPreTraining: LstclForPreTraining,
+            AutoModelForVideoClassification: LstclForVideoClassification,
+            AutoVideoProcessor: LstclVideoProcessor,
+        },
+    ),
     (
         TubeViTConfig,
         {
@@ -110,6 +122,11 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "LstclConfig",
+    "LstclForPreTraining",
+    "LstclForVideoClassification",
+    "LstclModel",
+    "LstclVideoProcessor",
     "TubeViTConfig",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",

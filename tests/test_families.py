@@ -222,8 +222,9 @@ def test_other_clip_lengths_and_frame_sizes(case, frames, height, width):
     assert outputs[case.head.output].isfinite().all()
     if case.head.output == "last_hidden_state":
         special = config.num_frames * case.family.class_tokens_a_frame
-        native = model(**case.inputs()).last_hidden_state.shape[1] - special
-        assert outputs.last_hidden_state.shape[1] == frames * (height * width * native + special)
+        native = model(**case.inputs()).last_hidden_state.shape[1] - special - case.family.class_tokens
+        expected = frames * (height * width * native + special) + case.family.class_tokens
+        assert outputs.last_hidden_state.shape[1] == expected
 
 
 @every_head
@@ -273,7 +274,8 @@ def test_hidden_states_and_attentions(case):
         assert hidden_states.shape == (2, tokens, config.hidden_size)
     rows = config.num_frames if case.family.attends_within_frames else 1
     for attentions in outputs.attentions:
-        assert attentions.shape == (2 * rows, config.num_attention_heads, tokens // rows, tokens // rows)
+        seen = (tokens - case.family.class_tokens) // rows + case.family.class_tokens
+        assert attentions.shape == (2 * rows, config.num_attention_heads, seen, seen)
         close(attentions.sum(-1), torch.ones_like(attentions.sum(-1)))
     assert model(**inputs).hidden_states is None
 
