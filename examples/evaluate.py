@@ -1,58 +1,76 @@
 """
 Score a video classifier through its own protocol (frames, clips, crops and merging as saved with the checkpoint) and
-write `results.json`. Label names of data and model are matched by name; videos that cannot be read are reported.
+write `results.json`: scores, a table of classes, and with what they were measured. Label names of data and model are
+matched by name; videos that cannot be read are reported. With one label a video, a picture of the confusion matrix
+lies beside it.
 
     accelerate launch examples/evaluate.py --model DIR --data CLIPS --split val --output results.json
     accelerate launch examples/evaluate.py --model DIR --data videos.csv --batch_size 8 --num_workers 4
+    accelerate launch examples/evaluate.py --model owner/model --data hf://datasets/owner/name@revision
 
+Data with any number of labels a video (lists in JSON, or `--label_separator`) are scored by mean average precision.
 The logits of a file are those of the pipeline to the last bit with `--batch_size 1` (the default).
 """
 
 import argparse
 
 from accelerate import Accelerator
+from rich.console import Console
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 import hf_videovit  # noqa: F401  (registers the families)
+from hf_videovit.training.arguments import DataArguments
 from hf_videovit.training.evaluation import evaluate_model
-from hf_videovit.training.opening import open_source
+from hf_videovit.training.opening import load_evaluation_source
 
 
-def main():
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder or Hub id")
-    parser.add_argument("--data", required=True, help="folder, list, shards or data set repo id")
-    parser.add_argument("--split", help="split of the data, where it has any")
+    parser.add_argument("--data", required=True, help="folder, list, shards, data set repo id or hf:// address")
+    parser.add_argument("--split", help="split of the data; by default the first of val, validation, test")
     parser.add_argument("--video_column")
     parser.add_argument("--label_column")
+    parser.add_argument("--label_separator", help="what stands between the labels of a video with several")
+    parser.add_argument("--max_samples", type=int, help="score only so many videos, chosen by the seed")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--output", default="results.json")
     parser.add_argument("--predictions", help="write a row a video to this .jsonl file")
     parser.add_argument("--confusion", help="write how often which label is taken for which to this .csv file")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def main():
+    arguments = parse_arguments()
     accelerator = Accelerator()
+    data = DataArguments(
+        eval_data=arguments.data,
+        eval_split=arguments.split,
+        video_column=arguments.video_column,
+        label_column=arguments.label_column,
+        label_separator=arguments.label_separator,
+        max_eval_samples=arguments.max_samples,
+    )
     result = evaluate_model(
         AutoModelForVideoClassification.from_pretrained(arguments.model).to(accelerator.device),
         AutoVideoProcessor.from_pretrained(arguments.model),
-        open_source(
-            arguments.data,
-            arguments.split,
-            video_column=arguments.video_column,
-            label_column=arguments.label_column,
-        ),
+        load_evaluation_source(data, arguments.seed),
         batch_size=arguments.batch_size,
         num_workers=arguments.num_workers,
         accelerator=accelerator,
         progress=True,
     )
     if accelerator.is_main_process:
-        result.save(arguments.output, model=arguments.model, data=arguments.data, split=arguments.split)
+        named = {"model": arguments.model, "data": arguments.data, "split": arguments.split, "seed": arguments.seed}
+        result.save(arguments.output, **named)
         if arguments.predictions:
             result.save_predictions(arguments.predictions)
         if arguments.confusion:
             result.save_confusion_matrix(arguments.confusion)
+        if result.labels is not None:
+            Console().print(result.table())
         print({**result.metrics, "videos": len(result.ids), "unreadable": len(result.failed)})
     accelerator.end_training()
 

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    AutoBackbone,
     AutoConfig,
     AutoImageProcessor,
     AutoModel,
@@ -20,15 +21,26 @@ from transformers import (
 
 from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
+from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
+<<<<<<< HEAD
 from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
+=======
+from .modeling.image_processing_uniformer import UniFormerImageProcessor
+>>>>>>> main
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
     TubeViTForVideoClassification,
     TubeViTModel,
+)
+from .modeling.modeling_uniformer import (
+    UniFormerBackbone,
+    UniFormerForImageClassification,
+    UniFormerForVideoClassification,
+    UniFormerModel,
 )
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
@@ -39,6 +51,7 @@ from .modeling.modeling_videomae_v2 import (
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_lstcl import LstclVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
+from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from .pipelines import register_pipeline
@@ -46,6 +59,7 @@ from .pipelines import register_pipeline
 
 if TYPE_CHECKING:
     from .convert import convert_checkpoint
+    from .convert.scaling_tubevit import resize_tubes, scale_up
     from .features import get_video_features
     from .published import list_published, published_config, published_labels
 
@@ -70,6 +84,17 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoModelForVideoClassification: TubeViTForVideoClassification,
             AutoImageProcessor: TubeViTImageProcessor,
             AutoVideoProcessor: TubeViTVideoProcessor,
+        },
+    ),
+    (
+        UniFormerConfig,
+        {
+            AutoBackbone: UniFormerBackbone,
+            AutoModel: UniFormerModel,
+            AutoModelForImageClassification: UniFormerForImageClassification,
+            AutoModelForVideoClassification: UniFormerForVideoClassification,
+            AutoImageProcessor: UniFormerImageProcessor,
+            AutoVideoProcessor: UniFormerVideoProcessor,
         },
     ),
     (
@@ -98,6 +123,8 @@ LAZY: dict[str, str] = {
     "list_published": "published",
     "published_config": "published",
     "published_labels": "published",
+    "resize_tubes": "convert.scaling_tubevit",
+    "scale_up": "convert.scaling_tubevit",
 }
 
 
@@ -134,10 +161,17 @@ __all__ = [
     "TubeViTImageProcessor",
     "TubeViTModel",
     "TubeViTVideoProcessor",
+    "UniFormerBackbone",
+    "UniFormerConfig",
+    "UniFormerForImageClassification",
+    "UniFormerForVideoClassification",
+    "UniFormerImageProcessor",
+    "UniFormerModel",
     "UniFormerV2Config",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",
     "UniFormerV2VideoProcessor",
+    "UniFormerVideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
     "VideoMAEV2ForPreTraining",
@@ -149,4 +183,6 @@ __all__ = [
     "list_published",
     "published_config",
     "published_labels",
+    "resize_tubes",
+    "scale_up",
 ]

@@ -43,6 +43,8 @@ Videos = Annotated[list[str], typer.Argument(help="Video files, folders, glob pa
 Device = Annotated[str | None, typer.Option(help="Device such as cpu or cuda:0; by default an accelerator if any.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Videos that go through the model together.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+ListFields = Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")]
+ShowPlan = Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration; may be repeated.")
 ]
@@ -61,7 +63,7 @@ def convert(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
     published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
     model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="video-classification, feature-extraction, pretraining.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is for, as video-classification.")] = None,
     labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
     entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
@@ -193,21 +195,16 @@ def evaluate(
     """Score a model on labelled videos by its own protocol. Exit code 1 if some could not be read."""
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
+    from .training.arguments import DataArguments
     from .training.evaluation import evaluate_model
-    from .training.opening import list_splits, open_source
-    from .training.sources import EVAL_SPLITS
+    from .training.opening import load_evaluation_source
 
     _check_classifier(model)
-    splits = list_splits(data)
-    if split is None and splits:
-        split = next((name for name in EVAL_SPLITS if name in splits), None)
-        if split is None:
-            raise ValueError(f"--data {data} has the splits {', '.join(splits)}: choose one with --split.")
     classifier = AutoModelForVideoClassification.from_pretrained(model).to(_device(device))
     result = evaluate_model(
         classifier,
         AutoVideoProcessor.from_pretrained(model),
-        open_source(data, split),
+        load_evaluation_source(DataArguments(eval_data=data, eval_split=split)),
         batch_size=batch_size,
         num_workers=num_workers,
         progress=screen.is_terminal,
@@ -219,6 +216,8 @@ def evaluate(
     if as_json:
         _print_json(result.to_dict())
     else:
+        if result.labels is not None:
+            Console().print(result.table())
         for name, value in result.metrics.items():
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
@@ -231,24 +230,17 @@ def evaluate(
 )
 def train(
     ctx: typer.Context,
-    list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")] = False,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
-    import rich
-
     from .hub.cards import write_model_card
-    from .training.arguments import describe_arguments, parse_arguments
     from .training.finetuning import finetune
-    from .training.planning import plan_run
 
-    if list_fields:
-        typer.echo(describe_arguments())
+    config = _run_config(ctx.args, list_fields, plan, "classification")
+    if config is None:
         return
-    if plan:
-        rich.print(plan_run(parse_arguments(ctx.args)))
-        return
-    result = finetune(parse_arguments(ctx.args))
+    result = finetune(config)
     write_model_card(result.output_dir, facts=result.facts)
     for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
         typer.echo(f"{name}: {100 * value:.2f} %")
@@ -261,24 +253,17 @@ def train(
 )
 def pretrain(
     ctx: typer.Context,
-    list_fields: Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")] = False,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/pretrain_videomae_v2.py; `accelerate launch` that script for several devices."""
-    import rich
-
     from .hub.cards import write_model_card
-    from .training.arguments import describe_arguments, parse_arguments
-    from .training.planning import plan_run
     from .training.pretraining import pretrain as pretrain_run
 
-    if list_fields:
-        typer.echo(describe_arguments())
+    config = _run_config(ctx.args, list_fields, plan, "masked_modeling")
+    if config is None:
         return
-    if plan:
-        rich.print(plan_run(parse_arguments(ctx.args), task="masked_modeling"))
-        return
-    result = pretrain_run(parse_arguments(ctx.args))
+    result = pretrain_run(config)
     write_model_card(result.output_dir, facts=result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")
@@ -350,6 +335,63 @@ def probe(
 
 
 @app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Annotations: a folder of classes, a list, or an official layout.")],
+    output: Annotated[Path, typer.Argument(help="New folder, or one in which this preparation was interrupted.")],
+    layout: Annotated[str, typer.Option(help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48.")] = "auto",
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if not that of the annotations.")] = None,
+    format: Annotated[str, typer.Option(help="tar (WebDataset), parquet or folder.")] = "tar",
+    short_side: Annotated[int, typer.Option(min=0, help="Shorter side of the frames at most; 0 keeps it.")] = 256,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; smaller is better.")] = 18,
+    reencode: Annotated[bool, typer.Option(help="Encode also what could stay as it is.")] = False,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips of a shard.")] = 128,
+    split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
+    holdout: Annotated[float, typer.Option(help="Share that becomes `val`, where there are no splits.")] = 0.0,
+    labels: Annotated[str | None, typer.Option(help="Order: k400, ssv2, ..., or a .json or .txt of names.")] = None,
+    label_separator: Annotated[str | None, typer.Option(help="Stands between several labels in a list.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make data that trains of a data set as it is published. Exit code 1 if clips are missing or damaged."""
+    from .published import published_labels
+    from .training.encoding import EncodingSettings
+    from .training.preparing import prepare as prepare_data
+
+    names = _label_names(labels)
+    columns = _given(label_separator=label_separator)
+    result = prepare_data(
+        source,
+        output,
+        layout=layout,
+        videos=videos,
+        format=format,
+        encoding=EncodingSettings(short_side or None, crf, reencode=reencode),
+        clips_per_shard=clips_per_shard,
+        split_number=split_number,
+        holdout=holdout,
+        label_names=published_labels(names) if isinstance(names, str) else names,
+        seed=seed,
+        num_workers=num_workers,
+        overwrite=overwrite,
+        progress=screen.is_terminal,
+        **columns,
+    )
+    if as_json:
+        facts = {"folder": str(result.folder), "videos": result.videos, "num_labels": len(result.label_names)}
+        _print_json(facts | {"failures": result.failures, "duplicates": result.duplicates})
+    else:
+        for failure in result.failures[:20]:
+            typer.echo(f"{failure['split']}/{failure['id']}: {failure['error']}", err=True)
+        if result.duplicates:
+            typer.echo(f"{len(result.duplicates)} clips are there more than once (prepared.json lists them)", err=True)
+        counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
+        typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
+    _fail_if([failure["source"] for failure in result.failures])
+
+
+@app.command()
 def doctor(
     videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write every check to this .csv or .json file.")] = None,
@@ -379,6 +421,23 @@ def doctor(
         if checks:
             _print_checks(checks)
     _fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
+
+
+def _run_config(words: list[str], list_fields: bool, plan: bool, task: str) -> Any:
+    """The run that the words describe; none where only its fields or its plan were asked for, and are shown."""
+    import rich
+
+    from .training.arguments import describe_arguments, parse_arguments
+    from .training.planning import plan_run
+
+    if list_fields:
+        typer.echo(describe_arguments())
+        return None
+    config = parse_arguments(words)
+    if plan:
+        rich.print(plan_run(config, task))  # type: ignore[arg-type]  # one of the two that it takes
+        return None
+    return config
 
 
 def _given(**options: Any) -> dict[str, Any]:

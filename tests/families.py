@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoBackbone,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
@@ -23,6 +24,7 @@ import hf_videovit as package
 
 
 Inputs = dict[str, torch.Tensor]
+Shapes = list[tuple[int, ...]]
 LABELS = ("push", "pull", "lift", "drop", "turn")
 
 
@@ -47,6 +49,10 @@ def image_classification_inputs(config: PreTrainedConfig, batch_size: int, **sha
     return {**inputs, "pixel_values": inputs["pixel_values"][:, 0]}
 
 
+def image_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    return {"pixel_values": clips(config, batch_size, **{**shape, "num_frames": 1})[:, 0]}
+
+
 def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """Tube mask for the encoder; for the decoder any mask with the right count, another one for each sample."""
     pixel_values = clips(config, batch_size, **shape)
@@ -61,17 +67,33 @@ def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
     }
 
 
+<<<<<<< HEAD
 def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """A short and a long clip of each video."""
     names = ("pixel_values", "long_pixel_values")
     return {name: clips(config, batch_size, **shape) for name in names}
+=======
+def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """Maps from stage to stage, and attention in the last two; four frames and sides of a multiple of 32."""
+    frames = [config.num_frames // 2] if config.modality == "video" else []
+    strides = (4, 4, 8, 16, 32)
+    maps = [
+        (batch_size, channels, *frames, config.image_size // stride, config.image_size // stride)
+        for channels, stride in zip((config.hidden_sizes[0], *config.hidden_sizes), strides)
+    ]
+    attentions: Shapes = []
+    for stage in (2, 3):
+        tokens = torch.Size(maps[stage + 1][2:]).numel()
+        attentions += [(batch_size, config.num_heads(stage), tokens, tokens)] * config.depths[stage]
+    return maps, attentions
+>>>>>>> main
 
 
 @dataclass(frozen=True)
 class Head:
     """
-    One model class: the auto class that gives it, what it is fed, what it answers, and prefixes of the parameters that
-    its inputs never reach.
+    One model class: the auto class that gives it, what it is fed, what it answers, prefixes of the parameters that its
+    inputs never reach, fields of its own, and the sets of options it takes (all by default).
     """
 
     model_class: type[PreTrainedModel]
@@ -79,6 +101,13 @@ class Head:
     inputs: Callable[..., Inputs]
     output: str = "logits"
     idle: tuple[str, ...] = ()
+    fields: dict[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] | None = None
+
+    def answer(self, outputs: Any) -> torch.Tensor:
+        """What the head answers; of several maps the last."""
+        answer = outputs[self.output]
+        return answer if isinstance(answer, torch.Tensor) else answer[-1]
 
     @property
     def trains(self) -> bool:
@@ -106,6 +135,11 @@ class Family:
             Class tokens of the whole clip among the hidden states; each frame sees them.
         attends_within_frames (`bool`):
             Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
+        any_size (`bool`):
+            Whether clips need not be a whole number of patches, and images are clips of one frame.
+        shapes (`Callable`, *optional*):
+            Of hidden states and of attentions, for a configuration and a batch size, where not every block sees the
+            same tokens.
     """
 
     name: str
@@ -119,10 +153,20 @@ class Family:
     class_tokens_a_frame: int = 0
     class_tokens: int = 0
     attends_within_frames: bool = False
+    shapes: Callable[[PreTrainedConfig, int], tuple[Shapes, Shapes]] | None = None
 
     def config(self, **fields: Any) -> PreTrainedConfig:
         names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: index for index, name in enumerate(LABELS)}}
         return self.config_class(**{**self.tiny, **names, **fields})
+
+    def expected_shapes(self, config: PreTrainedConfig, batch_size: int, tokens: int) -> tuple[Shapes, Shapes]:
+        """Of hidden states, whose first has this number of `tokens`, and of attentions."""
+        if self.shapes is not None:
+            return self.shapes(config, batch_size)
+        rows = config.num_frames if self.attends_within_frames else 1
+        attention = (batch_size * rows, config.num_attention_heads, tokens // rows, tokens // rows)
+        hidden = [(batch_size, tokens, config.hidden_size)] * (config.num_hidden_layers + 1)
+        return hidden, [attention] * config.num_hidden_layers
 
     def head(self, auto_class: type) -> Head | None:
         return next((head for head in self.heads if head.auto_class is auto_class), None)
@@ -140,7 +184,8 @@ class Case:
         return "-".join(filter(None, (self.head.model_class.__name__, self.options)))
 
     def config(self, **fields: Any) -> PreTrainedConfig:
-        return self.family.config(**{**self.family.options.get(self.options, {}), **fields})
+        options = self.family.options.get(self.options, {})
+        return self.family.config(**{**self.head.fields, **options, **fields})
 
     def model(self, seed: int = 0, **fields: Any) -> PreTrainedModel:
         """
@@ -266,6 +311,68 @@ FAMILIES = (
         any_size=True,
     ),
     Family(
+        name="uniformer",
+        config_class=package.UniFormerConfig,
+        tiny={
+            "depths": [1, 1, 2, 1],
+            "hidden_sizes": [8, 16, 24, 32],
+            "intermediate_sizes": [16, 32, 48, 64],
+            "head_dim": 8,
+            "image_size": 64,
+            "num_frames": 4,
+        },
+        heads=(
+            Head(
+                package.UniFormerModel,
+                AutoModel,
+                features_inputs,
+                output="last_hidden_state",
+                options=("split", "light"),
+            ),
+            Head(
+                package.UniFormerForVideoClassification,
+                AutoModelForVideoClassification,
+                classification_inputs,
+                options=("split", "light"),
+            ),
+            Head(
+                package.UniFormerForImageClassification,
+                AutoModelForImageClassification,
+                image_classification_inputs,
+                fields={"modality": "image"},
+                options=("token_labels", "light", "windows"),
+            ),
+            Head(
+                package.UniFormerBackbone,
+                AutoBackbone,
+                image_inputs,
+                output="feature_maps",
+                fields={"modality": "image", "out_indices": [1, 2, 3, 4]},
+                options=("windows", "light"),
+            ),
+        ),
+        processor_class=package.UniFormerVideoProcessor,
+        processor={
+            "num_frames": 4,
+            "frame_stride": 2,
+            "size": {"shortest_edge": 64},
+            "crop_size": {"height": 64, "width": 64},
+        },
+        options={
+            "split": {"use_split_attention": True, "use_temporal_overlap": True, "num_channels": 1},
+            "light": {
+                "use_token_pruning": True,
+                "stem": "conv_first",
+                "layer_scale_init_value": 0.1,
+                "layer_scale_in_conv_blocks": True,
+            },
+            "token_labels": {"use_auxiliary_head": True, "stem": "conv", "layer_scale_init_value": 0.5},
+            "windows": {"attention_type": "window", "window_size": 3, "qkv_bias": False},
+        },
+        any_size=True,
+        shapes=uniformer_shapes,
+    ),
+    Family(
         name="uniformer_v2",
         config_class=package.UniFormerV2Config,
         tiny={
@@ -358,4 +465,5 @@ def cases(options: bool = True, **wanted: Any) -> Iterator[Case]:
             if all(getattr(head, name) == value for name, value in wanted.items()):
                 case = Case(family, head)
                 yield case
-                yield from (replace(case, options=name) for name in (family.options if options else ()))
+                names = family.options if head.options is None else head.options
+                yield from (replace(case, options=name) for name in (names if options else ()))

@@ -34,7 +34,7 @@ MODELING_ORDER = {
     "backbone": ("layers", "backbone"),
     "modeling": ("layers", "backbone", "configuration", "modeling"),
     "video_processing_base": ("frame_sampling", "video_decoding"),
-    "video_processing": ("video_processing_base", "frame_sampling", "video_decoding"),
+    "video_processing": ("video_processing_base", "video_processing", "frame_sampling", "video_decoding"),
 }
 TRAVELLING = {"torch", "torchvision", "transformers", "numpy", "huggingface_hub", "PIL", "safetensors"}
 

@@ -130,7 +130,9 @@ def test_evaluate(tmp_path, folder):
     assert 0 <= result["metrics"]["top1"] <= 1
     assert json.loads(output.read_text())["metrics"] == result["metrics"]
     assert len(predictions.read_text().splitlines()) == 2
-    assert "top1: " in run("evaluate", "--model", model, "--data", folder).stdout
+    assert (tmp_path / "results_confusion.png").is_file()
+    said = run("evaluate", "--model", model, "--data", folder).stdout
+    assert "top1: " in said and "mostly taken for" in said
 
 
 def test_evaluate_refuses_other_labels(model, folder, tmp_path):
@@ -138,6 +140,24 @@ def test_evaluate_refuses_other_labels(model, folder, tmp_path):
     result = run("evaluate", "--model", model, "--data", tmp_path)
     assert result.exit_code == 2
     assert "sideways" in result.stderr
+
+
+def test_prepare(folder, damaged, tmp_path):
+    raw = tmp_path / "raw"
+    for path in [*folder.rglob("*.mp4"), Path(damaged)]:
+        (raw / "any").mkdir(parents=True, exist_ok=True)
+        (raw / "any" / path.name).write_bytes(path.read_bytes())
+    rows = ["file,label", "any/right.mp4,right+moving", "any/up.mp4,up", "any/bad [1].mp4,up"]
+    (raw / "clips.csv").write_text("\n".join(rows))
+    words = ["prepare", raw / "clips.csv", tmp_path / "out", "--label-separator", "+", "--short-side", 32]
+    code, result = run_json(*words)
+    assert code == 1  # one is damaged
+    assert (result["videos"], result["num_labels"], len(result["failures"])) == ({"train": 2}, 3, 1)
+    again = run(*words)
+    assert "2 train; 3 labels -> " in again.stdout
+    assert "train/any/bad [1].mp4: " in again.stderr
+    assert run(*words, "--crf", 30).exit_code == 2
+    assert run("prepare", raw / "clips.csv", tmp_path / "ssv2", "--labels", "ssv2").exit_code == 2
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +327,8 @@ def test_wrong_use_is_exit_code_2():
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("convert", "classify", "embed", "evaluate", "train", "pretrain", "probe", "preview", "doctor"):
+    commands = "convert classify embed evaluate train pretrain probe preview prepare doctor"
+    for command in commands.split():
         assert command in result.stdout
 
 

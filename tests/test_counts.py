@@ -8,6 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_videovit import (
+    UniFormerBackbone,
+    UniFormerConfig,
+    UniFormerForImageClassification,
+    UniFormerForVideoClassification,
     UniFormerV2Config,
     UniFormerV2ForVideoClassification,
     VideoMAEV2Config,
@@ -130,3 +134,90 @@ def test_multiply_accumulates_of_uniformer_v2(size):
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(1, frames, 3, *2 * [model.config.image_size], device="meta"))
         assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005)
+
+
+# UniFormer: parameters, and multiply-accumulates of one view by its shape, measured on the official code.
+UNIFORMER_IMAGES = {
+    "small": ({}, 21_545_256, {224: 3.63}),
+    "small_plus": ({}, 24_032_552, {224: 4.20}),
+    "base": ({}, 49_776_552, {224: 8.25}),
+    "base_ls": ({}, 49_796_520, {224: 8.25}),
+    "small token labels": ({"use_auxiliary_head": True, "head_dim": 32}, 22_058_256, {224: 3.66, 384: 11.91}),
+    "small_plus token labels": ({"use_auxiliary_head": True}, 24_545_552, {224: 4.23, 384: 13.72}),
+    "base token labels": ({"use_auxiliary_head": True, "head_dim": 32}, 50_289_552, {224: 8.27, 384: 27.21}),
+    "large token labels": ({"use_auxiliary_head": True}, 100_103_888, {224: 19.71, 384: 62.76}),
+    "xxs": ({}, 10_215_280, {128: 0.43, 160: 0.66, 192: 0.95, 224: 1.30}),
+    "xs": ({}, 16_509_264, {192: 1.42, 224: 1.93}),
+}
+SCALED = {"layer_scale_init_value": 0.1, "layer_scale_in_conv_blocks": True}
+UNIFORMER_CLIPS = {
+    "small": ({}, 21_400_400, {(8, 224): 17.57, (16, 224): 41.66, (32, 224): 109.45}),
+    "base": ({}, 49_813_200, {(8, 224): 40.13, (16, 224): 96.55, (32, 224): 258.25}),
+    "small split": ({"use_split_attention": True}, 27_847_504, {(16, 224): 36.68}),
+    "base split": ({"use_split_attention": True}, 65_405_136, {(16, 224): 83.96}),
+    "xxs": ({}, 9_833_896, {(8, 160): 3.22, (16, 128): 4.19, (16, 160): 6.83, (32, 160): 15.26}),
+    "xxs scaled": (SCALED, 9_840_616, {(4, 128): 1.00, (4, 160): 1.57, (8, 128): 2.02}),
+    "xs": ({}, 16_099_552, {(32, 192): 33.79}),
+}
+UNIFORMER_LABELS = {
+    600: {"small": 21_503_000, "base": 49_915_800},
+    174: {"small": 21_284_462, "base": 49_697_262},
+    101: {"small": 21_247_013, "base": 49_659_813},
+}
+# Of S and B, by attention in stage 3 and by image.
+UNIFORMER_BACKBONES = {
+    ("hybrid", 14, 800, 1280): (98.77, 229.49),
+    ("hybrid", 14, 512, 2048): (105.13, 244.97),
+    ("window", 32, 512, 2048): (96.32, 222.94),
+    ("hybrid", 32, 512, 2048): (112.42, 263.21),
+    ("global", 14, 512, 2048): (160.74, 384.01),
+    ("global", 14, 256, 192): (3.55, 8.07),
+    ("global", 14, 384, 288): (8.55, 19.53),
+    ("global", 14, 448, 320): (11.46, 26.27),
+}
+HUNDREDTH = 0.005  # the figures have two decimals: half of one is more than half a per cent of the smallest
+
+
+def uniformer(model_class: type, size: str, **fields) -> torch.nn.Module:
+    with torch.device("meta"):
+        return model_class(UniFormerConfig.from_size(size.split()[0], **fields)).eval().requires_grad_(False)
+
+
+def check_multiply_accumulates(model: torch.nn.Module, shape: tuple[int, ...], expected: float) -> None:
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, *shape, device="meta"))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005, abs=HUNDREDTH), shape
+
+
+@pytest.mark.parametrize("name", UNIFORMER_IMAGES)
+def test_uniformer_for_images(name):
+    fields, parameters, gmacs_by_size = UNIFORMER_IMAGES[name]
+    model = uniformer(UniFormerForImageClassification, name, modality="image", num_labels=1000, **fields)
+    assert count(model) == parameters
+    for size, expected in gmacs_by_size.items():
+        check_multiply_accumulates(model, (3, size, size), expected)
+
+
+@pytest.mark.parametrize("name", UNIFORMER_CLIPS)
+def test_uniformer_for_clips(name):
+    fields, parameters, gmacs_by_shape = UNIFORMER_CLIPS[name]
+    model = uniformer(UniFormerForVideoClassification, name, num_labels=400, **fields)
+    assert count(model) == parameters
+    for (frames, size), expected in gmacs_by_shape.items():
+        check_multiply_accumulates(model, (frames, 3, size, size), expected)
+
+
+@pytest.mark.parametrize("num_labels", UNIFORMER_LABELS)
+def test_parameters_of_uniformer_with_other_classes(num_labels):
+    for size, expected in UNIFORMER_LABELS[num_labels].items():
+        assert count(uniformer(UniFormerForVideoClassification, size, num_labels=num_labels)) == expected
+
+
+@pytest.mark.parametrize("kind", UNIFORMER_BACKBONES, ids=str)
+def test_uniformer_backbones(kind):
+    attention_type, window_size, height, width = kind
+    for size, parameters, expected in zip(("small", "base"), (21_033_280, 49_264_576), UNIFORMER_BACKBONES[kind]):
+        fields = {"attention_type": attention_type, "window_size": window_size, "out_indices": [1, 2, 3, 4]}
+        backbone = uniformer(UniFormerBackbone, size, modality="image", **fields)
+        assert count(backbone) == parameters
+        check_multiply_accumulates(backbone, (3, height, width), expected)

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_videovit.drawing import ClassifiedClip, draw_classified_clips, draw_curves, draw_strips
+from hf_videovit.drawing import (
+    ClassifiedClip,
+    draw_classified_clips,
+    draw_confusion_matrix,
+    draw_curves,
+    draw_strips,
+)
 
 
 def clip_of(colour: tuple[int, int, int], num_frames: int = 4, truth: str | None = None) -> ClassifiedClip:
@@ -58,3 +64,14 @@ def test_a_plot_for_every_curve(tmp_path):
     assert sizes[0][1] == sizes[1][1] < sizes[2][1]
     with pytest.raises(ValueError, match="`curves` must hold at least one curve"):
         draw_curves({}, tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("num_labels", [2, 30, 100])
+def test_confusion_matrix_is_darkest_where_most_videos_are(tmp_path, num_labels):
+    names = [f"label {index}" for index in range(num_labels)]
+    blue = []
+    for name, matrix in {"right": 3 * np.eye(num_labels, dtype=int), "none": np.zeros((num_labels,) * 2, int)}.items():
+        path = draw_confusion_matrix(matrix, names, tmp_path / "new" / f"{name}.png")
+        picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
+        blue.append((picture[..., 2] - picture[..., 0] > 60).sum())
+    assert blue[0] > 1.05 * blue[1]

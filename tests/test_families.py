@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 from torch.export import Dim
-from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
+from transformers import AutoBackbone, AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import hf_videovit
@@ -31,7 +31,7 @@ def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5)
 
 @torch.no_grad()
 def answer(case: Case, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model(**inputs)[case.head.output]
+    return case.head.answer(model(**inputs))
 
 
 def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -42,8 +42,8 @@ def state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 @every_case
 def test_forward(case):
     outputs = case.model()(**case.inputs())
-    assert outputs[case.head.output].isfinite().all()
-    assert outputs[case.head.output].shape[0] == 2
+    assert case.head.answer(outputs).isfinite().all()
+    assert case.head.answer(outputs).shape[0] == 2
     if case.head.trains:
         assert outputs.loss.ndim == 0
         assert outputs.loss.isfinite()
@@ -86,7 +86,7 @@ def test_half_precision(case, dtype, tmp_path):
     saved = set(half.state_dict())
     for name, value in state(half).items():
         if name in saved:
-            assert value.dtype == dtype, name
+            assert value.dtype == dtype or not value.is_floating_point(), name
         else:  # fixed tables keep their precision and are cast where they are used
             assert torch.equal(value, state(model)[name]), name
     inputs = case.inputs()  # pixels in float32: the model casts them
@@ -174,16 +174,19 @@ def test_exports_with_any_batch_size(case):
     for batch_size in (2, 5):
         inputs = {name: value for name, value in case.inputs(batch_size, seed=3).items() if name != "labels"}
         with torch.no_grad():
-            close(program.module()(**inputs)[case.head.output], answer(case, model, inputs))
+            close(case.head.answer(program.module()(**inputs)), answer(case, model, inputs))
 
 
 @every_head
 def test_auto_classes_give_our_class(case, tmp_path):
     model = case.model()
     model.save_pretrained(tmp_path)
-    loaded = case.head.auto_class.from_pretrained(tmp_path)
+    # AutoBackbone of transformers 5.23 takes every folder for the name of a timm model
+    on_the_hub_only = case.head.auto_class is AutoBackbone
+    loaded = (case.head.model_class if on_the_hub_only else case.head.auto_class).from_pretrained(tmp_path)
+    assert type(case.head.auto_class.from_config(case.config())) is case.head.model_class
     assert type(loaded) is case.head.model_class
-    assert type(AutoConfig.from_pretrained(tmp_path)) is case.family.config_class
+    assert type(AutoConfig.from_pretrained(str(tmp_path))) is case.family.config_class
     close(answer(case, loaded.eval(), case.inputs()), answer(case, model, case.inputs()))
 
 
@@ -219,7 +222,7 @@ def test_other_clip_lengths_and_frame_sizes(case, frames, height, width):
         "size": (height * config.image_size, width * config.image_size),
     }
     outputs = model(**case.inputs(**shape))
-    assert outputs[case.head.output].isfinite().all()
+    assert case.head.answer(outputs).isfinite().all()
     if case.head.output == "last_hidden_state":
         special = config.num_frames * case.family.class_tokens_a_frame
         native = model(**case.inputs()).last_hidden_state.shape[1] - special - case.family.class_tokens
@@ -266,17 +269,12 @@ def test_hidden_states_and_attentions(case):
     model, inputs = case.model(), case.inputs()
     model.set_attn_implementation("eager")
     outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
-    config = model.config
-    assert len(outputs.hidden_states) == config.num_hidden_layers + 1
-    assert len(outputs.attentions) == config.num_hidden_layers
     tokens = outputs.hidden_states[0].shape[1]
-    for hidden_states in outputs.hidden_states:
-        assert hidden_states.shape == (2, tokens, config.hidden_size)
-    rows = config.num_frames if case.family.attends_within_frames else 1
-    for attentions in outputs.attentions:
-        seen = (tokens - case.family.class_tokens) // rows + case.family.class_tokens
-        assert attentions.shape == (2 * rows, config.num_attention_heads, seen, seen)
-        close(attentions.sum(-1), torch.ones_like(attentions.sum(-1)))
+    hidden_states, attentions = case.family.expected_shapes(model.config, 2, tokens)
+    assert [tuple(one.shape) for one in outputs.hidden_states] == hidden_states
+    assert [tuple(one.shape) for one in outputs.attentions] == attentions
+    for one in outputs.attentions:
+        close(one.sum(-1), torch.ones_like(one.sum(-1)))
     assert model(**inputs).hidden_states is None
 
 

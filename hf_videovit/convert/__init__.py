@@ -15,10 +15,12 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 # Module with the `make_plan` of each family.
 CONVERTERS = {
+    "tubevit": "convert_tubevit",
+    "uniformer": "convert_uniformer",
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
 }
-TASKS = ("video-classification", "feature-extraction", "pretraining")
+TASKS = ("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone")
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -41,10 +43,12 @@ def convert_checkpoint(
         model_type (`str`):
             Family, such as `"uniformer_v2"` or `"videomae_v2"`.
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
-            A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict.
+            A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict; for TubeViT an image
+            ViT, also as `.npz`.
         task (`str`):
-            `"video-classification"`, `"pretraining"` or `"feature-extraction"`: the encoder, in the case of a
-            pre-training checkpoint with its norm of every token.
+            `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
+            prediction) or `"feature-extraction"`: the encoder, in the case of a pre-training checkpoint with its norm
+            of every token. A family has some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. What shapes show must agree with it.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
@@ -60,7 +64,8 @@ def convert_checkpoint(
         config_overrides:
             Fields of the configuration that shapes do not show: `image_size` and `num_frames` where they are not 224
             and 16, `num_attention_heads` (and `decoder_num_attention_heads`) for widths that no published model has,
-            `num_labels` or `id2label` for a fresh classifier on a checkpoint without one.
+            `num_labels` or `id2label` for a fresh classifier on a checkpoint without one. For TubeViT also
+            `tube_init`, `"fan_in"` or `"inflate"`.
 
     Returns:
         `PreTrainedModel`: in evaluation mode.
@@ -142,6 +147,9 @@ def make_plan(
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
     converter = import_module(f".{CONVERTERS[model_type]}", __name__)
+    if task not in converter.MODEL_CLASSES:
+        possible = ", ".join(converter.MODEL_CLASSES)
+        raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
     return converter.make_plan(open_checkpoint(checkpoint, entry=entry), task=task, **options)
 
 

@@ -90,8 +90,6 @@ def make_plan(
     **overrides: Any,
 ) -> Plan:
     """Plan the conversion of a UniFormerV2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
-    if task not in MODEL_CLASSES:
-        raise ValueError(f"`task` of a UniFormerV2 must be one of {', '.join(MODEL_CLASSES)}, got {task!r}.")
     refuse_unknown_fields(UniFormerV2Config, overrides, labels)
     layout, sources = official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
@@ -27,10 +28,11 @@ logger = logging.get_logger(__name__)
 WRAPPERS = ("model", "module", "state_dict", "model_state")  # in the order of the official loaders
 CHOSEN_WRAPPERS = ("model_ema", "ema", "teacher", "student")  # taken only when asked for
 PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.")
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin", ".npz")
 # Pages of a mapped file count as the process's memory until it is unmapped.
 REMAP_AFTER_BYTES = 256 * 2**20
 READ_BYTES = 2**20
+BFLOAT16_IN_NUMPY = np.dtype("V2")  # numpy has no name for it
 SHOWN_NAMES = 8
 
 
@@ -152,6 +154,10 @@ def _open_file(path: Path, entry: str | None) -> Checkpoint:
     head = _refuse_what_is_no_weight_file(path)
     if head.startswith(b"PK") and path.suffix == ".safetensors":
         raise ValueError(f"{path.name} is a file of torch.save under another kind's name: rename it to .pth.")
+    if path.suffix == ".npz":
+        if entry is not None:
+            raise ValueError(f"`entry` {entry!r} has no meaning for {path.name}: .npz files have no entries.")
+        return _open_arrays(path)
     # By content: files are renamed. A header of JSON follows the eight bytes of its length.
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         if entry is not None:
@@ -194,6 +200,36 @@ def _open_safetensors(path: Path) -> Checkpoint:
             return file.get_tensor(name)
 
     return Checkpoint(path.name, shapes, read)
+
+
+def _open_arrays(path: Path) -> Checkpoint:
+    """numpy's archive of arrays (Flax models); arrays of Python objects, which are pickled, are refused."""
+    try:
+        with np.load(path) as archive:
+            shapes = {name: tuple(_array(archive, name).shape) for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path.name} cannot be read as numpy arrays ({type(error).__name__}: {error}).") from error
+    if not shapes:
+        raise ValueError(f"{path.name} holds no arrays.")
+
+    def read(name: str) -> torch.Tensor:
+        with np.load(path) as archive:
+            return _tensor(_array(archive, name))
+
+    return Checkpoint(path.name, shapes, read)
+
+
+def _array(archive: Any, name: str) -> np.ndarray:
+    array = archive[name]
+    if array.dtype.kind not in "fiubV" or array.dtype.kind == "V" and array.dtype != BFLOAT16_IN_NUMPY:
+        raise ValueError(f"{name} is of type {array.dtype}")
+    return array
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype == BFLOAT16_IN_NUMPY:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _open_pickled(path: Path, entry: str | None) -> Checkpoint:

@@ -349,6 +349,7 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
     sampling = {
         "dense": f"{num_frames} frames, {processor.frame_stride} apart",
         "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
+        "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} neighbouring ones",
         "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "uniform": f"{num_frames} frames, spread over the whole video",
     }

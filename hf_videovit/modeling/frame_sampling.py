@@ -8,11 +8,12 @@ a `numpy.random.Generator`, or a `numpy.random.RandomState` where draws must equ
 import math
 
 import numpy as np
+import torch
 
 
 Random = np.random.Generator | np.random.RandomState
 
-FRAME_SAMPLINGS = ("dense", "segment", "sparse", "uniform")
+FRAME_SAMPLINGS = ("dense", "segment", "span", "sparse", "uniform")
 SAMPLING_MODES = ("train", "validation", "test", "pretrain")
 CROP_ROUNDINGS = ("nearest", "up")
 
@@ -104,6 +105,31 @@ def segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     return (offsets[:, None] + tick * np.arange(num_frames)).astype(np.int64)
 
 
+def span_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -> np.ndarray:
+    """
+    `num_frames` frames spread over the `num_frames * stride` frames from each of `starts`, both ends included, so
+    neighbours are a little less than that over apart: `(num_frames * stride - 1) / (num_frames - 1)`. What lies beyond
+    the video's last frame repeats it. Shape `(len(starts), num_frames)`.
+
+    In torch's float32, as the official UniFormer loader: a whole number may otherwise come out as the one below.
+    """
+    last = num_frames * stride - 1
+    clips = [torch.linspace(float(start), float(start) + last, num_frames) for start in starts]
+    return torch.stack(clips).clamp(0, total - 1).long().numpy()
+
+
+def span_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+    """Evenly placed [`span_clips`]; one clip is taken from the middle. Shape `(num_clips, num_frames)`."""
+    spare = max(total - num_frames * stride, 0)
+    starts = np.arange(num_clips) * (spare // (num_clips - 1)) if num_clips > 1 else np.array([spare // 2])
+    return span_clips(total, num_frames, stride, starts)
+
+
+def span_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """One of [`span_clips`] at a random place, which need not be a whole frame. Shape `(1, num_frames)`."""
+    return span_clips(total, num_frames, stride, np.array([rng.uniform(0, max(total - num_frames * stride, 0))]))
+
+
 def sparse_bounds(total: int, num_frames: int) -> np.ndarray:
     """
     Bounds of the segments that [`sparse_train`] and [`sparse_test`] see: multiples of `(total - 1) / num_frames`,
@@ -160,8 +186,10 @@ def sample_clips(
             Frames of the video.
         frame_sampling (`str`):
             `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
-            each of `num_frames` bins (Something-Something). `"sparse"`: the same idea with the bounds of the UniFormer
-            loaders (UniFormerV2 everywhere). `"uniform"`: evenly over the whole video, its tail included.
+            each of `num_frames` bins (Something-Something). `"span"`: as dense, spread over all of the
+            `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51). `"sparse"`: as segment with the
+            bounds of the UniFormer loaders (UniFormerV2 everywhere). `"uniform"`: evenly over the whole video, its
+            tail included.
         sampling_mode (`str`):
             `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
             `"pretrain"` (dense only): one random clip of exact stride.
@@ -203,6 +231,10 @@ def sample_clips(
         if sampling_mode == "validation":
             return segment_validation(total, num_frames)
         return segment_test(total, num_frames, num_clips)
+    if frame_sampling == "span":
+        if sampling_mode == "train":
+            return span_train(total, num_frames, frame_stride, rng)
+        return span_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
     if frame_sampling == "sparse":
         if sampling_mode == "train":
             return sparse_train(total, num_frames, rng)

@@ -229,7 +229,6 @@ REASONS = {
     "hidden_act": "With another activation than it was trained with a tower gives degraded numbers without a word",
     "use_pre_layernorm": "CLIP has a LayerNorm before its first block, plain ViTs have none",
     "layer_norm_eps": "Another epsilon changes every norm a little",
-    "num_attention_heads": "The same weights split into another number of heads are another model",
 }
 
 
@@ -261,6 +260,11 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     absorb_patch_bias(state)
     fields = {**layout.fields, **shown_fields(name, state), **said}
     if num_attention_heads is not None:
+        if said.get("num_attention_heads", num_attention_heads) != num_attention_heads:
+            raise ValueError(
+                f"`num_attention_heads` is {num_attention_heads}, but {name} has {said['num_attention_heads']} heads. "
+                "The same weights split into another number of heads are another model."
+            )
         fields["num_attention_heads"] = num_attention_heads
     if "num_attention_heads" not in fields:
         if fields["hidden_size"] % HEAD_DIM:

@@ -28,7 +28,7 @@ from .video_decoding import decode_video, source_name
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     """
     frame_sampling (`str`, *optional*, defaults to `"dense"`):
-        `"dense"`, `"segment"`, `"sparse"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
+        `"dense"`, `"segment"`, `"span"`, `"sparse"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
     sampling_mode (`str`, *optional*, defaults to `"test"`):
         `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
     frame_stride (`int`, *optional*, defaults to 1):

@@ -23,7 +23,10 @@ KINETICS_710_SUBSETS = (
     "k400-uniformer",
     *("k400-mmaction2", "k600-mmaction2", "k700-mmaction2"),
 )
-LABEL_LISTS = (*KINETICS_710_SUBSETS, "k710", "k710-mmaction2", "mit", "ssv1", "ssv2")
+LABEL_LISTS = (
+    *KINETICS_710_SUBSETS,
+    *("k710", "k710-mmaction2", "k600-uniformer", "mit", "ssv1", "ssv2", "imagenet-1k"),
+)
 TASKS = ("video-classification", "feature-extraction", "pretraining")
 AVAILABILITIES = ("listed", "not listed", "dead link")
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
@@ -90,7 +93,7 @@ class PublishedProtocol:
     view_merging: str = "softmax_mean"
 
     def __post_init__(self) -> None:
-        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "sparse", "uniform"))
+        one_of("frame_sampling", self.frame_sampling, ("dense", "segment", "span", "sparse", "uniform"))
         one_of("view_merging", self.view_merging, ("softmax_mean", "logits_mean"))
         for name in ("num_frames", "frame_stride", "num_clips", "num_crops", "image_size"):
             if getattr(self, name) < 1:
@@ -273,6 +276,7 @@ def published_labels(name: str) -> list[str]:
             `"k400"`, `"k600"`, `"k700"` or `"k710"`: Kinetics as VideoMAE V2's heads order it. `"k400-uniformer"`: as
             all official UniFormer and UniFormerV2 heads do (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: as MMAction2's ports of UniFormerV2 do.
+            `"k600-uniformer"`: as UniFormer (version 1) does. `"imagenet-1k"`: ImageNet's usual order.
             `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"` (Something-Something): the data sets' own order. Few of them
             are alphabetical: match by name against any other list.
 

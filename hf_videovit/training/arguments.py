@@ -26,6 +26,9 @@ class ModelArguments:
     checkpoint: str | None = _option(None, "folder or Hub id to start from (weights, config, processor)")
     model_type: str = _option("videomae_v2", "family of a model from scratch")
     size: str | None = _option(None, "published size of a model from scratch, such as small or base")
+    image_model: str | None = _option(
+        None, "image model to start a family and size from: folder, file or Hub id (CLIP's for uniformer_v2)"
+    )
     needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
     teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")
     temperature: float = _option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
@@ -34,11 +37,19 @@ class ModelArguments:
     head: Literal["auto", "keep", "new"] = _option(
         "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
     )
+    frozen_layers: int | None = _option(
+        None, "train neither the embeddings nor so many of the first blocks; 0 freezes the embeddings alone"
+    )
     attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
     compile: bool = _option(False, "run the task through torch.compile")
 
     def __post_init__(self) -> None:
+        if self.checkpoint is not None and self.image_model is not None:
+            raise ValueError(
+                f"Give `checkpoint` or `image_model`, not both: got {self.checkpoint!r} and {self.image_model!r}"
+            )
+        _check_minimum(self, frozen_layers=0)
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
 

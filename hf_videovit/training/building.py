@@ -2,10 +2,11 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import (
+    MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
@@ -17,7 +18,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from transformers.utils import logging
 
 from .arguments import ModelArguments
-from .optimization import HasLayerTable, head_parameters
+from .optimization import HasLayerTable, freeze_layers, head_parameters
 
 
 logger = logging.get_logger(__name__)
@@ -46,7 +47,10 @@ def build_model(
     if arguments.checkpoint is None:
         config = config_from_scratch(arguments)
         _name_labels(config, label_names, multi_label)
-        model = AutoModelForVideoClassification.from_config(config, **_attention(arguments))
+        if arguments.image_model is None:
+            model = AutoModelForVideoClassification.from_config(config, **_attention(arguments))
+        else:
+            model = _start_from_image_model(arguments, config)
         processor = _processor_from_scratch(config, arguments.processor)
     else:
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
@@ -160,8 +164,30 @@ def described_config(arguments: ModelArguments) -> PreTrainedConfig:
     return config_class.from_size(arguments.size, **arguments.config)
 
 
+@runtime_checkable
+class StartsFromImages(Protocol):
+    """A video model whose weights can be those of an image model."""
+
+    def from_image_vit(self, image_model: Any, config: Any) -> PreTrainedModel:
+        """A model of `config` with the image model's weights where it has them."""
+
+
+def _start_from_image_model(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+    model_class: Any = MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING[type(config)]
+    if not isinstance(model_class, StartsFromImages):
+        raise ValueError(
+            f"`image_model`: a {config.model_type} does not start from an image model; give `checkpoint`, or neither"
+        )
+    model = model_class.from_image_vit(arguments.image_model, config=config)
+    if arguments.attn_implementation is not None:
+        model.set_attn_implementation(arguments.attn_implementation)
+    return model
+
+
 def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
     model = model.float()
+    if arguments.frozen_layers is not None:
+        freeze_layers(model, arguments.frozen_layers)
     if arguments.gradient_checkpointing:
         with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
             warnings.simplefilter("ignore", FutureWarning)

@@ -21,6 +21,8 @@ import av
 import numpy as np
 from transformers.utils import logging
 
+from .encoding import to_yuv420
+
 
 logger = logging.get_logger(__name__)
 
@@ -78,10 +80,6 @@ NOISE_SIGMA = 2.0
 TRAIN_DIGITS = 1347
 TRAIN_COLUMNS = 0.7
 FRAMES_PER_SECOND = 25
-
-# ITU-R BT.601, studio range: rows are Y, Cb and Cr without their offsets.
-RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
-RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -385,22 +383,9 @@ def write_clip(path: str | Path, frames: np.ndarray, fps: int = FRAMES_PER_SECON
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
-        for planes in _to_yuv420(frames):
+        for planes in to_yuv420(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(stream.encode(None))
-
-
-def _to_yuv420(frames: np.ndarray) -> np.ndarray:
-    """
-    RGB to 8-bit studio-range BT.601 planes, `(num_frames, height * 3 / 2, width)`. PyAV converts too, but starts
-    threads for every frame to do so, which takes longer than the encoding.
-    """
-    num_frames, height, width, _ = frames.shape
-    luma, blue, red = np.moveaxis(frames.astype(np.float32) @ RGB_TO_YUV.T, -1, 0)  # each (num_frames, height, width)
-    corners = [(slice(None), slice(row, None, 2), slice(column, None, 2)) for row in (0, 1) for column in (0, 1)]
-    chroma = [sum(plane[corner] for corner in corners).reshape(num_frames, -1) / 4 + 128 for plane in (blue, red)]
-    planes = np.concatenate([luma.reshape(num_frames, -1) + 16, *chroma], axis=1)
-    return np.rint(planes).astype(np.uint8).reshape(num_frames, height * 3 // 2, width)
 
 
 def build_digit_motion(

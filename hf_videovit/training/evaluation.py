@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from rich.markup import escape
+from rich.table import Column, Table
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -148,6 +150,26 @@ class EvaluationResult:
                 }
             )
         return rows
+
+    def table(self, max_classes: int = 40) -> Table:
+        """
+        [`~EvaluationResult.per_class`] to be printed with `rich`, the worst classes first.
+
+        Args:
+            max_classes (`int`, *optional*, defaults to 40):
+                Classes shown at most.
+        """
+        rows, measure = self.per_class(), "average_precision" if self.multi_label else "accuracy"
+        worst = sorted(rows, key=lambda row: row[measure])[:max_classes]
+        caption = f"the {len(worst)} worst of {len(rows)} classes" if len(worst) < len(rows) else None
+        columns = [Column("label", overflow="fold"), Column("videos", justify="right")]
+        columns.append(Column(measure.replace("_", " "), justify="right"))
+        columns += [] if self.multi_label else [Column("mostly taken for", overflow="fold")]
+        table = Table(*columns, box=None, pad_edge=False, caption=caption)
+        for row in worst:
+            words = [escape(row["label"]), str(row["videos"]), f"{100 * row[measure]:.1f} %"]
+            table.add_row(*words, *([] if self.multi_label else [escape(row["taken_for"] or "")]))
+        return table
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the predictions, as plain values."""

@@ -24,6 +24,7 @@ LABEL_COLUMNS = (
     "category",
     "target",
     "json.label",
+    "json.labels",
     "json.class",
     "cls",
     "txt",

@@ -116,8 +116,30 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
     else:
         train, evaluation = _hold_out(train, arguments.holdout)
     if evaluation is not None:
-        evaluation = _limit(evaluation.with_label_names(train.label_names), arguments.max_eval_samples, seed)
+        if train.label_names:
+            evaluation = evaluation.with_label_names(train.label_names)
+        evaluation = _limit(evaluation, arguments.max_eval_samples, seed)
     return _limit(train, arguments.max_train_samples, seed), evaluation
+
+
+def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSource:
+    """
+    The videos to evaluate on, with label names of their own.
+
+    Args:
+        arguments ([`DataArguments`]):
+            `eval_data` (or `data`), `eval_split`, columns.
+        seed (`int`, *optional*, defaults to 0):
+            Chooses the videos where `max_eval_samples` asks for fewer.
+    """
+    data = arguments.eval_data or arguments.data
+    if data is None:
+        raise ValueError("`eval_data` is needed: a folder, list, shards or data set repo id")
+    splits = list_splits(data, arguments.data_config)
+    split = _eval_split(arguments, splits)
+    if splits and split is None:
+        raise ValueError(f"`eval_split` is needed: {data!r} has the splits {', '.join(splits)}")
+    return _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
 
 
 def match_labels(source: VideoSource, id2label: dict[int, str]) -> VideoSource:

@@ -66,6 +66,25 @@ def head_parameters(model: nn.Module) -> set[str]:
     return {name for name, depth in ids.items() if depth == last}
 
 
+def freeze_layers(model: nn.Module, count: int) -> None:
+    """
+    Leave the embeddings and the first blocks as they are.
+
+    Args:
+        model (`nn.Module`):
+            A model with a table of its depths.
+        count (`int`):
+            Blocks to freeze. ValueError if there are fewer.
+    """
+    ids = layer_ids(model)
+    blocks = max(ids.values()) - 1
+    if count > blocks:
+        raise ValueError(f"`frozen_layers` must be at most {blocks}, the model's blocks, got {count}")
+    for name, parameter in model.named_parameters():
+        if ids[name] <= count:
+            parameter.requires_grad_(False)
+
+
 def parameter_groups(
     model: nn.Module, weight_decay: float, layer_decay: float = 1.0, prefix: str = ""
 ) -> list[dict[str, Any]]:

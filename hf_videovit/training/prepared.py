@@ -11,6 +11,7 @@ from typing import Any
 
 LABELS_FILE = "labels.json"  # a list of names in the order of their indices
 SUMMARY_FILE = "prepared.json"
+MANIFEST_FILE = "manifest.jsonl"
 
 
 def read_file(location: str | Path) -> bytes | None:

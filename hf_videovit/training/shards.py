@@ -6,6 +6,7 @@ import copy
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +199,12 @@ def shard_source(
         sizes (`Mapping[str, int]`, *optional*):
             Number of videos of shards, by file name, where somebody has counted them.
     """
-    from datasets import load_dataset
-
     suffixes = {Path(file).suffix for file in files}
     if suffixes not in ({".tar"}, {".parquet"}):
         raise ValueError(f"`data` must be all .tar or all .parquet files, got {', '.join(sorted(suffixes))}")
     kind = "webdataset" if suffixes == {".tar"} else "parquet"
     shards = sorted(file if "://" in file else str(Path(file).absolute()) for file in files)
-    dataset = load_dataset(kind, data_files=shards, split="train", streaming=True).decode(False)
+    dataset = open_stream(kind, shards)
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
     names = label_names or class_label_names(dataset, label_column)
     known = sizes or {}
@@ -231,24 +230,63 @@ def shard_source(
     )
 
 
+def open_stream(kind: str, shards: Sequence[str]) -> Any:
+    """
+    Shards as a stream without decoding. `datasets` takes the columns of tars from their first five samples; here the
+    videos of other formats that local tars hold become columns too, so that they are not lost.
+    """
+    from datasets import Video, load_dataset
+
+    options: dict[str, Any] = {"data_files": list(shards), "split": "train", "streaming": True}
+    try:
+        dataset = load_dataset(kind, **options)
+    except tarfile.TarError as error:
+        raise ValueError(f"`data` holds the damaged shard {shards[0]!r}: {error}") from error
+    except ValueError as error:
+        if "same types" not in str(error):
+            raise
+        raise ValueError(f"`data`: the first five samples of {shards[0]!r} must consist of the same files") from error
+    if kind == "webdataset":
+        formats = {name for shard in shards if "://" not in shard for name in video_formats(shard)}
+        if missing := sorted(formats - set(dataset.features)):
+            features = dataset.features.copy()
+            features.update({name: Video() for name in missing})
+            dataset = load_dataset(kind, features=features, **options)
+    return dataset.decode(False)
+
+
+def video_formats(tar: str) -> set[str]:
+    """Extensions of the videos in a tar."""
+    with open_tar(tar) as archive:
+        extensions = {Path(member.name).suffix.removeprefix(".") for member in archive if member.isfile()}
+    return {extension for extension in extensions if extension.lower() in VIDEO_EXTENSIONS}
+
+
+@contextmanager
+def open_tar(path: str) -> Iterator[tarfile.TarFile]:
+    """A tar to be read; ValueError if it is damaged."""
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise ValueError(f"`data` holds the damaged shard {path!r}: {error}") from error
+
+
 def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
     """Number of samples of a WebDataset tar and its distinct labels (none if no column is asked for)."""
     extension, _, field = (label_column or "").partition(".")
     keys, labels = set(), set()
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, member_extension = name.partition(".")
-                if not member.isfile() or not stem or not member_extension:
-                    continue
-                keys.add(f"{folder}/{stem}")
-                if label_column and member_extension.lower() == extension:
-                    reader = archive.extractfile(member)
-                    text = reader.read().decode("utf-8") if reader else ""
-                    labels.update(_parts(json.loads(text).get(field) if field else text.strip(), label_separator))
-    except tarfile.TarError as error:
-        raise ValueError(f"`data` holds the damaged shard {path!r}: {error}") from error
+    with open_tar(path) as archive:
+        for member in archive:
+            folder, _, name = member.name.rpartition("/")
+            stem, _, member_extension = name.partition(".")
+            if not member.isfile() or not stem or not member_extension:
+                continue
+            keys.add(f"{folder}/{stem}")
+            if label_column and member_extension.lower() == extension:
+                reader = archive.extractfile(member)
+                text = reader.read().decode("utf-8") if reader else ""
+                labels.update(_parts(json.loads(text).get(field) if field else text.strip(), label_separator))
     return len(keys), labels
 
 

@@ -96,7 +96,7 @@ CASES = {
     ),
     "distillation": Case(
         finetune,
-        {"config": ENCODER | CLIP, "temperature": 2.0, "flip": 0.5, "accumulation": 2},
+        {"config": ENCODER | CLIP, "temperature": 2.0, "flip": 0.5, "flip_labels": "any", "accumulation": 2},
         teacher=ENCODER | CLIP | {"classifier_init_scale": 100.0},
     ),
 }

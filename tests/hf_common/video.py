@@ -21,7 +21,11 @@ def config_with_tiny_initial_values(config):
     """
     config = copy.deepcopy(config)
     for name, value in config.to_dict().items():
-        if any(part in name for part in ("_range", "_std", "layer_scale")) and isinstance(value, float | int):
+        if (
+            any(part in name for part in ("_range", "_std", "layer_scale"))
+            and isinstance(value, float | int)
+            and value is not False
+        ):
             setattr(config, name, 1e-10)
     return config
 
@@ -89,15 +93,13 @@ class VideoModelTest(modeling_common.ModelTesterMixin):
             config._attn_implementation = "eager"
             inputs = self._prepare_for_class(inputs, model_class)
             with torch.no_grad():
-                by_argument = model_class(config).eval()(**inputs, output_attentions=True).attentions
+                asked = model_class(config).eval()(**inputs, output_attentions=True, output_hidden_states=True)
                 config.output_attentions = True
                 by_config = model_class(config).eval()(**inputs).attentions
-            for attentions in (by_argument, by_config):
-                assert len(attentions) == config.num_hidden_layers
-                for one in attentions:
-                    rows = config.num_frames if self.model_tester.family.attends_within_frames else 1
-                    assert one.shape[:2] == (self.model_tester.batch_size * rows, config.num_attention_heads)
-                    assert one.shape[2] == one.shape[3]
+            tokens = asked.hidden_states[0].shape[1]
+            expected = self.model_tester.family.expected_shapes(config, self.model_tester.batch_size, tokens)[1]
+            for attentions in (asked.attentions, by_config):
+                assert [tuple(one.shape) for one in attentions] == expected
 
     def test_hidden_states_output(self):
         """The mixin's own test counts text tokens."""
@@ -108,18 +110,22 @@ class VideoModelTest(modeling_common.ModelTesterMixin):
                 by_argument = model_class(config).eval()(**inputs, output_hidden_states=True).hidden_states
                 config.output_hidden_states = True
                 by_config = model_class(config).eval()(**inputs).hidden_states
+            tokens = by_argument[0].shape[1]
+            expected = self.model_tester.family.expected_shapes(config, self.model_tester.batch_size, tokens)[0]
             for hidden_states in (by_argument, by_config):
-                assert len(hidden_states) == config.num_hidden_layers + 1
-                for one in hidden_states:
-                    assert one.shape == (self.model_tester.batch_size, one.shape[1], config.hidden_size)
+                assert [tuple(one.shape) for one in hidden_states] == expected
 
 
 class ConfigTest:
+    """`fields` are set in the configurations tried, and are those that every configuration must have."""
+
     config_class: type
+    fields: dict = {"hidden_size": 48}
 
     def test_config(self):
+        common = None if "hidden_size" in self.fields else list(self.fields)
         tester = configuration_common.ConfigTester(
-            self, config_class=self.config_class, has_text_modality=False, hidden_size=48
+            self, config_class=self.config_class, has_text_modality=False, common_properties=common, **self.fields
         )
         tester.run_common_tests()
 

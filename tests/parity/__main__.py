@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from .compare import Fixture, Report
 from .tubevit import TubeViTAdapter
+from .uniformer import UniFormerAdapter
 from .uniformer_v2 import UniFormerV2Adapter
 from .videomae_v2 import VideoMAEV2Adapter
 
@@ -26,6 +27,7 @@ from .videomae_v2 import VideoMAEV2Adapter
 # first adapter that recognises its files.
 ADAPTERS = {
     "tubevit": TubeViTAdapter,
+    "uniformer": UniFormerAdapter,
     "uniformer_v2": UniFormerV2Adapter,
     "videomae_v2": VideoMAEV2Adapter,
 }

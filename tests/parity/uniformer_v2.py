@@ -26,6 +26,7 @@ NOISE = 1e-6  # norm of a gradient that only rounding makes: a bias under a Batc
 # Files of the label fixture, and our lists.
 LABEL_FILES = {
     "kinetics400_official": "k400-uniformer",
+    "kinetics600_v1_official": "k600-uniformer",
     "kinetics710_official": "k710",
     "something_v1": "ssv1",
     "something_v2": "ssv2",

@@ -63,7 +63,7 @@ def watch(run):
         where = "nowhere"
     reached = {"step": 0}
 
-    def at_step(loop, batch_group, num_clips):
+    def at_step(loop, batch_group, *rest):
         reached["step"] = loop.progress.step + 1
         if "seen" in run:
             with Path(f"{run['seen']}.{rank}").open("a") as file:
@@ -74,7 +74,7 @@ def watch(run):
 
             resource.setrlimit(resource.RLIMIT_FSIZE, (run["file_limit"][1], -1))
 
-    def after_step(loop, bar, num_clips):
+    def after_step(loop, num_clips):
         time.sleep(run.get("pause", 0))
         if where == "step" and loop.progress.step == at:
             die()

@@ -1,14 +1,18 @@
 import csv
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from rich.console import Console
 
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
 from hf_videovit.training.evaluation import evaluate_model, score
 from hf_videovit.training.opening import open_source
-from hf_videovit.training.sources import Sample
+from hf_videovit.training.sources import Sample, manifest_hash
 from tests.clips import STEPS
 
 
@@ -101,6 +105,10 @@ def test_result_file_says_how_and_with_what(model, clip_folder, tmp_path):
         "view_merging": "softmax_mean",
     }
     assert saved["environment"]["decoders"]["pyav"]["ffmpeg"]
+    decoder = saved["environment"]["decoder"]
+    assert decoder == {"name": "pyav", "policy": "strict", **saved["environment"]["decoders"]["pyav"]}
+    assert saved["environment"]["command"]
+    assert Image.open(tmp_path / "results_confusion.png").size[0] > 100
     assert saved["environment"]["packages"]["transformers"]
     assert len(saved["manifest_sha256"]) == 64
     result.save_predictions(tmp_path / "predictions.jsonl")
@@ -125,6 +133,58 @@ def test_result_says_what_each_class_is_taken_for(model, clip_folder, tmp_path):
         taken_for = None if row["taken_for"] is None else NAMES.index(row["taken_for"])
         assert taken_for is None and row["accuracy"] == 1 or counts[taken_for] > 0
     assert score(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[1, 0], [1, 1]]))["mAP"] == 1.0
+
+
+def test_table_of_classes_has_the_worst_first(model, clip_folder):
+    result = evaluate_model(model, make_processor(), open_source(clip_folder, "val"))
+    console = Console(record=True, width=80, file=io.StringIO())
+    console.print(result.table(max_classes=3))
+    lines = console.export_text().splitlines()
+    shares = [float(line.rpartition(" %")[0].split()[-1]) for line in lines if " %" in line]
+    assert len(shares) == 3 and shares == sorted(shares)
+    assert "the 3 worst of 4 classes" in lines[-1]
+
+
+def test_results_do_not_depend_on_how_the_data_is_stored(model, clip_folder, tmp_path):
+    """Shards of uneven size, as one process and as two read them, and the same labels in another order."""
+    processor = make_processor()
+    for index, clips in enumerate(np.array_split(sorted((clip_folder / "val").rglob("*.mp4")), [5])):
+        with tarfile.open(tmp_path / f"{index}.tar", "w") as archive:
+            for number, clip in enumerate(clips):
+                (tmp_path / "label").write_text(clip.parent.name)
+                archive.add(clip, f"{number}.mp4")
+                archive.add(tmp_path / "label", f"{number}.txt")
+    source = open_source(tmp_path / "*.tar")
+    assert [source.share_size(rank, 2) for rank in (0, 1)] == [5, 3]
+    places = {}
+    for rank in (0, 1):
+        for position, sample in enumerate(source.share(rank, 2, None, 0)):
+            places[source.place(position, rank, 2)] = sample.id
+    alone = evaluate_model(model, processor, source)
+    assert [places[place] for place in range(8)] == alone.ids
+    other = evaluate_model(model, processor, open_source(tmp_path / "*.tar", label_names=sorted(STEPS)[::-1]))
+    assert other.manifest == alone.manifest
+    listed = evaluate_model(model, processor, open_source(clip_folder, "val"))
+    assert np.array_equal(listed.logits, alone.logits) and listed.metrics == alone.metrics
+
+
+def test_unreadable_videos_count_in_the_manifest_and_keep_their_label(model, clip_folder, tmp_path):
+    good = next((clip_folder / "val" / "up").iterdir())
+    samples = [("good", str(good), 0), ("gone", str(tmp_path / "no.mp4"), 1)]
+    result = evaluate_model(model, make_processor(), samples)
+    assert result.failed[0]["label"] == ["left"]
+    assert result.manifest == manifest_hash([("good", 0), ("gone", 1)], NAMES)
+    assert result.manifest != evaluate_model(model, make_processor(), samples[:1]).manifest
+
+
+def test_videos_without_a_label_among_others_are_not_scored(model, clip_folder):
+    clips = sorted((clip_folder / "val").rglob("*.mp4"))
+    samples = [(clip.name + clip.parent.name, str(clip), NAMES.index(clip.parent.name)) for clip in clips]
+    scored = evaluate_model(model, make_processor(), samples)
+    with_others = evaluate_model(model, make_processor(), [*samples, ("unlabelled", str(clips[0]), None)])
+    assert with_others.metrics == scored.metrics
+    assert with_others.per_class() == scored.per_class()
+    assert "label" not in with_others.predictions()[-1]
 
 
 def test_videos_without_labels_are_answered_but_not_scored(model, clip_folder):

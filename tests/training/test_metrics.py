@@ -4,6 +4,7 @@ import pytest
 
 from hf_videovit.training.metrics import (
     METRICS,
+    average_precisions,
     confusion_matrix,
     mean_average_precision,
     mean_class_accuracy,
@@ -52,6 +53,17 @@ def test_equal_scores_give_the_share_of_the_class_whatever_the_order():
     labels = np.array([[1], [0], [0], [1], [0]])
     for order in (np.arange(5), np.arange(5)[::-1]):
         assert mean_average_precision(np.zeros((5, 1)), labels[order]) == pytest.approx(0.4)
+
+
+def test_weighted_mean_average_precision_counts_samples():
+    labels = np.array([[1, 0], [1, 0], [1, 0], [0, 1]])
+    scores = np.array([[0.9, 0.8], [0.8, 0.1], [0.7, 0.2], [0.1, 0.5]])
+    assert average_precisions(scores, labels).tolist() == [1.0, 0.5]
+    assert mean_average_precision(scores, labels) == 0.75
+    assert mean_average_precision(scores, labels, "weighted") == pytest.approx(0.875)
+    assert np.isnan(average_precisions(scores[:3], labels[:3])[1])
+    with pytest.raises(ValueError, match="`average` must be one of macro, weighted"):
+        mean_average_precision(scores, labels, "micro")
 
 
 def test_mean_average_precision_refuses_class_indices():

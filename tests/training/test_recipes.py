@@ -32,6 +32,7 @@ def test_its_model_can_be_built(path):
     if config.model.checkpoint is not None:
         pytest.skip("starts from a checkpoint")
     config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
+    config.model.image_model = None
     with torch.device("meta"):
         model, processor = build_model(config.model, ["a", "b"])
     assert model.config.model_type == path.parent.name

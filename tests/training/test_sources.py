@@ -5,9 +5,12 @@ import tarfile
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hf_videovit.training.arguments import DataArguments
 from hf_videovit.training.opening import list_splits, load_sources, match_labels, open_source
+from hf_videovit.training.shards import VideoShards
 from hf_videovit.training.sources import VideoList
 from tests.clips import STEPS
 
@@ -129,6 +132,74 @@ def test_shards_are_shared_out_once_and_repeatably(clip_folder, tmp_path, kind, 
         assert again == shares[-1][2:]
     orders = {tuple(sample.id for sample in source.share(0, world, 0, epoch)) for epoch in range(3)}
     assert len(orders) == 3
+
+
+class Shards:
+    """What [`VideoShards`] asks of `datasets`, without files."""
+
+    features = None
+
+    def __init__(self, sizes):
+        self.sizes, self.num_shards = sizes, len(sizes)
+
+    def shard(self, num_shards, index):
+        return [{"video": f"{index}/{row}.mp4", "label": "a"} for row in range(self.sizes[index])]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 6), min_size=1, max_size=9),
+    world=st.integers(1, 5),
+    seed=st.sampled_from([None, 0, 7]),
+    epoch=st.integers(0, 2),
+    buffer=st.integers(1, 9),
+)
+def test_shares_of_uneven_shards_are_complete_disjoint_and_repeatable(sizes, world, seed, epoch, buffer):
+    source = VideoShards(Shards(sizes), "video", "label", ["a"], shard_sizes=sizes, shuffle_buffer=buffer)
+    shares = [[sample.video for sample in source.share(rank, world, seed, epoch)] for rank in range(world)]
+    everything = [f"{shard}/{row}.mp4" for shard, size in enumerate(sizes) for row in range(size)]
+    assert sorted(name for share in shares for name in share) == sorted(everything)
+    assert [len(share) for share in shares] == [source.share_size(rank, world) for rank in range(world)]
+    for rank, share in enumerate(shares):
+        start = len(share) // 2
+        assert [sample.video for sample in source.share(rank, world, seed, epoch, start)] == share[start:]
+    if seed is None:
+        placed = {
+            source.place(at, rank, world): name for rank, share in enumerate(shares) for at, name in enumerate(share)
+        }
+        assert [placed[place] for place in range(len(everything))] == everything
+
+
+def test_tars_of_several_formats_without_labels_and_with_gaps(clip_folder, tmp_path):
+    clip = clips_of(clip_folder)[0][0].read_bytes()
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        alike = [f"{number}.{kind}" for number in range(5) for kind in ("mp4", "json")]
+        for name in (*alike, "5.webm", "5.json", "6.json", "7.avi"):
+            content = clip if not name.endswith("json") else b'{"about": "no label"}'
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    source = open_source(tmp_path / "a.tar")
+    assert (source.label_names, source.num_samples) == ([], 8)
+    samples = list(source)
+    assert [sample.label for sample in samples] == [None] * 8
+    assert [len(sample.video["bytes"]) for sample in samples] == [len(clip)] * 6 + [0, len(clip)]
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        for name in ("0.mp4", "1.webm"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(ValueError, match="the first five samples of .*b.tar"):
+        open_source(tmp_path / "b.tar")
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1000])
+    with pytest.raises(ValueError, match="holds the damaged shard .*a.tar"):
+        open_source(tmp_path / "a.tar")
+
+
+def test_a_label_map_beside_the_data_fixes_the_order(clip_folder, tmp_path):
+    write_tars(tmp_path, clips_of(clip_folder), 2)
+    (tmp_path / "labels.json").write_text(json.dumps(NAMES[::-1]))
+    assert open_source(tmp_path).label_names == open_source(tmp_path / "*.tar").label_names == NAMES[::-1]
+    assert labels_of(open_source(tmp_path)) == sorted(name for _, name in clips_of(clip_folder))
+    assert open_source(tmp_path, label_names=NAMES).label_names == NAMES
 
 
 def test_shard_samples_carry_the_encoded_video(clip_folder, tmp_path):

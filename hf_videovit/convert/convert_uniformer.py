@@ -1,0 +1,443 @@
+"""
+UniFormer (version 1): the official image, token-labelling, video and dense-prediction layouts and that of MMAction2's
+ports. An image checkpoint becomes a video model by inflation of its convolutions.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from ..modeling.configuration_uniformer import UniFormerConfig
+from ..modeling.image_processing_uniformer import UniFormerImageProcessor
+from ..modeling.modeling_uniformer import (
+    UniFormerBackbone,
+    UniFormerForImageClassification,
+    UniFormerForVideoClassification,
+    UniFormerModel,
+)
+from ..modeling.video_processing_uniformer import UniFormerVideoProcessor
+from ..published import (
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
+from .fields import Shapes, agreed, depth, given_fields, make_config, refuse_unknown_fields
+from .keys import Checkpoint, clean_names, shorten
+from .plan import Piece, Plan
+
+
+logger = logging.get_logger(__name__)
+
+MODEL_CLASSES: dict[str, Any] = {
+    "image-classification": UniFormerForImageClassification,
+    "video-classification": UniFormerForVideoClassification,
+    "feature-extraction": UniFormerModel,
+    "backbone": UniFormerBackbone,
+}
+CLASSIFICATION = {"image-classification": "image", "video-classification": "video"}
+MMACTION2_HEAD = ("cls_head.fc_cls.", "head.")  # theirs, and the official one
+# What detectors, segmenters and pose estimators put beside their backbone.
+DENSE_HEADS = (
+    *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head."),
+    *("decode_head.", "auxiliary_head.", "keypoint_head."),
+)
+# Every published model of these sizes has the same width of heads. Others of one size differ (image S, S+ and B), so
+# that theirs must be told. (modality, depths, sizes, layer scale in attention blocks)
+SMALL, BASE, LARGE = (3, 4, 8, 3), (5, 8, 20, 7), (5, 10, 24, 7)
+WIDTHS = (64, 128, 320, 512)
+HEAD_DIMS = {
+    ("video", SMALL, WIDTHS, False): 64,
+    ("video", BASE, WIDTHS, False): 64,
+    ("image", BASE, WIDTHS, True): 64,
+    ("image", LARGE, (128, 192, 448, 640), True): 64,
+    **{(one, (2, 5, 8, 2), (56, 112, 224, 448), scaled): 28 for one in ("image", "video") for scaled in (False, True)},
+    **{(one, (3, 5, 9, 3), (64, 128, 256, 512), scaled): 32 for one in ("image", "video") for scaled in (False, True)},
+}
+IMAGE_LAYER_SCALE, VIDEO_LAYER_SCALE = 1e-6, 0.1  # start values, which leave no trace
+# Label lists in the order of the heads, by the number of classes.
+LABEL_ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
+    "official": {400: ("k400-uniformer",), 600: ("k600-uniformer",), 174: ("ssv1", "ssv2")},
+    "MMAction2": {400: ("k400-mmaction2",)},
+}
+IMAGENET = "imagenet-1k"
+
+BLOCK = re.compile(r"blocks([1-4])\.(\d+)\.(.+)\.(\w+)")
+GAMMA = re.compile(r"blocks([1-4])\.(\d+)\.gamma_([12])")
+PATCH = re.compile(r"patch_embed([1-4])\.(proj|norm)\.((?:\d\.)?\w+)")
+DENSE_NORM = re.compile(r"norm([1-4])\.(weight|bias)")
+CONV_MODULES = {
+    "pos_embed": "position",
+    "norm1": "norm1",
+    "conv1": "mixer.conv1",
+    "attn": "mixer.depthwise",
+    "conv2": "mixer.conv2",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+ATTENTION_MODULES = {
+    "pos_embed": "position",
+    "norm1": "norm1",
+    "attn.qkv": "attention.qkv",
+    "attn.proj": "attention.o_proj",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "t_norm": "temporal_norm",
+    "t_attn.qkv": "temporal_attention.qkv",
+    "t_attn.proj": "temporal_attention.o_proj",
+}
+POINTWISE = ("conv1", "conv2", "mlp.fc1", "mlp.fc2")
+# Outside the blocks, in the base model; then in the classes with a head.
+NAMES = {
+    "norm": "norm",
+    "cls_token": "class_token",
+    "cls_upsample": "class_upsample",
+    "norm_cls": "class_norm",
+}
+HEADS = {"head": "classifier", "aux_head": "auxiliary_classifier", "head_cls": "class_classifier"}
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    *,
+    task: str,
+    config: PreTrainedConfig | None = None,
+    labels: str | Sequence[str] | None = None,
+    published: str | None = None,
+    **overrides: Any,
+) -> Plan:
+    """Plan the conversion of a UniFormer checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    selection: dict[str, Any] = {
+        name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides
+    }
+    refuse_unknown_fields(UniFormerConfig, overrides, labels)
+    layout, sources, left = official_names(checkpoint)
+    shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
+    source_modality = modality_of(shapes, checkpoint)
+    config = known_config(published, config, layout)
+    given = given_fields(UniFormerConfig, config, overrides, set())
+    given = select_features({**given, **selection}, selection, task)
+    modality = target_modality(task, source_modality, given, shapes, checkpoint)
+    inflated = modality != source_modality
+    if inflated and published is not None:  # the classes of videos are others
+        given = {name: value for name, value in given.items() if name not in {"id2label", "label2id"} - set(overrides)}
+    fields = all_fields(shapes, given, source_modality, modality, task, checkpoint)
+    names = classes(shapes, task, labels, given, checkpoint, layout, inflated=inflated)
+    if names is not None:
+        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
+        fields |= label_fields(names)
+    full = make_config(UniFormerConfig, fields)
+    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {}, dropped=dict.fromkeys(left, "no part of the backbone"))
+    map_names(plan, sources, task, inflated=inflated)
+    add_fresh(plan, shapes)
+    plan.processor = processor_of(full, task, published)
+    return plan
+
+
+def known_config(published: str | None, config: PreTrainedConfig | None, layout: str) -> PreTrainedConfig | None:
+    """The configuration of the published checkpoint that the file is said to be, where it is."""
+    if published is None:
+        return config
+    if config is not None:
+        raise ValueError("Give `config` or `published`, not both.")
+    entry = published_entry(published)
+    if entry.model_type != UniFormerConfig.model_type:
+        raise ValueError(f"`published` {published!r} is no UniFormer.")
+    if (layout == "MMAction2") != (entry.labels == "k400-mmaction2"):
+        raise ValueError(f"`published` {published!r} is not in the {layout} layout, whose classes have another order.")
+    return published_config(published)
+
+
+def official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str], list[str]]:
+    """The layout; official names without wrappers' prefixes, each with that in the file; and heads of dense tasks."""
+    layout, sources, left = "official", {}, []
+    for name, source in clean_names(checkpoint.shapes).items():
+        if name.startswith(MMACTION2_HEAD[0]):
+            layout, name = "MMAction2", MMACTION2_HEAD[1] + name.removeprefix(MMACTION2_HEAD[0])
+        if name.startswith((*DENSE_HEADS, "data_preprocessor.")):
+            left.append(source)
+        else:
+            sources[name] = source
+    return layout, sources, left
+
+
+def modality_of(shapes: Shapes, checkpoint: Checkpoint) -> str:
+    """`"image"` or `"video"`; ValueError for what is no UniFormer."""
+    axes = len(shapes.get("blocks1.0.pos_embed.weight", ()))
+    if axes not in (4, 5) or "blocks3.0.attn.qkv.weight" not in shapes:
+        raise ValueError(
+            f"{checkpoint.name} is not a UniFormer checkpoint: `blocks1.0.pos_embed.weight` or "
+            f"`blocks3.0.attn.qkv.weight` are missing. It starts with {shorten(list(shapes)[:5])}."
+        )
+    return "image" if axes == 4 else "video"
+
+
+def select_features(given: dict[str, Any], selection: dict[str, Any], task: str) -> dict[str, Any]:
+    """Which maps a backbone returns: all four stages, where nobody says."""
+    if task != "backbone":
+        return {name: value for name, value in given.items() if name not in ("out_features", "out_indices")}
+    other = {"out_features": "out_indices", "out_indices": "out_features"}
+    for name in selection:
+        if other[name] not in selection:
+            given.pop(other[name], None)
+    if given.get("out_features") in (None, ["stage4"]) and given.get("out_indices") in (None, [4]) and not selection:
+        given = {**given, "out_features": [f"stage{number}" for number in range(1, 5)], "out_indices": None}
+    return given
+
+
+def target_modality(task: str, source: str, given: dict[str, Any], shapes: Shapes, checkpoint: Checkpoint) -> str:
+    """Modality of the model to make; ValueError where the file cannot give it."""
+    wanted = {"backbone": "image", **CLASSIFICATION}.get(task, given.get("modality", source))
+    if given.get("modality") == "video" and wanted == "image" and source == "image":
+        raise ValueError(f"`modality` 'video' does not go with task={task!r}.")
+    if source == "video" and wanted == "image":
+        raise ValueError(f"{checkpoint.name} is a video model, which cannot do task={task!r}.")
+    if task != "backbone" and "norm.weight" not in shapes:
+        raise ValueError(
+            f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm: use task='backbone'."
+        )
+    return wanted
+
+
+def all_fields(
+    shapes: Shapes, given: dict[str, Any], source: str, modality: str, task: str, checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """Fields that shapes show and that the caller gave; ValueError where they disagree or one is unknown."""
+    shown = shown_fields(shapes, source, task, checkpoint)
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    scaled = "blocks3.0.gamma_1" in shapes
+    if "head_dim" not in given:
+        key = (source, tuple(shown["depths"]), tuple(shown["hidden_sizes"]), scaled)
+        if key not in HEAD_DIMS:
+            raise ValueError(
+                "`head_dim` is needed: no shape shows it, and published models of one size differ. It is 64 in plain "
+                "ImageNet S and B, 32 in token-labelled S, S+ and B and in plain S+ unless the file's name says "
+                f"dim64. With the wrong one {checkpoint.name} would load and be worse. Pass head_dim=64 or 32, or "
+                "`published`."
+            )
+        given["head_dim"] = HEAD_DIMS[key]
+    if source != modality:  # a video model may have what no image model has
+        given["modality"] = modality
+        for name in ("modality", "use_split_attention", "use_temporal_overlap"):
+            shown.pop(name)
+    value = given.get("layer_scale_init_value", 0.0)
+    if scaled and not value:
+        given["layer_scale_init_value"] = VIDEO_LAYER_SCALE if source == "video" else IMAGE_LAYER_SCALE
+    elif value and not scaled:
+        raise ValueError(f"`layer_scale_init_value` is {value}, but {checkpoint.name} has no layer scales.")
+    return agreed(shown, {name: one for name, one in given.items() if one is not None}, checkpoint)
+
+
+def shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What shapes show."""
+
+    def size(name: str, axis: int) -> int:
+        if len(shapes.get(name, ())) <= axis:
+            raise ValueError(f"{checkpoint.name} is not a whole UniFormer: {name} is {shapes.get(name, 'missing')}.")
+        return shapes[name][axis]
+
+    stages = range(1, 5)
+    first = "patch_embed1.proj.0.weight" if "patch_embed1.proj.0.weight" in shapes else "patch_embed1.proj.weight"
+    stem = "patch"
+    if first == "patch_embed1.proj.0.weight":
+        stem = "conv" if "patch_embed2.proj.0.weight" in shapes else "conv_first"
+    return {
+        "modality": modality,
+        "depths": [depth(shapes, f"blocks{stage}.", checkpoint) for stage in stages],
+        "hidden_sizes": [size(f"blocks{stage}.0.pos_embed.weight", 0) for stage in stages],
+        "intermediate_sizes": [size(f"blocks{stage}.0.mlp.fc1.weight", 0) for stage in stages],
+        "num_channels": size(first, 1),
+        "stem": stem,
+        "use_temporal_overlap": modality == "video" and size("patch_embed2.proj.weight", 2) > 1,
+        "use_split_attention": "blocks3.0.t_attn.qkv.weight" in shapes,
+        "use_token_pruning": "cls_token" in shapes,
+        "use_auxiliary_head": task == "image-classification" and "aux_head.weight" in shapes,
+        "layer_scale_in_conv_blocks": "blocks1.0.gamma_1" in shapes,
+        "qkv_bias": "blocks3.0.attn.qkv.bias" in shapes,
+    }
+
+
+def classes(
+    shapes: Shapes,
+    task: str,
+    labels: str | Sequence[str] | None,
+    given: dict[str, Any],
+    checkpoint: Checkpoint,
+    layout: str,
+    *,
+    inflated: bool,
+) -> list[str] | None:
+    """Class names; `None`: as given."""
+    if task not in CLASSIFICATION:
+        if labels is not None:
+            raise ValueError(f"`labels` goes with a classification task, got task={task!r}.")
+        return None
+    size = shapes["head.weight"][0] if "head.weight" in shapes else None
+    names = label_names(labels, layout)
+    told = names is not None or bool({"num_labels", "id2label"} & set(given))
+    if not told and (inflated or size is None):
+        holds = "is an image checkpoint, whose classes are not those of videos" if inflated else "has no classifier"
+        raise ValueError(
+            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The classifier "
+            "starts fresh unless their number is the same."
+        )
+    if names is None:
+        return (
+            None if told and (inflated or size is None) else default_names(size or 0, given, checkpoint, layout, task)
+        )
+    if len(set(names)) != len(names):
+        raise ValueError("`labels` names a class twice.")
+    if len(names) != size and not inflated and size is not None:
+        raise ValueError(f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, not {len(names)}.")
+    return names
+
+
+def label_names(labels: str | Sequence[str] | None, layout: str) -> list[str] | None:
+    """Names of a label list; `"k400"` and `"k600"` stand for the layout's own order."""
+    if not isinstance(labels, str):
+        return None if labels is None else list(labels)
+    own = {f"k{size}": names[0] for size, names in LABEL_ORDERS[layout].items() if size != 174}
+    if labels in ("k400", "k600") and labels not in own:
+        raise ValueError(f"`labels` {labels!r} in the order of {layout} is not known: pass the names as a list.")
+    return published_labels(own.get(labels, labels))
+
+
+def default_names(
+    size: int, given: dict[str, Any], checkpoint: Checkpoint, layout: str, task: str
+) -> list[str] | None:
+    """Names where the caller gives none: 1000 classes of images are ImageNet's in their usual order."""
+    if "id2label" in given or "num_labels" in given:
+        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
+        if number != size:
+            raise ValueError(
+                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
+                "convert with the old one and load with `ignore_mismatched_sizes=True`."
+            )
+        return None
+    if task == "image-classification" and size == 1000:
+        return published_labels(IMAGENET)
+    fitting = LABEL_ORDERS[layout].get(size, ())
+    if fitting:
+        choices = " or ".join(f"labels={name!r}" for name in fitting)
+        logger.warning(f"The {size} classes stay unnamed. If they are of a data set with as many, pass {choices}.")
+    return [f"LABEL_{index}" for index in range(size)]
+
+
+def map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool) -> None:
+    """Fill the plan's pieces and what is dropped; names that stay unknown are reported by the plan's check."""
+    base = "" if task == "feature-extraction" else f"{UniFormerModel.base_model_prefix}."
+    for name, source in sources.items():
+        shape = plan.checkpoint.shapes[source]
+        reason = dropping_reason(name, shape, task, plan.config, inflated=inflated)
+        if reason is not None:
+            plan.dropped[source] = reason
+            continue
+        ours, transform = place(name, inflated=inflated, overlap=plan.config.use_temporal_overlap)
+        if ours is not None:
+            head = ours.startswith((*HEADS.values(), "norms."))
+            plan.pieces[ours if head else base + ours] = Piece(source, transform)
+
+
+def dropping_reason(
+    name: str, shape: tuple[int, ...], task: str, config: UniFormerConfig, *, inflated: bool
+) -> str | None:
+    """Why a tensor is left behind on purpose, if it is."""
+    module, _, _ = name.rpartition(".")
+    if task == "backbone":
+        if module in ("norm", "norm_cls", *HEADS):
+            return "a backbone has no classifier"
+        if (match := DENSE_NORM.fullmatch(name)) and f"stage{match[1]}" not in config.out_features:
+            return "the backbone does not return this stage's map"
+        return None
+    if DENSE_NORM.fullmatch(name):
+        return "only backbones have norms of their stages' maps"
+    if module in HEADS and task == "feature-extraction":
+        return "features need no classifier"
+    if module == "aux_head" and task != "image-classification":
+        return "the auxiliary classifier of tokens is for images"
+    if module in HEADS and inflated and shape[0] != config.num_labels:
+        return "the classes are others"
+    return None
+
+
+def place(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Callable | None]:
+    """Our name of an official tensor, and what becomes of it on the way."""
+    if match := GAMMA.fullmatch(name):
+        return f"stages.{int(match[1]) - 1}.blocks.{match[2]}.layer_scale{match[3]}.gamma", torch.flatten
+    if match := BLOCK.fullmatch(name):
+        stage, number, module, kind = int(match[1]), match[2], match[3], match[4]
+        modules = CONV_MODULES if stage < 3 else ATTENTION_MODULES
+        if module not in modules:
+            return None, None
+        transform: Callable | None = None
+        if kind == "weight" and stage < 3 and module in POINTWISE:
+            transform = pointwise
+        elif kind == "weight" and inflated and module in ("pos_embed", "attn"):
+            transform = inflate(3 if module == "pos_embed" else 5)
+        return f"stages.{stage - 1}.blocks.{number}.{modules[module]}.{kind}", transform
+    if match := PATCH.fullmatch(name):
+        stage, part, rest = int(match[1]), match[2], match[3]
+        inner = "layers" if rest[0].isdigit() else "projection"
+        convolution = part == "proj" and rest in ("weight", "0.weight", "3.weight")
+        taps = 3 if stage == 1 or overlap else 1
+        transform = inflate(taps) if inflated and convolution else None
+        return f"patch_embeddings.{stage - 1}.{inner if part == 'proj' else 'norm'}.{rest}", transform
+    if match := DENSE_NORM.fullmatch(name):
+        return f"norms.stage{match[1]}.{match[2]}", None
+    module, _, kind = name.rpartition(".")
+    known = {**NAMES, **HEADS}
+    if name in known:
+        return known[name], None
+    return (f"{known[module]}.{kind}", None) if module in known else (None, None)
+
+
+def pointwise(kernel: torch.Tensor) -> torch.Tensor:
+    """The kernel of a convolution of size one as the matrix that it is."""
+    return kernel.flatten(1)
+
+
+def inflate(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A 2-D kernel `taps` times along time, divided by their number: a still clip gives what an image does."""
+    return lambda kernel: kernel.unsqueeze(2).repeat_interleave(taps, dim=2) / taps
+
+
+def add_fresh(plan: Plan, shapes: Shapes) -> None:
+    """What the file lacks for a good reason, by name."""
+    with torch.device("meta"):
+        expected = plan.model_class(plan.config).state_dict()
+    missing = [name for name in expected if name not in plan.pieces]
+    dense = "norm1.weight" in shapes
+    split = plan.config.use_split_attention and "blocks3.0.t_attn.qkv.weight" not in shapes
+    for name in missing:
+        if name.startswith("norms.") and not dense:
+            plan.fresh[name] = "a checkpoint of a classifier; official dense training starts with it fresh too"
+        elif name.startswith(("classifier.", "class_classifier.")):
+            plan.fresh[name] = "the checkpoint has no classifier of these classes; train before use"
+        elif split and ".temporal_" in name:
+            plan.fresh[name] = "an image checkpoint has no attention over time"
+
+
+def processor_of(
+    config: UniFormerConfig, task: str, published: str | None
+) -> UniFormerImageProcessor | UniFormerVideoProcessor:
+    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    crop = {"height": height, "width": width}
+    if config.modality == "image":
+        if task == "backbone":
+            return UniFormerImageProcessor(do_resize=False, do_center_crop=False)
+        return UniFormerImageProcessor(size={"shortest_edge": 256 * min(height, width) // 224}, crop_size=crop)
+    known = published is not None and published_entry(published).task == "video-classification"
+    fields: dict[str, Any] = published_processor_kwargs(published) if known and published else {}
+    fields |= {"num_frames": config.num_frames, "size": {"shortest_edge": min(height, width)}, "crop_size": crop}
+    return UniFormerVideoProcessor(**fields)
+
+
+__all__ = ["make_plan"]
