@@ -25,11 +25,8 @@ from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
-<<<<<<< HEAD
-from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
-=======
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
->>>>>>> main
+from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,

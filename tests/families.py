@@ -67,12 +67,12 @@ def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
     }
 
 
-<<<<<<< HEAD
 def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """A short and a long clip of each video."""
     names = ("pixel_values", "long_pixel_values")
     return {name: clips(config, batch_size, **shape) for name in names}
-=======
+
+
 def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
     """Maps from stage to stage, and attention in the last two; four frames and sides of a multiple of 32."""
     frames = [config.num_frames // 2] if config.modality == "video" else []
@@ -86,7 +86,7 @@ def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes,
         tokens = torch.Size(maps[stage + 1][2:]).numel()
         attentions += [(batch_size, config.num_heads(stage), tokens, tokens)] * config.depths[stage]
     return maps, attentions
->>>>>>> main
+
 
 
 @dataclass(frozen=True)
