@@ -244,7 +244,14 @@ FAMILIES = (
         },
         heads=(
             Head(package.LstclModel, AutoModel, features_inputs, output="last_hidden_state"),
-            Head(package.LstclForPreTraining, AutoModelForPreTraining, two_clips_inputs, output="short_query"),
+            Head(
+                package.LstclForPreTraining,
+                AutoModelForPreTraining,
+                two_clips_inputs,
+                output="short_query",
+                idle=("target.",),
+                fields={"freeze_patch_embeddings": False},
+            ),
             Head(package.LstclForVideoClassification, AutoModelForVideoClassification, classification_inputs),
         ),
         processor_class=package.LstclVideoProcessor,
