@@ -26,7 +26,7 @@ from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, Tim
 from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
 from .configuration_lstcl import LstclConfig
 from .layers import classification_loss, init_as_torch, merge_views
-from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss
+from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
 
 
 @dataclass
@@ -320,9 +320,8 @@ class LstclForPreTraining(LstclPreTrainedModel):
         """
         if self.target is None:
             return
-        for online, target in ((self.lstcl, self.target.lstcl), (self.projector, self.target.projector)):
-            for new, kept in zip(online.parameters(), target.parameters()):
-                kept.copy_(kept.float() * momentum + new.float() * (1 - momentum))  # in half precision steps vanish
+        follow_parameters(self.target.lstcl, self.lstcl, momentum)
+        follow_parameters(self.target.projector, self.projector, momentum)
 
     @can_return_tuple
     def forward(

@@ -153,12 +153,28 @@ def cosine_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
 
 
+@torch.no_grad()
+def follow_parameters(target: nn.Module, online: nn.Module, momentum: torch.Tensor | float) -> None:
+    """
+    Move every parameter of `target` towards its counterpart in `online`; running statistics stay its own.
+
+    Args:
+        target, online (`nn.Module`):
+            Of one architecture.
+        momentum (`torch.Tensor` of shape `()` or `float`):
+            Share that stays. Worked out in float32: in half precision small steps would vanish.
+    """
+    for kept, new in zip(target.parameters(), online.parameters(), strict=True):
+        kept.copy_(kept.float() * momentum + new.float() * (1 - momentum))
+
+
 __all__ = [
     "LstclBatchNorm",
     "LstclHead",
     "LstclHeadLinear",
     "contrastive_loss",
     "cosine_loss",
+    "follow_parameters",
     "gather_keys",
     "world_size",
 ]

@@ -17,6 +17,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from .compare import Fixture, Report
+from .lstcl import LstclAdapter
 from .tubevit import TubeViTAdapter
 from .uniformer import UniFormerAdapter
 from .uniformer_v2 import UniFormerV2Adapter
@@ -26,6 +27,7 @@ from .videomae_v2 import VideoMAEV2Adapter
 # One adapter a family, by the name of the directory that its cases lie in; a case that lies elsewhere goes to the
 # first adapter that recognises its files.
 ADAPTERS = {
+    "lstcl": LstclAdapter,
     "tubevit": TubeViTAdapter,
     "uniformer": UniFormerAdapter,
     "uniformer_v2": UniFormerV2Adapter,
