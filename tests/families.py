@@ -73,6 +73,14 @@ def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) ->
     return {name: clips(config, batch_size, **shape) for name in names}
 
 
+def timesformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """One class token, and the tokens of each frame; attention within frames, where each sees the class token."""
+    places = (config.image_size // config.patch_size) ** 2
+    hidden = (batch_size, 1 + places * config.num_frames, config.hidden_size)
+    attention = (batch_size * config.num_frames, config.num_attention_heads, 1 + places, 1 + places)
+    return [hidden] * (config.num_hidden_layers + 1), [attention] * config.num_hidden_layers
+
+
 def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
     """Maps from stage to stage, and attention in the last two; four frames and sides of a multiple of 32."""
     frames = [config.num_frames // 2] if config.modality == "video" else []
@@ -86,7 +94,6 @@ def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes,
         tokens = torch.Size(maps[stage + 1][2:]).numel()
         attentions += [(batch_size, config.num_heads(stage), tokens, tokens)] * config.depths[stage]
     return maps, attentions
-
 
 
 @dataclass(frozen=True)
@@ -132,11 +139,9 @@ class Family:
         class_tokens_a_frame (`int`):
             Class tokens of every frame among the hidden states.
         class_tokens (`int`):
-            Class tokens of the whole clip among the hidden states; each frame sees them.
+            Class tokens of the whole clip among the hidden states.
         attends_within_frames (`bool`):
             Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
-        any_size (`bool`):
-            Whether clips need not be a whole number of patches, and images are clips of one frame.
         shapes (`Callable`, *optional*):
             Of hidden states and of attentions, for a configuration and a batch size, where not every block sees the
             same tokens.
@@ -269,7 +274,7 @@ FAMILIES = (
             "other_encoder": {"backbone_config": TINY_VIDEOMAE_V2, "framework": "byol"},
         },
         class_tokens=1,
-        attends_within_frames=True,
+        shapes=timesformer_shapes,
     ),
     Family(
         name="tubevit",

@@ -34,10 +34,9 @@ ENCODER_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 SHAPING_FIELDS = {"image_size", "patch_size"}
 ONLINE, TARGET = "base_encoder.", "momentum_encoder."  # MoCo v3's two branches
 PREDICTOR = "predictor."
-# transformers' words for TimeSformer and image ViTs, and the official ones.
+# transformers' words for TimeSformer, and the official ones.
 TRANSFORMERS_NAMES = (
     ("timesformer.", ""),
-    ("vit.", ""),
     ("embeddings.cls_token", "cls_token"),
     ("embeddings.position_embeddings", "pos_embed"),
     ("embeddings.time_embeddings", "time_embed"),
@@ -131,7 +130,7 @@ def official_names(checkpoint: Checkpoint) -> dict[str, str]:
     """Official names without wrappers' prefixes, each with that in the file."""
     cleaned: dict[str, str] = {}
     for name, source in clean_names(checkpoint.shapes).items():
-        if ".layer." in name or name.startswith(("timesformer.", "vit.", "embeddings.", "layernorm.", "classifier.")):
+        if ".layer." in name or name.startswith(("timesformer.", "embeddings.", "layernorm.", "classifier.")):
             for theirs, official in TRANSFORMERS_NAMES:
                 name = name.replace(theirs, official)
         cleaned[name] = source

@@ -74,10 +74,11 @@ class TimesformerEmbeddings(nn.Module):
         patches = self.dropout(patches + positions)
         if self.time_embeddings is None:
             patches = patches.flatten(0, 1)
-            return torch.cat((self.dropout(first.expand(len(patches), -1, -1)), patches), dim=1)
-        patches = patches.transpose(1, 2) + self.times(frames).to(patches.dtype)[:, None]
+            return torch.cat((self.dropout(first.expand(patches.shape[0], -1, -1)), patches), dim=1)
+        times = resize_times(self.time_embeddings, frames, self.time_interpolation)
+        patches = patches.transpose(1, 2) + times.to(patches.dtype)[:, None]
         patches = self.dropout(patches).flatten(1, 2)  # frame index fastest
-        return torch.cat((self.dropout(first.expand(len(patches), -1, -1)), patches), dim=1)
+        return torch.cat((self.dropout(first.expand(patches.shape[0], -1, -1)), patches), dim=1)
 
     def positions(self, height: int, width: int) -> torch.Tensor:
         """
@@ -91,10 +92,6 @@ class TimesformerEmbeddings(nn.Module):
         smooth: dict[str, Any] = {} if self.position_interpolation == "nearest" else {"align_corners": False}
         grid = F.interpolate(grid, size=(height, width), mode=self.position_interpolation, **smooth)
         return grid.flatten(2).transpose(1, 2)
-
-    def times(self, frames: int) -> torch.Tensor:
-        """Time of each frame, `(1, frames, hidden_size)`."""
-        return resize_times(self.time_embeddings, frames, self.time_interpolation)
 
 
 def resize_times(table: torch.Tensor, frames: int, interpolation: str) -> torch.Tensor:

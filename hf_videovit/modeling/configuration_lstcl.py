@@ -284,7 +284,7 @@ class LstclConfig(PreTrainedConfig):
             self.num_attention_heads = self.num_heads[-1]
         if self.feature_pooling is None:
             self.feature_pooling = "first_token" if self.backbone == "timesformer" else "mean"
-        if self.position_grid is None:
+        if self.position_grid is None and self.patch_size:
             height, width = self.frame_size()
             self.position_grid = [height // self.patch_size, width // self.patch_size]
 
@@ -360,7 +360,8 @@ class LstclConfig(PreTrainedConfig):
         for index, heads in enumerate(self.num_heads):
             if heads < 1 or self.embed_dim * 2**index % heads:
                 raise ValueError(
-                    f"`num_heads` must divide each stage's width ({self.embed_dim} * 2 ** stage), got {self.num_heads}."
+                    f"`num_heads` must divide each stage's width ({self.embed_dim} * 2 ** stage), got "
+                    f"{self.num_heads}."
                 )
         if self.window_size is not None and (len(self.window_size) != 3 or min(self.window_size) < 1):
             raise ValueError(

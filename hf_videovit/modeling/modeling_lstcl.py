@@ -127,9 +127,9 @@ class LstclPreTrainedModel(PreTrainedModel):
         tables = ("cls_token", "position_embeddings", "time_embeddings", "relative_position_bias_table")
         names = {name for name, _ in self.named_parameters() if name.endswith(tables)}
         for prefix, module in self.named_modules():
-            if isinstance(module, PreTrainedModel) and not isinstance(module, LstclPreTrainedModel):
-                if "no_weight_decay" in dir(module):
-                    names |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
+            other = isinstance(module, PreTrainedModel) and not isinstance(module, LstclPreTrainedModel)
+            if other and "no_weight_decay" in dir(module):
+                names |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
         return names
 
 
@@ -158,9 +158,7 @@ class LstclModel(LstclPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
@@ -189,9 +187,7 @@ class LstclModel(LstclPreTrainedModel):
         )
 
     @capture_outputs(tie_last_hidden_states=False)
-    def encode(
-        self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> BaseModelOutputWithPooling:
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
         """TimeSformer's or Swin's answer; arguments as of `forward`."""
         tokens = self.backbone(pixel_values, **kwargs)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self.pool(tokens))
@@ -310,15 +306,16 @@ class LstclForPreTraining(LstclPreTrainedModel):
             self.target.projector.load_state_dict(self.projector.state_dict())
 
     @torch.no_grad()
-    def update_target(self, momentum: torch.Tensor | float) -> None:
+    def update_target(self, momentum: torch.Tensor | float | None = None) -> None:
         """
         Move the target's parameters towards the online branch's. Its running statistics are its own.
 
         Args:
-            momentum (`torch.Tensor` of shape `()` or `float`):
-                Share that stays.
+            momentum (`torch.Tensor` of shape `()` or `float`, *optional*):
+                Share that stays; `config.target_momentum` by default.
         """
-        if self.target is None:
+        momentum = self.config.target_momentum if momentum is None else momentum
+        if self.target is None or momentum is None:
             return
         follow_parameters(self.target.lstcl, self.lstcl, momentum)
         follow_parameters(self.target.projector, self.projector, momentum)
@@ -363,7 +360,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
             if self.config.symmetric:
                 long_query = self.predictor(self.projector(self.lstcl(long_pixel_values).pooler_output))
             if self.training if update_target is None else update_target:
-                self.update_target(self.config.target_momentum if target_momentum is None else target_momentum)
+                self.update_target(target_momentum)
             if self.config.symmetric:
                 short_key = self.target(pixel_values)
             long_key = self.target(long_pixel_values)
@@ -391,26 +388,32 @@ class LstclForPreTraining(LstclPreTrainedModel):
 
 def projection_head(config: LstclConfig) -> LstclHead:
     """The projector of a framework."""
-    hidden = [config.projection_hidden_size] * (config.num_projection_layers - 1)
-    sizes = [config.hidden_size, *hidden, config.projection_size]
+    sizes = layer_sizes(config, config.hidden_size, config.projection_hidden_size, config.num_projection_layers)
     byol = config.framework == "byol"
     return LstclHead(sizes, byol, not byol, config.batch_norm_eps, config.batch_norm_momentum)
 
 
 def prediction_head(config: LstclConfig) -> LstclHead:
     """The predictor of a framework."""
-    hidden = [config.prediction_hidden_size] * (config.num_prediction_layers - 1)
-    sizes = [config.projection_size, *hidden, config.projection_size]
+    size = config.projection_size
+    sizes = layer_sizes(config, size, config.prediction_hidden_size, config.num_prediction_layers)
     moco = config.framework == "moco_v3"
     return LstclHead(sizes, not moco, moco, config.batch_norm_eps, config.batch_norm_momentum)
+
+
+def layer_sizes(config: LstclConfig, first: int | None, hidden: int | None, layers: int | None) -> list[int]:
+    """Widths of a head from its input to what is compared; the configuration fills in all of them."""
+    sizes = [first, *[hidden] * ((layers or 2) - 1), config.projection_size]
+    return [size for size in sizes if size is not None]
 
 
 def without_drop_path(config: LstclConfig) -> LstclConfig:
     """A configuration whose encoder keeps all its branches."""
     config = copy.deepcopy(config)
     config.drop_path_rate = 0.0
-    if config.backbone_config is not None and "drop_path_rate" in config.backbone_config.to_dict():
-        config.backbone_config.drop_path_rate = type(config.backbone_config.drop_path_rate)(0)
+    other: Any = config.backbone_config
+    if other is not None and "drop_path_rate" in other.to_dict():
+        other.drop_path_rate = type(other.drop_path_rate)(0)
     return config
 
 

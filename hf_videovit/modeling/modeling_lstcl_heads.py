@@ -39,7 +39,21 @@ class LstclBatchNorm(nn.BatchNorm1d):
     """
     Batch norm whose batch is that of all processes together, on any device (torch's `SyncBatchNorm` refuses CPUs).
     Statistics are in float32 whatever the features are.
+
+    Args:
+        num_features (`int`):
+            Width.
+        eps (`float`):
+            Added to the variance.
+        momentum (`float`):
+            Share of a batch in the running statistics.
+        affine (`bool`, *optional*, defaults to `True`):
+            Whether it has parameters.
     """
+
+    def __init__(self, num_features: int, eps: float, momentum: float, affine: bool = True):
+        super().__init__(num_features, eps=eps, momentum=momentum, affine=affine)
+        self.share = momentum
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """`(batch_size, num_features)` to as many."""
@@ -59,9 +73,10 @@ class LstclBatchNorm(nn.BatchNorm1d):
     @torch.no_grad()
     def follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         """Move the running statistics towards those of a batch."""
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        self.get_buffer("num_batches_tracked").add_(1)
+        for name, value in (("running_mean", mean), ("running_var", variance)):
+            kept = self.get_buffer(name)
+            kept.lerp_(value.to(kept.dtype), self.share)
 
 
 class LstclHeadLinear(nn.Linear):
@@ -140,7 +155,7 @@ def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float)
     with torch.autocast(query.device.type, enabled=False):
         keys, first = gather_keys(F.normalize(key.float(), dim=1))
         logits = F.normalize(query.float(), dim=1) @ keys.T / temperature  # (batch, batch of all processes)
-        labels = torch.arange(len(query), device=query.device) + first
+        labels = torch.arange(query.shape[0], device=query.device) + first
         return F.cross_entropy(logits, labels) * (2 * temperature)
 
 
