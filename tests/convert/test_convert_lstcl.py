@@ -162,6 +162,6 @@ def test_classes_are_named():
     names = ["push", "pull", "lift", "drop", "turn"]
     model = convert_checkpoint("lstcl", state, task="video-classification", num_attention_heads=4, labels=names)
     assert list(model.config.id2label.values()) == names
+    state = {name: value for name, value in state["model_state"].items() if ".head." not in name}
     with pytest.raises(ValueError, match="num_labels"):
-        state = {name: value for name, value in state["model_state"].items() if ".head." not in name}
         convert_checkpoint("lstcl", state, task="video-classification", num_attention_heads=4)

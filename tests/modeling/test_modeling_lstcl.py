@@ -63,7 +63,8 @@ def test_times_are_resized(interpolation):
     with torch.no_grad():
         table.copy_(torch.arange(4.0)[None, :, None].expand(-1, -1, table.shape[-1]))
         model.backbone.embeddings.position_embeddings.zero_()
-        model.backbone.embeddings.patch_embeddings.projection.weight.zero_()
+        for parameter in model.backbone.embeddings.patch_embeddings.parameters():
+            parameter.zero_()
         tokens = model.backbone.embeddings(clips(1, 8), (8, 4, 4))[0, 1:9, 0]
     expected = [0, 0, 1, 1, 2, 2, 3, 3] if interpolation == "nearest" else [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]
     torch.testing.assert_close(tokens, torch.tensor(expected, dtype=torch.float32))
@@ -200,7 +201,8 @@ def test_frozen_patches_still_enter_the_target():
 def test_drop_path_is_the_online_branch_s_alone():
     model = pretraining(drop_path_rate=0.5)
     rates = [
-        [layer.drop_path.rate for layer in one.backbone.encoder.layers] for one in (model.lstcl, model.target.lstcl)
+        [layer.drop_path.drop_prob for layer in one.backbone.encoder.layers]
+        for one in (model.lstcl, model.target.lstcl)
     ]
     assert rates == [[0.0, 0.5], [0.0, 0.0]]
 
@@ -262,7 +264,8 @@ def test_two_processes_step_as_one(framework):
     for answer in run_in_processes("training_step", 2, arguments):
         assert answer.keys() == alone.keys()
         for name, expected in alone.items():
-            torch.testing.assert_close(answer[name], expected, atol=2e-5, rtol=1e-4, msg=name)
+            tolerance = 5e-5 * max(1.0, expected.abs().max().item())
+            torch.testing.assert_close(answer[name], expected, atol=tolerance, rtol=1e-4, msg=name)
 
 
 def test_processes_must_bring_as_many_clips():
