@@ -67,6 +67,39 @@ def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
     }
 
 
+def masked_words_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """For each stream that the model has: pixels, masks on the grid of visual words, and the words."""
+    inputs: Inputs = {}
+    pixels, side = clips(config, batch_size, **shape), config.prediction_patch_size
+    frames, height, width = pixels.shape[1], pixels.shape[3] // side, pixels.shape[4] // side
+    if config.video_stream:
+        mask = torch.rand(batch_size, frames // config.tubelet_size, height, width) < 0.4
+        mask[:, 0, 0, 0] = True
+        labels = torch.randint(config.vocab_size, (batch_size, frames, height, width))
+        inputs |= {"pixel_values": pixels, "mask": mask, "labels": labels}
+    if config.image_stream:
+        mask = torch.rand(batch_size, height, width) < 0.5
+        mask[:, 0, 0] = True
+        labels = torch.randint(config.vocab_size, (batch_size, height, width))
+        inputs |= {"image_pixel_values": pixels[:, 0].flip(-1), "image_mask": mask, "image_labels": labels}
+    return inputs
+
+
+def bevt_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """Maps from block to block, and attention within windows; of clips."""
+    grid = [config.num_frames // config.tubelet_size, *2 * [config.image_size // config.patch_size]]
+    maps: Shapes = [(batch_size, *grid, config.embed_dim)]
+    attentions: Shapes = []
+    for size, depth, heads in zip(config.hidden_sizes, config.depths, config.num_heads):
+        window = [min(side, length) for side, length in zip(grid, config.window_size)]
+        windows = torch.Size(-(-side // length) for side, length in zip(grid, window)).numel()
+        places = torch.Size(window).numel()
+        maps += [(batch_size, *grid, size)] * depth
+        attentions += [(batch_size * windows, heads, places, places)] * depth
+        grid = [grid[0], *(-(-side // 2) for side in grid[1:])]
+    return maps, attentions
+
+
 def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """A short and a long clip of each video."""
     names = ("pixel_values", "long_pixel_values")
@@ -119,7 +152,7 @@ class Head:
     @property
     def trains(self) -> bool:
         """Whether the head works out a loss."""
-        return self.output != "last_hidden_state"
+        return self.output == "logits"
 
 
 @dataclass(frozen=True)
@@ -142,6 +175,8 @@ class Family:
             Class tokens of the whole clip among the hidden states.
         attends_within_frames (`bool`):
             Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
+        any_size (`bool`):
+            Whether clips need not be a whole number of patches, and images are clips of one frame.
         shapes (`Callable`, *optional*):
             Of hidden states and of attentions, for a configuration and a batch size, where not every block sees the
             same tokens.
@@ -231,6 +266,43 @@ TINY_VIDEOMAE_V2 = {
 }
 
 FAMILIES = (
+    Family(
+        name="bevt",
+        config_class=package.BevtConfig,
+        tiny={
+            "embed_dim": 8,
+            "depths": [1, 2],
+            "num_heads": [1, 2],
+            "window_size": [2, 2, 2],
+            "image_size": 32,
+            "num_frames": 4,
+            "vocab_size": 24,
+            "drop_path_rate": 0.0,
+            "classifier_dropout": 0.0,
+        },
+        heads=(
+            Head(package.BevtModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(
+                package.BevtForPreTraining,
+                AutoModelForPreTraining,
+                masked_words_inputs,
+                options=("clips", "images"),
+            ),
+            Head(package.BevtForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.BevtVideoProcessor,
+        processor={
+            "num_frames": 4,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "clips": {"image_stream": False, "qkv_bias": False, "num_channels": 1, "window_size": [1, 3, 2]},
+            "images": {"video_stream": False, "image_loss_weight": 0.5},
+        },
+        any_size=True,
+        shapes=bevt_shapes,
+    ),
     Family(
         name="lstcl",
         config_class=package.LstclConfig,

@@ -15,6 +15,7 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 # Module with the `make_plan` of each family.
 CONVERTERS = {
+    "bevt": "convert_bevt",
     "lstcl": "convert_lstcl",
     "tubevit": "convert_tubevit",
     "uniformer": "convert_uniformer",

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .bevt import BevtAdapter
 from .compare import Fixture, Report
 from .lstcl import LstclAdapter
 from .tubevit import TubeViTAdapter
@@ -27,6 +28,7 @@ from .videomae_v2 import VideoMAEV2Adapter
 # One adapter a family, by the name of the directory that its cases lie in; a case that lies elsewhere goes to the
 # first adapter that recognises its files.
 ADAPTERS = {
+    "bevt": BevtAdapter,
     "lstcl": LstclAdapter,
     "tubevit": TubeViTAdapter,
     "uniformer": UniFormerAdapter,
