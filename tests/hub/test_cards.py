@@ -45,7 +45,7 @@ def run_usage(card: ModelCard, folder, monkeypatch, capsys) -> str:
     write_clip(folder / "clip.mp4", moving_square_clip())
     monkeypatch.chdir(folder)
     (code,) = re.findall(r"```python\n(.*?)```", card.content, flags=re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 6
+    assert len([line for line in code.splitlines() if line.strip()]) <= 7
     exec(compile(code, "card", "exec"), {})
     return capsys.readouterr().out
 
