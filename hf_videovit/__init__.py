@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from .modeling.configuration_bevt import BevtConfig
+from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
@@ -28,6 +29,7 @@ from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
 from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
+from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
@@ -48,6 +50,7 @@ from .modeling.modeling_videomae_v2 import (
 )
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_bevt import BevtVideoProcessor
+from .modeling.video_processing_lstcl import LstclVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
@@ -73,6 +76,15 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoModelForVideoClassification: BevtForVideoClassification,
             AutoImageProcessor: BevtImageProcessor,
             AutoVideoProcessor: BevtVideoProcessor,
+        },
+    ),
+    (
+        LstclConfig,
+        {
+            AutoModel: LstclModel,
+            AutoModelForPreTraining: LstclForPreTraining,
+            AutoModelForVideoClassification: LstclForVideoClassification,
+            AutoVideoProcessor: LstclVideoProcessor,
         },
     ),
     (
@@ -154,6 +166,11 @@ __all__ = [
     "BevtImageProcessor",
     "BevtModel",
     "BevtVideoProcessor",
+    "LstclConfig",
+    "LstclForPreTraining",
+    "LstclForVideoClassification",
+    "LstclModel",
+    "LstclVideoProcessor",
     "TubeViTConfig",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",

@@ -100,6 +100,20 @@ def bevt_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shap
     return maps, attentions
 
 
+def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """A short and a long clip of each video."""
+    names = ("pixel_values", "long_pixel_values")
+    return {name: clips(config, batch_size, **shape) for name in names}
+
+
+def timesformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """One class token, and the tokens of each frame; attention within frames, where each sees the class token."""
+    places = (config.image_size // config.patch_size) ** 2
+    hidden = (batch_size, 1 + places * config.num_frames, config.hidden_size)
+    attention = (batch_size * config.num_frames, config.num_attention_heads, 1 + places, 1 + places)
+    return [hidden] * (config.num_hidden_layers + 1), [attention] * config.num_hidden_layers
+
+
 def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
     """Maps from stage to stage, and attention in the last two; four frames and sides of a multiple of 32."""
     frames = [config.num_frames // 2] if config.modality == "video" else []
@@ -157,6 +171,8 @@ class Family:
             Whether clips need not be a whole number of patches, and images are clips of one frame.
         class_tokens_a_frame (`int`):
             Class tokens of every frame among the hidden states.
+        class_tokens (`int`):
+            Class tokens of the whole clip among the hidden states.
         attends_within_frames (`bool`):
             Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
         any_size (`bool`):
@@ -175,6 +191,7 @@ class Family:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     any_size: bool = False
     class_tokens_a_frame: int = 0
+    class_tokens: int = 0
     attends_within_frames: bool = False
     shapes: Callable[[PreTrainedConfig, int], tuple[Shapes, Shapes]] | None = None
 
@@ -229,6 +246,25 @@ class Case:
         return self.head.inputs(config or self.config(), batch_size, **shape)
 
 
+TINY_SWIN = {
+    "backbone": "video_swin",
+    "embed_dim": 8,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "patch_size": 4,
+    "image_size": 32,
+}
+TINY_VIDEOMAE_V2 = {
+    "model_type": "videomae_v2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "patch_size": 8,
+    "image_size": 32,
+    "num_frames": 4,
+}
+
 FAMILIES = (
     Family(
         name="bevt",
@@ -266,6 +302,51 @@ FAMILIES = (
         },
         any_size=True,
         shapes=bevt_shapes,
+    ),
+    Family(
+        name="lstcl",
+        config_class=package.LstclConfig,
+        tiny={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "patch_size": 8,
+            "image_size": 32,
+            "num_frames": 4,
+            "drop_path_rate": 0.0,
+            "projection_size": 16,
+            "projection_hidden_size": 24,
+            "prediction_hidden_size": 24,
+        },
+        heads=(
+            Head(package.LstclModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(
+                package.LstclForPreTraining,
+                AutoModelForPreTraining,
+                two_clips_inputs,
+                output="short_query",
+                idle=("target.",),
+                fields={"freeze_patch_embeddings": False},
+            ),
+            Head(package.LstclForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.LstclVideoProcessor,
+        processor={
+            "num_frames": 4,
+            "frame_stride": 2,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "joint": {"attention_type": "joint_space_time", "framework": "byol", "symmetric": True},
+            "frames": {"attention_type": "space_only", "framework": "simsiam", "num_channels": 1},
+            "swin": {**TINY_SWIN, "framework": "simsiam", "symmetric": True},
+            "divided_swin": {**TINY_SWIN, "temporal_attention": "divided", "symmetric": True},
+            "other_encoder": {"backbone_config": TINY_VIDEOMAE_V2, "framework": "byol"},
+        },
+        class_tokens=1,
+        shapes=timesformer_shapes,
     ),
     Family(
         name="tubevit",

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from .bevt import BevtAdapter
 from .compare import Fixture, Report
+from .lstcl import LstclAdapter
 from .tubevit import TubeViTAdapter
 from .uniformer import UniFormerAdapter
 from .uniformer_v2 import UniFormerV2Adapter
@@ -28,6 +29,7 @@ from .videomae_v2 import VideoMAEV2Adapter
 # first adapter that recognises its files.
 ADAPTERS = {
     "bevt": BevtAdapter,
+    "lstcl": LstclAdapter,
     "tubevit": TubeViTAdapter,
     "uniformer": UniFormerAdapter,
     "uniformer_v2": UniFormerV2Adapter,
