@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..modeling.backbone_video_swin import resize_table
 from ..modeling.configuration_bevt import BevtConfig
 from ..modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from ..modeling.video_processing_bevt import BevtVideoProcessor
@@ -372,15 +372,6 @@ def table_transform(
     if list(source) == list(target):
         return None
     return lambda table: resize_table(table, source, target, "trilinear")
-
-
-def resize_table(table: torch.Tensor, source: Sequence[int], target: Sequence[int], mode: str) -> torch.Tensor:
-    """A table `(rows, heads)` of one window as that of another, interpolated between its cells."""
-    if list(source) == list(target):
-        return table
-    cells = table.float().T.reshape(1, table.shape[1], *(2 * size - 1 for size in source))
-    resized = F.interpolate(cells, size=[2 * size - 1 for size in target], mode=mode, align_corners=False)
-    return resized.reshape(table.shape[1], -1).T.to(table.dtype)
 
 
 def processor_of(config: BevtConfig, published: str | None) -> BevtVideoProcessor:

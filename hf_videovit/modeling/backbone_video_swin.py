@@ -153,6 +153,17 @@ def relative_position_index(window: Size3, length: int, device: torch.device) ->
     return index
 
 
+def resize_table(
+    table: torch.Tensor, source: Sequence[int], target: Sequence[int], mode: str = "trilinear"
+) -> torch.Tensor:
+    """A table `(rows, heads)` of one window as that of another, interpolated between its cells."""
+    if list(source) == list(target):
+        return table
+    cells = table.float().T.reshape(1, table.shape[1], *(2 * size - 1 for size in source))
+    resized = F.interpolate(cells, size=[2 * size - 1 for size in target], mode=mode, align_corners=False)
+    return resized.reshape(table.shape[1], -1).T.to(table.dtype).contiguous()
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """
@@ -360,6 +371,12 @@ class VideoSwinAttention(nn.Module):
         contexts, weights = zip(*outcomes)
         return torch.cat(contexts), None if weights[0] is None else torch.cat(weights)
 
+    @torch.no_grad()
+    def resize_window(self, window: Size3) -> None:
+        """Make the table that of another window, as the official loader of fine-tuning does."""
+        table = resize_table(self.relative_position_bias_table, self.window, window)
+        self.relative_position_bias_table, self.window = nn.Parameter(table.clone()), window
+
     def bias(self, length: int) -> torch.Tensor:
         """Bias of the scores between the first `length` places of the window, `(1, num_heads, length, length)`."""
         table = self.relative_position_bias_table
@@ -521,4 +538,5 @@ __all__ = [
     "VideoSwinPatchMerging",
     "VideoSwinStage",
     "init_video_swin",
+    "resize_table",
 ]

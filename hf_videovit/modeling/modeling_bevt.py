@@ -7,7 +7,9 @@ two streams: clips, and images through the same blocks. Behaviour follows the of
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +27,7 @@ from .backbone_video_swin import (
     VideoSwinEncoder,
     VideoSwinLayer,
     VideoSwinPatchEmbeddings,
+    VideoSwinStage,
     init_video_swin,
 )
 from .configuration_bevt import BevtConfig
@@ -176,6 +179,24 @@ class BevtPreTrainedModel(PreTrainedModel):
         else:
             init_video_swin(module, self.config.initializer_range)
 
+    def resize_windows(self, window_size: Sequence[int]) -> None:
+        """
+        Give the model windows of another size. Tables of relative positions are resized; all else stays as it is.
+
+        Args:
+            window_size (`Sequence[int]`):
+                Frames, height and width of a window in tokens, such as `[16, 7, 7]` for Something-Something.
+        """
+        config = BevtConfig(**{**self.config.to_dict(), "window_size": list(window_size)})
+        frames, height, width = config.window_size
+        for module in self.modules():
+            if isinstance(module, VideoSwinAttention):
+                module.resize_window((frames, height, width))
+            elif isinstance(module, VideoSwinStage):
+                module.window = (frames, height, width)
+            if isinstance(module, BevtPreTrainedModel):
+                module.config.window_size = [frames, height, width]
+
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay, as the official keys resolve:
@@ -319,6 +340,43 @@ class BevtForPreTraining(BevtPreTrainedModel):
         self.video_decoder = BevtVideoDecoder(config) if config.video_stream else None
         self.token_classifier = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
+
+    @classmethod
+    @torch.no_grad()
+    def from_image_stream(cls, source: "BevtForPreTraining", **fields: Any) -> "BevtForPreTraining":
+        """
+        The joint model that goes on from one of images alone (stage 2 from stage 1). As in the official loader, every
+        frame of the kernel of clips is that of images, their sum kept, and places at every distance in time have the
+        bias of those in one frame; what only clips use starts fresh, but the classifier of words is kept.
+
+        Args:
+            source ([`BevtForPreTraining`]):
+                A model with an image stream.
+            fields:
+                Fields of the configuration to change.
+
+        Raises:
+            ValueError: `source` has no image stream.
+        """
+        if source.image_embeddings is None:
+            raise ValueError("`source` must have an image stream, its configuration says `image_stream=False`.")
+        model = cls(BevtConfig(**{**source.config.to_dict(), "image_stream": True, "video_stream": True, **fields}))
+        state = model.state_dict() | source.state_dict()
+        frames, height, width = source.config.window_size
+        rows = (2 * height - 1) * (2 * width - 1)
+        for name, table in state.items():
+            if name.endswith("relative_position_bias_table"):
+                state[name] = table[(frames - 1) * rows : frames * rows].repeat(2 * model.config.window_size[0] - 1, 1)
+        images, length = source.image_embeddings, model.config.tubelet_size
+        kernel = images.projection.weight.unsqueeze(2).repeat(1, 1, length, 1, 1) / length
+        state |= {
+            "bevt.embeddings.projection.weight": kernel,
+            "bevt.embeddings.projection.bias": images.projection.bias,
+            "bevt.embeddings.norm.weight": images.norm.weight,
+            "bevt.embeddings.norm.bias": images.norm.bias,
+        }
+        model.load_state_dict(state)
+        return model
 
     @can_return_tuple
     def forward(
