@@ -46,8 +46,8 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         if len(backbone.channels) != NUM_LEVELS or "stem" in backbone.out_features:
             raise ValueError(
-                "`backbone` must return the maps of four stages: give its configuration `out_indices=[1, 2, 3, 4]`. It "
-                f"returns {list(backbone.out_features)}."
+                "`backbone` must return the maps of four stages: give its configuration `out_indices=[1, 2, 3, 4]`. "
+                f"It returns {list(backbone.out_features)}."
             )
         self.backbone = backbone
         self.out_channels = out_channels  # torchvision's detectors ask for it
@@ -139,7 +139,8 @@ def set_attention_type(model: nn.Module, attention_type: str, window_size: int |
         raise ValueError("`model` must contain a UniFormer for images without token pruning, which alone has windows.")
     for one in found:
         size = window_size or one.config.window_size
-        for index, block in enumerate(one.stages[2].blocks):
+        blocks: Any = one.stages[2].blocks
+        for index, block in enumerate(blocks):
             block.window_size = size if is_windowed(attention_type, index) else None
     for config in configurations(model):
         config.attention_type, config.window_size = attention_type, window_size or config.window_size
