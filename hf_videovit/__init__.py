@@ -20,12 +20,17 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_bevt import BevtConfig
+from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
+from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
+from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
@@ -46,6 +51,8 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_bevt import BevtVideoProcessor
+from .modeling.video_processing_lstcl import LstclVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
@@ -63,6 +70,25 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        BevtConfig,
+        {
+            AutoModel: BevtModel,
+            AutoModelForPreTraining: BevtForPreTraining,
+            AutoModelForVideoClassification: BevtForVideoClassification,
+            AutoImageProcessor: BevtImageProcessor,
+            AutoVideoProcessor: BevtVideoProcessor,
+        },
+    ),
+    (
+        LstclConfig,
+        {
+            AutoModel: LstclModel,
+            AutoModelForPreTraining: LstclForPreTraining,
+            AutoModelForVideoClassification: LstclForVideoClassification,
+            AutoVideoProcessor: LstclVideoProcessor,
+        },
+    ),
     (
         TubeViTConfig,
         {
@@ -137,6 +163,17 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "BevtConfig",
+    "BevtForPreTraining",
+    "BevtForVideoClassification",
+    "BevtImageProcessor",
+    "BevtModel",
+    "BevtVideoProcessor",
+    "LstclConfig",
+    "LstclForPreTraining",
+    "LstclForVideoClassification",
+    "LstclModel",
+    "LstclVideoProcessor",
     "TubeViTConfig",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",

@@ -15,6 +15,8 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 # Module with the `make_plan` of each family.
 CONVERTERS = {
+    "bevt": "convert_bevt",
+    "lstcl": "convert_lstcl",
     "tubevit": "convert_tubevit",
     "uniformer": "convert_uniformer",
     "uniformer_v2": "convert_uniformer_v2",
@@ -44,7 +46,7 @@ def convert_checkpoint(
 
     Args:
         model_type (`str`):
-            Family, such as `"uniformer_v2"` or `"videomae_v2"`.
+            Family, such as `"lstcl"`, `"uniformer_v2"` or `"videomae_v2"`.
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
             A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict; for TubeViT an image
             ViT, also as `.npz`.

@@ -158,7 +158,10 @@ class Plan:
         if not self.fresh:
             return {}
         config = copy.deepcopy(self.config)
-        config.num_hidden_layers = 1
+        if "depths" in config.__dataclass_fields__:
+            config.depths = [1] * len(config.depths)
+        else:
+            config.num_hidden_layers = 1
         state = self.model_class(config).state_dict()
         return {name: state[name] for name in self.fresh}
 

@@ -57,6 +57,16 @@ class VideoModelTester:
         return config, {"pixel_values": torch.randn(self.batch_size, config.num_frames, 3, *2 * [self.image_size])}
 
 
+class StagedModelTester(VideoModelTester):
+    """For a model whose stages differ in width and heads, and that the mixins hold to be as deep as one of them."""
+
+    def __init__(self, name: str):
+        self.family = next(family for family in FAMILIES if family.name == name)
+        config = self.get_config()
+        self.image_size, self.num_channels = config.image_size, config.num_channels
+        self.num_hidden_layers = max(config.depths)
+
+
 class VideoModelTest(modeling_common.ModelTesterMixin):
     """A test class names its family and its `all_model_classes`; inputs beyond the pixels come from the table."""
 
