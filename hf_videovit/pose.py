@@ -9,9 +9,10 @@ far right and low: use [`decode_heatmaps`] for them.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, VitPoseImageProcessor
 
 
 Size = tuple[int, int]
@@ -114,6 +115,55 @@ def flip_test(
     heatmaps = model(pixel_values).heatmaps
     mirrored = unflip_heatmaps(model(pixel_values.flip(-1)).heatmaps, pairs, shift=shift)
     return (heatmaps + mirrored) / 2
+
+
+def estimate_poses(
+    model: PreTrainedModel,
+    processor: VitPoseImageProcessor,
+    images: Sequence[Any],
+    boxes: Sequence[Sequence[Sequence[float]]],
+    *,
+    flip: bool = True,
+    unbiased: bool = False,
+) -> list[list[dict[str, torch.Tensor]]]:
+    """
+    Keypoints of persons whose boxes are known, by the official protocol: crop, flip test, decoding.
+
+    Args:
+        model (`PreTrainedModel`):
+            Pose estimator whose output has `heatmaps`, in evaluation mode.
+        processor (`VitPoseImageProcessor`):
+            Crops, at the size that the model was trained for.
+        images (`Sequence`):
+            Images in RGB, as the processor takes them.
+        boxes (`Sequence[Sequence[Sequence[float]]]`):
+            For each image the left, top, width and height of its persons, in pixels.
+        flip (`bool`, *optional*, defaults to `True`):
+            Whether to average with the mirrored crops, see [`flip_test`].
+        unbiased (`bool`, *optional*, defaults to `False`):
+            Geometry that the model was trained in, see the module.
+
+    Returns:
+        `list[list[dict]]`: for each image and person `keypoints` of shape `(num_keypoints, 2)`, x and y in pixels of
+        the image, and `scores` of shape `(num_keypoints,)`.
+
+    Raises:
+        ValueError: another number of images than of lists of boxes; or as [`flip_test`].
+    """
+    if len(images) != len(boxes):
+        raise ValueError(f"`boxes` must have one list for each of {len(images)} images, got {len(boxes)}.")
+    flat = [box for persons in boxes for box in persons]
+    if not flat:
+        return [[] for _ in images]
+    plain = [[list(map(float, box)) for box in persons] for persons in boxes]
+    crops = processor(list(images), boxes=plain, return_tensors="pt").pixel_values.to(model.device)
+    size = tuple(crops.shape[-2:])
+    with torch.no_grad():
+        heatmaps = flip_test(model, crops, shift=not unbiased) if flip else model(crops).heatmaps
+    keypoints, scores = decode_heatmaps(heatmaps.cpu(), size, unbiased=unbiased)
+    keypoints = keypoints_in_image(keypoints, torch.tensor(flat), size)
+    persons = iter([{"keypoints": one, "scores": score} for one, score in zip(keypoints, scores, strict=True)])
+    return [[next(persons) for _ in one] for one in boxes]
 
 
 def cells_per_pixel(heatmap_size: Size, image_size: Size, unbiased: bool, like: torch.Tensor) -> torch.Tensor:
@@ -239,6 +289,7 @@ def keypoints_in_image(keypoints: torch.Tensor, boxes: torch.Tensor, image_size:
 __all__ = [
     "decode_heatmaps",
     "encode_heatmaps",
+    "estimate_poses",
     "flip_pairs",
     "flip_test",
     "keypoints_in_image",

@@ -11,6 +11,7 @@ from hf_videovit.modeling.modeling_uniformer_pose import UniFormerPoseEstimatorO
 from hf_videovit.pose import (
     decode_heatmaps,
     encode_heatmaps,
+    estimate_poses,
     flip_pairs,
     flip_test,
     keypoints_in_image,
@@ -163,6 +164,38 @@ def test_from_an_image_to_poses():
     assert outputs.heatmaps.shape == (2, 3, 16, 16)
     (persons,) = processor.post_process_pose_estimation(outputs, boxes=boxes)
     assert [one["keypoints"].shape for one in persons] == [(3, 2), (3, 2)]
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_poses_of_several_images(unbiased):
+    """A stand-in that marks the bright spot of a crop: it is found where it was, mirrored or not."""
+    processor = VitPoseImageProcessor(size={"height": 64, "width": 48}, do_normalize=False)
+
+    class Marker(torch.nn.Module):
+        device = torch.device("cpu")
+        config = UniFormerConfig(modality="image", id2label={0: "left", 1: "right"})
+
+        def forward(self, pixels):
+            peak = pixels[:, 0].flatten(1).argmax(1)
+            place = torch.stack((peak % 48, peak // 48), dim=-1)[:, None].expand(-1, 2, -1).float()
+            labels, _ = encode_heatmaps(place, torch.ones(len(pixels), 2), CROP, unbiased=unbiased)
+            return UniFormerPoseEstimatorOutput(heatmaps=labels)
+
+    images, boxes = [torch.zeros(3, 120, 160, dtype=torch.uint8) for _ in range(3)], []
+    spots = [[(90, 70)], [], [(30, 40), (120, 100)]]
+    for image, places in zip(images, spots):
+        for x, y in places:
+            image[:, y, x] = 255
+        boxes.append([(x - 10, y - 12, 24, 32) for x, y in places])
+    found = estimate_poses(Marker(), processor, images, boxes, unbiased=unbiased)
+    assert [len(one) for one in found] == [1, 0, 2]
+    for persons, places in zip(found, spots):
+        for person, place in zip(persons, places):
+            assert (person["keypoints"] - torch.tensor(place)).abs().max() < 2  # a cell is 2.5 pixels
+            assert (person["scores"] > 0.8).all()
+    assert estimate_poses(Marker(), processor, images, [[], [], []]) == [[], [], []]
+    with pytest.raises(ValueError, match="`boxes`"):
+        estimate_poses(Marker(), processor, images, boxes[:2])
 
 
 def test_an_estimator_learns_its_targets():
