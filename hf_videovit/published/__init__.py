@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from ..modeling.frame_sampling import FRAME_SAMPLINGS
-
 
 FOLDER = Path(__file__).parent
+FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "sparse", "sparse_middle", "uniform")
 # Subsets of Kinetics-710 in the order of VideoMAE V2's heads; of the official UniFormers', whose Kinetics-400 is the
 # start of Kinetics-710; and of MMAction2's ports, which are rows of MMAction2's own Kinetics-710.
 KINETICS_710_SUBSETS = (
