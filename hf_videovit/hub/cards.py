@@ -609,10 +609,14 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["On footage unlike its training data expect less."]
     if task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
-        limits.insert(0, f"It gives any number of its {config.num_labels} labels, each with a probability of its own.")
+        limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _several_labels(num_labels: int | None) -> str:
+    return f"It gives any number of its {num_labels} labels, each with a probability of its own."
 
 
 def _one_label(num_labels: int | None, task: str) -> str:
