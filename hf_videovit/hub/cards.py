@@ -23,6 +23,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
@@ -48,7 +49,9 @@ from ..published import (
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
-IMAGE_CLASSIFICATION, BACKBONE = "image-classification", "backbone"
+IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
+ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
+NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
@@ -56,6 +59,7 @@ AUTO_CLASSES: dict[str, Any] = {
     FEATURES: AutoModel,
     IMAGE_CLASSIFICATION: AutoModelForImageClassification,
     BACKBONE: AutoBackbone,
+    KEYPOINTS: AutoModelForKeypointDetection,
 }
 # The Hub's name of what a model is for, where it is not ours.
 PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
@@ -275,7 +279,7 @@ def write_model_card(
     folder = Path(folder)
     config = AutoConfig.from_pretrained(folder)
     task = task_of(config)
-    processor = (AutoImageProcessor if task in IMAGE_TASKS else AutoVideoProcessor).from_pretrained(folder)
+    processor = (AutoImageProcessor if task in ON_IMAGES else AutoVideoProcessor).from_pretrained(folder)
     if results is None:
         results = _read_json(folder / "results.json")
     run = _read_yaml(folder / "run.yaml")
@@ -289,7 +293,7 @@ def write_model_card(
         processor=processor,
         results=_trained_results(results, run),
         training=_run_lines(run, facts or {}),
-        labels=[config.id2label[index] for index in range(config.num_labels)] if task in CLASSIFICATION_TASKS else (),
+        labels=[config.id2label[index] for index in range(config.num_labels)] if task in NAMED_OUTPUTS else (),
         limits=_trained_limits(config, task),
         licence=licence,
         licences=[
@@ -389,6 +393,8 @@ def task_of(config: PreTrainedConfig) -> str:
         return IMAGE_CLASSIFICATION
     if architecture.endswith("Backbone"):
         return BACKBONE
+    if architecture.endswith("ForPoseEstimation"):
+        return KEYPOINTS
     if architecture.endswith("Classification"):
         return CLASSIFICATION
     return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
@@ -449,7 +455,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
         license=facts.licence,
-        tags=["image" if facts.task in IMAGE_TASKS else "video", "hf_videovit", facts.config.model_type, *facts.tags],
+        tags=["image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type, *facts.tags],
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -505,7 +511,7 @@ def _token_row(config: PreTrainedConfig, fields: Mapping[str, Any]) -> tuple[str
 
 
 def _processor_class(config: PreTrainedConfig, task: str) -> Any:
-    registered: Any = (IMAGE_PROCESSOR_MAPPING if task in IMAGE_TASKS else VIDEO_PROCESSOR_MAPPING)[type(config)]
+    registered: Any = (IMAGE_PROCESSOR_MAPPING if task in ON_IMAGES else VIDEO_PROCESSOR_MAPPING)[type(config)]
     return registered["torchvision"] if isinstance(registered, dict) else registered
 
 
@@ -579,6 +585,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
     kinds = {
         **dict.fromkeys(CLASSIFICATION_TASKS, classes),
         BACKBONE: "turns an image into maps for dense prediction",
+        KEYPOINTS: f"finds {config.num_labels} keypoints of the person that an image was cropped to",
         PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
         FEATURES: "turns a video into features",
     }
@@ -586,7 +593,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
 
 
 def _unit(task: str) -> str:
-    return "an image" if task in IMAGE_TASKS else "a video"
+    return "an image" if task in ON_IMAGES else "a video"
 
 
 def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:

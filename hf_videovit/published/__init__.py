@@ -26,6 +26,7 @@ KINETICS_710_SUBSETS = (
 LABEL_LISTS = (
     *KINETICS_710_SUBSETS,
     *("k710", "k710-mmaction2", "k600-uniformer", "mit", "ssv1", "ssv2", "imagenet-1k"),
+    "coco-keypoints",
 )
 IMAGE_TASKS = ("image-classification", "backbone")
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
@@ -300,8 +301,9 @@ def published_labels(name: str) -> list[str]:
             all official UniFormer and UniFormerV2 heads do (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: as MMAction2's ports of UniFormerV2 do.
             `"k600-uniformer"`: as UniFormer (version 1) does. `"imagenet-1k"`: ImageNet's usual order.
-            `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"` (Something-Something): the data sets' own order. Few of them
-            are alphabetical: match by name against any other list.
+            `"coco-keypoints"`: the 17 keypoints of COCO's persons. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
+            (Something-Something): the data sets' own order. Few of them are alphabetical: match by name against any
+            other list.
 
     Raises:
         ValueError: no such list.

@@ -9,12 +9,13 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
-from transformers import AutoConfig
+from transformers import AutoConfig, VitPoseImageProcessor
 
 from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
     UniFormerForImageClassification,
+    UniFormerForPoseEstimation,
     UniFormerImageProcessor,
     VideoMAEV2ForPreTraining,
     VideoMAEV2Model,
@@ -149,6 +150,18 @@ def test_usage_of_image_models_runs(model_class, printed, tmp_path, monkeypatch,
     assert card.data.pipeline_tag == PIPELINE_TAGS[task_of(AutoConfig.from_pretrained(folder))]
     assert "frames" not in card.text
     assert printed in run_usage(card, tmp_path, monkeypatch, capsys)
+
+
+def test_usage_of_a_pose_estimator_runs(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "poses"
+    names = dict(enumerate(("nose", "left_hand", "right_hand")))
+    UniFormerForPoseEstimation(UniFormerConfig(**TINY_IMAGE_MODEL, id2label=names)).save_pretrained(folder)
+    VitPoseImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    Image.fromarray(moving_square_clip()[0]).save(tmp_path / "image.jpg")
+    card = ModelCard.load(write_model_card(folder))
+    assert card.data.pipeline_tag == "keypoint-detection"
+    assert "left_hand" in card.text and "video" not in card.text.replace("videovit", "")
+    assert "keypoints" in run_usage(card, tmp_path, monkeypatch, capsys)
 
 
 def check_tidy(content):
