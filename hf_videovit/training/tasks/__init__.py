@@ -8,6 +8,7 @@ from .classification import ClassificationTask
 from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
+from .token_labels import TokenLabelTask
 
 
 TASKS: dict[str, type[Task]] = {
@@ -15,6 +16,15 @@ TASKS: dict[str, type[Task]] = {
     "distillation": DistillationTask,
     "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
+    "token_labels": TokenLabelTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "JointClassificationTask", "MaskedModelingTask", "Task"]
+__all__ = [
+    "TASKS",
+    "ClassificationTask",
+    "DistillationTask",
+    "JointClassificationTask",
+    "MaskedModelingTask",
+    "Task",
+    "TokenLabelTask",
+]
