@@ -5,14 +5,16 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 
 from .base import Task
 from .classification import ClassificationTask
+from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
 from .masked_modeling import MaskedModelingTask
 
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "contrastive": ContrastiveTask,
     "distillation": DistillationTask,
     "masked_modeling": MaskedModelingTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "Task"]
+__all__ = ["TASKS", "ClassificationTask", "ContrastiveTask", "DistillationTask", "MaskedModelingTask", "Task"]
