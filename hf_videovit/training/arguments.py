@@ -137,7 +137,15 @@ class AugmentationArguments:
                 raise ValueError(f"`{name}` must be one number or two, got {values}")
             for value in values:
                 _check_range(name, value, 0.0, 1.0)
-        for name in ("flip", "grayscale", "color_jitter_probability", "random_erasing", "mix_probability", "mix_switch", "label_smoothing"):
+        for name in (
+            "flip",
+            "grayscale",
+            "color_jitter_probability",
+            "random_erasing",
+            "mix_probability",
+            "mix_switch",
+            "label_smoothing",
+        ):
             _check_range(name, getattr(self, name), 0.0, 1.0)
         _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
         _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
