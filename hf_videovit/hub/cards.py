@@ -55,6 +55,19 @@ METRICS = {
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "lstcl": """@inproceedings{wang2022long,
+  title     = {Long-Short Temporal Contrastive Learning of Video Transformers},
+  author    = {Wang, Jue and Bertasius, Gedas and Tran, Du and Torresani, Lorenzo},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2022}
+}
+
+@inproceedings{bertasius2021spacetime,
+  title     = {Is Space-Time Attention All You Need for Video Understanding?},
+  author    = {Bertasius, Gedas and Wang, Heng and Torresani, Lorenzo},
+  booktitle = {Proceedings of the International Conference on Machine Learning (ICML)},
+  year      = {2021}
+}""",
     "videomae_v2": """@inproceedings{wang2023videomaev2,
   title     = {VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking},
   author    = {Wang, Limin and Huang, Bingkun and Zhao, Zhiyu and Tong, Zhan and He, Yinan and Wang, Yi and
@@ -73,6 +86,7 @@ CITATIONS = {
 # The Hub's name of a metric, where it is not accuracy.
 METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
+    "TimeSformer model zoo": "https://github.com/facebookresearch/TimeSformer",
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
     "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",

@@ -7,7 +7,7 @@ import torch
 from transformers.processing_utils import Unpack
 from transformers.video_utils import VideoMetadata
 
-from .frame_sampling import Random, segment_train
+from .frame_sampling import Random, segment_train, sparse_bounds, sparse_train
 from .video_decoding import decode_video
 from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs, frames_to_tensor, is_frames
 
@@ -42,7 +42,8 @@ class LstclVideoProcessor(ClipVideoProcessor):
     `frame_sampling="span"` spreads the frames of a clip over all of `num_frames * frame_stride` frames, both ends
     included, as TimeSformer's loader does. Of several clips each starts a like part of the room further, the first
     with the video; so does the only one. What lies beyond the end repeats the last frame. Data sets where order
-    matters more than speed (Something-Something) take `frame_sampling="segment"`.
+    matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video, in
+    one test clip its middle.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs
@@ -79,15 +80,19 @@ class LstclVideoProcessor(ClipVideoProcessor):
     ) -> np.ndarray:
         """As [`ClipVideoProcessor.sample_frames`]; spans follow `stride_fps` and start with the video."""
         sampling = frame_sampling or self.frame_sampling
-        if sampling != "span" or fps is not None or (self.num_frames is None and num_frames is not None):
+        frames = num_frames or self.num_frames or self.published_num_frames
+        mode = sampling_mode or self.sampling_mode
+        protocol = fps is None and (self.num_frames is not None or num_frames is None)
+        if sampling == "sparse" and protocol and mode != "train" and (num_clips or self.num_clips) == 1:
+            bounds = sparse_bounds(metadata.total_num_frames, frames)
+            return (bounds[:-1] + bounds[1:]) // 2
+        if sampling != "span" or not protocol:
             return super().sample_frames(
                 metadata, num_frames, fps, frame_sampling, sampling_mode, frame_stride, num_clips, rng
             )
-        frames = num_frames or self.num_frames or self.published_num_frames
-        mode = sampling_mode or self.sampling_mode
         span = self.span_of(metadata, frames, frame_stride or self.frame_stride)
         spare = max(metadata.total_num_frames - span, 0.0)
-        if mode == "train" or mode == "pretrain":
+        if mode in ("train", "pretrain"):
             starts = np.array([(rng or np.random.default_rng()).uniform(0, spare)])
         elif mode == "validation":
             starts = np.array([spare / 2])
@@ -113,17 +118,18 @@ class LstclVideoProcessor(ClipVideoProcessor):
                 Source of the places.
 
         Returns:
-            `tuple`: indices of the short clip, and of the long one. With segments the long clip has one frame of each
-            over the whole video, the short one over a contiguous quarter of it.
+            `tuple`: indices of the short clip, and of the long one. With segments (`"sparse"`, `"segment"`) the long
+            clip has one frame of each over the whole video, the short one over a contiguous quarter of it.
         """
         total = metadata.total_num_frames
         long_frames = self.num_frames or self.published_num_frames
         short_frames = self.short_num_frames or long_frames
-        if self.frame_sampling == "segment":
+        if self.frame_sampling in ("segment", "sparse"):
+            one_of_each = segment_train if self.frame_sampling == "segment" else sparse_train
             part = max(total // SHORT_SHARE, 1)
             start = int(rng.uniform(0, total - part + 1))
-            long = segment_train(total, long_frames, rng)[0]
-            return segment_train(part, short_frames, rng)[0] + start, long
+            long = one_of_each(total, long_frames, rng)[0]
+            return one_of_each(part, short_frames, rng)[0] + start, long
         spans = [
             self.span_of(metadata, frames, stride)
             for frames, stride in ((short_frames, self.short_frame_stride), (long_frames, self.frame_stride))

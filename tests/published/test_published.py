@@ -8,6 +8,7 @@ import yaml
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
 from hf_videovit.published import (
@@ -25,7 +26,7 @@ from hf_videovit.published import (
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
-SIZES = {"uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
+SIZES = {"lstcl": LSTCL_SIZES, "uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,

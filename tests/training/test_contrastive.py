@@ -1,4 +1,4 @@
-"""Contrastive pretraining: clips, colours, schedule, and runs that learn, resume and act as one in several processes."""
+"""Contrastive pretraining: clips, colours, schedules, and runs that learn and resume."""
 
 import json
 
@@ -67,10 +67,17 @@ def test_short_and_long_clips():
         assert short.tolist() == [0, 1, 2, 2] and long.max() == 2 and np.all(np.diff(long) >= 0)
 
 
-def test_segments_of_the_whole_and_of_a_quarter():
-    for short, long in draws(processor(frame_sampling="segment"), metadata(64)):
-        assert all(16 * part <= frame < 16 * (part + 1) for part, frame in enumerate(long))
-        assert np.ptp(short) < 16 and np.all(np.diff(short) > 0)
+def test_one_sparse_clip_has_the_middle_of_each_segment():
+    one = processor(frame_sampling="sparse")
+    assert one.sample_frames(metadata(41)).tolist() == [5, 15, 25, 35]
+    assert one.sample_frames(metadata(41), num_clips=2).shape == (2, 4)
+
+
+@pytest.mark.parametrize("sampling", ["segment", "sparse"])
+def test_segments_of_the_whole_and_of_a_quarter(sampling):
+    for short, long in draws(processor(frame_sampling=sampling), metadata(64)):
+        assert all(16 * part - 1 <= frame <= 16 * (part + 1) for part, frame in enumerate(long))
+        assert np.ptp(short) < 16 and np.all(np.diff(short) >= 0)
 
 
 @pytest.mark.parametrize("fields", [{"short_frame_stride": 0}, {"short_num_frames": 0}, {"stride_fps": -1.0}])
