@@ -4,6 +4,7 @@ Pretrain a video encoder without labels by matching a short clip with a long cli
     accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --output_dir OUT
     accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --config.framework byol
     python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --probe knn   # VIDEOS has labels: watch them
+    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --plan        # steps, memory; nothing runs
     python examples/pretrain_lstcl.py --help                                           # every field
 
 RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/lstcl. Then:
@@ -13,10 +14,13 @@ RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/lstcl. 
 
 import sys
 
+import rich
+
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.hub.cards import write_model_card
 from hf_videovit.training.arguments import describe_arguments, parse_arguments
 from hf_videovit.training.contrastive import pretrain_contrastive
+from hf_videovit.training.planning import plan_run
 from hf_videovit.training.runs import make_accelerator
 
 
@@ -25,7 +29,10 @@ def main():
         print(__doc__, describe_arguments(), sep="\n")
         return
     defaults = {"model_type": "lstcl", "drop_last": True}
-    config = parse_arguments(sys.argv[1:], defaults)
+    config = parse_arguments([word for word in sys.argv[1:] if word != "--plan"], defaults)
+    if "--plan" in sys.argv[1:]:
+        rich.print(plan_run(config, task="contrastive"))
+        return
     accelerator = make_accelerator(config.run)
     result = pretrain_contrastive(config, accelerator=accelerator)
     if accelerator.is_main_process:
