@@ -42,8 +42,8 @@ class LstclVideoProcessor(ClipVideoProcessor):
     `frame_sampling="span"` spreads the frames of a clip over all of `num_frames * frame_stride` frames, both ends
     included, as TimeSformer's loader does. Of several clips each starts a like part of the room further, the first
     with the video; so does the only one. What lies beyond the end repeats the last frame. Data sets where order
-    matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video, its
-    middle in one test clip.
+    matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video,
+    its middle in one test clip.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs
