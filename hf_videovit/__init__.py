@@ -14,6 +14,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
@@ -42,6 +43,7 @@ from .modeling.modeling_uniformer import (
     UniFormerForVideoClassification,
     UniFormerModel,
 )
+from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
@@ -103,6 +105,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoBackbone: UniFormerBackbone,
             AutoModel: UniFormerModel,
             AutoModelForImageClassification: UniFormerForImageClassification,
+            AutoModelForKeypointDetection: UniFormerForPoseEstimation,
             AutoModelForVideoClassification: UniFormerForVideoClassification,
             AutoImageProcessor: UniFormerImageProcessor,
             AutoVideoProcessor: UniFormerVideoProcessor,
@@ -181,6 +184,7 @@ __all__ = [
     "UniFormerBackbone",
     "UniFormerConfig",
     "UniFormerForImageClassification",
+    "UniFormerForPoseEstimation",
     "UniFormerForVideoClassification",
     "UniFormerImageProcessor",
     "UniFormerModel",

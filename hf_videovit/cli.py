@@ -484,8 +484,8 @@ def _print_published(as_json: bool) -> None:
         return
     table = Table(Column("Name", no_wrap=True), "Summary", "File", box=None, pad_edge=False)
     for one in entries:
-        listed = one.file.availability == "listed"
-        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.availability
+        listed = one.file.availability == "listed" and one.file.repository is not None
+        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.url or one.file.availability
         table.add_row(one.name, escape(one.summary), escape(where))
     Console().print(table)
 

@@ -14,6 +14,7 @@ from transformers import (
     AutoBackbone,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     PreTrainedConfig,
@@ -51,6 +52,13 @@ def image_classification_inputs(config: PreTrainedConfig, batch_size: int, **sha
 
 def image_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     return {"pixel_values": clips(config, batch_size, **{**shape, "num_frames": 1})[:, 0]}
+
+
+def pose_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """Images, and target heatmaps at a quarter of their resolution."""
+    inputs = image_inputs(config, batch_size, **shape)
+    sides = [side // 4 for side in inputs["pixel_values"].shape[-2:]]
+    return {**inputs, "labels": torch.rand(batch_size, config.num_labels, *sides)}
 
 
 def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
@@ -152,7 +160,7 @@ class Head:
     @property
     def trains(self) -> bool:
         """Whether the head works out a loss."""
-        return self.output == "logits"
+        return self.output in ("logits", "heatmaps")
 
 
 @dataclass(frozen=True)
@@ -433,6 +441,14 @@ FAMILIES = (
                 output="feature_maps",
                 fields={"modality": "image", "out_indices": [1, 2, 3, 4]},
                 options=("windows", "light"),
+            ),
+            Head(
+                package.UniFormerForPoseEstimation,
+                AutoModelForKeypointDetection,
+                pose_inputs,
+                output="heatmaps",
+                fields={"modality": "image", "pose_hidden_sizes": [8, 8, 8]},
+                options=("windows",),
             ),
         ),
         processor_class=package.UniFormerVideoProcessor,

@@ -21,7 +21,7 @@ STOREYS = (
     ("modeling", "published"),
     ("drawing",),
     ("reconstruction",),
-    ("training", "hub", "convert", "pipelines", "features", "doctor"),
+    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "doctor"),
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.

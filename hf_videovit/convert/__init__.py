@@ -22,7 +22,10 @@ CONVERTERS = {
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
 }
-TASKS = ("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone")
+TASKS = (
+    *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
+    "keypoint-detection",
+)
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -49,8 +52,8 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction) or `"feature-extraction"`: the encoder, in the case of a pre-training checkpoint with its norm
-            of every token. A family has some of them.
+            prediction), `"keypoint-detection"` or `"feature-extraction"`: the encoder, in the case of a pre-training
+            checkpoint with its norm of every token. A family has some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. What shapes show must agree with it.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):

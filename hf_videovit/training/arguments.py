@@ -74,6 +74,13 @@ class DataArguments:
         None, "what stands between the labels of a clip with several; JSON lists need none"
     )
     shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
+    image_data: str | None = _option(
+        None, "image files to train on as well (TubeViT): a folder of classes or a list; batches of both take turns"
+    )
+    image_split: str = _option("train", "split of image_data to train on, where it has splits")
+    image_ratio: float = _option(1.0, "batches of images for each batch of videos")
+    image_batch_size: int | None = _option(None, "images in a batch; none takes batch_size")
+    image_loss_weight: float = _option(1.0, "factor of the images' loss")
     max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
     num_workers: int = _option(2, "processes that decode, for each training process")
@@ -87,7 +94,9 @@ class DataArguments:
         _check_range("holdout", self.holdout, 0.0, 0.9)
         _check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
         _check_minimum(self, shuffle_buffer=1, num_workers=0, prefetch_batches=1, bad_video_minimum=1)
-        _check_minimum(self, max_train_samples=1, max_eval_samples=1)
+        _check_minimum(self, max_train_samples=1, max_eval_samples=1, image_batch_size=1, image_loss_weight=0)
+        if self.image_ratio <= 0:
+            raise ValueError(f"`image_ratio` must be above 0, got {self.image_ratio}")
 
 
 @dataclass

@@ -6,6 +6,7 @@ from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
     UniFormerForImageClassification,
+    UniFormerForPoseEstimation,
     UniFormerForVideoClassification,
     UniFormerImageProcessor,
     UniFormerModel,
@@ -24,12 +25,13 @@ register_for_common_tests(
     video_classification=UniFormerForVideoClassification,
     image_classification=UniFormerForImageClassification,
     backbone=UniFormerBackbone,
+    keypoint_detection=UniFormerForPoseEstimation,
 )
 
 
 class ImageModelTester(StagedModelTester):
     def get_config(self):
-        return self.family.config(modality="image", out_indices=[1, 2, 3, 4])
+        return self.family.config(modality="image", out_indices=[1, 2, 3, 4], pose_hidden_sizes=[8, 8, 8])
 
     def prepare_config_and_inputs_for_common(self):
         config, inputs = super().prepare_config_and_inputs_for_common()
@@ -45,7 +47,7 @@ class UniFormerModelTest(VideoModelTest, unittest.TestCase):
 class UniFormerImageModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = ImageModelTester
     family_name = "uniformer"
-    all_model_classes = (UniFormerForImageClassification, UniFormerBackbone)
+    all_model_classes = (UniFormerForImageClassification, UniFormerForPoseEstimation, UniFormerBackbone)
 
 
 class UniFormerBackboneTest(backbone_common.BackboneTesterMixin, unittest.TestCase):

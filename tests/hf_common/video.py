@@ -83,7 +83,9 @@ class VideoModelTest(modeling_common.ModelTesterMixin):
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
         head = next(head for head in self.model_tester.family.heads if head.model_class is model_class)
         known = Case(self.model_tester.family, head).inputs(batch_size=len(inputs["pixel_values"]))
-        return {**{name: value for name, value in known.items() if name != "labels"}, **inputs}
+        if not return_labels:
+            known.pop("labels", None)
+        return {**known, **inputs}
 
     @unittest.skip("video models embed pixels: there are no token embeddings")
     def test_inputs_embeds(self):

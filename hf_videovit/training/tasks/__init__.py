@@ -7,6 +7,7 @@ from .base import Task
 from .classification import ClassificationTask
 from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
+from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 
 
@@ -14,7 +15,16 @@ TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "contrastive": ContrastiveTask,
     "distillation": DistillationTask,
+    "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "ContrastiveTask", "DistillationTask", "MaskedModelingTask", "Task"]
+__all__ = [
+    "TASKS",
+    "ClassificationTask",
+    "ContrastiveTask",
+    "DistillationTask",
+    "JointClassificationTask",
+    "MaskedModelingTask",
+    "Task",
+]
