@@ -27,7 +27,8 @@ class ModelArguments:
     model_type: str = _option("videomae_v2", "family of a model from scratch")
     size: str | None = _option(None, "published size of a model from scratch, such as small or base")
     image_model: str | None = _option(
-        None, "image model to start a family and size from: folder, file or Hub id (CLIP's for uniformer_v2)"
+        None,
+        "image model to start from: folder, file or Hub id (CLIP's for uniformer_v2, a UniFormer's for uniformer)",
     )
     needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
     teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")

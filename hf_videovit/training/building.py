@@ -215,7 +215,7 @@ def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
         arguments ([`ModelArguments`]):
             Family, size and fields. ValueError if they say that a checkpoint is needed.
     """
-    if arguments.needs_checkpoint:
+    if arguments.needs_checkpoint and arguments.image_model is None:
         raise ValueError(
             "`checkpoint` is needed: this recipe goes on from a trained model (`about.starts_from` says which); give "
             "`needs_checkpoint` false to start from scratch all the same"
