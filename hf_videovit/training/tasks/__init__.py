@@ -5,6 +5,7 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 
 from .base import Task
 from .classification import ClassificationTask
+from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
@@ -13,6 +14,7 @@ from .token_labels import TokenLabelTask
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "contrastive": ContrastiveTask,
     "distillation": DistillationTask,
     "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
@@ -22,6 +24,7 @@ TASKS: dict[str, type[Task]] = {
 __all__ = [
     "TASKS",
     "ClassificationTask",
+    "ContrastiveTask",
     "DistillationTask",
     "JointClassificationTask",
     "MaskedModelingTask",
