@@ -84,6 +84,19 @@ CITATIONS = {
   pages     = {14733--14743},
   year      = {2022}
 }""",
+    "lstcl": """@inproceedings{wang2022long,
+  title     = {Long-Short Temporal Contrastive Learning of Video Transformers},
+  author    = {Wang, Jue and Bertasius, Gedas and Tran, Du and Torresani, Lorenzo},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2022}
+}
+
+@inproceedings{bertasius2021spacetime,
+  title     = {Is Space-Time Attention All You Need for Video Understanding?},
+  author    = {Bertasius, Gedas and Wang, Heng and Torresani, Lorenzo},
+  booktitle = {Proceedings of the International Conference on Machine Learning (ICML)},
+  year      = {2021}
+}""",
     "tubevit": """@inproceedings{piergiovanni2023tubevit,
   title     = {Rethinking Video ViTs: Sparse Video Tubes for Joint Image and Video Learning},
   author    = {Piergiovanni, AJ and Kuo, Weicheng and Angelova, Anelia},
@@ -125,6 +138,7 @@ SOURCE_URLS = {
     "BEVT README": "https://github.com/xyzforever/BEVT",
     "BEVT paper": "https://arxiv.org/abs/2112.01529",
     "Video Swin README": "https://github.com/SwinTransformer/Video-Swin-Transformer",
+    "TimeSformer model zoo": "https://github.com/facebookresearch/TimeSformer",
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
     "TubeViT paper": "https://arxiv.org/abs/2212.03229",

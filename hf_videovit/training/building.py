@@ -152,6 +152,20 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
     return _ready(arguments, model), _checked_frames(processor, model)
 
 
+def pretraining_task(arguments: ModelArguments) -> str:
+    """
+    How a model is pretrained: `"contrastive"` (LSTCL) or `"masked_modeling"`.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A checkpoint to go on from, or a family and size from scratch.
+    """
+    model_type = arguments.model_type
+    if arguments.checkpoint is not None:
+        model_type = AutoConfig.from_pretrained(arguments.checkpoint).model_type
+    return {"lstcl": "contrastive"}.get(model_type, "masked_modeling")
+
+
 def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:
     """
     What goes into the model that a run starts from, without its weights.

@@ -10,6 +10,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from hf_videovit import list_published, published_config, published_labels
 from hf_videovit.modeling.configuration_bevt import BEVT_SIZES
+from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
 from hf_videovit.modeling.configuration_tubevit import TUBEVIT_SIZES
 from hf_videovit.modeling.configuration_uniformer import UNIFORMER_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
@@ -32,6 +33,7 @@ from hf_videovit.published import (
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
 SIZES = {
     "bevt": BEVT_SIZES,
+    "lstcl": LSTCL_SIZES,
     "tubevit": TUBEVIT_SIZES,
     "uniformer": UNIFORMER_SIZES,
     "uniformer_v2": UNIFORMER_V2_SIZES,

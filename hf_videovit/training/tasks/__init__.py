@@ -5,26 +5,32 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 
 from .base import Task
 from .classification import ClassificationTask
+from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
+from .token_labels import TokenLabelTask
 
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "contrastive": ContrastiveTask,
     "distillation": DistillationTask,
     "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
     "masked_words": MaskedWordsTask,
+    "token_labels": TokenLabelTask,
 }
 
 __all__ = [
     "TASKS",
     "ClassificationTask",
+    "ContrastiveTask",
     "DistillationTask",
     "JointClassificationTask",
     "MaskedModelingTask",
     "MaskedWordsTask",
     "Task",
+    "TokenLabelTask",
 ]

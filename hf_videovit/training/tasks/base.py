@@ -52,6 +52,17 @@ class Task(nn.Module):
             `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and scalars worth a curve.
         """
 
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """
+        Called before the passes of a step; for methods in which something changes over the run.
+
+        Args:
+            step (`int`):
+                Optimiser step, from 0.
+            total_steps (`int`):
+                Steps of the run.
+        """
+
     def parameter_groups(
         self, weight_decay: float, layer_decay: float, rules: Sequence[Mapping[str, Any]] = ()
     ) -> list[dict[str, Any]]:
