@@ -392,6 +392,27 @@ def prepare(
 
 
 @app.command()
+def visualize(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    video: Annotated[str | None, typer.Option(help="A clip, for the map of the pooling's attention.")] = None,
+    num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
+) -> None:
+    """Draw a TubeViT: its kernels, where each tube looks, and which places of a clip its pooling weighs."""
+    from .tube_pictures import draw_kernels, draw_token_map, draw_video_pooling
+
+    encoder, processor = _load_encoder(model, None)
+    drawn = [
+        draw_kernels(encoder, output / "kernels.png", num_filters),
+        draw_token_map(encoder.config, output / "tokens.png"),
+    ]
+    if video is not None:
+        drawn.append(draw_video_pooling(encoder, processor, video, output / "pooling.png"))
+    for path in drawn:
+        typer.echo(f"drawn in {path}")
+
+
+@app.command()
 def doctor(
     videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write every check to this .csv or .json file.")] = None,
