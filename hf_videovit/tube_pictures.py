@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from .convert.scaling_tubevit import own_kernel, tubes_in
 from .drawing import draw_strips
 from .modeling.configuration_tubevit import Triple, Tube, TubeViTConfig
-from .modeling.modeling_tubevit import TubeViTModel
+from .modeling.modeling_tubevit import TubeViTModel, own_kernel, tubes_in
 from .modeling.video_processing_base import ClipVideoProcessor
 
 
