@@ -5,6 +5,7 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 
 from .base import Task
 from .classification import ClassificationTask
+from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
@@ -12,9 +13,18 @@ from .masked_modeling import MaskedModelingTask
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
+    "contrastive": ContrastiveTask,
     "distillation": DistillationTask,
     "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "JointClassificationTask", "MaskedModelingTask", "Task"]
+__all__ = [
+    "TASKS",
+    "ClassificationTask",
+    "ContrastiveTask",
+    "DistillationTask",
+    "JointClassificationTask",
+    "MaskedModelingTask",
+    "Task",
+]
