@@ -362,7 +362,7 @@ def _asking(repo_id: str, question: Callable[[], Answer], *passed_on: type[Excep
             cause = error.__cause__
         if isinstance(cause, HfHubHTTPError):
             raise PublishingError(f"{repo_id}: {_reason(cause)} The repo is as it was; try again.") from error
-        if isinstance(cause, OSError) or _is_transport_error(cause):
+        if isinstance(cause, OSError) or is_transport_error(cause):
             raise PublishingError(
                 f"{repo_id}: the connection to the Hub failed ({type(cause).__name__}). The repo is as it was; the "
                 "same command goes on with the files that are missing."
@@ -370,7 +370,7 @@ def _asking(repo_id: str, question: Callable[[], Answer], *passed_on: type[Excep
         raise
 
 
-def _is_transport_error(error: BaseException) -> bool:
+def is_transport_error(error: BaseException) -> bool:
     """Whether the HTTP client of `huggingface_hub`, whichever it is, raised an error."""
     client = type(get_session()).__module__.partition(".")[0]
     return type(error).__module__.partition(".")[0] == client

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
 from hf_videovit.hub.cards import is_rendered, seal_card
 from hf_videovit.hub.publishing import PublishingError, eval_entries, public_results, publish, stage, weight_files
 from tests.clips import moving_square_clip, write_clip
-from tests.hub_server import READER, WRITER, Failure, running
+from tests.hub_server import READER, WRITER, Failure
 from tests.saved_model import save_tiny_classifier
 
 
@@ -63,20 +62,6 @@ def run(hub, script, arguments, home, token=WRITER, expect=0, **environment):
     )
     assert done.returncode == expect, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]) if expect == 0 else done.stderr
-
-
-@pytest.fixture
-def hub(monkeypatch, tmp_path):
-    """A Hub of our own that this process takes for the real one; nobody waits before another attempt."""
-    with running() as server:
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, server.endpoint)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-        yield server
 
 
 def send(folder, token=WRITER, **options):
