@@ -14,17 +14,23 @@ from transformers import (
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
 )
 
+from .modeling.configuration_bevt import BevtConfig
+from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
+from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
+from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from .modeling.modeling_tubevit import (
     TubeViTForImageClassification,
     TubeViTForJointClassification,
@@ -37,6 +43,7 @@ from .modeling.modeling_uniformer import (
     UniFormerForVideoClassification,
     UniFormerModel,
 )
+from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForPreTraining,
@@ -44,6 +51,8 @@ from .modeling.modeling_videomae_v2 import (
     VideoMAEV2Model,
 )
 from .modeling.video_decoding import VideoDecodingError
+from .modeling.video_processing_bevt import BevtVideoProcessor
+from .modeling.video_processing_lstcl import LstclVideoProcessor
 from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
@@ -62,6 +71,25 @@ __version__ = "0.1.0"
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
     (
+        BevtConfig,
+        {
+            AutoModel: BevtModel,
+            AutoModelForPreTraining: BevtForPreTraining,
+            AutoModelForVideoClassification: BevtForVideoClassification,
+            AutoImageProcessor: BevtImageProcessor,
+            AutoVideoProcessor: BevtVideoProcessor,
+        },
+    ),
+    (
+        LstclConfig,
+        {
+            AutoModel: LstclModel,
+            AutoModelForPreTraining: LstclForPreTraining,
+            AutoModelForVideoClassification: LstclForVideoClassification,
+            AutoVideoProcessor: LstclVideoProcessor,
+        },
+    ),
+    (
         TubeViTConfig,
         {
             AutoModel: TubeViTModel,
@@ -77,6 +105,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoBackbone: UniFormerBackbone,
             AutoModel: UniFormerModel,
             AutoModelForImageClassification: UniFormerForImageClassification,
+            AutoModelForKeypointDetection: UniFormerForPoseEstimation,
             AutoModelForVideoClassification: UniFormerForVideoClassification,
             AutoImageProcessor: UniFormerImageProcessor,
             AutoVideoProcessor: UniFormerVideoProcessor,
@@ -134,6 +163,17 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "BevtConfig",
+    "BevtForPreTraining",
+    "BevtForVideoClassification",
+    "BevtImageProcessor",
+    "BevtModel",
+    "BevtVideoProcessor",
+    "LstclConfig",
+    "LstclForPreTraining",
+    "LstclForVideoClassification",
+    "LstclModel",
+    "LstclVideoProcessor",
     "TubeViTConfig",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",
@@ -144,6 +184,7 @@ __all__ = [
     "UniFormerBackbone",
     "UniFormerConfig",
     "UniFormerForImageClassification",
+    "UniFormerForPoseEstimation",
     "UniFormerForVideoClassification",
     "UniFormerImageProcessor",
     "UniFormerModel",

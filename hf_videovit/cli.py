@@ -239,17 +239,19 @@ def train(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
-    from .hub.cards import write_model_card
+    from .hub.publishing import check_access, finish_run
     from .training.finetuning import finetune
 
     config = _run_config(ctx.args, list_fields, plan, "classification")
     if config is None:
         return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     result = finetune(config)
-    write_model_card(result.output_dir, facts=result.facts)
+    published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
         typer.echo(f"{name}: {100 * value:.2f} %")
-    typer.echo(f"saved in {result.output_dir}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
 
 
 @app.command(
@@ -262,17 +264,19 @@ def pretrain(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/pretrain_videomae_v2.py; `accelerate launch` that script for several devices."""
-    from .hub.cards import write_model_card
+    from .hub.publishing import check_access, finish_run
     from .training.pretraining import pretrain as pretrain_run
 
     config = _run_config(ctx.args, list_fields, plan, "masked_modeling")
     if config is None:
         return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     result = pretrain_run(config)
-    write_model_card(result.output_dir, facts=result.facts)
+    published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")
-    typer.echo(f"saved in {result.output_dir}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
 
 
 @app.command(
@@ -571,8 +575,8 @@ def _print_published(as_json: bool) -> None:
         return
     table = Table(Column("Name", no_wrap=True), "Summary", "File", box=None, pad_edge=False)
     for one in entries:
-        listed = one.file.availability == "listed"
-        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.availability
+        listed = one.file.availability == "listed" and one.file.repository is not None
+        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.url or one.file.availability
         table.add_row(one.name, escape(one.summary), escape(where))
     Console().print(table)
 

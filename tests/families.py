@@ -14,6 +14,7 @@ from transformers import (
     AutoBackbone,
     AutoModel,
     AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     PreTrainedConfig,
@@ -53,6 +54,13 @@ def image_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inp
     return {"pixel_values": clips(config, batch_size, **{**shape, "num_frames": 1})[:, 0]}
 
 
+def pose_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """Images, and target heatmaps at a quarter of their resolution."""
+    inputs = image_inputs(config, batch_size, **shape)
+    sides = [side // 4 for side in inputs["pixel_values"].shape[-2:]]
+    return {**inputs, "labels": torch.rand(batch_size, config.num_labels, *sides)}
+
+
 def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """Tube mask for the encoder; for the decoder any mask with the right count, another one for each sample."""
     pixel_values = clips(config, batch_size, **shape)
@@ -65,6 +73,53 @@ def dual_masking_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
         "encoder_mask": hidden.repeat(1, frames),
         "decoder_mask": torch.rand(batch_size, frames * tokens).argsort(dim=1) < skipped,
     }
+
+
+def masked_words_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """For each stream that the model has: pixels, masks on the grid of visual words, and the words."""
+    inputs: Inputs = {}
+    pixels, side = clips(config, batch_size, **shape), config.prediction_patch_size
+    frames, height, width = pixels.shape[1], pixels.shape[3] // side, pixels.shape[4] // side
+    if config.video_stream:
+        mask = torch.rand(batch_size, frames // config.tubelet_size, height, width) < 0.4
+        mask[:, 0, 0, 0] = True
+        labels = torch.randint(config.vocab_size, (batch_size, frames, height, width))
+        inputs |= {"pixel_values": pixels, "mask": mask, "labels": labels}
+    if config.image_stream:
+        mask = torch.rand(batch_size, height, width) < 0.5
+        mask[:, 0, 0] = True
+        labels = torch.randint(config.vocab_size, (batch_size, height, width))
+        inputs |= {"image_pixel_values": pixels[:, 0].flip(-1), "image_mask": mask, "image_labels": labels}
+    return inputs
+
+
+def bevt_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """Maps from block to block, and attention within windows; of clips."""
+    grid = [config.num_frames // config.tubelet_size, *2 * [config.image_size // config.patch_size]]
+    maps: Shapes = [(batch_size, *grid, config.embed_dim)]
+    attentions: Shapes = []
+    for size, depth, heads in zip(config.hidden_sizes, config.depths, config.num_heads):
+        window = [min(side, length) for side, length in zip(grid, config.window_size)]
+        windows = torch.Size(-(-side // length) for side, length in zip(grid, window)).numel()
+        places = torch.Size(window).numel()
+        maps += [(batch_size, *grid, size)] * depth
+        attentions += [(batch_size * windows, heads, places, places)] * depth
+        grid = [grid[0], *(-(-side // 2) for side in grid[1:])]
+    return maps, attentions
+
+
+def two_clips_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """A short and a long clip of each video."""
+    names = ("pixel_values", "long_pixel_values")
+    return {name: clips(config, batch_size, **shape) for name in names}
+
+
+def timesformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
+    """One class token, and the tokens of each frame; attention within frames, where each sees the class token."""
+    places = (config.image_size // config.patch_size) ** 2
+    hidden = (batch_size, 1 + places * config.num_frames, config.hidden_size)
+    attention = (batch_size * config.num_frames, config.num_attention_heads, 1 + places, 1 + places)
+    return [hidden] * (config.num_hidden_layers + 1), [attention] * config.num_hidden_layers
 
 
 def uniformer_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
@@ -105,7 +160,7 @@ class Head:
     @property
     def trains(self) -> bool:
         """Whether the head works out a loss."""
-        return self.output == "logits"
+        return self.output in ("logits", "heatmaps")
 
 
 @dataclass(frozen=True)
@@ -124,6 +179,8 @@ class Family:
             Whether clips need not be a whole number of patches, and images are clips of one frame.
         class_tokens_a_frame (`int`):
             Class tokens of every frame among the hidden states.
+        class_tokens (`int`):
+            Class tokens of the whole clip among the hidden states.
         attends_within_frames (`bool`):
             Whether blocks attend to the tokens of one frame, and attentions have a row for each frame.
         any_size (`bool`):
@@ -142,6 +199,7 @@ class Family:
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
     any_size: bool = False
     class_tokens_a_frame: int = 0
+    class_tokens: int = 0
     attends_within_frames: bool = False
     shapes: Callable[[PreTrainedConfig, int], tuple[Shapes, Shapes]] | None = None
 
@@ -196,7 +254,108 @@ class Case:
         return self.head.inputs(config or self.config(), batch_size, **shape)
 
 
+TINY_SWIN = {
+    "backbone": "video_swin",
+    "embed_dim": 8,
+    "depths": [2, 2],
+    "num_heads": [2, 4],
+    "patch_size": 4,
+    "image_size": 32,
+}
+TINY_VIDEOMAE_V2 = {
+    "model_type": "videomae_v2",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "patch_size": 8,
+    "image_size": 32,
+    "num_frames": 4,
+}
+
 FAMILIES = (
+    Family(
+        name="bevt",
+        config_class=package.BevtConfig,
+        tiny={
+            "embed_dim": 8,
+            "depths": [1, 2],
+            "num_heads": [1, 2],
+            "window_size": [2, 2, 2],
+            "image_size": 32,
+            "num_frames": 4,
+            "vocab_size": 24,
+            "drop_path_rate": 0.0,
+            "classifier_dropout": 0.0,
+        },
+        heads=(
+            Head(package.BevtModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(
+                package.BevtForPreTraining,
+                AutoModelForPreTraining,
+                masked_words_inputs,
+                options=("clips", "images"),
+            ),
+            Head(package.BevtForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.BevtVideoProcessor,
+        processor={
+            "num_frames": 4,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "clips": {"image_stream": False, "qkv_bias": False, "num_channels": 1, "window_size": [1, 3, 2]},
+            "images": {"video_stream": False, "image_loss_weight": 0.5},
+        },
+        any_size=True,
+        shapes=bevt_shapes,
+    ),
+    Family(
+        name="lstcl",
+        config_class=package.LstclConfig,
+        tiny={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "patch_size": 8,
+            "image_size": 32,
+            "num_frames": 4,
+            "drop_path_rate": 0.0,
+            "projection_size": 16,
+            "projection_hidden_size": 24,
+            "prediction_hidden_size": 24,
+        },
+        heads=(
+            Head(package.LstclModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(
+                package.LstclForPreTraining,
+                AutoModelForPreTraining,
+                two_clips_inputs,
+                output="short_query",
+                idle=("target.",),
+                fields={"freeze_patch_embeddings": False},
+            ),
+            Head(package.LstclForVideoClassification, AutoModelForVideoClassification, classification_inputs),
+        ),
+        processor_class=package.LstclVideoProcessor,
+        processor={
+            "num_frames": 4,
+            "frame_stride": 2,
+            "size": {"shortest_edge": 32},
+            "crop_size": {"height": 32, "width": 32},
+        },
+        options={
+            "joint": {"attention_type": "joint_space_time", "framework": "byol", "symmetric": True},
+            "frames": {"attention_type": "space_only", "framework": "simsiam", "num_channels": 1},
+            "swin": {**TINY_SWIN, "framework": "simsiam", "symmetric": True},
+            "divided_swin": {**TINY_SWIN, "temporal_attention": "divided", "symmetric": True},
+            "other_encoder": {"backbone_config": TINY_VIDEOMAE_V2, "framework": "byol"},
+        },
+        class_tokens=1,
+        shapes=timesformer_shapes,
+    ),
     Family(
         name="tubevit",
         config_class=package.TubeViTConfig,
@@ -282,6 +441,14 @@ FAMILIES = (
                 output="feature_maps",
                 fields={"modality": "image", "out_indices": [1, 2, 3, 4]},
                 options=("windows", "light"),
+            ),
+            Head(
+                package.UniFormerForPoseEstimation,
+                AutoModelForKeypointDetection,
+                pose_inputs,
+                output="heatmaps",
+                fields={"modality": "image", "pose_hidden_sizes": [8, 8, 8]},
+                options=("windows",),
             ),
         ),
         processor_class=package.UniFormerVideoProcessor,

@@ -21,7 +21,7 @@ STOREYS = (
     ("modeling", "published"),
     ("drawing",),
     ("reconstruction",),
-    ("training", "hub", "convert", "pipelines", "features", "doctor"),
+    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "doctor"),
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.
@@ -30,11 +30,19 @@ MODELING_ORDER = {
     "configuration_base": (),
     "configuration": ("configuration_base",),
     "frame_sampling": (),
+    "word_pixels": (),
+    "image_processing": ("word_pixels",),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),
     "modeling": ("layers", "backbone", "configuration", "modeling"),
     "video_processing_base": ("frame_sampling", "video_decoding"),
-    "video_processing": ("video_processing_base", "video_processing", "frame_sampling", "video_decoding"),
+    "video_processing": (
+        "video_processing_base",
+        "video_processing",
+        "frame_sampling",
+        "video_decoding",
+        "word_pixels",
+    ),
 }
 TRAVELLING = {"torch", "torchvision", "transformers", "numpy", "huggingface_hub", "PIL", "safetensors"}
 

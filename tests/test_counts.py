@@ -6,11 +6,13 @@ on the meta device: shapes only.
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
 from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
     UniFormerForImageClassification,
+    UniFormerForPoseEstimation,
     UniFormerForVideoClassification,
     UniFormerV2Config,
     UniFormerV2ForVideoClassification,
@@ -19,6 +21,7 @@ from hf_videovit import (
     VideoMAEV2ForVideoClassification,
     VideoMAEV2Model,
 )
+from hf_videovit.dense import mask_rcnn
 
 
 # encoder with its final norm, 400-class model, 710-class model, pre-training model
@@ -183,10 +186,10 @@ def uniformer(model_class: type, size: str, **fields) -> torch.nn.Module:
         return model_class(UniFormerConfig.from_size(size.split()[0], **fields)).eval().requires_grad_(False)
 
 
-def check_multiply_accumulates(model: torch.nn.Module, shape: tuple[int, ...], expected: float) -> None:
+def check_multiply_accumulates(model, shape: tuple[int, ...], expected: float, to: float = HUNDREDTH) -> None:
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, *shape, device="meta"))
-    assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005, abs=HUNDREDTH), shape
+    assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005, abs=to), shape
 
 
 @pytest.mark.parametrize("name", UNIFORMER_IMAGES)
@@ -221,3 +224,36 @@ def test_uniformer_backbones(kind):
         backbone = uniformer(UniFormerBackbone, size, modality="image", **fields)
         assert count(backbone) == parameters
         check_multiply_accumulates(backbone, (3, height, width), expected)
+
+
+# Published totals with heads, in millions and GMACs. Detectors run on no meta device, so theirs are parameters alone.
+@pytest.mark.parametrize(
+    ("size", "parameters", "gmacs_by_size"),
+    [
+        ("small", 25, {(256, 192): 4.7, (384, 288): 11.1, (448, 320): 14.8}),
+        ("base", 54, {(256, 192): 9.2, (448, 320): 29.6}),
+    ],
+)
+def test_uniformer_for_poses(size, parameters, gmacs_by_size):
+    model = uniformer(UniFormerForPoseEstimation, size, modality="image", num_labels=17)
+    assert count(model) / 1e6 == pytest.approx(parameters, abs=0.55)
+    for (height, width), expected in gmacs_by_size.items():
+        check_multiply_accumulates(model, (3, height, width), expected, to=0.05)
+
+
+@pytest.mark.parametrize(("size", "parameters", "gmacs"), [("small", 52, 947), ("base", 80, 1085)])
+def test_uniformer_under_upernet(size, parameters, gmacs):
+    backbone = UniFormerConfig.from_size(size, modality="image", attention_type="hybrid", out_indices=[1, 2, 3, 4])
+    with torch.device("meta"):
+        model = UperNetForSemanticSegmentation(UperNetConfig(backbone_config=backbone, num_labels=150)).eval()
+    assert count(model) / 1e6 == pytest.approx(parameters, abs=0.55)
+    model.auxiliary_head = None  # the official code does not run it outside training
+    check_multiply_accumulates(model, (3, 512, 2048), gmacs)
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("small", 41), ("base", 69)])
+def test_uniformer_under_mask_rcnn(size, parameters):
+    backbone = uniformer(UniFormerBackbone, size, modality="image", out_indices=[1, 2, 3, 4])
+    with torch.device("meta"):
+        detector = mask_rcnn(backbone, num_classes=81)
+    assert count(detector) / 1e6 == pytest.approx(parameters, abs=0.55)

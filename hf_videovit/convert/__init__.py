@@ -15,12 +15,17 @@ from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 # Module with the `make_plan` of each family.
 CONVERTERS = {
+    "bevt": "convert_bevt",
+    "lstcl": "convert_lstcl",
     "tubevit": "convert_tubevit",
     "uniformer": "convert_uniformer",
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
 }
-TASKS = ("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone")
+TASKS = (
+    *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
+    "keypoint-detection",
+)
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -41,14 +46,14 @@ def convert_checkpoint(
 
     Args:
         model_type (`str`):
-            Family, such as `"uniformer_v2"` or `"videomae_v2"`.
+            Family, such as `"lstcl"`, `"uniformer_v2"` or `"videomae_v2"`.
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
             A `.pth`, `.pyth`, `.bin` or `.safetensors` file, a folder with one, or a loaded dict; for TubeViT an image
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction) or `"feature-extraction"`: the encoder, in the case of a pre-training checkpoint with its norm
-            of every token. A family has some of them.
+            prediction), `"keypoint-detection"` or `"feature-extraction"`: the encoder, in the case of a pre-training
+            checkpoint with its norm of every token. A family has some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. What shapes show must agree with it.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):

@@ -4,11 +4,12 @@ ports. An image checkpoint becomes a video model by inflation of its convolution
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, VitPoseImageProcessor
 from transformers.utils import logging
 
 from ..modeling.configuration_uniformer import UniFormerConfig
@@ -19,6 +20,7 @@ from ..modeling.modeling_uniformer import (
     UniFormerForVideoClassification,
     UniFormerModel,
 )
+from ..modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from ..modeling.video_processing_uniformer import UniFormerVideoProcessor
 from ..published import (
     label_fields,
@@ -39,7 +41,11 @@ MODEL_CLASSES: dict[str, Any] = {
     "video-classification": UniFormerForVideoClassification,
     "feature-extraction": UniFormerModel,
     "backbone": UniFormerBackbone,
+    "keypoint-detection": UniFormerForPoseEstimation,
 }
+POSE = "keypoint-detection"
+DENSE = ("backbone", POSE)
+NAMED = ("image-classification", "video-classification", POSE)  # tasks whose head has labels
 CLASSIFICATION = {"image-classification": "image", "video-classification": "video"}
 MMACTION2_HEAD = ("cls_head.fc_cls.", "head.")  # theirs, and the official one
 # What detectors, segmenters and pose estimators put beside their backbone.
@@ -47,6 +53,7 @@ DENSE_HEADS = (
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head."),
     *("decode_head.", "auxiliary_head.", "keypoint_head."),
 )
+TRAINING_STATE = ("data_preprocessor.", "ema_", "steps")  # of MMCV and MMEngine, among the weights
 # Every published model of these sizes has the same width of heads. Others of one size differ (image S, S+ and B), so
 # that theirs must be told. (modality, depths, sizes, layer scale in attention blocks)
 SMALL, BASE, LARGE = (3, 4, 8, 3), (5, 8, 20, 7), (5, 10, 24, 7)
@@ -65,11 +72,13 @@ LABEL_ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
     "official": {400: ("k400-uniformer",), 600: ("k600-uniformer",), 174: ("ssv1", "ssv2")},
     "MMAction2": {400: ("k400-mmaction2",)},
 }
-IMAGENET = "imagenet-1k"
+IMAGENET, COCO_KEYPOINTS = "imagenet-1k", "coco-keypoints"
+POSE_IMAGE_SIZE = [256, 192]
 
 BLOCK = re.compile(r"blocks([1-4])\.(\d+)\.(.+)\.(\w+)")
 GAMMA = re.compile(r"blocks([1-4])\.(\d+)\.gamma_([12])")
 PATCH = re.compile(r"patch_embed([1-4])\.(proj|norm)\.((?:\d\.)?\w+)")
+POSE_HEAD = re.compile(r"keypoint_head\.(deconv_layers|final_layer)\.((?:\d+\.)?\w+)")
 DENSE_NORM = re.compile(r"norm([1-4])\.(weight|bias)")
 CONV_MODULES = {
     "pos_embed": "position",
@@ -102,6 +111,8 @@ NAMES = {
     "norm_cls": "class_norm",
 }
 HEADS = {"head": "classifier", "aux_head": "auxiliary_classifier", "head_cls": "class_classifier"}
+POSE_PROJECTION = "keypoint_head.final_layer.weight"
+POSE_HEADS = {"deconv_layers": "head.layers", "final_layer": "head.projection"}
 
 
 def make_plan(
@@ -118,7 +129,8 @@ def make_plan(
         name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides
     }
     refuse_unknown_fields(UniFormerConfig, overrides, labels)
-    layout, sources, left = official_names(checkpoint)
+    layout, sources, left = official_names(checkpoint, task)
+    tell_of_heads(left, checkpoint, task)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     source_modality = modality_of(shapes, checkpoint)
     config = known_config(published, config, layout)
@@ -155,17 +167,26 @@ def known_config(published: str | None, config: PreTrainedConfig | None, layout:
     return published_config(published)
 
 
-def official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str], list[str]]:
-    """The layout; official names without wrappers' prefixes, each with that in the file; and heads of dense tasks."""
+def official_names(checkpoint: Checkpoint, task: str) -> tuple[str, dict[str, str], list[str]]:
+    """The layout; official names without wrappers' prefixes, each with that in the file; and what stays behind."""
     layout, sources, left = "official", {}, []
     for name, source in clean_names(checkpoint.shapes).items():
         if name.startswith(MMACTION2_HEAD[0]):
             layout, name = "MMAction2", MMACTION2_HEAD[1] + name.removeprefix(MMACTION2_HEAD[0])
-        if name.startswith((*DENSE_HEADS, "data_preprocessor.")):
+        if name.startswith((*DENSE_HEADS, *TRAINING_STATE)) and not (task == POSE and POSE_HEAD.fullmatch(name)):
             left.append(source)
         else:
             sources[name] = source
     return layout, sources, left
+
+
+def tell_of_heads(left: list[str], checkpoint: Checkpoint, task: str) -> None:
+    """A warning that names what of a detector, segmenter or pose estimator is left out."""
+    parts = Counter(next((one for one in (*DENSE_HEADS, *TRAINING_STATE) if one in name), name) for name in left)
+    if parts:
+        listed = ", ".join(f"{name.rstrip('._')} ({count} tensors)" for name, count in parts.items())
+        hint = f" task={POSE!r} keeps keypoint_head." if "keypoint_head." in parts and task != POSE else ""
+        logger.warning(f"{checkpoint.name}: left out {listed}: no part of the backbone.{hint}")
 
 
 def modality_of(shapes: Shapes, checkpoint: Checkpoint) -> str:
@@ -194,14 +215,15 @@ def select_features(given: dict[str, Any], selection: dict[str, Any], task: str)
 
 def target_modality(task: str, source: str, given: dict[str, Any], shapes: Shapes, checkpoint: Checkpoint) -> str:
     """Modality of the model to make; ValueError where the file cannot give it."""
-    wanted = {"backbone": "image", **CLASSIFICATION}.get(task, given.get("modality", source))
+    wanted = {**dict.fromkeys(DENSE, "image"), **CLASSIFICATION}.get(task, given.get("modality", source))
     if given.get("modality") == "video" and wanted == "image" and source == "image":
         raise ValueError(f"`modality` 'video' does not go with task={task!r}.")
     if source == "video" and wanted == "image":
         raise ValueError(f"{checkpoint.name} is a video model, which cannot do task={task!r}.")
-    if task != "backbone" and "norm.weight" not in shapes:
+    if task not in DENSE and "norm.weight" not in shapes:
         raise ValueError(
-            f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm: use task='backbone'."
+            f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm: use task='backbone'"
+            f" or task={POSE!r}."
         )
     return wanted
 
@@ -227,6 +249,8 @@ def all_fields(
         given["modality"] = modality
         for name in ("modality", "use_split_attention", "use_temporal_overlap"):
             shown.pop(name)
+    if task == POSE:
+        given.setdefault("image_size", POSE_IMAGE_SIZE)
     value = given.get("layer_scale_init_value", 0.0)
     if scaled and not value:
         given["layer_scale_init_value"] = VIDEO_LAYER_SCALE if source == "video" else IMAGE_LAYER_SCALE
@@ -244,6 +268,10 @@ def shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoin
         return shapes[name][axis]
 
     stages = range(1, 5)
+    pose: dict[str, Any] = {}
+    if POSE_PROJECTION in shapes:
+        kernels = [name for name in shapes if POSE_HEAD.fullmatch(name) and len(shapes[name]) == 4]
+        pose["pose_hidden_sizes"] = [shapes[name][1] for name in kernels if name != POSE_PROJECTION]
     first = "patch_embed1.proj.0.weight" if "patch_embed1.proj.0.weight" in shapes else "patch_embed1.proj.weight"
     stem = "patch"
     if first == "patch_embed1.proj.0.weight":
@@ -261,6 +289,7 @@ def shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoin
         "use_auxiliary_head": task == "image-classification" and "aux_head.weight" in shapes,
         "layer_scale_in_conv_blocks": "blocks1.0.gamma_1" in shapes,
         "qkv_bias": "blocks3.0.attn.qkv.bias" in shapes,
+        **pose,
     }
 
 
@@ -275,17 +304,18 @@ def classes(
     inflated: bool,
 ) -> list[str] | None:
     """Class names; `None`: as given."""
-    if task not in CLASSIFICATION:
+    if task not in NAMED:
         if labels is not None:
-            raise ValueError(f"`labels` goes with a classification task, got task={task!r}.")
+            raise ValueError(f"`labels` goes with {', '.join(NAMED)}, got task={task!r}.")
         return None
-    size = shapes["head.weight"][0] if "head.weight" in shapes else None
+    size = shapes.get(POSE_PROJECTION if task == POSE else "head.weight", (None,))[0]
     names = label_names(labels, layout)
     told = names is not None or bool({"num_labels", "id2label"} & set(given))
     if not told and (inflated or size is None):
-        holds = "is an image checkpoint, whose classes are not those of videos" if inflated else "has no classifier"
+        lacks = "has no head for keypoints" if task == POSE else "has no classifier"
+        holds = "is an image checkpoint, whose classes are not those of videos" if inflated else lacks
         raise ValueError(
-            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The classifier "
+            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The head "
             "starts fresh unless their number is the same."
         )
     if names is None:
@@ -323,6 +353,8 @@ def default_names(
         return None
     if task == "image-classification" and size == 1000:
         return published_labels(IMAGENET)
+    if task == POSE:
+        return published_labels(COCO_KEYPOINTS) if size == 17 else [f"LABEL_{index}" for index in range(size)]
     fitting = LABEL_ORDERS[layout].get(size, ())
     if fitting:
         choices = " or ".join(f"labels={name!r}" for name in fitting)
@@ -340,9 +372,12 @@ def map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool)
             plan.dropped[source] = reason
             continue
         ours, transform = place(name, inflated=inflated, overlap=plan.config.use_temporal_overlap)
-        if ours is not None:
-            head = ours.startswith((*HEADS.values(), "norms."))
-            plan.pieces[ours if head else base + ours] = Piece(source, transform)
+        if ours is None:
+            continue
+        if ours.startswith((*HEADS.values(), "norms.", "head.")):
+            plan.pieces[ours.replace("norms.stage4.", "norm.") if task == POSE else ours] = Piece(source, transform)
+        else:
+            plan.pieces[base + ours] = Piece(source, transform)
 
 
 def dropping_reason(
@@ -350,10 +385,13 @@ def dropping_reason(
 ) -> str | None:
     """Why a tensor is left behind on purpose, if it is."""
     module, _, _ = name.rpartition(".")
-    if task == "backbone":
+    if task in DENSE:
         if module in ("norm", "norm_cls", *HEADS):
-            return "a backbone has no classifier"
-        if (match := DENSE_NORM.fullmatch(name)) and f"stage{match[1]}" not in config.out_features:
+            return "dense prediction needs no classifier"
+        match = DENSE_NORM.fullmatch(name)
+        if task == POSE:
+            return "keypoints come from the last map alone" if match and match[1] != "4" else None
+        if match and f"stage{match[1]}" not in config.out_features:
             return "the backbone does not return this stage's map"
         return None
     if DENSE_NORM.fullmatch(name):
@@ -389,6 +427,8 @@ def place(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Call
         taps = 3 if stage == 1 or overlap else 1
         transform = inflate(taps) if inflated and convolution else None
         return f"patch_embeddings.{stage - 1}.{inner if part == 'proj' else 'norm'}.{rest}", transform
+    if match := POSE_HEAD.fullmatch(name):
+        return f"{POSE_HEADS[match[1]]}.{match[2]}", None
     if match := DENSE_NORM.fullmatch(name):
         return f"norms.stage{match[1]}.{match[2]}", None
     module, _, kind = name.rpartition(".")
@@ -416,8 +456,10 @@ def add_fresh(plan: Plan, shapes: Shapes) -> None:
     dense = "norm1.weight" in shapes
     split = plan.config.use_split_attention and "blocks3.0.t_attn.qkv.weight" not in shapes
     for name in missing:
-        if name.startswith("norms.") and not dense:
+        if name.startswith(("norms.", "norm.")) and not dense:
             plan.fresh[name] = "a checkpoint of a classifier; official dense training starts with it fresh too"
+        elif name.startswith("head.") and POSE_PROJECTION not in shapes:
+            plan.fresh[name] = "the checkpoint has no head for keypoints; train before use"
         elif name.startswith(("classifier.", "class_classifier.")):
             plan.fresh[name] = "the checkpoint has no classifier of these classes; train before use"
         elif split and ".temporal_" in name:
@@ -426,10 +468,12 @@ def add_fresh(plan: Plan, shapes: Shapes) -> None:
 
 def processor_of(
     config: UniFormerConfig, task: str, published: str | None
-) -> UniFormerImageProcessor | UniFormerVideoProcessor:
+) -> UniFormerImageProcessor | UniFormerVideoProcessor | VitPoseImageProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     crop = {"height": height, "width": width}
+    if task == POSE:
+        return VitPoseImageProcessor(size=crop)
     if config.modality == "image":
         if task == "backbone":
             return UniFormerImageProcessor(do_resize=False, do_center_crop=False)

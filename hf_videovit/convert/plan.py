@@ -154,11 +154,15 @@ class Plan:
             yield name, tensor.detach().to(stored, copy=True, memory_format=torch.contiguous_format)
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
-        """Fresh tensors stand above the blocks, so a model of one block makes the same ones for little memory."""
+        """
+        Fresh tensors by name. Where depth is one number they stand above the blocks, so a model of one block makes the
+        same ones for little memory.
+        """
         if not self.fresh:
             return {}
         config = copy.deepcopy(self.config)
-        config.num_hidden_layers = 1
+        if "num_hidden_layers" in config.__dataclass_fields__:
+            config.num_hidden_layers = 1
         state = self.model_class(config).state_dict()
         return {name: state[name] for name in self.fresh}
 

@@ -19,16 +19,24 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import (
+    AutoBackbone,
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForKeypointDetection,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
     PreTrainedConfig,
 )
+from transformers.image_utils import PILImageResampling
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from ..published import (
+    CLASSIFICATION_TASKS,
+    IMAGE_TASKS,
     PublishedCheckpoint,
     PublishedResult,
     list_published,
@@ -41,22 +49,48 @@ from ..published import (
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
+IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
+ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
+NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
     PRETRAINING: AutoModelForPreTraining,
     FEATURES: AutoModel,
+    IMAGE_CLASSIFICATION: AutoModelForImageClassification,
+    BACKBONE: AutoBackbone,
+    KEYPOINTS: AutoModelForKeypointDetection,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
+# The Hub's name of what a model is for, where it is not ours.
+PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
 METRICS = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
     "mean_class_accuracy": "mean class accuracy",
     "mean_average_precision": "mean average precision",
+    "box_average_precision": "average precision of boxes",
+    "mask_average_precision": "average precision of masks",
+    "keypoint_average_precision": "average precision of key points",
+    "mean_iou": "mean intersection over union",
     "mAP": "mean average precision",
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "uniformer": """@article{li2023uniformer,
+  title     = {UniFormer: Unifying Convolution and Self-attention for Visual Recognition},
+  author    = {Li, Kunchang and Wang, Yali and Zhang, Junhao and Gao, Peng and Song, Guanglu and Liu, Yu and
+               Li, Hongsheng and Qiao, Yu},
+  journal   = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
+  year      = {2023}
+}
+@inproceedings{li2022uniformer,
+  title     = {UniFormer: Unified Transformer for Efficient Spatiotemporal Representation Learning},
+  author    = {Li, Kunchang and Wang, Yali and Gao, Peng and Song, Guanglu and Liu, Yu and Li, Hongsheng and
+               Qiao, Yu},
+  booktitle = {International Conference on Learning Representations (ICLR)},
+  year      = {2022}
+}""",
     "videomae_v2": """@inproceedings{wang2023videomaev2,
   title     = {VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking},
   author    = {Wang, Limin and Huang, Bingkun and Zhao, Zhiyu and Tong, Zhan and He, Yinan and Wang, Yi and
@@ -77,6 +111,8 @@ METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), 
 SOURCE_URLS = {
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
+    "UniFormer model zoo": "https://github.com/Sense-X/UniFormer",
+    "Sense-X on the Hub": "https://huggingface.co/Sense-X/uniformer_video",
     "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
     "UniFormerV2 paper": "https://arxiv.org/abs/2211.09552",
     "mmaction2": "https://github.com/open-mmlab/mmaction2",
@@ -165,6 +201,7 @@ class CardFacts:
 def render_card(facts: CardFacts) -> ModelCard:
     """The card of a model, metadata included."""
     auto_class = AUTO_CLASSES[facts.task]
+    architecture = _architecture_rows(facts.config, auto_class)
     return ModelCard.from_template(
         _metadata(facts),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -172,11 +209,12 @@ def render_card(facts: CardFacts) -> ModelCard:
         summary=facts.summary,
         obtain=facts.obtain,
         model_id=facts.model_id,
-        classifies=facts.task == CLASSIFICATION,
+        task=facts.task,
         auto_class=auto_class.__name__,
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
         protocol=protocol_rows(facts.config, facts.processor),
-        architecture=_architecture_rows(facts.config, auto_class),
+        architecture=architecture,
+        model_class=dict(architecture)["class"],
         measured=[_result_row(result) for result in facts.results if result.source is None],
         reported=[_result_row(result) for result in facts.results if result.source is not None],
         training=facts.training,
@@ -233,11 +271,12 @@ def write_model_card(
         `Path`: the card.
     """
     folder = Path(folder)
-    config, processor = AutoConfig.from_pretrained(folder), AutoVideoProcessor.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    task = task_of(config)
+    processor = (AutoImageProcessor if task in ON_IMAGES else AutoVideoProcessor).from_pretrained(folder)
     if results is None:
         results = _read_json(folder / "results.json")
     run = _read_yaml(folder / "run.yaml")
-    task = task_of(config)
     name = title or folder.resolve().name
     card = CardFacts(
         title=name,
@@ -248,7 +287,7 @@ def write_model_card(
         processor=processor,
         results=_trained_results(results, run),
         training=_run_lines(run, facts or {}),
-        labels=[config.id2label[index] for index in range(config.num_labels)] if task == CLASSIFICATION else (),
+        labels=[config.id2label[index] for index in range(config.num_labels)] if task in NAMED_OUTPUTS else (),
         limits=_trained_limits(config, task),
         licence=licence,
         licences=[
@@ -295,7 +334,7 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
     """
     entry = published_entry(name)
     config = published_config(name)
-    processor = _processor_class(config)(**published_processor_kwargs(name))
+    processor = _processor_class(config, entry.task)(**published_processor_kwargs(name))
     facts = CardFacts(
         title=name,
         model_id=model_id or name,
@@ -303,7 +342,7 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         summary=entry.summary,
         config=config,
         processor=processor,
-        results=[_published_result(result) for result in entry.results],
+        results=[_published_result(result, entry.task) for result in entry.results],
         obtain=_how_to_obtain(entry),
         labels=published_labels(entry.labels) if entry.labels else (),
         limits=[*entry.notes, *_published_limits(entry)],
@@ -354,13 +393,31 @@ def is_rendered(text: str) -> bool:
 def task_of(config: PreTrainedConfig) -> str:
     """The task of a saved configuration, by the class that was saved."""
     architecture = (config.architectures or [""])[0]
+    if architecture.endswith("ForImageClassification"):
+        return IMAGE_CLASSIFICATION
+    if architecture.endswith("Backbone"):
+        return BACKBONE
+    if architecture.endswith("ForPoseEstimation"):
+        return KEYPOINTS
     if architecture.endswith("Classification"):
         return CLASSIFICATION
     return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
 
 
 def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
-    """What happens to a video between the file and the model's answer, as rows of a table."""
+    """What happens to a video or image between the file and the model's answer, as rows of a table."""
+    rows = _clip_rows(config, processor) if hasattr(processor, "num_clips") else []
+    if processor.do_resize:
+        rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
+    if processor.do_center_crop:
+        rows.append(("crop", _size_words(processor.crop_size)))
+    if processor.do_normalize:
+        rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
+    return rows
+
+
+def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
+    """Frames, clips and crops."""
     num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
     sampling = {
         "dense": f"{num_frames} frames, {processor.frame_stride} apart",
@@ -373,15 +430,13 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
     merging = {"softmax_mean": ", probabilities averaged", "logits_mean": ", logits averaged"}
     views = f"{processor.num_clips} clips x {processor.num_crops} crops"
     views += merging.get(config.to_dict().get("view_merging", ""), "")
-    rows.append(("views of a video", views if processor.num_views > 1 else "one"))
-    if processor.do_resize:
-        antialias = "with" if processor.antialias else "without"
-        rows.append(("resize", f"{_size_words(processor.size)}, bilinear, {antialias} antialiasing"))
-    if processor.do_center_crop:
-        rows.append(("crop", _size_words(processor.crop_size)))
-    if processor.do_normalize:
-        rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
-    return rows
+    return [*rows, ("views of a video", views if processor.num_views > 1 else "one")]
+
+
+def _resampling_words(processor: Any) -> str:
+    if not hasattr(processor, "num_clips"):  # image processors antialias
+        return PILImageResampling(processor.resample).name.lower()
+    return f"bilinear, {'with' if processor.antialias else 'without'} antialiasing"
 
 
 def _write_sealed(path: Path, card: ModelCard) -> Path:
@@ -396,7 +451,7 @@ def _hash(text: str) -> str:
 def _metadata(facts: CardFacts) -> ModelCardData:
     results = [
         EvalResult(
-            task_type=CLASSIFICATION,
+            task_type=facts.task if facts.task in CLASSIFICATION_TASKS else CLASSIFICATION,
             dataset_type=re.sub(r"[^a-z0-9]+", "-", result.data.lower()).strip("-"),
             dataset_name=result.data,
             metric_type=METRIC_TYPES.get(result.metric, "accuracy"),
@@ -410,9 +465,9 @@ def _metadata(facts: CardFacts) -> ModelCardData:
     ]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag=CLASSIFICATION if facts.task == CLASSIFICATION else FEATURES,
+        pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
         license=facts.licence,
-        tags=["video", "hf_videovit", facts.config.model_type, *facts.tags],
+        tags=["image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type, *facts.tags],
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -437,29 +492,41 @@ def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[
         model = auto_class.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    frames = "" if config.to_dict().get("modality") == "image" else f"{config.num_frames} frames of "
     return [
         ("class", type(model).__name__),
         ("parameters", f"{parameters:,}"),
-        ("input", f"{config.num_frames} frames of {width} x {height} pixels"),
-        ("blocks, width, heads", f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"),
-        _token_row(config),
+        ("input", f"{frames}{width} x {height} pixels"),
+        *_block_rows(config),
     ]
 
 
-def _token_row(config: PreTrainedConfig) -> tuple[str, str]:
+def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
     fields = config.to_dict()
+    if "hidden_sizes" in fields:
+        return [
+            ("blocks of each stage", _numbers(config.depths)),
+            ("width of each stage", _numbers(config.hidden_sizes)),
+            ("width of an attention head", str(config.head_dim)),
+        ]
+    widths = f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"
+    return [("blocks, width, heads", widths), _token_row(config, fields)]
+
+
+def _token_row(config: PreTrainedConfig, fields: Mapping[str, Any]) -> tuple[str, str]:
     if "tubelet_size" in fields:
         return "tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"
     return "patch", f"{config.patch_size} x {config.patch_size} pixels of one frame"
 
 
-def _processor_class(config: PreTrainedConfig) -> Any:
-    registered: Any = VIDEO_PROCESSOR_MAPPING[type(config)]
+def _processor_class(config: PreTrainedConfig, task: str) -> Any:
+    registered: Any = (IMAGE_PROCESSOR_MAPPING if task in ON_IMAGES else VIDEO_PROCESSOR_MAPPING)[type(config)]
     return registered["torchvision"] if isinstance(registered, dict) else registered
 
 
-def _published_result(result: PublishedResult) -> Result:
-    how = f"{result.views} (frames x clips x crops)" + (f"; {result.note.rstrip('.')}" if result.note else "")
+def _published_result(result: PublishedResult, task: str) -> Result:
+    views = f"{result.views} (frames x clips x crops)" if result.views else ""
+    how = "; ".join(part for part in (views, (result.note or "").rstrip(".")) if part)
     checked = result.kind != "recalled-unverified"
     return Result(
         result.data,
@@ -468,17 +535,20 @@ def _published_result(result: PublishedResult) -> Result:
         how if checked else f"{how}; quoted from memory, not checked",
         result.source,
         result.url or SOURCE_URLS.get(result.source),
-        in_metadata=checked,
+        in_metadata=checked and task != BACKBONE,  # a backbone alone has no such result
     )
 
 
 def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     file = entry.file
-    address = file.path or file.url
+    address = file.path or (file.url if file.availability == "listed" else None)
     checkpoint = Path(address).name if address else "FILE"
     command = (
         f"```bash\nhf-videovit convert --published {entry.name} --checkpoint {checkpoint} --output {entry.name}\n```"
     )
+    if file.availability == "cloud drive":
+        where = f"[a cloud drive]({file.url})" + (", in this folder" if "/folders/" in str(file.url) else "")
+        return f"Its authors keep the file on {where}; a browser fetches it. Convert it once:\n\n{command}"
     if file.availability != "listed":
         state = {"not listed": "is not among the files that its authors list", "dead link": "is no longer online"}
         return f"The official file {state[file.availability]}. Who has it converts it once:\n\n{command}"
@@ -492,11 +562,15 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
 
 
 def _published_limits(entry: PublishedCheckpoint) -> list[str]:
-    if entry.task != CLASSIFICATION:
+    if entry.task == BACKBONE:
+        return ["It gives maps, not answers: train a head for dense prediction on them."]
+    if entry.task not in CLASSIFICATION_TASKS:
         return ["It names nothing by itself: fine-tune it, or use its features."]
+    unit = _unit(entry.task).split()[1]
     return [
-        f"It answers one of its {entry.num_labels} labels for any video, also for one that shows none.",
-        "Its training videos come from the web and carry that source's gaps and biases in places, people and topics.",
+        _one_label(entry.num_labels, entry.task),
+        f"Its training {unit}s come from the web and carry that source's gaps and biases in places, people and "
+        "topics.",
     ]
 
 
@@ -507,15 +581,22 @@ def _common_licence(entry: PublishedCheckpoint) -> str | None:
 
 
 def _trained_summary(config: PreTrainedConfig, task: str) -> str:
-    classes = f"names which of {config.num_labels} classes a video shows"
+    unit = _unit(task)
+    classes = f"names which of {config.num_labels} classes {unit} shows"
     if config.problem_type == MULTI_LABEL:
-        classes = f"tells of each of {config.num_labels} labels whether it fits a video"
+        classes = f"tells of each of {config.num_labels} labels whether it fits {unit}"
     kinds = {
-        CLASSIFICATION: classes,
+        **dict.fromkeys(CLASSIFICATION_TASKS, classes),
+        BACKBONE: "turns an image into maps for dense prediction",
+        KEYPOINTS: f"finds {config.num_labels} keypoints of the person that an image was cropped to",
         PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
         FEATURES: "turns a video into features",
     }
     return f"A `{config.model_type}` model that {kinds[task]}. Trained with hf_videovit."
+
+
+def _unit(task: str) -> str:
+    return "an image" if task in ON_IMAGES else "a video"
 
 
 def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
@@ -537,13 +618,15 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["On footage unlike its training data expect less."]
-    if task == CLASSIFICATION and config.problem_type == MULTI_LABEL:
+    if task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, f"It gives any number of its {config.num_labels} labels, each with a probability of its own.")
-    elif task == CLASSIFICATION:
-        limits.insert(
-            0, f"It answers one of its {config.num_labels} labels for any video, also for one that shows none."
-        )
+    elif task in CLASSIFICATION_TASKS:
+        limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _one_label(num_labels: int | None, task: str) -> str:
+    return f"It answers one of its {num_labels} labels for any {_unit(task).split()[1]}, also for one that shows none."
 
 
 def _run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:

@@ -33,6 +33,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -61,6 +62,13 @@ SENT = (
 OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 HUB_DATA = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?")
 MAX_SHARD_SIZE = "5GB"
+# What a refusal means.
+REASONS = {
+    401: "the Hub knows no valid token (`hf auth login`, or HF_TOKEN).",
+    403: "the token may not write here.",
+    412: "somebody else has committed in the meantime.",
+    429: "the Hub asks for fewer requests.",
+}
 
 
 class PublishingError(RuntimeError):
@@ -158,10 +166,7 @@ def publish(
         ValueError: the folder holds no whole model, or the repo's card was edited by a person.
         PublishingError: the Hub refused or could not be reached.
     """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"`repo_id` must be a Hub id such as 'owner/name', got {repo_id!r}") from error
+    _check_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="publish-") as name:
         staged = stage(folder, name, repo_id, with_code=with_code, max_shard_size=max_shard_size)
         if dry_run:
@@ -191,6 +196,45 @@ def publish(
         )
     url = commit.pr_url if create_pr else commit.commit_url
     return Publication(full_id, staged, deleted, revision, url, commit.oid)
+
+
+def check_access(repo_id: str, token: str | bool | None = None) -> None:
+    """
+    Whether the Hub can be reached with a token that it knows, to be asked before days of training.
+
+    Args:
+        repo_id (`str`):
+            The repo that will be published to.
+        token (`str` or `bool`, *optional*):
+            By default that of `hf auth login` or of the environment.
+
+    Raises:
+        ValueError: `repo_id` is no id.
+        PublishingError: no token, or none that the Hub knows, or no connection.
+    """
+    _check_id(repo_id)
+    _asking(repo_id, HfApi(token=token).whoami)
+
+
+def finish_run(folder: str | os.PathLike, run: Any, facts: Mapping[str, Any]) -> Publication | None:
+    """
+    Write the card of a finished run and, where its settings ask for it, publish it.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            What the run saved.
+        run ([`~training.arguments.RunArguments`]):
+            `push_to_hub`, `hub_private` and `hub_with_code` are read.
+        facts (`Mapping[str, Any]`):
+            What the run counted, see [`~cards.write_model_card`].
+
+    Returns:
+        [`Publication`], or `None` if nothing was to be published.
+    """
+    write_model_card(folder, facts=facts, model_id=run.push_to_hub)
+    if run.push_to_hub is None:
+        return None
+    return publish(folder, run.push_to_hub, private=run.hub_private, with_code=run.hub_with_code)
 
 
 def stage(
@@ -348,10 +392,19 @@ def _check_card(api: HfApi, repo_id: str, revision: str) -> None:
         )
 
 
+def _check_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"`repo_id` must be a Hub id such as 'owner/name', got {repo_id!r}") from error
+
+
 def _asking(repo_id: str, question: Callable[[], Answer], *passed_on: type[Exception]) -> Answer:
     """What the Hub answers; [`PublishingError`] in plain words if it does not."""
     try:
         return question()
+    except LocalTokenNotFoundError as error:
+        raise PublishingError(f"{repo_id}: {REASONS[401]}") from error
     except LocalEntryNotFoundError as error:  # says "not found", and means that the Hub could not be asked
         raise PublishingError(f"{repo_id}: the Hub could not be reached. The repo is as it was; try again.") from error
     except passed_on:
@@ -378,19 +431,13 @@ def is_transport_error(error: BaseException) -> bool:
 
 def _reason(error: HfHubHTTPError) -> str:
     status = error.response.status_code if error.response is not None else 0
-    words = {
-        401: "the Hub knows no valid token (`hf auth login`, or HF_TOKEN).",
-        403: "the token may not write here.",
-        412: "somebody else has committed in the meantime.",
-        429: "the Hub asks for fewer requests.",
-    }
     if isinstance(error, RevisionNotFoundError):
         return "there is no such branch."
     if isinstance(error, RepositoryNotFoundError) and status != 401:
         return "there is no such repo, or the token may not see it."
     if status >= 500:
         return f"the Hub is not well (status {status})."
-    return words.get(status, f"the Hub refused (status {status}).")
+    return REASONS.get(status, f"the Hub refused (status {status}).")
 
 
 def _bytes(size: str) -> int:

@@ -355,6 +355,8 @@ class VideoSwinAttention(nn.Module):
             )
             for start, end, mask in spans(plan.groups)
         ]
+        if len(outcomes) == 1:  # the very tensors, so that what is returned stands in the graph
+            return outcomes[0]
         contexts, weights = zip(*outcomes)
         return torch.cat(contexts), None if weights[0] is None else torch.cat(weights)
 
@@ -419,12 +421,14 @@ class VideoSwinPatchMerging(nn.Module):
 class VideoSwinStage(nn.Module):
     """Blocks of one width, every second one with shifted windows, and the merging behind them."""
 
+    layer_class: type[VideoSwinLayer] = VideoSwinLayer
+
     def __init__(self, config: Any, index: int, drop_path_rates: Sequence[float]):
         super().__init__()
         dim = config.embed_dim * 2**index
         self.window = full_window(config)
         self.layers = nn.ModuleList(
-            VideoSwinLayer(config, dim, config.num_heads[index], rate) for rate in drop_path_rates
+            self.layer_class(config, dim, config.num_heads[index], rate) for rate in drop_path_rates
         )
         last = index == len(config.depths) - 1
         self.merging = None if last else VideoSwinPatchMerging(config, dim)
@@ -461,12 +465,14 @@ class VideoSwinStage(nn.Module):
 class VideoSwinEncoder(nn.Module):
     """All stages."""
 
+    stage_class: type[VideoSwinStage] = VideoSwinStage
+
     def __init__(self, config: Any):
         super().__init__()
         rates = drop_path_rates(config.drop_path_rate, sum(config.depths))
         starts = [0, *itertools.accumulate(config.depths)]
         self.stages = nn.ModuleList(
-            VideoSwinStage(config, index, rates[start:end])
+            self.stage_class(config, index, rates[start:end])
             for index, (start, end) in enumerate(zip(starts, starts[1:]))
         )
 

@@ -111,6 +111,8 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
         use_auxiliary_head (`bool`, *optional*, defaults to `False`):
             Image classification: a second classifier on every token (token labelling). In evaluation half of its
             largest logit over the tokens is added to the logits of each class.
+        pose_hidden_sizes (`list[int]`, *optional*, defaults to `[256, 256, 256]`):
+            Channels of the deconvolutions of [`UniFormerForPoseEstimation`], each of which doubles the map's sides.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of the MLPs; the official models use the exact (erf) GELU.
         layer_norm_eps (`float`, *optional*, defaults to 1e-06):
@@ -168,6 +170,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
     layer_scale_init_value: float | int = 0.0
     layer_scale_in_conv_blocks: bool = False
     use_auxiliary_head: bool = False
+    pose_hidden_sizes: list[int] | tuple[int, ...] = (256, 256, 256)
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     qkv_bias: bool = True
@@ -226,6 +229,8 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and (len(value) != NUM_STAGES or min(value) < 1):
                 raise ValueError(f"`{name}` must be {NUM_STAGES} positive ints, one a stage, got {value}.")
+        if not self.pose_hidden_sizes or min(self.pose_hidden_sizes) < 1:
+            raise ValueError(f"`pose_hidden_sizes` must be positive ints, got {self.pose_hidden_sizes}.")
         for name in ("prune_ratios", "trade_offs"):
             value = getattr(self, name)
             if value is None:

@@ -13,9 +13,9 @@ import torch
 
 Random = np.random.Generator | np.random.RandomState
 
-FRAME_SAMPLINGS = ("dense", "segment", "span", "sparse", "uniform")
+FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "sparse", "sparse_middle", "uniform")
 SAMPLING_MODES = ("train", "validation", "test", "pretrain")
-CROP_ROUNDINGS = ("nearest", "up")
+CROP_ROUNDINGS = ("nearest", "up", "ends_first")
 
 
 def draw(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
@@ -77,6 +77,23 @@ def dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.
     start = int(draw(rng, 0, spare + 1)) if spare > 0 else 0
     last_step = max(total - 2 - start, 0) // stride
     return (start + stride * np.minimum(np.arange(num_frames), last_step))[None].astype(np.int64)
+
+
+def cyclic_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -> np.ndarray:
+    """Clips of exact `stride` from each of `starts`; past the last frame they go on with the first."""
+    return ((starts[:, None] + stride * np.arange(num_frames)) % total).astype(np.int64)
+
+
+def cyclic_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """One [`cyclic_clips`] at a random place; a video that is too short is read from its start."""
+    start = int(draw(rng, 0, max(total - num_frames * stride, 0) + 1))
+    return cyclic_clips(total, num_frames, stride, np.array([start]))
+
+
+def cyclic_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+    """`num_clips` [`cyclic_clips`], each from the middle of its part of the possible starts (MMAction)."""
+    step = max(total - num_frames * stride + 1, 0) / num_clips
+    return cyclic_clips(total, num_frames, stride, np.floor(np.arange(num_clips) * step + step / 2))
 
 
 def segment_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
@@ -154,6 +171,12 @@ def sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     return offsets[:, None] + sparse_bounds(total, num_frames)[:-1]
 
 
+def sparse_middle(total: int, num_frames: int) -> np.ndarray:
+    """The frame between the bounds of each segment of [`sparse_bounds`] (Video Swin). Shape `(1, num_frames)`."""
+    bounds = sparse_bounds(total, num_frames)
+    return ((bounds[:-1] + bounds[1:]) // 2)[None]
+
+
 def led_in(total: int, num_frames: int) -> np.ndarray:
     """All frames of a short video, led in by copies of frame 0."""
     return np.maximum(np.arange(num_frames) - (num_frames - total), 0)[None].astype(np.int64)
@@ -188,8 +211,10 @@ def sample_clips(
             `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
             each of `num_frames` bins (Something-Something). `"span"`: as dense, spread over all of the
             `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51). `"sparse"`: as segment with the
-            bounds of the UniFormer loaders (UniFormerV2 everywhere). `"uniform"`: evenly over the whole video, its
-            tail included.
+            bounds of the UniFormer loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each
+            segment in all modes but `"train"` (Video Swin on Something-Something). `"dense_cyclic"`: neighbouring
+            frames of exact stride, past the end on from the start (MMAction, Video Swin on Kinetics). `"uniform"`:
+            evenly over the whole video, its tail included.
         sampling_mode (`str`):
             `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
             `"pretrain"` (dense only): one random clip of exact stride.
@@ -223,8 +248,12 @@ def sample_clips(
     rng = np.random.default_rng() if rng is None else rng
     if frame_sampling == "dense":
         return _dense(total, sampling_mode, num_frames, frame_stride, num_clips, rng)
+    if frame_sampling == "dense_cyclic":
+        if sampling_mode in ("train", "pretrain"):
+            return cyclic_train(total, num_frames, frame_stride, rng)
+        return cyclic_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
     if sampling_mode == "pretrain":
-        raise ValueError(f"`sampling_mode='pretrain'` needs `frame_sampling='dense'`, got {frame_sampling!r}.")
+        raise ValueError(f"`sampling_mode='pretrain'` needs a dense `frame_sampling`, got {frame_sampling!r}.")
     if frame_sampling == "segment":
         if sampling_mode == "train":
             return segment_train(total, num_frames, rng)
@@ -235,9 +264,11 @@ def sample_clips(
         if sampling_mode == "train":
             return span_train(total, num_frames, frame_stride, rng)
         return span_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
-    if frame_sampling == "sparse":
+    if frame_sampling in ("sparse", "sparse_middle"):
         if sampling_mode == "train":
             return sparse_train(total, num_frames, rng)
+        if frame_sampling == "sparse_middle":
+            return sparse_middle(total, num_frames)
         return sparse_test(total, num_frames, num_clips if sampling_mode == "test" else 1)
     if sampling_mode == "train":
         return uniform_clips(total, num_frames, np.array([rng.random()]))
@@ -315,7 +346,8 @@ def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nea
     Offsets of `num_crops` crops of `crop` pixels spread along `long_side`, ends included; one crop is centred.
 
     `rounding` says what becomes of fractions: `"nearest"` takes the nearest even offset for one crop and cuts those of
-    several (official VideoMAE loaders), `"up"` takes the next one (those of the SlowFast code base).
+    several (official VideoMAE loaders), `"up"` takes the next one (those of the SlowFast code base). `"ends_first"`
+    cuts them, places the last twice as far as the middle, and puts both ends before what is between them (MMAction).
 
     Raises:
         ValueError: the side is shorter than the crop, or no such rounding.
@@ -325,6 +357,10 @@ def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nea
     if long_side < crop:
         raise ValueError(f"A side of {long_side} pixels cannot hold a crop of {crop}.")
     spare = long_side - crop
+    if rounding == "ends_first":
+        steps = max(num_crops - 1, 2)
+        offsets = [index * (spare // steps) for index in range(steps + 1)]
+        return offsets[1:2] if num_crops == 1 else [offsets[0], offsets[-1], *offsets[1:-1]][:num_crops]
     if rounding == "up":
         positions = [spare / 2] if num_crops == 1 else [index * spare / (num_crops - 1) for index in range(num_crops)]
         return [math.ceil(position) for position in positions]

@@ -50,7 +50,9 @@ class LayerScale(nn.Module):
         return hidden_states * self.gamma
 
 
-def init_as_torch(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) -> None:
+def init_as_torch(
+    module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d,
+) -> None:
     """The initialisation that torch's own constructors use."""
     init.kaiming_uniform_(module.weight, a=math.sqrt(5))
     if module.bias is not None:

@@ -457,6 +457,12 @@ class TubeViTPreTrainedModel(PreTrainedModel):
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
         return [(f"{base}embeddings.",), *blocks, ("",)]
 
+    def has_idle_parameters(self) -> bool:
+        """Whether clips of the configured length and size leave parameters without gradient: tubes do not fit."""
+        config = self.config
+        height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+        return min(config.token_counts((config.num_frames, height, width))) == 0
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters with more than one axis that are no weights: tokens, positions, the pooling's query."""
         ends = ("class_token.token", "image_positions.table", "pooler.query")

@@ -41,6 +41,7 @@ from .layers import (
     init_as_torch,
     merge_views,
 )
+from .modeling_uniformer_inflation import StartsFromImageUniFormer
 
 
 PATCH_NORM_EPS = 1e-5  # of patch embeddings and of the class token, unlike all other LayerNorms
@@ -596,7 +597,7 @@ class UniFormerPreTrainedModel(PreTrainedModel):
         return set()
 
 
-class UniFormerModel(UniFormerPreTrainedModel):
+class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
     """
     The four stages.
 
@@ -856,7 +857,7 @@ def class_token_loss(
     return torch.lerp(of_tokens, of_class_token, CLASS_TOKEN_LOSS_WEIGHT)
 
 
-class UniFormerForVideoClassification(UniFormerPreTrainedModel):
+class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrainedModel):
     """
     Video classifier on the mean of all tokens. A light model (`config.use_token_pruning`) trains on the mean of the
     losses of the tokens' mean and of the class token; evaluation ignores the latter.

@@ -28,7 +28,8 @@ from .video_decoding import decode_video, source_name
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     """
     frame_sampling (`str`, *optional*, defaults to `"dense"`):
-        `"dense"`, `"segment"`, `"span"`, `"sparse"` or `"uniform"`; see [`~frame_sampling.sample_clips`].
+        `"dense"`, `"dense_cyclic"`, `"segment"`, `"span"`, `"sparse"`, `"sparse_middle"` or `"uniform"`; see
+        [`~frame_sampling.sample_clips`].
     sampling_mode (`str`, *optional*, defaults to `"test"`):
         `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
     frame_stride (`int`, *optional*, defaults to 1):
@@ -42,7 +43,7 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     round_resized (`bool`, *optional*, defaults to `True`):
         Whether resized pixels are rounded to whole grey levels, as image libraries do.
     crop_rounding (`str`, *optional*, defaults to `"nearest"`):
-        Where a crop goes whose place is a fraction of a pixel: `"nearest"` or `"up"`; see
+        Where a crop goes whose place is a fraction of a pixel: `"nearest"`, `"up"` or `"ends_first"`; see
         [`~frame_sampling.crop_offsets`].
     decoder (`str`, *optional*, defaults to `"auto"`):
         Decoder of encoded videos; see [`~video_decoding.decode_video`].

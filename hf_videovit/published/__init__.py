@@ -26,10 +26,17 @@ KINETICS_710_SUBSETS = (
 LABEL_LISTS = (
     *KINETICS_710_SUBSETS,
     *("k710", "k710-mmaction2", "k600-uniformer", "mit", "ssv1", "ssv2", "imagenet-1k"),
+    "coco-keypoints",
 )
-TASKS = ("video-classification", "feature-extraction", "pretraining")
-AVAILABILITIES = ("listed", "not listed", "dead link")
+IMAGE_TASKS = ("image-classification", "backbone")
+CLASSIFICATION_TASKS = ("video-classification", "image-classification")
+TASKS = ("video-classification", "feature-extraction", "pretraining", *IMAGE_TASKS)
+AVAILABILITIES = ("listed", "cloud drive", "not listed", "dead link")
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
+METRICS = (
+    *("top1", "top5", "mean_average_precision"),
+    *("box_average_precision", "mask_average_precision", "keypoint_average_precision", "mean_iou"),
+)
 DTYPES = ("float16", "float32")
 
 
@@ -56,7 +63,8 @@ class PublishedFile:
         wrapper (`str`, *optional*):
             Entry that holds the weights; `None` for none or unknown.
         availability (`str`, *optional*, defaults to `"listed"`):
-            `"listed"`, `"not listed"` (results are published, the file is not) or `"dead link"`.
+            `"listed"`, `"cloud drive"` (its authors link it where only a browser fetches it), `"not listed"` (results
+            are published, the file is not) or `"dead link"`.
     """
 
     repository: str | None = None
@@ -109,16 +117,16 @@ class PublishedResult:
         data (`str`):
             Data set.
         metric (`str`):
-            `"top1"`, `"top5"` or `"mean_average_precision"`.
+            One of `METRICS`.
         value (`float`):
             In percent.
-        views (`str`):
-            `frames x clips x crops`.
         source (`str`):
             Who reports it.
         kind (`str`):
             `"zoo"` (the official model zoo), `"paper"`, `"third party"`, or `"recalled-unverified"` (not read again in
             its source).
+        views (`str`, *optional*):
+            `frames x clips x crops` of a video.
         url (`str`, *optional*):
             Where.
         note (`str`, *optional*):
@@ -128,14 +136,14 @@ class PublishedResult:
     data: str
     metric: str
     value: float
-    views: str
     source: str
     kind: str
+    views: str | None = None
     url: str | None = None
     note: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("metric", self.metric, ("top1", "top5", "mean_average_precision"))
+        one_of("metric", self.metric, METRICS)
         one_of("kind", self.kind, RESULT_KINDS)
         if not 0 < self.value <= 100:
             raise ValueError(f"`value` is in percent, got {self.value}.")
@@ -165,11 +173,15 @@ class PublishedCheckpoint:
         summary (`str`):
             What it is, in a sentence.
         task (`str`):
-            What the file can do: `"video-classification"`, `"feature-extraction"` or `"pretraining"`.
+            What the file can do: `"video-classification"`, `"image-classification"`, `"backbone"` (maps for dense
+            prediction), `"feature-extraction"` or `"pretraining"`.
         num_labels (`int`, *optional*):
             Classes of its head.
         labels (`str`, *optional*):
             Its label list, for [`published_labels`]; `None` where the names are not part of this package.
+        config (`dict[str, Any]`, *optional*):
+            Fields of the configuration over those of `size`: what no shape of the file shows, such as UniFormer's
+            `head_dim`.
         file ([`PublishedFile`]), protocol ([`PublishedProtocol`]):
             See there.
         licences, results, notes (`tuple`):
@@ -184,6 +196,7 @@ class PublishedCheckpoint:
     file: PublishedFile
     num_labels: int | None = None
     labels: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
     protocol: PublishedProtocol = field(default_factory=PublishedProtocol)
     licences: tuple[PublishedLicence, ...] = ()
     results: tuple[PublishedResult, ...] = ()
@@ -193,7 +206,7 @@ class PublishedCheckpoint:
         one_of("task", self.task, TASKS)
         if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
             raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
-        if (self.task == "video-classification") != (self.num_labels is not None):
+        if (self.task in CLASSIFICATION_TASKS) != (self.num_labels is not None):
             raise ValueError(f"`num_labels` of {self.name} must be given for a classifier, and only there.")
 
 
@@ -238,11 +251,10 @@ def published_config(name: str) -> PreTrainedConfig:
     'riding a bike'
     ```"""
     entry = published_entry(name)
-    fields: dict[str, Any] = {
-        "num_frames": entry.protocol.num_frames,
-        "image_size": entry.protocol.image_size,
-        "view_merging": entry.protocol.view_merging,
-    }
+    fields: dict[str, Any] = {"image_size": entry.protocol.image_size}
+    if entry.task not in IMAGE_TASKS:
+        fields |= {"num_frames": entry.protocol.num_frames, "view_merging": entry.protocol.view_merging}
+    fields |= entry.config
     if entry.labels is not None:
         fields |= label_fields(published_labels(entry.labels))
     elif entry.num_labels is not None:
@@ -251,8 +263,17 @@ def published_config(name: str) -> PreTrainedConfig:
 
 
 def published_processor_kwargs(name: str) -> dict[str, Any]:
-    """Arguments of the family's video processor that make it follow the checkpoint's evaluation protocol."""
-    protocol = published_entry(name).protocol
+    """
+    Arguments of the family's video processor, or image processor for a task on images, that make it follow the
+    checkpoint's evaluation protocol.
+    """
+    protocol, task = published_entry(name).protocol, published_entry(name).task
+    normalisation = {"image_mean": list(protocol.image_mean), "image_std": list(protocol.image_std)}
+    if task == "backbone":  # sizes are the detector's, segmenter's or pose estimator's business
+        return {"do_resize": False, "do_center_crop": False, **normalisation}
+    crop = {"height": protocol.image_size, "width": protocol.image_size}
+    if task == "image-classification":
+        return {"size": {"shortest_edge": 256 * protocol.image_size // 224}, "crop_size": crop, **normalisation}
     return {
         "num_frames": protocol.num_frames,
         "frame_sampling": protocol.frame_sampling,
@@ -260,9 +281,8 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
         "num_clips": protocol.num_clips,
         "num_crops": protocol.num_crops,
         "size": {"shortest_edge": protocol.image_size},
-        "crop_size": {"height": protocol.image_size, "width": protocol.image_size},
-        "image_mean": list(protocol.image_mean),
-        "image_std": list(protocol.image_std),
+        "crop_size": crop,
+        **normalisation,
         "antialias": protocol.antialias,
     }
 
@@ -277,8 +297,9 @@ def published_labels(name: str) -> list[str]:
             all official UniFormer and UniFormerV2 heads do (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: as MMAction2's ports of UniFormerV2 do.
             `"k600-uniformer"`: as UniFormer (version 1) does. `"imagenet-1k"`: ImageNet's usual order.
-            `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"` (Something-Something): the data sets' own order. Few of them
-            are alphabetical: match by name against any other list.
+            `"coco-keypoints"`: the 17 keypoints of COCO's persons. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
+            (Something-Something): the data sets' own order. Few of them are alphabetical: match by name against any
+            other list.
 
     Raises:
         ValueError: no such list.

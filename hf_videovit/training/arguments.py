@@ -27,7 +27,8 @@ class ModelArguments:
     model_type: str = _option("videomae_v2", "family of a model from scratch")
     size: str | None = _option(None, "published size of a model from scratch, such as small or base")
     image_model: str | None = _option(
-        None, "image model to start a family and size from: folder, file or Hub id (CLIP's for uniformer_v2)"
+        None,
+        "image model to start from: folder, file or Hub id (CLIP's for uniformer_v2, a UniFormer's for uniformer)",
     )
     needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
     teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")
@@ -74,6 +75,13 @@ class DataArguments:
         None, "what stands between the labels of a clip with several; JSON lists need none"
     )
     shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
+    image_data: str | None = _option(
+        None, "image files to train on as well (TubeViT): a folder of classes or a list; batches of both take turns"
+    )
+    image_split: str = _option("train", "split of image_data to train on, where it has splits")
+    image_ratio: float = _option(1.0, "batches of images for each batch of videos")
+    image_batch_size: int | None = _option(None, "images in a batch; none takes batch_size")
+    image_loss_weight: float = _option(1.0, "factor of the images' loss")
     max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
     num_workers: int = _option(2, "processes that decode, for each training process")
@@ -87,7 +95,9 @@ class DataArguments:
         _check_range("holdout", self.holdout, 0.0, 0.9)
         _check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
         _check_minimum(self, shuffle_buffer=1, num_workers=0, prefetch_batches=1, bad_video_minimum=1)
-        _check_minimum(self, max_train_samples=1, max_eval_samples=1)
+        _check_minimum(self, max_train_samples=1, max_eval_samples=1, image_batch_size=1, image_loss_weight=0)
+        if self.image_ratio <= 0:
+            raise ValueError(f"`image_ratio` must be above 0, got {self.image_ratio}")
 
 
 @dataclass
@@ -193,6 +203,9 @@ class RunArguments:
     trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
     tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
     curves: bool = _option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
+    push_to_hub: str | None = _option(None, "repo on the Hub, as owner/name, that the result is published to")
+    hub_private: bool = _option(False, "make that repo private, if it is new")
+    hub_with_code: bool = _option(False, "publish the model's code too, for trust_remote_code")
     picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:

@@ -17,6 +17,9 @@ from transformers import (
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.utils import logging
 
+from hf_videovit.modeling.configuration_tubevit import TubeViTConfig, checked_dataset
+from hf_videovit.modeling.modeling_tubevit import TubeViTForJointClassification, TubeViTModel
+
 from .arguments import ModelArguments
 from .optimization import HasLayerTable, freeze_layers, head_parameters
 
@@ -24,6 +27,7 @@ from .optimization import HasLayerTable, freeze_layers, head_parameters
 logger = logging.get_logger(__name__)
 
 MULTI_LABEL = "multi_label_classification"
+VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that learns both
 
 
 def build_model(
@@ -57,6 +61,54 @@ def build_model(
         model = _load_classifier(arguments, config, label_names, multi_label)
         processor = _load_processor(arguments, config)
     return _ready(arguments, model), _checked_frames(processor, model)
+
+
+def build_joint_model(
+    arguments: ModelArguments,
+    video_labels: Sequence[str],
+    image_labels: Sequence[str],
+    multi_label: bool = False,
+) -> tuple[TubeViTForJointClassification, Any]:
+    """
+    The model and processor that training on videos and images starts from.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A TubeViT to start from (with any head), or a size from scratch.
+        video_labels (`Sequence[str]`):
+            Names of the videos' labels.
+        image_labels (`Sequence[str]`):
+            Names of the images' labels.
+        multi_label (`bool`, *optional*, defaults to `False`):
+            Whether a clip has any number of them.
+
+    Returns:
+        `tuple[TubeViTForJointClassification, TubeViTVideoProcessor]`: with one classifier for `"videos"` and one for
+        `"images"`; they are the checkpoint's where it is such a model of the very labels, else new.
+    """
+    kind = MULTI_LABEL if multi_label else None
+    datasets: dict[str, dict[str, Any]] = {
+        VIDEOS: {"labels": list(video_labels), "problem_type": kind},
+        IMAGES: {"labels": list(image_labels)},
+    }
+    if arguments.checkpoint is None:
+        config: Any = config_from_scratch(arguments)
+        processor = _processor_from_scratch(config, arguments.processor)
+    else:
+        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        processor = _load_processor(arguments, config)
+    if not isinstance(config, TubeViTConfig):
+        raise ValueError(f"`image_data` needs a TubeViT, got a model of type {config.model_type!r}")
+    theirs, config.datasets = config.datasets, {name: checked_dataset(name, one) for name, one in datasets.items()}
+    model = TubeViTForJointClassification._from_config(config, **_attention(arguments))
+    if arguments.checkpoint is not None and theirs == config.datasets and arguments.head != "new":
+        model = TubeViTForJointClassification.from_pretrained(
+            arguments.checkpoint, config=config, dtype=torch.float32, **_attention(arguments)
+        )
+    elif arguments.checkpoint is not None:
+        base = TubeViTModel.from_pretrained(arguments.checkpoint, config=config, dtype=torch.float32)
+        model.tubevit.load_state_dict(base.state_dict())
+    return _ready(arguments, model), _checked_frames(processor, model)  # type: ignore[return-value]
 
 
 def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, Any]:
@@ -148,7 +200,7 @@ def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
         arguments ([`ModelArguments`]):
             Family, size and fields. ValueError if they say that a checkpoint is needed.
     """
-    if arguments.needs_checkpoint:
+    if arguments.needs_checkpoint and arguments.image_model is None:
         raise ValueError(
             "`checkpoint` is needed: this recipe goes on from a trained model (`about.starts_from` says which); give "
             "`needs_checkpoint` false to start from scratch all the same"

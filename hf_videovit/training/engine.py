@@ -41,7 +41,7 @@ from .reporting import Clock, RunReport
 from .schedules import cosine_with_warmup
 from .sharding import arrange_weights
 from .sources import stable_hash
-from .streaming import BadVideoLedger, Batch, ClipStream
+from .streaming import BadVideoLedger, Batch, BatchStream
 from .tasks import Task
 
 
@@ -122,14 +122,14 @@ class Plan:
         return cosine_with_warmup(step, self.total_steps, self.warmup_steps, self.rates.peak, self.rates.final)
 
 
-def make_plan(config: RunConfig, stream: ClipStream) -> Plan:
+def make_plan(config: RunConfig, stream: BatchStream) -> Plan:
     """
     Count the steps of a run.
 
     Args:
         config ([`RunConfig`]):
             The run.
-        stream ([`ClipStream`]):
+        stream ([`BatchStream`]):
             The data, as this process sees it.
     """
     return count_steps(config.optimization, [stream.num_batches(rank) for rank in range(stream.world)])
@@ -164,7 +164,7 @@ def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> 
 
 def fit(
     task: Task,
-    stream: ClipStream,
+    stream: BatchStream,
     config: RunConfig,
     *,
     accelerator: Accelerator,
@@ -179,7 +179,7 @@ def fit(
     Args:
         task ([`Task`]):
             The method with its model.
-        stream ([`ClipStream`]):
+        stream ([`BatchStream`]):
             This process's batches.
         config ([`RunConfig`]):
             `optimization` and `run` are read.
@@ -217,7 +217,7 @@ class _Run:
     def __init__(
         self,
         task: Task,
-        stream: ClipStream,
+        stream: BatchStream,
         config: RunConfig,
         accelerator: Accelerator,
         prepare_batch: BatchPreparation,
@@ -308,7 +308,7 @@ class _Run:
     def _agree(self, batch_group: list[Batch]) -> int:
         """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
-        counts = [clips, self.progress.position, self.ledger.count, int(self.stopping.is_set())]
+        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()

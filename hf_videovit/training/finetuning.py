@@ -82,6 +82,12 @@ def finetune(
         [`FinetuneResult`]; `output_dir` holds config, weights, processor, `results.json` and `run.yaml`, and beside
         them the run's records in `checkpoints` and `logs`.
     """
+    if config.data.image_data is not None:
+        from .joint import finetune_jointly
+
+        if any(one is not None for one in (model, processor, train_source, eval_source)):
+            raise ValueError("`image_data` goes with models and sources that the run opens itself")
+        return finetune_jointly(config, accelerator=accelerator)
     accelerator = accelerator or make_accelerator(config.run)
     torch.manual_seed(config.run.seed)
     if train_source is None:
@@ -106,7 +112,7 @@ def finetune(
             progress=config.run.progress,
         )
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    facts = _facts(config, accelerator, fitted, evaluation, train_source, label_names)
+    facts = classifier_facts(config, accelerator, fitted, evaluation, train_source, label_names)
     output_dir = Path(config.run.output_dir)
     if accelerator.is_main_process:
         save_model(output_dir, config, fitted.model, processor)
@@ -194,7 +200,7 @@ def _task(config: RunConfig, model: PreTrainedModel, processor: Any) -> Task:
     return DistillationTask(model, load_teacher(config.model, processor), config.model.temperature)
 
 
-def _facts(
+def classifier_facts(
     config: RunConfig,
     accelerator: Accelerator,
     fitted: FitResult,
@@ -202,6 +208,7 @@ def _facts(
     source: VideoSource,
     label_names: list[str],
 ) -> dict[str, Any]:
+    """What a model card states of a classifier's run."""
     return run_facts(config, accelerator, fitted, source) | {
         "label_names": label_names,
         "num_eval_videos": None if evaluation is None else len(evaluation.ids),

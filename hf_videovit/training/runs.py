@@ -74,7 +74,13 @@ def clip_augmentation(config: RunConfig, processor: Any, label_names: Sequence[s
 
 
 def training_stream(
-    config: RunConfig, accelerator: Accelerator, source: VideoSource, load: SampleLoader, ledger: BadVideoLedger
+    config: RunConfig,
+    accelerator: Accelerator,
+    source: VideoSource,
+    load: SampleLoader,
+    ledger: BadVideoLedger,
+    batch_size: int | None = None,
+    drop_last: bool | None = None,
 ) -> ClipStream:
     """
     The augmented training batches of this process.
@@ -90,18 +96,22 @@ def training_stream(
             Reads one of them, such as [`TrainingClipLoader`].
         ledger ([`BadVideoLedger`]):
             Is told of unreadable videos, unless `bad_video` is `"raise"`.
+        batch_size (`int`, *optional*):
+            Samples of a batch; the run's by default.
+        drop_last (`bool`, *optional*):
+            Whether incomplete batches are left out; likewise.
     """
     return ClipStream(
         source,
         load,
-        config.optimization.batch_size,
+        batch_size or config.optimization.batch_size,
         config.run.seed,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         num_workers=config.data.num_workers,
         prefetch_batches=config.data.prefetch_batches,
         timeout=config.data.worker_timeout,
-        drop_last=config.optimization.drop_last,
+        drop_last=config.optimization.drop_last if drop_last is None else drop_last,
         on_bad_video=ledger.add if config.data.bad_video == "skip" else None,
     )
 

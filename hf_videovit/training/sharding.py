@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from timm.utils import ModelEmaV3
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
@@ -24,6 +24,7 @@ from .tasks import Task
 
 
 Tensors = dict[str, torch.Tensor]
+DATA_PARALLEL = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 
 class WholeWeights:
@@ -246,6 +247,9 @@ def arrange_weights(accelerator: Accelerator, task: Task, arguments: Optimizatio
     Returns:
         [`WholeWeights`] or one of its kin. ValueError for FSDP's first version, which accelerate itself replaces.
     """
+    if task.idle_parameters and accelerator.distributed_type in DATA_PARALLEL:
+        accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
+        accelerator.ddp_handler.find_unused_parameters = True
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         return ZeroWeights(accelerator, task, arguments)
     if accelerator.distributed_type == DistributedType.FSDP:

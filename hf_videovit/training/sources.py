@@ -327,12 +327,14 @@ def sort_label_names(names: Iterable[Any]) -> list[str]:
     return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
 
 
-def list_videos(folder: Path) -> list[Path]:
-    """Every video file below a folder, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
+def list_videos(folder: Path, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """Every video file (or other file of these suffixes) below a folder, sorted by path."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
 
 
-def folder_source(root: Path, label_names: Sequence[str] | None = None) -> VideoList:
+def folder_source(
+    root: Path, label_names: Sequence[str] | None = None, suffixes: Sequence[str] = VIDEO_SUFFIXES
+) -> VideoList:
     """
     A folder of class folders, or of unlabelled videos.
 
@@ -341,17 +343,20 @@ def folder_source(root: Path, label_names: Sequence[str] | None = None) -> Video
             Holds one folder a label, each with videos at any depth; or videos only, which then have no labels.
         label_names (`Sequence[str]`, *optional*):
             Names to index; the sorted folder names by default.
+        suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
+            Of the files, in lower case.
 
     Returns:
         `VideoList`: ids are paths relative to `root`.
     """
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [(name, path) for name in folders for path in list_videos(root / name)]
-    if not folders and (unlabelled := list_videos(root)):
+    found = [(name, path) for name in folders for path in list_videos(root / name, suffixes)]
+    if not folders and (unlabelled := list_videos(root, suffixes)):
         ids = [path.relative_to(root).as_posix() for path in unlabelled]
         return VideoList(ids, [str(path) for path in unlabelled], [None] * len(ids), list(label_names or []))
     if not found:
-        raise ValueError(f"`data` {str(root)!r} has no class folders with videos ({', '.join(VIDEO_SUFFIXES)})")
+        files = "videos" if suffixes == VIDEO_SUFFIXES else "files"
+        raise ValueError(f"`data` {str(root)!r} has no class folders with {files} ({', '.join(suffixes)})")
     classes = sorted({name for name, _ in found})
     names = sort_label_names(classes) if label_names is None else list(label_names)
     indices = label_mapping(classes, names)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -207,6 +207,24 @@ def merge_copies(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.transpose(0, 1).flatten(0, 1) for name, value in rows.items()}
 
 
+class BatchStream(Protocol):
+    """What the loop reads its batches from; see [`ClipStream`]."""
+
+    source: VideoSource
+    rank: int
+    world: int
+    position: int
+
+    def num_batches(self, rank: int | None = None) -> int | None:
+        """Batches an epoch of a process."""
+
+    def num_read(self, position: int) -> int:
+        """Samples that stand before a position."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from a position on."""
+
+
 class ClipStream:
     """
     Batches of one process.
@@ -270,6 +288,10 @@ class ClipStream:
         """Batches an epoch of a process (this one by default) while every video can be read; `None` if unknown."""
         size = self.source.share_size(self.rank if rank is None else rank, self.world)
         return None if size is None else count_batches(size, self.batch_size, self.drop_last)
+
+    def num_read(self, position: int) -> int:
+        """Samples that stand before a position: a position is their number."""
+        return position
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """

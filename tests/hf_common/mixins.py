@@ -69,6 +69,7 @@ def register_for_common_tests(
     video_classification: type[PreTrainedModel] | None = None,
     image_classification: type[PreTrainedModel] | None = None,
     backbone: type[PreTrainedModel] | None = None,
+    keypoint_detection: type[PreTrainedModel] | None = None,
 ) -> None:
     """
     Tell the mixins which class does what. They look class NAMES up in dictionaries that `AutoModel.register` does not
@@ -80,6 +81,7 @@ def register_for_common_tests(
         (modeling_auto.MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING_NAMES, video_classification),
         (modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, image_classification),
         (modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES, backbone),
+        (modeling_auto.MODEL_FOR_KEYPOINT_DETECTION_MAPPING_NAMES, keypoint_detection),
     ):
         if model_class is not None:
             names[config_class.model_type] = model_class.__name__

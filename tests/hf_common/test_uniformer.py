@@ -6,14 +6,14 @@ from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
     UniFormerForImageClassification,
+    UniFormerForPoseEstimation,
     UniFormerForVideoClassification,
     UniFormerImageProcessor,
     UniFormerModel,
     UniFormerVideoProcessor,
 )
-from tests.families import FAMILIES
 from tests.hf_common.mixins import common_tests, register_for_common_tests
-from tests.hf_common.video import ConfigTest, VideoModelTest, VideoModelTester, VideoProcessorTest
+from tests.hf_common.video import ConfigTest, StagedModelTester, VideoModelTest, VideoProcessorTest
 
 
 backbone_common = common_tests("test_backbone_common")
@@ -25,22 +25,13 @@ register_for_common_tests(
     video_classification=UniFormerForVideoClassification,
     image_classification=UniFormerForImageClassification,
     backbone=UniFormerBackbone,
+    keypoint_detection=UniFormerForPoseEstimation,
 )
 
 
-class UniFormerModelTester(VideoModelTester):
-    """Clips for a model of four stages; two attention blocks at most in one of them."""
-
-    def __init__(self, name: str):
-        self.family = next(family for family in FAMILIES if family.name == name)
-        config = self.get_config()
-        self.image_size, self.num_channels = config.image_size, config.num_channels
-        self.num_hidden_layers = max(config.depths)
-
-
-class ImageModelTester(UniFormerModelTester):
+class ImageModelTester(StagedModelTester):
     def get_config(self):
-        return self.family.config(modality="image", out_indices=[1, 2, 3, 4])
+        return self.family.config(modality="image", out_indices=[1, 2, 3, 4], pose_hidden_sizes=[8, 8, 8])
 
     def prepare_config_and_inputs_for_common(self):
         config, inputs = super().prepare_config_and_inputs_for_common()
@@ -48,7 +39,7 @@ class ImageModelTester(UniFormerModelTester):
 
 
 class UniFormerModelTest(VideoModelTest, unittest.TestCase):
-    model_tester_class = UniFormerModelTester
+    model_tester_class = StagedModelTester
     family_name = "uniformer"
     all_model_classes = (UniFormerModel, UniFormerForVideoClassification)
 
@@ -56,7 +47,7 @@ class UniFormerModelTest(VideoModelTest, unittest.TestCase):
 class UniFormerImageModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = ImageModelTester
     family_name = "uniformer"
-    all_model_classes = (UniFormerForImageClassification, UniFormerBackbone)
+    all_model_classes = (UniFormerForImageClassification, UniFormerForPoseEstimation, UniFormerBackbone)
 
 
 class UniFormerBackboneTest(backbone_common.BackboneTesterMixin, unittest.TestCase):

@@ -8,20 +8,37 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
+from transformers import AutoConfig, VitPoseImageProcessor
 
-from hf_videovit import VideoMAEV2ForPreTraining, VideoMAEV2Model
+from hf_videovit import (
+    UniFormerBackbone,
+    UniFormerConfig,
+    UniFormerForImageClassification,
+    UniFormerForPoseEstimation,
+    UniFormerImageProcessor,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2Model,
+)
 from hf_videovit.hub.cards import (
     render_published_card,
+    task_of,
     write_converted_card,
     write_model_card,
     write_published_cards,
 )
 from hf_videovit.published import list_published, published_entry
 from tests.clips import moving_square_clip, write_clip
+from tests.families import FAMILIES
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_processor
 
 
 ROOT = Path(__file__).parents[2]
+PIPELINE_TAGS = {
+    **{name: name for name in ("video-classification", "image-classification")},
+    "backbone": "image-feature-extraction",
+}
+TINY_IMAGE_MODEL = next(family.tiny for family in FAMILIES if family.name == "uniformer") | {"modality": "image"}
 
 
 def run_usage(card: ModelCard, folder, monkeypatch, capsys) -> str:
@@ -29,7 +46,7 @@ def run_usage(card: ModelCard, folder, monkeypatch, capsys) -> str:
     write_clip(folder / "clip.mp4", moving_square_clip())
     monkeypatch.chdir(folder)
     (code,) = re.findall(r"```python\n(.*?)```", card.content, flags=re.DOTALL)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 6
+    assert len([line for line in code.splitlines() if line.strip()]) <= 7
     exec(compile(code, "card", "exec"), {})
     return capsys.readouterr().out
 
@@ -120,6 +137,33 @@ def test_usage_of_other_models_runs(model_class, tmp_path, monkeypatch, capsys):
     assert "torch.Size([1, 32])" in run_usage(card, tmp_path, monkeypatch, capsys)
 
 
+@pytest.mark.parametrize(
+    ("model_class", "printed"),
+    [(UniFormerForImageClassification, "LABEL_"), (UniFormerBackbone, "torch.Size([1, 32, 2, 2])")],
+)
+def test_usage_of_image_models_runs(model_class, printed, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "on-images"
+    model_class(UniFormerConfig(**TINY_IMAGE_MODEL)).save_pretrained(folder)
+    UniFormerImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(folder)
+    Image.fromarray(moving_square_clip()[0]).save(tmp_path / "image.jpg")
+    card = ModelCard.load(write_model_card(folder))
+    assert card.data.pipeline_tag == PIPELINE_TAGS[task_of(AutoConfig.from_pretrained(folder))]
+    assert "frames" not in card.text
+    assert printed in run_usage(card, tmp_path, monkeypatch, capsys)
+
+
+def test_usage_of_a_pose_estimator_runs(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "poses"
+    names = dict(enumerate(("nose", "left_hand", "right_hand")))
+    UniFormerForPoseEstimation(UniFormerConfig(**TINY_IMAGE_MODEL, id2label=names)).save_pretrained(folder)
+    VitPoseImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    Image.fromarray(moving_square_clip()[0]).save(tmp_path / "image.jpg")
+    card = ModelCard.load(write_model_card(folder))
+    assert card.data.pipeline_tag == "keypoint-detection"
+    assert "left_hand" in card.text and "video" not in card.text.replace("videovit", "")
+    assert "keypoints" in run_usage(card, tmp_path, monkeypatch, capsys)
+
+
 def check_tidy(content):
     assert "\n\n\n" not in content
     assert "None" not in content
@@ -148,7 +192,7 @@ def test_rendered_cards_are_current(tmp_path):
 def check_published(card, name):
     entry, data = published_entry(name), card.data.to_dict()
     assert entry.summary in card.text
-    assert data["pipeline_tag"] == ("video-classification" if entry.num_labels else "feature-extraction")
+    assert data["pipeline_tag"] == PIPELINE_TAGS.get(entry.task, "feature-extraction")
     for licence in entry.licences:
         assert f"{licence.covers}: {licence.licence} ({licence.source})" in card.text
     weights = {licence.licence for licence in entry.licences if licence.covers == "weights"}

@@ -12,7 +12,17 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
 from hf_videovit.hub.cards import is_rendered, seal_card
-from hf_videovit.hub.publishing import PublishingError, eval_entries, public_results, publish, stage, weight_files
+from hf_videovit.hub.publishing import (
+    PublishingError,
+    check_access,
+    eval_entries,
+    finish_run,
+    public_results,
+    publish,
+    stage,
+    weight_files,
+)
+from hf_videovit.training.arguments import RunArguments
 from tests.clips import moving_square_clip, write_clip
 from tests.hub_server import READER, WRITER, Failure
 from tests.saved_model import save_tiny_classifier
@@ -21,7 +31,7 @@ from tests.saved_model import save_tiny_classifier
 ROOT = Path(__file__).parents[2]
 PUBLISH = """
 import json, sys
-from hf_videovit.hub.publishing import PublishingError, publish
+from hf_videovit.hub.publishing import PublishingError, check_access, finish_run, publish
 folder, options = json.loads(sys.argv[1])
 try:
     done = publish(folder, "owner/model", **options)
@@ -236,6 +246,21 @@ def test_refusals_say_why_and_leave_the_repo_as_it_was(hub, folder, tmp_path, fa
         hub.failures.clear()
         send(folder)
         assert "model.safetensors" in hub.files("owner/model")
+
+
+def test_a_finished_run_is_published_and_its_token_asked_for_first(hub, folder, monkeypatch):
+    run = RunArguments(push_to_hub="owner/model", hub_private=True)
+    for token in ("", "hf_wrong"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(PublishingError, match="no valid token"):
+            check_access("owner/model")
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    check_access("owner/model")
+    done = finish_run(folder, run, {"steps": 12})
+    assert done.url.endswith(done.commit) and hub.repos["models", "owner/model"].private
+    card = hub.files("owner/model")["README.md"].decode()
+    assert 'model="owner/model"' in card and "| optimiser steps done | 12 |" in card
+    assert finish_run(folder, RunArguments(), {}) is None
 
 
 def test_an_interrupted_upload_goes_on_with_what_is_missing(hub, folder, tmp_path):

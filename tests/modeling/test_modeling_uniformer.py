@@ -251,3 +251,27 @@ def test_layer_groups_and_decay_cover_every_parameter():
         names = [name for name, _ in model.named_parameters()]
         assert all(any(name.startswith(group) for name in names) for group in groups)
         assert model.no_weight_decay() == set()
+
+
+def test_a_video_model_starts_from_an_image_model(tmp_path):
+    fields = {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], "head_dim": 8, "image_size": 64}
+    image = UniFormerModel(UniFormerConfig(**fields, modality="image", attention_type="window")).eval()
+    image.save_pretrained(tmp_path)
+    for source in (image, str(tmp_path)):
+        video = UniFormerModel.from_image_vit(source, num_frames=8)
+        assert (video.config.modality, video.config.num_frames) == ("video", 8)
+        with torch.no_grad():
+            ours = video(torch.zeros(1, 4, 3, 64, 64), output_hidden_states=True).hidden_states[0]
+            theirs = image(torch.zeros(1, 3, 64, 64), output_hidden_states=True).hidden_states[0]
+        torch.testing.assert_close(ours[:, :, 1], theirs)  # away from the clip's ends a still clip is the image
+    split = UniFormerForVideoClassification.from_image_vit(image, num_labels=3, use_split_attention=True)
+    assert (split.uniformer.stages[2].blocks[0].temporal_attention.o_proj.weight == 1).all()
+    with pytest.raises(ValueError, match="`image_model` must be a UniFormer with `modality='image'`"):
+        UniFormerModel.from_image_vit(video)
+    with pytest.raises(ValueError, match="Give `config` or fields of it, not both"):
+        UniFormerModel.from_image_vit(image, video.config, num_frames=4)
+    with pytest.raises(ValueError, match="is a file"):
+        UniFormerModel.from_image_vit(tmp_path / "model.safetensors")
+    scaled = UniFormerModel(UniFormerConfig(**fields, modality="image", layer_scale_init_value=0.1))
+    with pytest.raises(ValueError, match="which the video model lacks"):
+        UniFormerModel.from_image_vit(scaled, layer_scale_init_value=0.0)

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .bevt import BevtAdapter
 from .compare import Fixture, Report
+from .lstcl import LstclAdapter
 from .tubevit import TubeViTAdapter
 from .uniformer import UniFormerAdapter
 from .uniformer_v2 import UniFormerV2Adapter
@@ -26,6 +28,8 @@ from .videomae_v2 import VideoMAEV2Adapter
 # One adapter a family, by the name of the directory that its cases lie in; a case that lies elsewhere goes to the
 # first adapter that recognises its files.
 ADAPTERS = {
+    "bevt": BevtAdapter,
+    "lstcl": LstclAdapter,
     "tubevit": TubeViTAdapter,
     "uniformer": UniFormerAdapter,
     "uniformer_v2": UniFormerV2Adapter,

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_uniformer import UNIFORMER_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
 from hf_videovit.published import (
+    IMAGE_TASKS,
     KINETICS_710_SUBSETS,
     LABEL_LISTS,
     PublishedFile,
@@ -25,7 +28,7 @@ from hf_videovit.published import (
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
-SIZES = {"uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
+SIZES = {"uniformer": UNIFORMER_SIZES, "uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
@@ -63,8 +66,10 @@ def test_entries_are_consistent(name):
     entry, config = published_entry(name), published_config(name)
     assert config.model_type == entry.model_type
     for field, value in SIZES[entry.model_type][entry.size].items():
-        assert getattr(config, field) == value or field == "num_frames"
-    assert config.view_merging == entry.protocol.view_merging
+        assert getattr(config, field) == entry.config.get(field, value) or field == "num_frames"
+    for field, value in entry.config.items():
+        assert getattr(config, field) == value
+    assert entry.task in IMAGE_TASKS or config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
     if entry.labels is not None:
@@ -72,15 +77,19 @@ def test_entries_are_consistent(name):
         assert config.label2id[config.id2label[3]] == 3
     if entry.file.availability == "listed":
         assert any(licence.covers == "weights" for licence in entry.licences)
-    registered = VIDEO_PROCESSOR_MAPPING[type(config)]
+    mapping = IMAGE_PROCESSOR_MAPPING if entry.task in IMAGE_TASKS else VIDEO_PROCESSOR_MAPPING
+    registered = mapping[type(config)]
     processor = (registered["torchvision"] if isinstance(registered, dict) else registered)(
         **published_processor_kwargs(name)
     )
-    assert processor.num_clips == entry.protocol.num_clips
+    assert tuple(processor.image_mean) == entry.protocol.image_mean
     for result in entry.results:
+        if entry.task in IMAGE_TASKS:
+            assert result.views is None
+            continue
         frames, clips, crops = map(int, result.views.split("x"))
-        assert frames == entry.protocol.num_frames
-        if entry.task == "video-classification":
+        assert (frames, processor.num_clips) == (entry.protocol.num_frames, entry.protocol.num_clips)
+        if entry.task == "video-classification" and result.note != "one view":
             assert (clips, crops) == (entry.protocol.num_clips, entry.protocol.num_crops)
 
 
@@ -98,6 +107,64 @@ def test_every_file_of_the_uniformer_v2_zoo_is_there():
         assert entry.name.endswith("-mmaction2") == (entry in ports)
         assert list(entry.protocol.image_mean) == [0.45] * 3
         assert (entry.protocol.frame_sampling, entry.protocol.antialias) == ("sparse", False)
+
+
+UNIFORMER_COUNTS = {
+    # 5 plain, 6 light, 7 token-labelled at 224 and 4 at 384
+    "image-classification": 5 + 6 + 7 + 4,
+    # Kinetics-400 8 and 600 5, Something-Something 8 each, UCF101, HMDB51, 8 light, 3 ports
+    "video-classification": 8 + 5 + 8 + 8 + 2 + 8 + 3,
+    # Mask R-CNN 6, Cascade 2, Semantic FPN 6 and UperNet 4 sets of weights, pose 6
+    "backbone": 6 + 2 + 6 + 4 + 6,
+}
+
+
+def test_every_file_of_the_uniformer_zoo_is_there():
+    entries = [published_entry(name) for name in list_published("uniformer")]
+    assert {task: sum(one.task == task for one in entries) for task in UNIFORMER_COUNTS} == UNIFORMER_COUNTS
+    assert len(entries) == sum(UNIFORMER_COUNTS.values())
+    gone = {one.name for one in entries if one.file.availability == "not listed"}
+    hybrids = {
+        "uniformer-small-ade20k-fpn-h14",
+        "uniformer-small-ade20k-upernet-h14",
+        "uniformer-base-ade20k-upernet-h14",
+    }
+    assert gone == {"uniformer-small-k400-32x4", *hybrids}
+    hub = [one for one in entries if one.file.repository is not None]
+    assert sum(one.file.repository == "Sense-X/uniformer_video" for one in hub) == 8
+    assert {one.file.availability for one in hub} == {"listed"}
+    drive = [one for one in entries if one.file.availability == "cloud drive"]
+    assert all(one.file.url.startswith("https://drive.google.com/") for one in drive)
+    linked = [one.file.url for one in drive if "/file/" in one.file.url]
+    assert len(set(linked)) == len(linked)
+
+
+@pytest.mark.parametrize("name", list_published("uniformer"))
+def test_width_of_uniformer_heads(name):
+    """Nothing else in the package knows it, and nothing in the files shows it."""
+    entry, config = published_entry(name), published_config(name)
+    light = {"xxs": 28, "xs": 32}
+    narrow = "dim64" not in name and ("-tl-" in name and entry.size != "large" or name == "uniformer-small-plus-in1k")
+    assert entry.config["head_dim"] == config.head_dim == light.get(entry.size, 32 if narrow else 64)
+    assert config.use_auxiliary_head == ("-tl-" in name)
+    assert config.modality == ("image" if entry.task in IMAGE_TASKS else "video")
+
+
+def test_protocols_of_uniformer():
+    kinetics = published_processor_kwargs("uniformer-small-k400-16x8")
+    assert (kinetics["frame_sampling"], kinetics["frame_stride"], kinetics["num_clips"]) == ("span", 8, 4)
+    assert (kinetics["image_mean"], kinetics["num_crops"]) == ([0.45] * 3, 1)
+    something = published_processor_kwargs("uniformer-base-k600-ssv2-32f")
+    assert [something[name] for name in ("frame_sampling", "num_clips", "num_crops")] == ["sparse", 1, 3]
+    light = published_processor_kwargs("uniformer-xxs-k400-16f-128")
+    assert [light[name] for name in ("frame_sampling", "num_clips", "num_crops")] == ["sparse", 1, 1]
+    assert light["crop_size"]["height"] == 128
+    scaled = {name for name in list_published("uniformer") if published_config(name).layer_scale_init_value == 0.1}
+    assert scaled == {f"uniformer-xxs-k400-{one}" for one in ("4f-128", "4f-160", "8f-128")}
+    large = published_processor_kwargs("uniformer-base-tl-384")
+    assert (large["size"], large["crop_size"]["width"]) == ({"shortest_edge": 438}, 384)
+    merging = {published_config(name).view_merging for name in list_published("uniformer")}
+    assert merging == {"logits_mean"}
 
 
 def test_protocols_of_the_scripts():
@@ -173,6 +240,6 @@ def test_wrong_facts_are_refused():
     with pytest.raises(ValueError, match="`view_merging`"):
         PublishedProtocol(view_merging="max")
     with pytest.raises(ValueError, match="`kind`"):
-        PublishedResult("K", "top1", 80.0, "16x5x3", "me", "measured")
+        PublishedResult("K", "top1", 80.0, "me", "measured")
     with pytest.raises(ValueError, match="in percent"):
-        PublishedResult("K", "top1", 801, "16x5x3", "me", "zoo")
+        PublishedResult("K", "top1", 801, "me", "zoo")

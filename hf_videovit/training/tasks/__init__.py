@@ -6,13 +6,15 @@ the model (heads, teachers, queues) lives inside it, and the loop in `engine.py`
 from .base import Task
 from .classification import ClassificationTask
 from .distillation import DistillationTask
+from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 
 
 TASKS: dict[str, type[Task]] = {
     "classification": ClassificationTask,
     "distillation": DistillationTask,
+    "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
 }
 
-__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "MaskedModelingTask", "Task"]
+__all__ = ["TASKS", "ClassificationTask", "DistillationTask", "JointClassificationTask", "MaskedModelingTask", "Task"]

@@ -1,13 +1,21 @@
 """What the loop expects of a method."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..optimization import parameter_groups
+
+
+@runtime_checkable
+class HasIdleParameters(Protocol):
+    """A model with parts that some inputs do not reach."""
+
+    def has_idle_parameters(self) -> bool:
+        """Whether inputs of the configured size leave parameters without gradient."""
 
 
 class Task(nn.Module):
@@ -17,7 +25,14 @@ class Task(nn.Module):
     Args:
         model (`PreTrainedModel`):
             The model that is trained, validated and saved.
+
+    Attributes:
+        idle_parameters (`bool`):
+            Whether a step may leave parameters without gradient. Processes then look for them after each forward pass
+            instead of waiting for gradients that never come.
     """
+
+    idle_parameters = False
 
     _no_split_modules: list[str] | None = None  # as transformers means it; for sharding
 

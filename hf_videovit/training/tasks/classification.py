@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from .base import Task
+from .base import HasIdleParameters, Task
 
 
 class ClassificationTask(Task):
@@ -33,6 +33,7 @@ class ClassificationTask(Task):
         super().__init__(model)
         self.label_smoothing = label_smoothing
         self.multi_label = model.config.problem_type == "multi_label_classification"
+        self.idle_parameters = isinstance(model, HasIdleParameters) and model.has_idle_parameters()
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
@@ -45,12 +46,18 @@ class ClassificationTask(Task):
             `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label; multi-label: the share of
             clips whose highest logit is one of theirs (hit at 1).
         """
-        labels = batch["labels"]
         logits = self.model(pixel_values=batch["pixel_values"]).logits.float()
-        if self.multi_label:
-            target = labels.float() * (1 - self.label_smoothing) + self.label_smoothing / 2
-            best = labels.gather(1, logits.argmax(dim=-1, keepdim=True))  # (batch, 1)
-            return {"loss": F.binary_cross_entropy_with_logits(logits, target), "accuracy": (best > 0).float().mean()}
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        hard = labels.argmax(dim=-1) if labels.ndim == 2 else labels
-        return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == hard).float().mean()}
+        return classification_terms(logits, batch["labels"], self.label_smoothing, self.multi_label)
+
+
+def classification_terms(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, multi_label: bool
+) -> dict[str, torch.Tensor]:
+    """Loss and accuracy of a batch, as [`ClassificationTask`] describes them."""
+    if multi_label:
+        target = labels.float() * (1 - label_smoothing) + label_smoothing / 2
+        best = labels.gather(1, logits.argmax(dim=-1, keepdim=True))  # (batch, 1)
+        return {"loss": F.binary_cross_entropy_with_logits(logits, target), "accuracy": (best > 0).float().mean()}
+    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    hard = labels.argmax(dim=-1) if labels.ndim == 2 else labels
+    return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == hard).float().mean()}

@@ -1,0 +1,86 @@
+"""
+Swin with space-time attention, plain modules: windows over space and time at once (Video Swin), or attention over time
+at every place before windows within frames, as TimeSformer divides it.
+
+LSTCL's authors name a "Swin augmented with space-time attention" and no more that is known to us; the two designs are
+the plausible ones. Beyond what [`~backbone_video_swin`] needs, a configuration has `temporal_attention`, `num_frames`,
+`time_interpolation` and `hidden_size`.
+
+Hidden states have shape `(batch_size, frames, height, width, channels)`, in tokens.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from .backbone_timesformer import TimesformerAttention, TimesformerTemporalProjection, resize_times
+from .backbone_video_swin import (
+    BatchPlan,
+    VideoSwinEncoder,
+    VideoSwinLayer,
+    VideoSwinPatchEmbeddings,
+    VideoSwinStage,
+)
+
+
+class DividedSwinLayer(VideoSwinLayer):
+    """Attention over time at every place, then a block with windows within frames."""
+
+    def __init__(self, config: Any, dim: int, num_heads: int, drop_path_rate: float):
+        super().__init__(config, dim, num_heads, drop_path_rate)
+        self.temporal_norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.temporal_attention = TimesformerAttention(config, dim, num_heads)
+        self.temporal_fc = TimesformerTemporalProjection(dim, dim)
+
+    def forward(self, hidden_states: torch.Tensor, plan: BatchPlan, **kwargs: Any) -> torch.Tensor:
+        places = hidden_states.permute(0, 2, 3, 1, 4)  # (batch, height, width, frames, channels)
+        series = self.temporal_norm(places).flatten(0, 2)  # (batch * height * width, frames, channels)
+        series = self.drop_path(self.temporal_attention(series, **kwargs)[0])
+        residual = self.temporal_fc(series).view(places.shape).permute(0, 3, 1, 2, 4)
+        return super().forward(hidden_states + residual, plan, **kwargs)
+
+
+class DividedSwinStage(VideoSwinStage):
+    layer_class = DividedSwinLayer
+
+
+class DividedSwinEncoder(VideoSwinEncoder):
+    stage_class = DividedSwinStage
+
+
+class SpaceTimeSwinBackbone(nn.Module):
+    """
+    Embeddings, stages and the last norm. Windows tell their own frames apart by the relative bias; attention over time
+    does not, so with `temporal_attention="divided"` a learnt table of times, zero at first, is added to the patches.
+    """
+
+    def __init__(self, config: Any):
+        super().__init__()
+        divided = config.temporal_attention == "divided"
+        self.patch_embeddings = VideoSwinPatchEmbeddings(config)
+        self.time_interpolation = config.time_interpolation
+        frames = -(-config.num_frames // config.tubelet_size)
+        self.time_embeddings = nn.Parameter(torch.zeros(1, frames, config.embed_dim)) if divided else None
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.encoder = (DividedSwinEncoder if divided else VideoSwinEncoder)(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips; padded at the end to whole patches.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, frames * height * width, hidden_size)` in tokens of the last stage.
+        """
+        hidden_states = self.patch_embeddings(pixel_values)
+        if self.time_embeddings is not None:
+            times = resize_times(self.time_embeddings, hidden_states.shape[1], self.time_interpolation)
+            hidden_states = hidden_states + times.to(hidden_states.dtype)[:, :, None, None]
+        outputs = self.encoder(self.dropout(hidden_states), **kwargs)
+        return self.layernorm(outputs[-1]).flatten(1, 3)
+
+
+__all__ = ["DividedSwinEncoder", "DividedSwinLayer", "DividedSwinStage", "SpaceTimeSwinBackbone"]

@@ -1,0 +1,502 @@
+"""
+BEVT ([Wang et al., 2022](https://huggingface.co/papers/2112.01529)): BERT pre-training of video transformers.
+
+A Video Swin, whose every token sees the clip through shifted windows, learns the visual words of masked patches from
+two streams: clips, and images through the same blocks. Behaviour follows the official code (xyzforever/BEVT, commit
+8881b21).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .backbone_video_swin import (
+    VideoSwinAttention,
+    VideoSwinEncoder,
+    VideoSwinLayer,
+    VideoSwinPatchEmbeddings,
+    init_video_swin,
+)
+from .configuration_bevt import BevtConfig
+from .layers import classification_loss, init_as_torch, merge_views
+
+
+@dataclass
+class BevtModelOutput(ModelOutput):
+    """
+    Output of [`BevtModel`].
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            Tokens of the last stage after the final norm, in frame, row, column order.
+        pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            Their mean.
+        feature_maps (`tuple[torch.Tensor, ...]`):
+            Output of each stage before merging and before the final norm, `(batch_size, frames, height, width,
+            channels)`.
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*):
+            Embedded patches and the output of every block, of the same form.
+        attentions (`tuple[torch.Tensor, ...]`, *optional*):
+            Probabilities of every block, `(num_windows * batch_size, num_heads, window_length, window_length)`.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    feature_maps: tuple[torch.Tensor, ...] | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class BevtForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`BevtForPreTraining`]. What belongs to a stream that had no input is `None`.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*):
+            Weighted sum of the streams' losses.
+        logits (`torch.Tensor` of shape `(batch_size, num_frames * height * width, vocab_size)`, *optional*):
+            Scores of the visual words of the clips (of the images where there are no clips), or of `(num_masked,
+            vocab_size)` with `masked_only`.
+        image_logits (`torch.Tensor` of shape `(num_images, height * width, vocab_size)`, *optional*):
+            Likewise for the images.
+        video_loss (`torch.Tensor` of shape `()`, *optional*):
+            Mean cross-entropy over the masked places of all clips.
+        image_loss (`torch.Tensor` of shape `()`, *optional*):
+            Mean cross-entropy over the masked places of all images.
+        video_accuracy (`torch.Tensor` of shape `()`, *optional*):
+            Share of the masked places of clips whose word has the highest score.
+        image_accuracy (`torch.Tensor` of shape `()`, *optional*):
+            Likewise for images.
+        hidden_states (`tuple[torch.Tensor, ...]`, *optional*):
+            Of the clips; of the images where there are no clips.
+        attentions (`tuple[torch.Tensor, ...]`, *optional*):
+            Likewise.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    image_logits: torch.Tensor | None = None
+    video_loss: torch.Tensor | None = None
+    image_loss: torch.Tensor | None = None
+    video_accuracy: torch.Tensor | None = None
+    image_accuracy: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
+# with a start of its own has a name of its own; see `_init_weights`.
+class BevtClassifier(nn.Linear):
+    """Classification head."""
+
+
+class BevtImagePatchEmbeddings(nn.Module):
+    """Patches of images; their own convolution and norm."""
+
+    def __init__(self, config: BevtConfig):
+        super().__init__()
+        self.projection = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
+        self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        pixels = pixel_values.to(self.projection.weight.dtype)
+        return self.norm(self.projection(pixels).permute(0, 2, 3, 1))[:, None]  # (batch, 1, height, width, dim)
+
+
+class BevtImageDecoder(nn.Module):
+    """Joins the last two stages at the resolution of the finer one. There is no activation."""
+
+    def __init__(self, config: BevtConfig):
+        super().__init__()
+        size, finer = config.hidden_size, config.hidden_sizes[-2]
+        self.upsample = nn.ConvTranspose2d(size, size, 2, stride=2)
+        self.projection = nn.Linear(size + finer, size)
+
+    def forward(self, finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
+        upsampled = self.upsample(coarser[:, 0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, None]
+        return self.projection(torch.cat((finer, upsampled), dim=-1))  # (batch, 1, height, width, hidden)
+
+
+class BevtVideoDecoder(nn.Module):
+    """The same for clips, and then every frame of a tubelet apart."""
+
+    def __init__(self, config: BevtConfig):
+        super().__init__()
+        size, finer = config.hidden_size, config.hidden_sizes[-2]
+        self.upsample = nn.ConvTranspose3d(size, size, (1, 2, 2), stride=(1, 2, 2))
+        self.projection = nn.Linear(size + finer, size)
+        kernel = (config.tubelet_size, 1, 1)
+        self.upsample_time = nn.ConvTranspose3d(size, size, kernel, stride=kernel)
+
+    def forward(self, finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
+        upsampled = self.upsample(coarser.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        joined = self.projection(torch.cat((finer, upsampled), dim=-1))  # (batch, frames, height, width, hidden)
+        return self.upsample_time(joined.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+
+
+class BevtPreTrainedModel(PreTrainedModel):
+    """Weight initialisation of the official code, and what transformers and a trainer must know of the models."""
+
+    config: BevtConfig
+    base_model_prefix = "bevt"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["VideoSwinLayer", "VideoSwinPatchEmbeddings"]
+    _input_embed_layer = "embeddings"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": VideoSwinLayer,
+        "attentions": OutputRecorder(VideoSwinAttention, index=1),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BevtClassifier):
+            init.normal_(module.weight, std=self.config.classifier_initializer_range)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
+            init_as_torch(module)
+        elif isinstance(module, BevtForPreTraining):
+            init.trunc_normal_(module.mask_token, std=self.config.initializer_range, a=-2.0, b=2.0)
+        else:
+            init_video_swin(module, self.config.initializer_range)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        """
+        Prefixes of parameter names a depth, for layer-wise learning-rate decay, as the official keys resolve:
+        embeddings, each block, each merging, the final norm with the last block, and last whatever stands above (an
+        empty prefix fits every name that no earlier depth claimed).
+        """
+        base = "" if isinstance(self, BevtModel) else f"{self.base_model_prefix}."
+        groups: list[tuple[str, ...]] = [(f"{base}embeddings.",)]
+        for stage, depth in enumerate(self.config.depths):
+            prefix = f"{base}encoder.stages.{stage}."
+            groups += [(f"{prefix}layers.{index}.",) for index in range(depth)]
+            groups.append((f"{prefix}merging.",))
+        groups[-1] = ("",)  # the last stage has no merging
+        groups[-2] = (*groups[-2], f"{base}layernorm.")
+        return groups
+
+
+class BevtModel(BevtPreTrainedModel):
+    """
+    The encoder. Clips of any length and size: they are zero-padded at the end to whole patches.
+    """
+
+    def __init__(self, config: BevtConfig, add_embeddings: bool = True):
+        super().__init__(config)
+        self.embeddings = VideoSwinPatchEmbeddings(config) if add_embeddings else None
+        self.encoder = VideoSwinEncoder(config)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        patch_embeds: torch.Tensor | None = None,
+        still: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BevtModelOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`, *optional*):
+                Normalised clips.
+            patch_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, embed_dim)`, *optional*):
+                Embedded patches instead of clips.
+            still (`bool`, *optional*, defaults to `False`):
+                Take `patch_embeds` for images as the official image stream does: windows are never clipped, and the
+                mask of shifted windows stands in every block.
+
+        Returns:
+            [`BevtModelOutput`]
+
+        Raises:
+            ValueError: not exactly one of `pixel_values` and `patch_embeds`, or a shape does not fit.
+        """
+        if (pixel_values is None) == (patch_embeds is None):
+            raise ValueError("Give one of `pixel_values` and `patch_embeds`, got both or neither.")
+        if pixel_values is not None:
+            if self.embeddings is None:
+                raise ValueError("`pixel_values` cannot be clips: the model has no embeddings of clips.")
+            check_clips(pixel_values, self.config)
+            patch_embeds = self.embeddings(pixel_values)
+        feature_maps = self.encoder(patch_embeds, still, **kwargs)
+        tokens = self.layernorm(feature_maps[-1]).flatten(1, 3)
+        return BevtModelOutput(
+            last_hidden_state=tokens, pooler_output=tokens.mean(dim=1), feature_maps=tuple(feature_maps)
+        )
+
+
+class BevtForVideoClassification(BevtPreTrainedModel):
+    """Encoder, mean of the tokens, dropout and a linear classifier."""
+
+    def __init__(self, config: BevtConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.loss_function = classification_loss
+        self.bevt = BevtModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = BevtClassifier(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> ImageClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
+                views of each video, merged as `config.view_merging` says.
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                Class indices, or soft labels.
+
+        Returns:
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
+            if asked for, as in [`BevtModelOutput`], with all views of a video as samples.
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+        outputs = self.bevt(views, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
+        if pixel_values.ndim == 6:
+            logits = logits.view(*pixel_values.shape[:2], -1)
+            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class BevtForPreTraining(BevtPreTrainedModel):
+    """
+    Masked visual words from two streams that share every block, the mask token, the final norm and the classifier of
+    words (paper, section 3).
+
+    ```
+    for clip, mask in clips:                       # mask: places hidden from the encoder, on the grid of words
+        logits = words(norm(video_decoder(encoder(where(mask, mask_token, embed(clip))))))
+        errors += [cross_entropy(logits[place], tokenizer(clip)[place]) for place in mask]
+    video_loss = mean(errors)                      # over the masked places of the whole batch; so for images
+    loss = video_loss_weight * video_loss + image_loss_weight * image_loss
+    ```
+
+    The final norm stands behind the decoder here, and behind the last stage in every other model: the official
+    fine-tuning takes it over all the same.
+    """
+
+    def __init__(self, config: BevtConfig):
+        super().__init__(config)
+        if len(config.depths) < 2:
+            raise ValueError(f"`depths` must have two stages at least for pre-training, got {config.depths}.")
+        self.bevt = BevtModel(config, add_embeddings=config.video_stream)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.image_embeddings = BevtImagePatchEmbeddings(config) if config.image_stream else None
+        self.image_decoder = BevtImageDecoder(config) if config.image_stream else None
+        self.video_decoder = BevtVideoDecoder(config) if config.video_stream else None
+        self.token_classifier = nn.Linear(config.hidden_size, config.vocab_size)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        image_pixel_values: torch.Tensor | None = None,
+        image_mask: torch.Tensor | None = None,
+        image_labels: torch.Tensor | None = None,
+        masked_only: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BevtForPreTrainingOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`, *optional*):
+                Normalised clips; whole tubelets, sides that are multiples of 32 pixels.
+            mask (`torch.BoolTensor` of shape `(batch_size, num_frames / 2, height / 16, width / 16)`, *optional*):
+                `True` = hidden from the encoder, and counted in the loss in both frames of a tubelet. None by default.
+            labels (`torch.LongTensor` of shape `(batch_size, num_frames, height / 16, width / 16)`, *optional*):
+                Visual words of the frames, of which the masked ones count.
+            image_pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`, *optional*):
+                Normalised images; sides that are multiples of 32 windows (224 pixels).
+            image_mask (`torch.BoolTensor` of shape `(num_images, height / 16, width / 16)`, *optional*):
+                As `mask`.
+            image_labels (`torch.LongTensor` of shape `(num_images, height / 16, width / 16)`, *optional*):
+                As `labels`.
+            masked_only (`bool`, *optional*, defaults to `False`):
+                Score words at masked places only, which is all that the loss needs.
+
+        Returns:
+            [`BevtForPreTrainingOutput`]
+
+        Raises:
+            ValueError: no input at all, an input of a stream that the model does not have, or a shape does not fit.
+        """
+        if pixel_values is None and image_pixel_values is None:
+            raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")
+        video = image = BevtForPreTrainingOutput()
+        if pixel_values is not None:
+            video = self.forward_videos(pixel_values, mask, labels, masked_only, **kwargs)
+        if image_pixel_values is not None:
+            image = self.forward_images(image_pixel_values, image_mask, image_labels, masked_only, **kwargs)
+        weighted = [
+            weight * loss
+            for weight, loss in (
+                (self.config.video_loss_weight, video.loss),
+                (self.config.image_loss_weight, image.loss),
+            )
+            if loss is not None
+        ]
+        return BevtForPreTrainingOutput(
+            loss=sum(weighted[1:], weighted[0]) if weighted else None,
+            logits=image.logits if pixel_values is None else video.logits,
+            image_logits=image.logits,
+            video_loss=video.loss,
+            image_loss=image.loss,
+            video_accuracy=video.video_accuracy,
+            image_accuracy=image.video_accuracy,
+            hidden_states=image.hidden_states if pixel_values is None else video.hidden_states,
+            attentions=image.attentions if pixel_values is None else video.attentions,
+        )
+
+    def forward_videos(
+        self,
+        pixel_values: torch.Tensor,
+        mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        masked_only: bool,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BevtForPreTrainingOutput:
+        """The video stream alone, its outputs under the names of the joint ones; arguments as of `forward`."""
+        if self.video_decoder is None or self.bevt.embeddings is None:
+            raise ValueError("`pixel_values` cannot be given: the model has no `video_stream`.")
+        check_clips(pixel_values, self.config)
+        check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
+        embedded = self.hide(self.bevt.embeddings(pixel_values), mask, "mask")
+        outputs = self.bevt(patch_embeds=embedded, **kwargs)
+        decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
+        if mask is not None:  # the mask of a tubelet is that of all its frames
+            mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
+        scored = self.score(decoded, mask, labels, masked_only, "labels")
+        scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
+        return scored
+
+    def forward_images(
+        self,
+        pixel_values: torch.Tensor,
+        mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        masked_only: bool,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BevtForPreTrainingOutput:
+        """The image stream alone, its outputs under the names of the video stream's."""
+        if self.image_decoder is None or self.image_embeddings is None:
+            raise ValueError("`image_pixel_values` cannot be given: the model has no `image_stream`.")
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                "`image_pixel_values` must have shape (num_images, num_channels, height, width) with "
+                f"{self.config.num_channels} channels, got {tuple(pixel_values.shape)}."
+            )
+        check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
+        mask = None if mask is None else mask[:, None]
+        embedded = self.hide(self.image_embeddings(pixel_values), mask, "image_mask")
+        outputs = self.bevt(patch_embeds=embedded, still=True, **kwargs)
+        decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
+        scored = self.score(decoded, mask, labels, masked_only, "image_labels")
+        scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
+        return scored
+
+    def hide(self, embedded: torch.Tensor, mask: torch.Tensor | None, name: str) -> torch.Tensor:
+        """Put the mask token, which no norm has touched, in place of hidden patches."""
+        if mask is None:
+            return embedded
+        factor = self.config.prediction_patch_size // self.config.patch_size
+        batch_size, frames, height, width, _ = embedded.shape
+        expected = (batch_size, frames, height // factor, width // factor)
+        if tuple(mask.shape) != expected:
+            given, wanted = (shape if name == "mask" else (shape[0], *shape[2:]) for shape in (mask.shape, expected))
+            raise ValueError(f"`{name}` must have shape {tuple(wanted)}, got {tuple(given)}.")
+        fine = mask.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)[..., None].to(embedded.dtype)
+        return embedded * (1 - fine) + self.mask_token.to(embedded.dtype) * fine
+
+    def score(
+        self,
+        decoded: torch.Tensor,
+        mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        masked_only: bool,
+        name: str,
+    ) -> BevtForPreTrainingOutput:
+        """Scores of words, and with `labels` the loss and accuracy at masked places."""
+        if labels is not None and labels.numel() != math.prod(decoded.shape[:2]):
+            raise ValueError(
+                f"`{name}` must have one word for each of {decoded.shape[1]} places of {decoded.shape[0]} samples, "
+                f"got shape {tuple(labels.shape)}."
+            )
+        if (labels is not None or masked_only) and mask is None:
+            raise ValueError(f"`{name}` and `masked_only` need a mask: the loss counts masked places only.")
+        places = None if mask is None else mask.flatten(1).bool()
+        logits = self.token_classifier(decoded[places] if masked_only else decoded)
+        if labels is None or places is None:
+            return BevtForPreTrainingOutput(logits=logits)
+        labels = labels.flatten(1).to(logits.device)
+        count = places.sum().clamp(min=1)
+        if masked_only:
+            labels = labels[places]
+            loss = F.cross_entropy(logits.float(), labels, reduction="sum") / count
+            hits = logits.argmax(-1) == labels
+        else:
+            errors = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+            loss = (errors.view_as(labels) * places).sum() / count
+            hits = (logits.argmax(-1) == labels) & places
+        return BevtForPreTrainingOutput(loss=loss, logits=logits, video_accuracy=hits.sum() / count)
+
+
+def check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
+    """ValueError for the wrong number of axes or channels."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
+        raise ValueError(
+            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
+            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
+        )
+
+
+def check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int], config: BevtConfig) -> None:
+    """ValueError where sides are not multiples of so many of the last stage's tokens, or frames not of a number."""
+    frames, _, height, width = clips.shape[1:]
+    token = 2 * config.prediction_patch_size
+    wanted = (multiples[0], multiples[1] * token, multiples[2] * token)
+    if any(size % multiple for size, multiple in zip((frames, height, width), wanted)):
+        raise ValueError(
+            f"`{name}` must have frames, height and width that are multiples of {wanted} for pre-training, got "
+            f"{(frames, height, width)}."
+        )
+
+
+__all__ = [
+    "BevtForPreTraining",
+    "BevtForPreTrainingOutput",
+    "BevtForVideoClassification",
+    "BevtModel",
+    "BevtModelOutput",
+    "BevtPreTrainedModel",
+]

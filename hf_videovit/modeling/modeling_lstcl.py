@@ -1,0 +1,460 @@
+"""
+LSTCL ([Wang et al., 2021](https://huggingface.co/papers/2106.09212)): long-short temporal contrastive learning of
+video transformers.
+
+A short and a long clip of the same video go through an online and a target branch; the short clip's prediction is to
+match the long clip's key, so that features tell what happens beyond the clip. The authors published no code: the
+frameworks follow MoCo v3, BYOL and SimSiam, the encoder TimeSformer or Video Swin, or it is any other.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .backbone_space_time_swin import SpaceTimeSwinBackbone
+from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, TimesformerLayer, init_timesformer
+from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
+from .configuration_lstcl import LstclConfig
+from .layers import classification_loss, init_as_torch, merge_views
+from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
+
+
+@dataclass
+class LstclForPreTrainingOutput(ModelOutput):
+    """
+    Output of [`LstclForPreTraining`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`):
+            How far predictions are from what they are to match.
+        short_query (`torch.Tensor` of shape `(batch_size, projection_size)`):
+            What the predictor makes of the short clip.
+        long_key (`torch.Tensor` of shape `(batch_size, projection_size)`):
+            What the target branch (SimSiam: the projector) makes of the long clip; without gradient.
+        long_query, short_key (`torch.Tensor` of shape `(batch_size, projection_size)`, *optional*):
+            The other way around, with `config.symmetric`.
+        features (`torch.Tensor` of shape `(batch_size, hidden_size)`):
+            The online encoder's features of the short clip.
+        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
+            Of the online encoder on the short clip; see [`LstclModel`].
+    """
+
+    loss: torch.Tensor | None = None
+    short_query: torch.Tensor | None = None
+    long_key: torch.Tensor | None = None
+    long_query: torch.Tensor | None = None
+    short_key: torch.Tensor | None = None
+    features: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class LstclClassifier(nn.Linear):
+    """Classification head."""
+
+
+class LstclPreTrainedModel(PreTrainedModel):
+    """Weight initialisation of the official codes, and what transformers and a trainer must know of the models."""
+
+    config: LstclConfig
+    base_model_prefix = "lstcl"
+    main_input_name = "pixel_values"
+    input_modalities = ("video",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TimesformerEmbeddings", "TimesformerLayer", "VideoSwinLayer", "DividedSwinLayer"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": [OutputRecorder(TimesformerLayer), OutputRecorder(VideoSwinLayer)],
+        "attentions": [
+            OutputRecorder(TimesformerAttention, index=1, layer_name="attention"),
+            OutputRecorder(VideoSwinAttention, index=1),
+        ],
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        spread = self.config.initializer_range
+        if isinstance(module, LstclHeadLinear):
+            init_as_torch(module)
+        elif isinstance(module, SpaceTimeSwinBackbone) and module.time_embeddings is not None:
+            init.zeros_(module.time_embeddings)
+        elif isinstance(module, VideoSwinAttention | nn.Conv3d):
+            init_video_swin(module, spread)
+        else:
+            init_timesformer(module, spread)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding of the encoder."""
+        backbone = (self if isinstance(self, LstclModel) else self.lstcl).backbone
+        if isinstance(backbone, TimesformerBackbone):
+            return backbone.embeddings.patch_embeddings
+        return backbone.patch_embeddings if isinstance(backbone, SpaceTimeSwinBackbone) else input_of(backbone)
+
+    def layer_groups(self) -> list[tuple[str, ...]]:
+        """
+        Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each block, and last
+        whatever stands above. Video Swin's mergings count with the block before them; an encoder that has no such
+        table counts as one depth.
+        """
+        encoder = self if isinstance(self, LstclModel) else self.lstcl
+        base = "backbone." if isinstance(self, LstclModel) else f"{self.base_model_prefix}.backbone."
+        backbone = encoder.backbone
+        if isinstance(backbone, TimesformerBackbone):
+            blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
+            return [(f"{base}embeddings.",), *blocks, ("",)]
+        if isinstance(backbone, SpaceTimeSwinBackbone):
+            return [(f"{base}patch_embeddings.", f"{base}time_embeddings"), *swin_depths(self.config, base), ("",)]
+        if isinstance(backbone, PreTrainedModel) and "layer_groups" in dir(backbone):
+            *depths, last = backbone.layer_groups()
+            return [*(tuple(base + prefix for prefix in depth) for depth in depths), ("",)]
+        return [(base,), ("",)]
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters with more than one axis that do not decay in fine-tuning: tokens and tables."""
+        tables = ("cls_token", "position_embeddings", "time_embeddings", "relative_position_bias_table")
+        names = {name for name, _ in self.named_parameters() if name.endswith(tables)}
+        for prefix, module in self.named_modules():
+            other = isinstance(module, PreTrainedModel) and not isinstance(module, LstclPreTrainedModel)
+            if other and "no_weight_decay" in dir(module):
+                names |= {f"{prefix}.{name}" for name in module.no_weight_decay()}
+        return names
+
+
+class LstclModel(LstclPreTrainedModel):
+    """
+    The encoder: TimeSformer, Swin with space-time attention, or another by `config.backbone_config`.
+
+    `last_hidden_state` holds the tokens after the last norm: TimeSformer's class token and patches, `(batch_size, 1 +
+    height * width * frames, hidden_size)` with the frame running fastest; Swin's `(batch_size, frames * height *
+    width, hidden_size)`. `pooler_output` is what `config.feature_pooling` says: features for whatever comes behind.
+
+    Hidden states of a Swin have the shape of its stages, `(batch_size, frames, height, width, channels)`. Attentions
+    are TimeSformer's within frames, `(batch_size * frames, num_attention_heads, 1 + height * width, 1 + height *
+    width)`, or Swin's within windows; those over time are not among them.
+    """
+
+    def __init__(self, config: LstclConfig):
+        super().__init__(config)
+        self.backbone: nn.Module
+        if config.backbone_config is not None:
+            self.backbone = AutoModel.from_config(config.backbone_config)
+        elif config.backbone == "timesformer":
+            self.backbone = TimesformerBackbone(config)
+        else:
+            self.backbone = SpaceTimeSwinBackbone(config)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+
+        Returns:
+            [`BaseModelOutputWithPooling`]
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        check_clips(pixel_values, self.config)
+        if self.config.backbone_config is None:
+            return self.encode(pixel_values, **kwargs)
+        outputs = self.backbone(pixel_values=pixel_values, **kwargs)
+        tokens = outputs.last_hidden_state
+        if self.config.feature_pooling == "pooler":
+            pooled = outputs.pooler_output
+        else:
+            pooled = self.pool(tokens)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tokens,
+            pooler_output=pooled,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @capture_outputs(tie_last_hidden_states=False)
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+        """TimeSformer's or Swin's answer; arguments as of `forward`."""
+        tokens = self.backbone(pixel_values, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self.pool(tokens))
+
+    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+        """First or mean of tokens `(batch_size, ..., hidden_size)`."""
+        tokens = tokens.flatten(1, -2)
+        return tokens[:, 0] if self.config.feature_pooling == "first_token" else tokens.mean(dim=1)
+
+
+class LstclForVideoClassification(LstclPreTrainedModel):
+    """Encoder, pooled features, dropout and a linear classifier."""
+
+    def __init__(self, config: LstclConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.loss_function = classification_loss
+        self.lstcl = LstclModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = LstclClassifier(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+    ) -> ImageClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
+                views of each video, merged as `config.view_merging` says.
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                Class indices, or soft labels.
+
+        Returns:
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
+            if asked for, have a first axis of `batch_size * num_views`.
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+        outputs = self.lstcl(views, **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
+        if pixel_values.ndim == 6:
+            logits = logits.view(*pixel_values.shape[:2], -1)
+            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class LstclTarget(nn.Module):
+    """The branch that makes keys: a copy of encoder and projector that follows them slowly and is never trained."""
+
+    def __init__(self, lstcl: LstclModel, projector: LstclHead):
+        super().__init__()
+        self.lstcl, self.projector = lstcl, projector
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Keys `(batch_size, projection_size)` of clips."""
+        return self.projector(self.lstcl(pixel_values).pooler_output)
+
+
+class LstclForPreTraining(LstclPreTrainedModel):
+    """
+    Contrastive pretraining with everything inside one `forward`: both branches, the target's update, the loss.
+
+    ```
+    query = predictor(projector(encoder(short)))              # online branch, trained
+    target = m * target + (1 - m) * (encoder, projector)      # parameters only, before the keys
+    key = target(long)                                        # no gradient; batch statistics in training
+    loss = compare(query, key)                                # MoCo v3: among all keys; BYOL: 2 - 2 cos
+    if symmetric: loss += compare(query of long, key of short)
+    ```
+    SimSiam has no target: its key is the projection itself, its loss minus the cosine, and the mean of both directions
+    with `config.symmetric`.
+
+    In training mode every forward moves the target on; a loop that adds up gradients over several passes says
+    `update_target=False` in all but the first of a step. Gradients come from the online branch alone.
+    """
+
+    def __init__(self, config: LstclConfig):
+        super().__init__(config)
+        self.lstcl = LstclModel(config)
+        self.projector = projection_head(config)
+        self.predictor = prediction_head(config)
+        self.target: LstclTarget | None = None
+        if config.framework != "simsiam":
+            self.target = LstclTarget(LstclModel(without_drop_path(config)), projection_head(config))
+        if config.freeze_patch_embeddings:
+            self.get_input_embeddings().requires_grad_(False)
+        self.post_init()
+        self.reset_target()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """
+        As of every model. A target branch that the checkpoint lacks, for it holds an encoder only, starts as a copy of
+        the online one.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        if any(name.startswith("target.") for name in info["missing_keys"]):
+            model.reset_target()
+        return (model, info) if wants_info else model
+
+    @torch.no_grad()
+    def reset_target(self) -> None:
+        """Make the target branch a copy of the online one."""
+        if self.target is not None:
+            self.target.lstcl.load_state_dict(self.lstcl.state_dict())
+            self.target.projector.load_state_dict(self.projector.state_dict())
+
+    @torch.no_grad()
+    def update_target(self, momentum: torch.Tensor | float | None = None) -> None:
+        """
+        Move the target's parameters towards the online branch's. Its running statistics are its own.
+
+        Args:
+            momentum (`torch.Tensor` of shape `()` or `float`, *optional*):
+                Share that stays; `config.target_momentum` by default.
+        """
+        momentum = self.config.target_momentum if momentum is None else momentum
+        if self.target is None or momentum is None:
+            return
+        follow_parameters(self.target.lstcl, self.lstcl, momentum)
+        follow_parameters(self.target.projector, self.projector, momentum)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        long_pixel_values: torch.Tensor,
+        target_momentum: torch.Tensor | float | None = None,
+        update_target: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> LstclForPreTrainingOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised short clips.
+            long_pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Long clips of the same videos; frames and size may differ where the encoder allows it.
+            target_momentum (`torch.Tensor` of shape `()` or `float`, *optional*):
+                Share of the target branch that stays; `config.target_momentum` by default. A tensor, where a compiled
+                model is not to be compiled again for each value.
+            update_target (`bool`, *optional*):
+                Whether to move the target branch on; by default in training mode only.
+
+        Returns:
+            [`LstclForPreTrainingOutput`]
+
+        Raises:
+            ValueError: a shape does not fit the configuration, or processes bring different numbers of clips.
+        """
+        outputs = self.lstcl(pixel_values, **kwargs)
+        short_projection = self.projector(outputs.pooler_output)
+        short_query, long_query, short_key = self.predictor(short_projection), None, None
+        if self.target is None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.symmetric):
+                long_key = self.projector(self.lstcl(long_pixel_values).pooler_output)
+            if self.config.symmetric:
+                long_query, short_key = self.predictor(long_key), short_projection.detach()
+            long_key = long_key.detach()
+        else:
+            if self.config.symmetric:
+                long_query = self.predictor(self.projector(self.lstcl(long_pixel_values).pooler_output))
+            if self.training if update_target is None else update_target:
+                self.update_target(target_momentum)
+            if self.config.symmetric:
+                short_key = self.target(pixel_values)
+            long_key = self.target(long_pixel_values)
+        loss = self.compare(short_query, long_key)
+        if long_query is not None and short_key is not None:
+            loss = (loss + self.compare(long_query, short_key)) * (0.5 if self.target is None else 1.0)
+        return LstclForPreTrainingOutput(
+            loss=loss,
+            short_query=short_query,
+            long_key=long_key,
+            long_query=long_query,
+            short_key=short_key,
+            features=outputs.pooler_output,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Loss of one direction between `(batch_size, projection_size)` and as many."""
+        if self.config.framework == "moco_v3":
+            return contrastive_loss(query, key, self.config.temperature)
+        loss = cosine_loss(query, key)
+        return 2 + 2 * loss if self.config.framework == "byol" else loss
+
+
+def projection_head(config: LstclConfig) -> LstclHead:
+    """The projector of a framework."""
+    sizes = layer_sizes(config, config.hidden_size, config.projection_hidden_size, config.num_projection_layers)
+    byol = config.framework == "byol"
+    return LstclHead(sizes, byol, not byol, config.batch_norm_eps, config.batch_norm_momentum)
+
+
+def prediction_head(config: LstclConfig) -> LstclHead:
+    """The predictor of a framework."""
+    size = config.projection_size
+    sizes = layer_sizes(config, size, config.prediction_hidden_size, config.num_prediction_layers)
+    moco = config.framework == "moco_v3"
+    return LstclHead(sizes, not moco, moco, config.batch_norm_eps, config.batch_norm_momentum)
+
+
+def layer_sizes(config: LstclConfig, first: int | None, hidden: int | None, layers: int | None) -> list[int]:
+    """Widths of a head from its input to what is compared; the configuration fills in all of them."""
+    sizes = [first, *[hidden] * ((layers or 2) - 1), config.projection_size]
+    return [size for size in sizes if size is not None]
+
+
+def without_drop_path(config: LstclConfig) -> LstclConfig:
+    """A configuration whose encoder keeps all its branches."""
+    config = copy.deepcopy(config)
+    config.drop_path_rate = 0.0
+    other: Any = config.backbone_config
+    if other is not None and "drop_path_rate" in other.to_dict():
+        other.drop_path_rate = type(other.drop_path_rate)(0)
+    return config
+
+
+def swin_depths(config: LstclConfig, base: str) -> list[tuple[str, ...]]:
+    """Prefixes of each block of a Swin, the merging of a stage with its last block."""
+    depths: list[tuple[str, ...]] = []
+    for stage, number in enumerate(config.depths):
+        prefix = f"{base}encoder.stages.{stage}."
+        depths += [(f"{prefix}layers.{index}.",) for index in range(number)]
+        depths[-1] = (*depths[-1], f"{prefix}merging.")
+    return depths
+
+
+def input_of(backbone: nn.Module) -> nn.Module:
+    """The patch embedding of another model's encoder."""
+    if not isinstance(backbone, PreTrainedModel):
+        raise TypeError(f"{type(backbone).__name__} is no model of transformers")
+    return backbone.get_input_embeddings()
+
+
+def check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
+    """ValueError for clips of the wrong number of axes or channels, or of a size that an encoder gets wrong."""
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
+        raise ValueError(
+            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
+            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
+        )
+    if config.backbone_config is not None and config.backbone == "timesformer":
+        # transformers' own TimeSformer takes both from its configuration and answers wrongly for others
+        size = (pixel_values.shape[1], *pixel_values.shape[-2:])
+        if size != (config.num_frames, *config.frame_size()):
+            raise ValueError(
+                f"`pixel_values` must have {config.num_frames} frames of {config.frame_size()} pixels for "
+                f"transformers' TimeSformer, got {size[0]} of {size[1:]}."
+            )
+
+
+__all__ = [
+    "LstclForPreTraining",
+    "LstclForPreTrainingOutput",
+    "LstclForVideoClassification",
+    "LstclModel",
+    "LstclPreTrainedModel",
+]

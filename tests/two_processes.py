@@ -1,0 +1,67 @@
+"""Functions that run in several real processes at once, over gloo."""
+
+import copy
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+from torch import multiprocessing
+
+from hf_videovit import LstclConfig, LstclForPreTraining
+from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def run_in_processes(name: str, world: int, arguments: dict[str, Any]) -> list[Tensors]:
+    """Answers of the function of that name, one a process."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(run_one, (name, world, arguments, folder), nprocs=world)
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(world)]
+
+
+def run_one(rank: int, name: str, world: int, arguments: dict[str, Any], folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
+    answer = FUNCTIONS[name](rank, world, **arguments)
+    torch.save(answer, Path(folder) / f"{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def loss_of_keys(rank: int, world: int, query: torch.Tensor, key: torch.Tensor, temperature: float) -> Tensors:
+    """MoCo v3's loss of this process's row of queries and keys."""
+    query = query[rank].clone().requires_grad_()
+    loss = contrastive_loss(query, key[rank], temperature)
+    loss.backward()
+    return {"loss": loss.detach(), "gradient": query.grad}
+
+
+def uneven_keys(rank: int, world: int) -> Tensors:
+    """Whether different numbers of clips are refused."""
+    try:
+        contrastive_loss(torch.randn(2 + rank, 4), torch.randn(2 + rank, 4), 0.2)
+    except ValueError as error:
+        return {"refused": torch.tensor("drop_last" in str(error))}
+    return {"refused": torch.tensor(False)}
+
+
+def training_step(rank: int, world: int, fields: dict[str, Any], state: Tensors, short: Any, long: Any) -> Tensors:
+    """Loss, mean gradients and the state after a pass over this process's share of the clips."""
+    model = LstclForPreTraining(LstclConfig(**copy.deepcopy(fields))).train()
+    model.load_state_dict(state)
+    loss = model(short.chunk(world)[rank], long.chunk(world)[rank]).loss
+    loss.backward()
+    answer = {"loss": loss.detach()}
+    answer |= {f"grad.{name}": one.grad for name, one in model.named_parameters() if one.grad is not None}
+    if world > 1:
+        for value in answer.values():
+            dist.all_reduce(value)
+            value /= world
+    return answer | {f"after.{name}": value for name, value in model.state_dict().items()}
+
+
+FUNCTIONS = {"loss_of_keys": loss_of_keys, "training_step": training_step, "uneven_keys": uneven_keys}
