@@ -21,7 +21,7 @@ STOREYS = (
     ("modeling", "published"),
     ("drawing",),
     ("reconstruction",),
-    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "doctor"),
+    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "segmentation", "doctor"),
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.

@@ -37,6 +37,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 from ..published import (
     CLASSIFICATION_TASKS,
     IMAGE_TASKS,
+    NEVER_RELEASED,
     PublishedCheckpoint,
     PublishedResult,
     list_published,
@@ -77,6 +78,12 @@ METRICS = {
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "tubevit": """@inproceedings{piergiovanni2023tubevit,
+  title     = {Rethinking Video ViTs: Sparse Video Tubes for Joint Image and Video Learning},
+  author    = {Piergiovanni, AJ and Kuo, Weicheng and Angelova, Anelia},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2023}
+}""",
     "uniformer": """@article{li2023uniformer,
   title     = {UniFormer: Unifying Convolution and Self-attention for Visual Recognition},
   author    = {Li, Kunchang and Wang, Yali and Zhang, Junhao and Gao, Peng and Song, Guanglu and Liu, Yu and
@@ -111,6 +118,7 @@ METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), 
 SOURCE_URLS = {
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
+    "TubeViT paper": "https://arxiv.org/abs/2212.03229",
     "UniFormer model zoo": "https://github.com/Sense-X/UniFormer",
     "Sense-X on the Hub": "https://huggingface.co/Sense-X/uniformer_video",
     "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
@@ -348,7 +356,11 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         limits=[*entry.notes, *_published_limits(entry)],
         licence=_common_licence(entry),
         licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences]
-        or ["Not stated where the file was listed."],
+        or [
+            "No weights, no licence."
+            if entry.file.availability == NEVER_RELEASED
+            else "Not stated where the file was listed."
+        ],
         citation=CITATIONS.get(entry.model_type, ""),
     )
     return render_card(facts)
@@ -419,8 +431,9 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
 def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
     """Frames, clips and crops."""
     num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
+    rate = processor.to_dict().get("frame_rate")
     sampling = {
-        "dense": f"{num_frames} frames, {processor.frame_stride} apart",
+        "dense": f"{num_frames} frames, " + (f"{rate:g} a second" if rate else f"{processor.frame_stride} apart"),
         "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} neighbouring ones",
         "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
@@ -514,6 +527,9 @@ def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
 
 
 def _token_row(config: PreTrainedConfig, fields: Mapping[str, Any]) -> tuple[str, str]:
+    if "tubes" in fields:
+        kernels = ", ".join(" x ".join(map(str, tube["kernel"])) for tube in fields["tubes"])
+        return "tubes", f"{kernels} (frames x height x width)"
     if "tubelet_size" in fields:
         return "tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"
     return "patch", f"{config.patch_size} x {config.patch_size} pixels of one frame"
@@ -541,6 +557,11 @@ def _published_result(result: PublishedResult, task: str) -> Result:
 
 def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     file = entry.file
+    if file.availability == NEVER_RELEASED:
+        return (
+            "No weights were ever released, so there is nothing to convert: this card describes what was published. "
+            "A model of your own training is used like this:"
+        )
     address = file.path or (file.url if file.availability == "listed" else None)
     checkpoint = Path(address).name if address else "FILE"
     command = (
@@ -567,8 +588,9 @@ def _published_limits(entry: PublishedCheckpoint) -> list[str]:
     if entry.task not in CLASSIFICATION_TASKS:
         return ["It names nothing by itself: fine-tune it, or use its features."]
     unit = _unit(entry.task).split()[1]
+    several = entry.config.get("problem_type") == MULTI_LABEL
     return [
-        _one_label(entry.num_labels, entry.task),
+        _several_labels(entry.num_labels) if several else _one_label(entry.num_labels, entry.task),
         f"Its training {unit}s come from the web and carry that source's gaps and biases in places, people and "
         "topics.",
     ]
@@ -619,10 +641,14 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["On footage unlike its training data expect less."]
     if task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
-        limits.insert(0, f"It gives any number of its {config.num_labels} labels, each with a probability of its own.")
+        limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _several_labels(num_labels: int | None) -> str:
+    return f"It gives any number of its {num_labels} labels, each with a probability of its own."
 
 
 def _one_label(num_labels: int | None, task: str) -> str:

@@ -31,7 +31,8 @@ LABEL_LISTS = (
 IMAGE_TASKS = ("image-classification", "backbone")
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
 TASKS = ("video-classification", "feature-extraction", "pretraining", *IMAGE_TASKS)
-AVAILABILITIES = ("listed", "cloud drive", "not listed", "dead link")
+NEVER_RELEASED = "never released"
+AVAILABILITIES = ("listed", "cloud drive", "not listed", "dead link", NEVER_RELEASED)
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
 METRICS = (
     *("top1", "top5", "mean_average_precision"),
@@ -64,7 +65,7 @@ class PublishedFile:
             Entry that holds the weights; `None` for none or unknown.
         availability (`str`, *optional*, defaults to `"listed"`):
             `"listed"`, `"cloud drive"` (its authors link it where only a browser fetches it), `"not listed"` (results
-            are published, the file is not) or `"dead link"`.
+            are published, the file is not), `"dead link"`, or `"never released"` (nobody outside has it).
     """
 
     repository: str | None = None
@@ -92,6 +93,7 @@ class PublishedProtocol:
     num_frames: int = 16
     frame_sampling: str = "dense"
     frame_stride: int = 4
+    frame_rate: float | None = None
     num_clips: int = 1
     num_crops: int = 1
     image_size: int = 224
@@ -272,12 +274,14 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
     if task == "backbone":  # sizes are the detector's, segmenter's or pose estimator's business
         return {"do_resize": False, "do_center_crop": False, **normalisation}
     crop = {"height": protocol.image_size, "width": protocol.image_size}
+    rate = {} if protocol.frame_rate is None else {"frame_rate": protocol.frame_rate}
     if task == "image-classification":
         return {"size": {"shortest_edge": 256 * protocol.image_size // 224}, "crop_size": crop, **normalisation}
     return {
         "num_frames": protocol.num_frames,
         "frame_sampling": protocol.frame_sampling,
         "frame_stride": protocol.frame_stride,
+        **rate,
         "num_clips": protocol.num_clips,
         "num_crops": protocol.num_crops,
         "size": {"shortest_edge": protocol.image_size},

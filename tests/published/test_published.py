@@ -9,6 +9,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_tubevit import TUBEVIT_SIZES
 from hf_videovit.modeling.configuration_uniformer import UNIFORMER_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from hf_videovit.modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
@@ -28,7 +29,12 @@ from hf_videovit.published import (
 
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
-SIZES = {"uniformer": UNIFORMER_SIZES, "uniformer_v2": UNIFORMER_V2_SIZES, "videomae_v2": VIDEOMAE_V2_SIZES}
+SIZES = {
+    "tubevit": TUBEVIT_SIZES,
+    "uniformer": UNIFORMER_SIZES,
+    "uniformer_v2": UNIFORMER_V2_SIZES,
+    "videomae_v2": VIDEOMAE_V2_SIZES,
+}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
@@ -67,8 +73,8 @@ def test_entries_are_consistent(name):
     assert config.model_type == entry.model_type
     for field, value in SIZES[entry.model_type][entry.size].items():
         assert getattr(config, field) == entry.config.get(field, value) or field == "num_frames"
-    for field, value in entry.config.items():
-        assert getattr(config, field) == value
+    for field, value in type(config).from_size(entry.size, **entry.config).to_dict().items():
+        assert field not in entry.config or config.to_dict()[field] == value
     assert entry.task in IMAGE_TASKS or config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
