@@ -256,23 +256,26 @@ def train(
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Pretrain a masked autoencoder without labels; recipe and fields as for `train`.",
+    help="Pretrain a model without labels, as its family does; recipe and fields as for `train`.",
 )
 def pretrain(
     ctx: typer.Context,
     list_fields: ListFields = False,
     plan: ShowPlan = False,
 ) -> None:
-    """Same arguments as examples/pretrain_videomae_v2.py; `accelerate launch` that script for several devices."""
+    """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
     from .hub.publishing import check_access, finish_run
+    from .training.building import pretraining_task
+    from .training.contrastive import pretrain_contrastive
     from .training.pretraining import pretrain as pretrain_run
 
-    config = _run_config(ctx.args, list_fields, plan, "masked_modeling")
+    config = _run_config(ctx.args, list_fields, plan, None)
     if config is None:
         return
     if config.run.push_to_hub:
         check_access(config.run.push_to_hub)
-    result = pretrain_run(config)
+    contrastive = pretraining_task(config.model) == "contrastive"
+    result = (pretrain_contrastive if contrastive else pretrain_run)(config)
     published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")
@@ -521,11 +524,15 @@ def doctor(
     _fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
 
 
-def _run_config(words: list[str], list_fields: bool, plan: bool, task: str) -> Any:
-    """The run that the words describe; none where only its fields or its plan were asked for, and are shown."""
+def _run_config(words: list[str], list_fields: bool, plan: bool, task: str | None) -> Any:
+    """
+    The run that the words describe; none where only its fields or its plan were asked for, and are shown. `task`: by
+    default the model's way of pretraining.
+    """
     import rich
 
     from .training.arguments import describe_arguments, parse_arguments
+    from .training.building import pretraining_task
     from .training.planning import plan_run
 
     if list_fields:
@@ -533,7 +540,7 @@ def _run_config(words: list[str], list_fields: bool, plan: bool, task: str) -> A
         return None
     config = parse_arguments(words)
     if plan:
-        rich.print(plan_run(config, task))  # type: ignore[arg-type]  # one of the two that it takes
+        rich.print(plan_run(config, task or pretraining_task(config.model)))  # type: ignore[arg-type]  # a literal
         return None
     return config
 

@@ -78,6 +78,19 @@ METRICS = {
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "lstcl": """@inproceedings{wang2022long,
+  title     = {Long-Short Temporal Contrastive Learning of Video Transformers},
+  author    = {Wang, Jue and Bertasius, Gedas and Tran, Du and Torresani, Lorenzo},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2022}
+}
+
+@inproceedings{bertasius2021spacetime,
+  title     = {Is Space-Time Attention All You Need for Video Understanding?},
+  author    = {Bertasius, Gedas and Wang, Heng and Torresani, Lorenzo},
+  booktitle = {Proceedings of the International Conference on Machine Learning (ICML)},
+  year      = {2021}
+}""",
     "tubevit": """@inproceedings{piergiovanni2023tubevit,
   title     = {Rethinking Video ViTs: Sparse Video Tubes for Joint Image and Video Learning},
   author    = {Piergiovanni, AJ and Kuo, Weicheng and Angelova, Anelia},
@@ -116,6 +129,7 @@ CITATIONS = {
 # The Hub's name of a metric, where it is not accuracy.
 METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
+    "TimeSformer model zoo": "https://github.com/facebookresearch/TimeSformer",
     "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
     "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
     "TubeViT paper": "https://arxiv.org/abs/2212.03229",

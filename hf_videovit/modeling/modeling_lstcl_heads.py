@@ -6,6 +6,7 @@ Behaviour follows the official codes of MoCo v3 (facebookresearch/moco-v3, commi
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -111,6 +112,11 @@ class LstclHead(nn.Sequential):
         super().__init__(*layers)
 
 
+def in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """Without mixed precision, which a device of shapes alone (meta) does not have."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
     """
     Keys of all processes, and the row at which this one's begin. No gradient goes through.
@@ -152,7 +158,7 @@ def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float)
     References:
         Chen et al., 2021, "An empirical study of training self-supervised vision transformers"
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with in_float32(query.device):
         keys, first = gather_keys(F.normalize(key.float(), dim=1))
         logits = F.normalize(query.float(), dim=1) @ keys.T / temperature  # (batch, batch of all processes)
         labels = torch.arange(query.shape[0], device=query.device) + first
@@ -164,7 +170,7 @@ def cosine_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Mean of minus the cosines of two `(batch_size, projection_size)`; no gradient goes to the second. SimSiam's loss;
     BYOL's is `2 + 2 * cosine_loss`.
     """
-    with torch.autocast(prediction.device.type, enabled=False):
+    with in_float32(prediction.device):
         return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
 
 

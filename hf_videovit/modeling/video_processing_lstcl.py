@@ -1,25 +1,189 @@
 """LSTCL's protocol: that of its TimeSformer encoder, as the paper's own is not known to us."""
 
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.processing_utils import Unpack
+from transformers.video_utils import VideoMetadata
+
+from .frame_sampling import Random, segment_train, sparse_bounds, sparse_train
+from .video_decoding import decode_video
+from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs, frames_to_tensor, is_frames
+
+
+SHORT_SHARE = 4  # a short clip of segments covers one part in four of the video
 
 
 class LstclVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
-    """Nothing beyond the common fields."""
+    """
+    stride_fps (`float`, *optional*, defaults to 30.0):
+        Frame rate that `frame_stride` is meant for: videos of another rate are sampled over as much time. 0 counts
+        the video's own frames.
+    short_num_frames (`int`, *optional*):
+        Frames of the short clip of pretraining; `num_frames` by default.
+    short_frame_stride (`int`, *optional*, defaults to 8):
+        Its stride. That of the long clip is `frame_stride`.
+    short_inside_long (`bool`, *optional*, defaults to `False`):
+        Whether the short clip lies within the long one's time; else both are drawn on their own.
+    """
+
+    stride_fps: float | None
+    short_num_frames: int | None
+    short_frame_stride: int | None
+    short_inside_long: bool | None
 
 
 class LstclVideoProcessor(ClipVideoProcessor):
     """
     8 frames at stride 32, short side to 224 by bilinear interpolation without antialiasing, mean 0.45 and deviation
-    0.225 in every channel (TimeSformer's and SlowFast's). One centred view by default.
+    0.225 in every channel (TimeSformer's and SlowFast's).
+
+    `frame_sampling="span"` spreads the frames of a clip over all of `num_frames * frame_stride` frames, both ends
+    included, as TimeSformer's loader does. Of several clips each starts a like part of the room further, the first
+    with the video; so does the only one. What lies beyond the end repeats the last frame. Data sets where order
+    matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video,
+    its middle in one test clip.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs
     published_num_frames = 8
-    frame_sampling = "dense"
+    frame_sampling = "span"
     frame_stride = 32
+    stride_fps = 30.0
+    short_num_frames: int | None = None
+    short_frame_stride = 8
+    short_inside_long = False
     image_mean = [0.45, 0.45, 0.45]
     image_std = [0.225, 0.225, 0.225]
     antialias = False
+
+    def __init__(self, **kwargs: Unpack[LstclVideoProcessorKwargs]):
+        super().__init__(**kwargs)
+        for name in ("short_num_frames", "short_frame_stride"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.stride_fps < 0:
+            raise ValueError(f"`stride_fps` must be at least 0, got {self.stride_fps}.")
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        frame_sampling: str | None = None,
+        sampling_mode: str | None = None,
+        frame_stride: int | None = None,
+        num_clips: int | None = None,
+        rng: Random | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """As [`ClipVideoProcessor.sample_frames`]; spans follow `stride_fps` and start with the video."""
+        sampling = frame_sampling or self.frame_sampling
+        frames = num_frames or self.num_frames or self.published_num_frames
+        mode = sampling_mode or self.sampling_mode
+        protocol = fps is None and (self.num_frames is not None or num_frames is None)
+        if sampling == "sparse" and protocol and mode != "train" and (num_clips or self.num_clips) == 1:
+            bounds = sparse_bounds(metadata.total_num_frames, frames)
+            return (bounds[:-1] + bounds[1:]) // 2
+        if sampling != "span" or not protocol:
+            return super().sample_frames(
+                metadata, num_frames, fps, frame_sampling, sampling_mode, frame_stride, num_clips, rng
+            )
+        span = self.span_of(metadata, frames, frame_stride or self.frame_stride)
+        spare = max(metadata.total_num_frames - span, 0.0)
+        if mode in ("train", "pretrain"):
+            starts = np.array([(rng or np.random.default_rng()).uniform(0, spare)])
+        elif mode == "validation":
+            starts = np.array([spare / 2])
+        else:
+            clips = num_clips or self.num_clips
+            starts = np.arange(clips) * spare / clips
+        indices = np.stack([spread(start, span, frames, metadata.total_num_frames) for start in starts])
+        return indices if len(indices) > 1 else indices[0]
+
+    def span_of(self, metadata: VideoMetadata, num_frames: int, stride: int) -> float:
+        """Frames of the video that a clip stretches over."""
+        rate = metadata.fps / self.stride_fps if self.stride_fps and metadata.fps else 1.0
+        return num_frames * stride * rate
+
+    def sample_short_and_long(self, metadata: VideoMetadata, rng: Random) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Frames of the two clips that pretraining compares.
+
+        Args:
+            metadata (`VideoMetadata`):
+                Of the video.
+            rng (`numpy.random.Generator` or `numpy.random.RandomState`):
+                Source of the places.
+
+        Returns:
+            `tuple`: indices of the short clip, and of the long one. With segments (`"sparse"`, `"segment"`) the long
+            clip has one frame of each over the whole video, the short one over a contiguous quarter of it.
+        """
+        total = metadata.total_num_frames
+        long_frames = self.num_frames or self.published_num_frames
+        short_frames = self.short_num_frames or long_frames
+        if self.frame_sampling in ("segment", "sparse"):
+            one_of_each = segment_train if self.frame_sampling == "segment" else sparse_train
+            part = max(total // SHORT_SHARE, 1)
+            start = int(rng.uniform(0, total - part + 1))
+            long = one_of_each(total, long_frames, rng)[0]
+            return one_of_each(part, short_frames, rng)[0] + start, long
+        spans = [
+            self.span_of(metadata, frames, stride)
+            for frames, stride in ((short_frames, self.short_frame_stride), (long_frames, self.frame_stride))
+        ]
+        start = rng.uniform(0, max(total - spans[1], 0.0))
+        long = spread(start, spans[1], long_frames, total)
+        low, high = 0.0, max(total - spans[0], 0.0)
+        if self.short_inside_long:
+            low, high = start, max(min(start + spans[1], total) - spans[0], start)
+        return spread(rng.uniform(low, high), spans[0], short_frames, total), long
+
+    def load_short_and_long(self, video: Any, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Decode the two clips of pretraining, with one pass over the file.
+
+        Args:
+            video:
+                One video in any form the processor takes.
+            rng (`numpy.random.Generator` or `numpy.random.RandomState`):
+                Source of their places.
+
+        Returns:
+            `tuple`: the short and the long clip, uint8 of shape `(num_frames, num_channels, height, width)`.
+
+        Raises:
+            VideoDecodingError: the video cannot be read.
+        """
+        lengths: list[int] = []
+
+        def plan(metadata: VideoMetadata) -> np.ndarray:
+            short, long = self.sample_short_and_long(metadata, rng)
+            lengths[:] = [len(short), len(long)]
+            return np.concatenate((short, long))
+
+        if is_frames(video):
+            frames = self.convert_to_rgb(frames_to_tensor(video, None))
+            chosen = frames[torch.from_numpy(plan(VideoMetadata(total_num_frames=len(frames))))]
+        else:
+            decoded = decode_video(
+                video,
+                indices=plan,
+                decoder=self.decoder,
+                policy=self.decoding_policy,
+                isolate=self.isolate_decoding,
+            )
+            chosen = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)
+        return chosen[: lengths[0]], chosen[lengths[0] :]
+
+
+def spread(start: float, span: float, num_frames: int, total: int) -> np.ndarray:
+    """`num_frames` frames over a span of a video of `total` frames, ends included; none beyond the last one."""
+    # in torch's float32 as the official loader, where a whole number may come out as such and not as the one below
+    places = torch.linspace(float(start), float(start) + span - 1, num_frames)
+    return places.clamp(0, total - 1).long().numpy()
 
 
 __all__ = ["LstclVideoProcessor", "LstclVideoProcessorKwargs"]

@@ -113,6 +113,14 @@ class AugmentationArguments:
     flip: float = _option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
     rand_augment_ops: int = _option(0, "RandAugment operations a clip; 0 is off")
     rand_augment_magnitude: int = _option(7, "RandAugment magnitude, 0 to 10")
+    color_jitter: list[float] = _option(
+        [], "largest changes of brightness, contrast, saturation and hue; empty is off"
+    )
+    color_jitter_probability: float = _option(0.8, "probability of that jitter")
+    grayscale: float = _option(0.0, "probability of taking the colours away")
+    blur: list[float] = _option([0.0], "probability of blurring; two numbers: of the short and of the long clip")
+    blur_sigma: list[float] = _option([0.1, 2.0], "weakest and strongest blur, in pixels")
+    solarize: list[float] = _option([0.0], "probability of inverting bright pixels; one number or two, as for blur")
     random_erasing: float = _option(0.0, "probability of erasing one box, the same in all frames")
     mixup: float = _option(0.0, "alpha of mixup; 0 is off")
     cutmix: float = _option(0.0, "alpha of cutmix; 0 is off")
@@ -131,11 +139,27 @@ class AugmentationArguments:
 
     def __post_init__(self) -> None:
         _check_minimum(self, device_area=1)
-        for name in ("flip", "random_erasing", "mix_probability", "mix_switch", "label_smoothing"):
+        if len(self.color_jitter) not in (0, 4):
+            raise ValueError(f"`color_jitter` must be four numbers or none, got {self.color_jitter}")
+        for name in ("blur", "solarize"):
+            values = getattr(self, name)
+            if len(values) not in (1, 2):
+                raise ValueError(f"`{name}` must be one number or two, got {values}")
+            for value in values:
+                _check_range(name, value, 0.0, 1.0)
+        for name in (
+            "flip",
+            "grayscale",
+            "color_jitter_probability",
+            "random_erasing",
+            "mix_probability",
+            "mix_switch",
+            "label_smoothing",
+        ):
             _check_range(name, getattr(self, name), 0.0, 1.0)
         _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
         _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
-        for name in ("crop_scale", "crop_ratio"):
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise ValueError(f"`{name}` must be two rising positive numbers, got {bounds}")
@@ -158,6 +182,9 @@ class OptimizationArguments:
     min_learning_rate: float = _option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
     warmup_epochs: float = _option(0.0, "epochs of linear warm-up from 0")
     warmup_steps: int | None = _option(None, "steps of linear warm-up; overrides warmup_epochs")
+    peak_after_warmup: bool = _option(
+        False, "reach the peak on the step after the warm-up (MoCo v3) instead of on its last (VideoMAE)"
+    )
     weight_decay: float = _option(0.05, "decoupled weight decay; none on biases, norms and the model's own list")
     betas: list[float] = _option([0.9, 0.999], "AdamW betas")
     eps: float = _option(1e-8, "AdamW epsilon")

@@ -19,6 +19,7 @@ from .sources import stable_hash
 
 RAND_AUGMENT_BINS = 11  # magnitudes 0 to 10, the scale of the recipes
 RAND_AUGMENT_FILL = 128
+SOLARIZE_FROM = 128 / 255
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 10 / 3)
 CROP_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the short side of the frame
@@ -84,9 +85,44 @@ class MultiScaleCrop(torch.nn.Module):
         return v2.functional.resize(clip, list(self.size), InterpolationMode.BILINEAR, antialias=True)
 
 
+class ColourChanges(torch.nn.Module):
+    """
+    Jitter, grey, blur, solarisation, in MoCo v3's order; worked out in float32 and rounded to grey levels once.
+
+    Args:
+        arguments ([`AugmentationArguments`]):
+            What to draw from.
+        view (`int`):
+            0 for the short clip of contrastive pretraining (and any other clip), 1 for the long one.
+        size (`tuple[int, int]`):
+            Height and width of the frames.
+    """
+
+    def __init__(self, arguments: AugmentationArguments, view: int, size: tuple[int, int]):
+        super().__init__()
+        steps: list[torch.nn.Module] = []
+        blur, solarize = (values[min(view, len(values) - 1)] for values in (arguments.blur, arguments.solarize))
+        if arguments.color_jitter:
+            jitter = v2.ColorJitter(*arguments.color_jitter)
+            steps.append(v2.RandomApply([jitter], p=arguments.color_jitter_probability))
+        if arguments.grayscale:
+            steps.append(v2.RandomGrayscale(arguments.grayscale))
+        if blur:
+            low, high = arguments.blur_sigma
+            radius = min(math.ceil(3 * high), (min(size) - 1) // 2)  # three deviations, within the frame
+            steps.append(v2.RandomApply([v2.GaussianBlur(2 * radius + 1, (low, high))], p=blur))
+        if solarize:
+            steps.append(v2.RandomSolarize(SOLARIZE_FROM, p=solarize))
+        self.steps = torch.nn.Sequential(*steps)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Change the colours of uint8 frames `(num_frames, 3, height, width)`, of all alike."""
+        return (self.steps(clip.float() / 255).clamp(0, 1) * 255).round().to(clip.dtype)
+
+
 class ClipAugmentation:
     """
-    Random crop, flip, RandAugment and erasing of one clip.
+    Random crop, colour changes, flip, RandAugment and erasing of one clip.
 
     With `crop="multi_scale"` the crop is that of the official pretraining, see [`MultiScaleCrop`].
 
@@ -105,6 +141,8 @@ class ClipAugmentation:
             Mean of the normalisation that follows, in [0, 1]: the centre of the erasing noise.
         image_std (`tuple[float, ...]`):
             Deviation of the normalisation that follows: the spread of the erasing noise.
+        view (`int`, *optional*, defaults to 0):
+            Which of two clips it is for, where they are treated differently; see [`ColourChanges`].
     """
 
     def __init__(
@@ -113,6 +151,7 @@ class ClipAugmentation:
         crop_size: tuple[int, int],
         image_mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         image_std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        view: int = 0,
     ):
         self.arguments = arguments
         self.image_mean, self.image_std = image_mean, image_std
@@ -132,6 +171,9 @@ class ClipAugmentation:
         else:
             scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
             steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))
+        colours = ColourChanges(arguments, view, crop_size)
+        if len(colours.steps):
+            steps.append(colours)
         if arguments.flip:
             steps.append(v2.RandomHorizontalFlip(arguments.flip))
         self.transform = v2.Compose(steps)

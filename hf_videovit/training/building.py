@@ -142,13 +142,28 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
                 f"{', '.join(sorted(info['missing_keys'])[:8])}"
             )
         processor = _load_processor(arguments, config)
+    fields = config.to_dict()
     for name in ("image_mean", "image_std"):
-        if list(getattr(processor, name)) != list(getattr(config, name)):
+        if name in fields and list(getattr(processor, name)) != list(fields[name]):
             raise ValueError(
                 f"`{name}` of the processor ({getattr(processor, name)}) and of the model's config "
-                f"({getattr(config, name)}) must be the same: the targets undo the normalisation"
+                f"({fields[name]}) must be the same: the targets undo the normalisation"
             )
     return _ready(arguments, model), _checked_frames(processor, model)
+
+
+def pretraining_task(arguments: ModelArguments) -> str:
+    """
+    How a model is pretrained: `"contrastive"` (LSTCL) or `"masked_modeling"`.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            A checkpoint to go on from, or a family and size from scratch.
+    """
+    model_type = arguments.model_type
+    if arguments.checkpoint is not None:
+        model_type = AutoConfig.from_pretrained(arguments.checkpoint).model_type
+    return {"lstcl": "contrastive"}.get(model_type, "masked_modeling")
 
 
 def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:

@@ -116,10 +116,12 @@ class Plan:
     total_steps: int
     warmup_steps: int
     rates: LearningRates
+    peak_after_warmup: bool = False
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of a step, before each group's factor."""
-        return cosine_with_warmup(step, self.total_steps, self.warmup_steps, self.rates.peak, self.rates.final)
+        peak, final = self.rates.peak, self.rates.final
+        return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
 
 
 def make_plan(config: RunConfig, stream: BatchStream) -> Plan:
@@ -159,7 +161,7 @@ def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> 
             raise ValueError("`warmup_steps` is needed: this stream does not say how many clips an epoch has")
         warmup = round(arguments.warmup_epochs * (per_epoch or 0))
     rates = scaled_learning_rates(arguments, world)
-    return Plan(per_epoch, total, min(warmup, total), rates)
+    return Plan(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)
 
 
 def fit(
@@ -322,6 +324,7 @@ class _Run:
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
         set_learning_rate(self.weights.optimizer, self.plan.learning_rate(self.progress.step))
+        self.weights.module.begin_step(self.progress.step, self.plan.total_steps)
         passes = list(self._passes(batch_group))
         for index, (batch, clips) in enumerate(passes):
             last = index == len(passes) - 1

@@ -3,21 +3,27 @@
 import math
 import time
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForPreTraining, AutoModelForVideoClassification, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    PreTrainedConfig,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .arguments import RunConfig
 from .building import described_config
 from .engine import count_steps
-from .opening import load_sources
+from .image_runs import open_run_data
 from .streaming import count_batches
 
 
-TaskName = Literal["classification", "masked_modeling"]
+TaskName = Literal["classification", "contrastive", "masked_modeling"]
 
 BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
 AUTOCAST_SHARE = 0.6  # of the float32 activations: what norms keep stays in float32
@@ -120,7 +126,7 @@ def plan_run(
         config ([`RunConfig`]):
             The run.
         task (`str`, *optional*, defaults to `"classification"`):
-            `"classification"` (distillation included) or `"masked_modeling"`.
+            `"classification"` (distillation included), `"contrastive"` or `"masked_modeling"`.
         processes (`int`, *optional*):
             Number of processes. Defaults to what the recipe was made for (`about.processes`), else 1.
         num_videos (`int`, *optional*):
@@ -131,13 +137,13 @@ def plan_run(
     Returns:
         [`RunPlan`]
     """
-    if task not in ("classification", "masked_modeling"):
-        raise ValueError(f"`task` must be classification or masked_modeling, got {task!r}")
+    if task not in get_args(TaskName):
+        raise ValueError(f"`task` must be one of {', '.join(get_args(TaskName))}, got {task!r}")
     arguments = config.optimization
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")
     if config.data.data is not None:
-        source, _ = load_sources(config.data, config.run.seed)
+        source, _ = open_run_data(config)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -206,13 +212,18 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -
         config (`PreTrainedConfig`):
             The model's.
         task (`str`, *optional*, defaults to `"classification"`):
-            The model's head, and whether tokens are masked.
+            The model's head, and whether tokens are masked, or a second clip goes through a second branch.
     """
-    head = AutoModelForPreTraining if task == "masked_modeling" else AutoModelForVideoClassification
+    head: Any = AutoModelForVideoClassification if task == "classification" else AutoModelForPreTraining
+    frames, clips = config.num_frames, 2 if task == "contrastive" else 1  # statistics of a batch need two
+    if config.to_dict().get("modality") == "image":
+        head, frames = AutoModelForImageClassification, 1
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     with torch.device("meta"):
         model = head.from_config(config).to("meta").train()
-        inputs = {"pixel_values": torch.empty(1, config.num_frames, config.num_channels, height, width)}
+        inputs = {"pixel_values": torch.empty(clips, frames, config.num_channels, height, width)}
+        if task == "contrastive":
+            inputs["long_pixel_values"] = inputs["pixel_values"]
         if task == "masked_modeling":
             mask = torch.zeros(1, math.prod(config.token_grid()), dtype=torch.bool)
             inputs |= {"encoder_mask": mask, "decoder_mask": mask}
@@ -239,9 +250,9 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -
     saved = torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, saved:
         model(**inputs)
-    activations = sum(held.values())
-    checkpointed = sum(block_inputs) + activations // max(len(block_inputs), 1)
-    macs = counter.get_total_flops() // 2
+    activations = sum(held.values()) // clips
+    checkpointed = sum(block_inputs) // clips + activations // max(len(block_inputs), 1)
+    macs = counter.get_total_flops() // (2 * clips)
     return ModelCost(config.model_type, model.num_parameters(), macs, activations, min(checkpointed, activations))
 
 

@@ -42,7 +42,9 @@ def training_ledger(config: RunConfig, accelerator: Accelerator) -> BadVideoLedg
     )
 
 
-def clip_augmentation(config: RunConfig, processor: Any, label_names: Sequence[str] = ()) -> Augmentation:
+def clip_augmentation(
+    config: RunConfig, processor: Any, label_names: Sequence[str] = (), view: int = 0
+) -> Augmentation:
     """
     The augmentation of a run's clips.
 
@@ -54,6 +56,8 @@ def clip_augmentation(config: RunConfig, processor: Any, label_names: Sequence[s
         label_names (`Sequence[str]`, *optional*):
             Labels that are learnt: where mirroring would turn one into another, clips are not mirrored
             (`flip_labels`).
+        view (`int`, *optional*, defaults to 0):
+            1 for the second of two clips, where they are treated differently.
     """
     arguments = config.augmentation
     pairs = mirrored_labels(label_names) if arguments.flip and arguments.flip_labels == "alike" else []
@@ -66,7 +70,7 @@ def clip_augmentation(config: RunConfig, processor: Any, label_names: Sequence[s
     size = processor.crop_size if processor.do_center_crop else processor.size
     height, width = size["height"], size["width"]
     augmentation = ClipAugmentation(
-        arguments, (height, width), tuple(processor.image_mean), tuple(processor.image_std)
+        arguments, (height, width), tuple(processor.image_mean), tuple(processor.image_std), view
     )
     if not arguments.augment_on_device:
         return augmentation

@@ -9,6 +9,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
 from hf_videovit.modeling.configuration_tubevit import TUBEVIT_SIZES
 from hf_videovit.modeling.configuration_uniformer import UNIFORMER_SIZES
 from hf_videovit.modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
@@ -30,6 +31,7 @@ from hf_videovit.published import (
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
 SIZES = {
+    "lstcl": LSTCL_SIZES,
     "tubevit": TUBEVIT_SIZES,
     "uniformer": UNIFORMER_SIZES,
     "uniformer_v2": UNIFORMER_V2_SIZES,

@@ -63,7 +63,7 @@ def test_plan_without_data_and_what_is_refused():
     assert (plan.total_steps, plan.hours) == (None, None)
     assert plan.peak_learning_rate == pytest.approx(1e-3)
     assert ("total steps", "unknown") in plan.rows()
-    with pytest.raises(ValueError, match="`task` must be classification or masked_modeling"):
+    with pytest.raises(ValueError, match="`task` must be one of classification, contrastive, masked_modeling"):
         plan_run(config, "captioning")
 
 

@@ -51,6 +51,17 @@ class Task(nn.Module):
             `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and scalars worth a curve.
         """
 
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """
+        Called before the passes of a step; for methods in which something changes over the run.
+
+        Args:
+            step (`int`):
+                Optimiser step, from 0.
+            total_steps (`int`):
+                Steps of the run.
+        """
+
     def parameter_groups(self, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups of the model; a method with parameters of its own adds theirs."""
         return parameter_groups(self.model, weight_decay, layer_decay, prefix="model.")
