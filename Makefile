@@ -38,6 +38,7 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.throughput $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_lstcl $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_tubevit $(BENCH_ARGS)
+	$(RUN) -m benchmarks.throughput_uniformer $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_uniformer_v2 $(BENCH_ARGS)
 	$(RUN) -m benchmarks.training $(BENCH_ARGS)
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)

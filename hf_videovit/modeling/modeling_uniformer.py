@@ -763,7 +763,8 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Normalised images of any size from 32 pixels.
+                Normalised images of any size from 32 pixels; also clips of one frame,
+                `(batch_size, 1, num_channels, height, width)`, as the training loop reads them.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Class indices, or soft labels.
             token_labels (`torch.Tensor` of shape `(batch_size, sequence_length, num_labels)`, *optional*):
@@ -782,6 +783,8 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
             raise ValueError(f"`{given}` needs a model with `use_auxiliary_head=True`.")
         if mix_box is not None and not self.training:
             raise ValueError(f"`mix_box` is for training mode, got {mix_box} in evaluation.")
+        if pixel_values.ndim == 5 and pixel_values.shape[1] == 1:
+            pixel_values = pixel_values.squeeze(1)
         outputs = self.uniformer(pixel_values, mix_box=mix_box, **kwargs)
         result = UniFormerClassifierOutput(
             logits=self.classifier(outputs.pooler_output),

@@ -13,12 +13,13 @@ from .augmentation import Augmentation, BatchMixing
 from .building import MULTI_LABEL, build_model, load_teacher
 from .engine import FitResult, fit
 from .evaluation import EvaluationResult, evaluate_model
+from .image_runs import finetune_images, trains_images
 from .opening import load_sources, match_labels
 from .probes import online_probe
 from .runs import clip_augmentation, make_accelerator, run_facts, save_model, training_ledger, training_stream
 from .sources import VideoSource
 from .streaming import TrainingClipLoader, merge_copies
-from .tasks import ClassificationTask, DistillationTask, Task
+from .tasks import ClassificationTask, DistillationTask, Task, TokenLabelTask
 
 
 @dataclass
@@ -88,6 +89,8 @@ def finetune(
         if any(one is not None for one in (model, processor, train_source, eval_source)):
             raise ValueError("`image_data` goes with models and sources that the run opens itself")
         return finetune_jointly(config, accelerator=accelerator)
+    if model is None and trains_images(config.model):
+        return finetune_images(config, accelerator=accelerator)
     accelerator = accelerator or make_accelerator(config.run)
     torch.manual_seed(config.run.seed)
     if train_source is None:
@@ -193,6 +196,8 @@ def _fit_classifier(
 
 
 def _task(config: RunConfig, model: PreTrainedModel, processor: Any) -> Task:
+    if model.config.to_dict().get("use_auxiliary_head"):
+        return TokenLabelTask(model, config.augmentation.label_smoothing, config.augmentation.mix_probability)
     if config.model.teacher is None:
         return ClassificationTask(model, config.augmentation.label_smoothing)
     if model.config.problem_type == MULTI_LABEL:

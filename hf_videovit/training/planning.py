@@ -7,13 +7,19 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForPreTraining, AutoModelForVideoClassification, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    AutoModelForVideoClassification,
+    PreTrainedConfig,
+)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .arguments import RunConfig
 from .building import described_config
 from .engine import count_steps
-from .opening import load_sources
+from .image_runs import open_run_data
 from .streaming import count_batches
 
 
@@ -137,7 +143,7 @@ def plan_run(
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")
     if config.data.data is not None:
-        source, _ = load_sources(config.data, config.run.seed)
+        source, _ = open_run_data(config)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -208,12 +214,14 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -
         task (`str`, *optional*, defaults to `"classification"`):
             The model's head, and whether tokens are masked, or a second clip goes through a second branch.
     """
-    head = AutoModelForVideoClassification if task == "classification" else AutoModelForPreTraining
-    clips = 2 if task == "contrastive" else 1  # statistics of a batch need two
+    head: Any = AutoModelForVideoClassification if task == "classification" else AutoModelForPreTraining
+    frames, clips = config.num_frames, 2 if task == "contrastive" else 1  # statistics of a batch need two
+    if config.to_dict().get("modality") == "image":
+        head, frames = AutoModelForImageClassification, 1
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     with torch.device("meta"):
         model = head.from_config(config).to("meta").train()
-        inputs = {"pixel_values": torch.empty(clips, config.num_frames, config.num_channels, height, width)}
+        inputs = {"pixel_values": torch.empty(clips, frames, config.num_channels, height, width)}
         if task == "contrastive":
             inputs["long_pixel_values"] = inputs["pixel_values"]
         if task == "masked_modeling":

@@ -8,6 +8,7 @@ import torch
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.finetuning import build_model
+from hf_videovit.training.image_runs import build_image_model, trains_images
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes"
@@ -33,7 +34,8 @@ def test_its_model_can_be_built(path):
         pytest.skip("starts from a checkpoint")
     config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
     config.model.image_model = None
+    images = trains_images(config.model)
     with torch.device("meta"):
-        model, processor = build_model(config.model, ["a", "b"])
+        model, processor = (build_image_model if images else build_model)(config.model, ["a", "b"])
     assert model.config.model_type == path.parent.name
-    assert processor.num_frames == model.config.num_frames
+    assert processor.num_frames == (1 if images else model.config.num_frames)

@@ -64,14 +64,58 @@ VIDEO = {
 }
 
 
+IMAGE = {  # size, pixels, total batch, peak, final, epochs, warm-up, drop path, EMA, width of heads
+    **{
+        f"train_{size}_in1k": (size, 224, 1024, peak, 1e-5, 300, 5, drop_path, 0.99996, head_dim)
+        for size, peak, drop_path, head_dim in (
+            ("small", 1e-3, 0.1, 64),
+            ("small_plus", 1e-3, 0.1, 32),
+            ("base", 8e-4, 0.3, 64),
+            ("base_ls", 8e-4, 0.3, 64),
+        )
+    },
+    "train_small_plus_dim64_in1k": ("small_plus", 224, 1024, 1e-3, 1e-5, 300, 5, 0.1, 0.99996, 64),
+    **{
+        f"train_{size}_in1k_{side}": (size, side, 512 * 8, peak, 1e-5, 600, 30, drop_path, 0.9999, head_dim)
+        for size, sides, peak, drop_path, head_dim in (
+            ("xxs", (128, 160, 192, 224), 4e-4 * 8, 0.0, 28),
+            ("xs", (192, 224), 5e-4 * 8, 0.1, 32),
+        )
+        for side in sides
+    },
+    **{
+        f"train_{size}{words}_tl_224": (size, 224, 1024, peak, 1e-5, 300, 5, drop_path, 0.99992, head_dim)
+        for size, words, peak, drop_path, head_dim in (
+            ("small", "", 1.6e-3, 0.1, 32),
+            ("small_plus", "", 1.6e-3, 0.1, 32),
+            ("base", "", 1.6e-3, 0.3, 32),
+            ("large", "", 1.2e-3, 0.4, 64),
+            ("small", "_dim64", 1.6e-3, 0.1, 64),
+            ("small_plus", "_dim64", 1.6e-3, 0.1, 64),
+            ("base", "_dim64", 1.6e-3, 0.3, 64),
+        )
+    },
+    **{
+        f"finetune_{size}_tl_384": (size, 384, batch, 5e-6, 5e-6, 50, 0, drop_path, None, head_dim)
+        for size, batch, drop_path, head_dim in (
+            ("small", 512, 0.1, 32),
+            ("small_plus", 512, 0.1, 32),
+            ("base", 512, 0.3, 32),
+            ("large", 256, 0.3, 64),
+        )
+    },
+}
+
+
 def read(name):
     return RunConfig.from_yaml(FOLDER / f"{name}.yaml")
 
 
 def test_every_recipe_is_checked_here_and_says_what_it_promises():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, "digit_motion"}
-    for name in VIDEO:
-        promises = {"reproduces", "starts_from", "hardware", "processes", "cost", "expected", "departures"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, "digit_motion"}
+    for name in (*VIDEO, *IMAGE):
+        promises = {"reproduces", "hardware", "processes", "cost", "expected", "departures"}
+        promises |= {"starts_from"} if read(name).model.needs_checkpoint else set()
         assert promises <= read(name).about.keys()
         assert RunConfig.from_dict(read(name).to_dict()) == read(name)
 
@@ -129,6 +173,25 @@ def test_light_video_recipes(size, frames, side):
     assert (config.optimization.weight_decay, config.run.mixed_precision) == (LIGHT[size, frames, side][5], "no")
     scaled = (size, frames, side) in LAYER_SCALE
     assert (model.layer_scale_init_value, model.layer_scale_in_conv_blocks) == (0.1 if scaled else 0.0, scaled)
+
+
+@pytest.mark.parametrize("name", IMAGE)
+def test_image_recipes(name):
+    size, side, total, peak, final, epochs, warmup, drop_path, ema, head_dim = IMAGE[name]
+    config = read(name)
+    model, optimization, augmentation = described_config(config.model), config.optimization, config.augmentation
+    labelled, light = "_tl_" in name, size in ("xxs", "xs")
+    assert (config.model.size, model.modality, model.image_size) == (size, "image", side)
+    assert (model.head_dim, model.drop_path_rate, model.use_auxiliary_head) == (head_dim, drop_path, labelled)
+    assert optimization.batch_size * config.about["processes"] == total
+    rates = scaled_learning_rates(optimization, config.about["processes"])
+    assert (rates.peak, rates.final) == (pytest.approx(peak), final)
+    assert (optimization.epochs, optimization.warmup_epochs, optimization.ema_decay) == (epochs, warmup, ema)
+    decay = {"xxs": 0.1}.get(size, 0.05)
+    assert optimization.weight_decay == (1e-8 if side == 384 else decay)
+    assert config.run.mixed_precision == ("no" if light else "fp16")
+    assert (augmentation.mixup, augmentation.num_sample) == (0.0 if labelled else 0.2 if size == "xxs" else 0.8, 1)
+    assert config.model.needs_checkpoint == (side == 384)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
+from .token_labels import TokenLabelTask
 
 
 TASKS: dict[str, type[Task]] = {
@@ -17,6 +18,7 @@ TASKS: dict[str, type[Task]] = {
     "distillation": DistillationTask,
     "joint_classification": JointClassificationTask,
     "masked_modeling": MaskedModelingTask,
+    "token_labels": TokenLabelTask,
 }
 
 __all__ = [
@@ -27,4 +29,5 @@ __all__ = [
     "JointClassificationTask",
     "MaskedModelingTask",
     "Task",
+    "TokenLabelTask",
 ]

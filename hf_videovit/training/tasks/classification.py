@@ -21,6 +21,8 @@ class ClassificationTask(Task):
         p = sigmoid(model(clip))
         loss += -(target * log(p) + (1 - target) * log(1 - p)).mean() / len(batch)
     ```
+    A model that answers a second time in training (`class_token_logits` of UniFormer's light models) learns from the
+    mean of both losses.
 
     Args:
         model (`PreTrainedModel`):
@@ -46,8 +48,13 @@ class ClassificationTask(Task):
             `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label; multi-label: the share of
             clips whose highest logit is one of theirs (hit at 1).
         """
-        logits = self.model(pixel_values=batch["pixel_values"]).logits.float()
-        return classification_terms(logits, batch["labels"], self.label_smoothing, self.multi_label)
+        outputs = self.model(pixel_values=batch["pixel_values"])
+        others = batch["labels"], self.label_smoothing, self.multi_label
+        terms = classification_terms(outputs.logits.float(), *others)
+        second = getattr(outputs, "class_token_logits", None)
+        if second is not None:
+            terms["loss"] = (terms["loss"] + classification_terms(second.float(), *others)["loss"]) / 2
+        return terms
 
 
 def classification_terms(
