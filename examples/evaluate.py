@@ -64,6 +64,7 @@ def main():
     )
     if accelerator.is_main_process:
         named = {"model": arguments.model, "data": arguments.data, "split": arguments.split, "seed": arguments.seed}
+        named |= {"max_samples": arguments.max_samples}
         result.save(arguments.output, **named)
         if arguments.predictions:
             result.save_predictions(arguments.predictions)

@@ -17,7 +17,7 @@ import sys
 import rich
 
 import hf_videovit  # noqa: F401  (registers the families)
-from hf_videovit.hub.cards import write_model_card
+from hf_videovit.hub.publishing import check_access, finish_run
 from hf_videovit.training.arguments import describe_arguments, parse_arguments
 from hf_videovit.training.contrastive import pretrain_contrastive
 from hf_videovit.training.planning import plan_run
@@ -33,13 +33,15 @@ def main():
     if "--plan" in sys.argv[1:]:
         rich.print(plan_run(config, task="contrastive"))
         return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     accelerator = make_accelerator(config.run)
     result = pretrain_contrastive(config, accelerator=accelerator)
     if accelerator.is_main_process:
-        write_model_card(result.output_dir, facts=result.facts)
+        published = finish_run(result.output_dir, config.run, result.facts)
         for name, value in result.facts["outcomes"].items():
             print(f"{name}: {value}")
-        print(f"saved in {result.output_dir}")
+        print(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
     accelerator.end_training()
 
 

@@ -60,6 +60,8 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 @app.command()
 def convert(
     checkpoint: Annotated[Path | None, typer.Option(help="Official .pth, .bin or .safetensors, or a folder.")] = None,
+    from_hub: Annotated[str | None, typer.Option(help="Repo on the Hub to read instead; its code is not run.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch or commit of --from-hub.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
     published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
     model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
@@ -74,13 +76,16 @@ def convert(
     """Make a model folder of an official checkpoint: weights, configuration, processor with its protocol, card."""
     from .convert import convert_to_folder
     from .hub.cards import write_converted_card
+    from .hub.fetching import fetch_weights
     from .published import published_entry
 
     if list_names:
         _print_published(as_json)
         return
-    if checkpoint is None or output is None:
-        raise ValueError("--checkpoint and --output are needed (or --list).")
+    if (checkpoint is None) == (from_hub is None) or output is None:
+        raise ValueError("--output and one of --checkpoint and --from-hub are needed (or --list).")
+    if checkpoint is None:
+        checkpoint = fetch_weights(str(from_hub), revision)
     known = None if published is None else published_entry(published)
     if known is not None:
         model_type, task = model_type or known.model_type, task or known.task
@@ -89,11 +94,11 @@ def convert(
     options = {**_settings(settings), **_given(labels=_label_names(labels), entry=entry, published=published)}
     convert_to_folder(model_type, checkpoint, output, task=task, dtype=None if dtype == "keep" else dtype, **options)
     unchanged = known is not None and task == known.task and not labels and not settings
-    card = write_converted_card(output, checkpoint.name, published=published if unchanged else None)
+    card = write_converted_card(output, from_hub or checkpoint.name, published=published if unchanged else None)
     if as_json:
         _print_json({"folder": str(output), "card": str(card), "model_type": model_type, "task": task})
     else:
-        typer.echo(f"{checkpoint} -> {output}")
+        typer.echo(f"{from_hub or checkpoint} -> {output}")
 
 
 @app.command()
@@ -234,17 +239,19 @@ def train(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
-    from .hub.cards import write_model_card
+    from .hub.publishing import check_access, finish_run
     from .training.finetuning import finetune
 
     config = _run_config(ctx.args, list_fields, plan, "classification")
     if config is None:
         return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     result = finetune(config)
-    write_model_card(result.output_dir, facts=result.facts)
+    published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
         typer.echo(f"{name}: {100 * value:.2f} %")
-    typer.echo(f"saved in {result.output_dir}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
 
 
 @app.command(
@@ -257,7 +264,7 @@ def pretrain(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
-    from .hub.cards import write_model_card
+    from .hub.publishing import check_access, finish_run
     from .training.building import pretraining_task
     from .training.contrastive import pretrain_contrastive
     from .training.pretraining import pretrain as pretrain_run
@@ -265,12 +272,14 @@ def pretrain(
     config = _run_config(ctx.args, list_fields, plan, None)
     if config is None:
         return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     contrastive = pretraining_task(config.model) == "contrastive"
     result = (pretrain_contrastive if contrastive else pretrain_run)(config)
-    write_model_card(result.output_dir, facts=result.facts)
+    published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")
-    typer.echo(f"saved in {result.output_dir}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
 
 
 @app.command(
@@ -392,6 +401,116 @@ def prepare(
         counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
         typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
     _fail_if([failure["source"] for failure in result.failures])
+
+
+@app.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained or converted model.")],
+    repo_id: Annotated[str, typer.Option(help="Repo on the Hub, as owner/name; made if it is not there.")],
+    private: Annotated[bool, typer.Option(help="Make a new repo private.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch, made if it is not there.")] = "main",
+    pull_request: Annotated[bool, typer.Option(help="Open a pull request instead of committing.")] = False,
+    with_code: Annotated[bool, typer.Option(help="Send the code too, for trust_remote_code.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only show what would be sent.")] = False,
+    overwrite_card: Annotated[bool, typer.Option(help="Replace a card that a person edited.")] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Divide larger weights.")] = "5GB",
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Publish with hf_videovit",
+    as_json: AsJson = False,
+) -> None:
+    """Send a model with its processor, card and results to the Hub, in one commit. Go on after an interruption."""
+    from .hub.publishing import publish as send
+
+    done = send(
+        folder,
+        repo_id,
+        private=private,
+        revision=branch,
+        create_pr=pull_request,
+        with_code=with_code,
+        dry_run=dry_run,
+        overwrite_card=overwrite_card,
+        max_shard_size=max_shard_size,
+        message=message,
+    )
+    if as_json:
+        files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in done.files]
+        _print_json({"repo_id": done.repo_id, "url": done.url, "files": files, "deleted": list(done.deleted)})
+        return
+    table = _table("file", "bytes", "sha256")
+    for file in done.files:
+        table.add_row(file.path, f"{file.size:,}", file.sha256[:12])
+    Console().print(table)
+    for path in done.deleted:
+        typer.echo(f"removed from the repo: {path}")
+    where = f"would go to {done.repo_id} ({done.revision})" if dry_run else f"-> {done.url}"
+    typer.echo(f"{len(done.files)} files, {done.size / 1e6:.1f} MB {where}")
+
+
+@app.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model with results.json.")],
+    data: Annotated[str | None, typer.Option(help="Where the videos are; by default as results.json says.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; by default that of results.json.")] = None,
+    batch_size: BatchSize = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    device: Device = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Difference in points that counts as the same.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run the evaluation again that a model's card claims. Exit code 1 if it does not come out."""
+    from .training.receipts import reproduce as run_again
+
+    _check_classifier(str(folder))
+    done = run_again(
+        folder,
+        data=data,
+        split=split,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=_device(device),
+        tolerance=tolerance / 100 + 1e-9,
+        progress=screen.is_terminal,
+    )
+    if as_json:
+        facts = {"confirmed": done.confirmed, "same_videos": done.same_videos, "claimed": dict(done.claimed)}
+        changes = {name: list(values) for name, values in done.changed_protocol.items()}
+        _print_json({**facts, "measured": dict(done.measured), "changed_protocol": changes})
+    else:
+        table = _table("metric", "claimed", "measured", "difference")
+        for name, difference in done.differences.items():
+            measured = done.measured.get(name, float("nan"))
+            table.add_row(
+                name, f"{100 * done.claimed[name]:.2f} %", f"{100 * measured:.2f} %", f"{100 * difference:+.2f}"
+            )
+        Console().print(table)
+        if done.same_videos is False:
+            typer.echo("The videos or their labels are not those of the claim.")
+        for name, (claimed, present) in done.changed_protocol.items():
+            typer.echo(f"{name}: {claimed} then, {present} now")
+        typer.echo("confirmed" if done.confirmed else "not confirmed")
+    if not done.confirmed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def visualize(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    video: Annotated[str | None, typer.Option(help="A clip, for the map of the pooling's attention.")] = None,
+    num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
+) -> None:
+    """Draw a TubeViT: its kernels, where each tube looks, and which places of a clip its pooling weighs."""
+    from .tube_pictures import draw_kernels, draw_token_map, draw_video_pooling
+
+    encoder, processor = _load_encoder(model, None)
+    drawn = [
+        draw_kernels(encoder, output / "kernels.png", num_filters),
+        draw_token_map(encoder.config, output / "tokens.png"),
+    ]
+    if video is not None:
+        drawn.append(draw_video_pooling(encoder, processor, video, output / "pooling.png"))
+    for path in drawn:
+        typer.echo(f"drawn in {path}")
 
 
 @app.command()

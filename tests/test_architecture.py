@@ -20,7 +20,7 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 STOREYS = (
     ("modeling", "published"),
     ("drawing",),
-    ("reconstruction",),
+    ("reconstruction", "tube_pictures"),
     ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "segmentation", "doctor"),
     ("cli", "__main__"),
 )

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..modeling.configuration_tubevit import Triple, Tube, TubeViTConfig
-from ..modeling.modeling_tubevit import TubeViTForVideoClassification, TubeViTModel, TubeViTTube
+from ..modeling.modeling_tubevit import TubeViTForVideoClassification, TubeViTModel, own_kernel, tubes_in
 from ..published import label_fields
 
 
@@ -146,17 +146,6 @@ def scaled_state(small: TubeViTModel, large: TubeViTModel) -> dict[str, torch.Te
         state[f"tubevit.embeddings.tubes.{index}.weight"] = own_kernel(model, module)
         state[f"tubevit.embeddings.tubes.{index}.bias"] = module.bias
     return {name: tensor.detach() for name, tensor in state.items()}
-
-
-def tubes_in(model: TubeViTModel) -> list[TubeViTTube]:
-    """The modules of a model's tubes."""
-    return [module for module in model.embeddings.tubes if isinstance(module, TubeViTTube)]
-
-
-def own_kernel(model: TubeViTModel, module: TubeViTTube) -> torch.Tensor:
-    """A tube's kernel as it is used: its own, or the shared one at its size."""
-    shared = model.embeddings.shared_kernel
-    return module.weight if module.weight is not None else module.resized(None if shared is None else shared.weight)
 
 
 def resize_tubes(

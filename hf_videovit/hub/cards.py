@@ -6,6 +6,7 @@ twice.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -61,6 +62,7 @@ AUTO_CLASSES: dict[str, Any] = {
     BACKBONE: AutoBackbone,
     KEYPOINTS: AutoModelForKeypointDetection,
 }
+SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 # The Hub's name of what a model is for, where it is not ours.
 PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
 METRICS = {
@@ -330,9 +332,7 @@ def write_model_card(
         base_model=base_model or _hub_id(run.get("model", {}).get("checkpoint")),
         datasets=datasets,
     )
-    path = folder / "README.md"
-    path.write_text(str(render_card(card)), encoding="utf-8")
-    return path
+    return _write_sealed(folder / "README.md", render_card(card))
 
 
 def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, published: str | None = None) -> Path:
@@ -352,9 +352,7 @@ def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, pub
     name = folder.resolve().name
     if published is None:
         return write_model_card(folder, summary=f"Converted from `{checkpoint_name}` with hf_videovit.")
-    path = folder / "README.md"
-    path.write_text(str(render_published_card(published, model_id=name)), encoding="utf-8")
-    return path
+    return _write_sealed(folder / "README.md", render_published_card(published, model_id=name))
 
 
 def render_published_card(name: str, *, model_id: str | None = None) -> ModelCard:
@@ -411,6 +409,24 @@ def write_published_cards(folder: str | os.PathLike) -> list[Path]:
     return paths
 
 
+def seal_card(text: str) -> str:
+    """
+    A card with its own hash in a comment at the end, by which [`is_rendered`] knows later that nobody has edited it.
+
+    Args:
+        text (`str`):
+            The card, sealed or not.
+    """
+    body = SEAL.sub("", text).rstrip() + "\n"
+    return f"{body}\n<!-- rendered by hf_videovit, sha256 {_hash(body)} -->\n"
+
+
+def is_rendered(text: str) -> bool:
+    """Whether a card is as [`seal_card`] left it."""
+    seal = SEAL.search(text)
+    return seal is not None and seal[1] == _hash(text[: seal.start()].rstrip() + "\n")
+
+
 def task_of(config: PreTrainedConfig) -> str:
     """The task of a saved configuration, by the class that was saved."""
     architecture = (config.architectures or [""])[0]
@@ -461,6 +477,15 @@ def _resampling_words(processor: Any) -> str:
     if not hasattr(processor, "num_clips"):  # image processors antialias
         return PILImageResampling(processor.resample).name.lower()
     return f"bilinear, {'with' if processor.antialias else 'without'} antialiasing"
+
+
+def _write_sealed(path: Path, card: ModelCard) -> Path:
+    path.write_text(seal_card(str(card)), encoding="utf-8")
+    return path
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
 
 
 def _metadata(facts: CardFacts) -> ModelCardData:

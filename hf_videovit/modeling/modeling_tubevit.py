@@ -720,6 +720,17 @@ def as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor:
     return clips
 
 
+def tubes_in(model: TubeViTModel) -> list[TubeViTTube]:
+    """The modules of a model's tubes."""
+    return [module for module in model.embeddings.tubes if isinstance(module, TubeViTTube)]
+
+
+def own_kernel(model: TubeViTModel, module: TubeViTTube) -> torch.Tensor:
+    """A tube's kernel as it is used: its own, or the shared one at its size."""
+    shared = model.embeddings.shared_kernel
+    return module.weight if module.weight is not None else module.resized(None if shared is None else shared.weight)
+
+
 __all__ = [
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",

@@ -249,6 +249,9 @@ class RunArguments:
     trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
     tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
     curves: bool = _option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
+    push_to_hub: str | None = _option(None, "repo on the Hub, as owner/name, that the result is published to")
+    hub_private: bool = _option(False, "make that repo private, if it is new")
+    hub_with_code: bool = _option(False, "publish the model's code too, for trust_remote_code")
     picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from hf_videovit import UniFormerConfig, UniFormerForImageClassification, UniFor
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.finetuning import finetune
 from hf_videovit.training.image_runs import build_image_model
+from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import ClassificationTask, TokenLabelTask
 from hf_videovit.training.tasks.token_labels import draw_box
 from tests.families import FAMILIES
@@ -123,3 +124,9 @@ def test_light_video_models_learn_from_their_class_token():
     torch.testing.assert_close(loss, model(**batch).loss, rtol=1e-4, atol=1e-5)
     loss.backward()
     assert model.class_classifier.weight.grad is not None
+
+
+def test_a_run_on_images_can_be_planned(images):
+    fields = {"model_type": "uniformer", "config": TINY | TOKEN_LABELS, "data": str(images), "cpu": True}
+    plan = plan_run(RunConfig.from_fields(**fields, batch_size=4, epochs=3))
+    assert (plan.num_videos, plan.total_steps) == (8, 6)

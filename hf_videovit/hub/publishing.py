@@ -1,0 +1,455 @@
+"""
+From a trained or converted folder to a repo on the Hub, in one commit.
+
+The commit holds what loads the model and what says how good it is, nothing else of the folder. Large files go first;
+if the connection breaks, the repo is as it was, and the same command goes on with the files that are missing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from huggingface_hub import (
+    CommitOperation,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    EvalResultEntry,
+    HfApi,
+    ModelCard,
+    eval_result_entries_to_yaml,
+    get_session,
+    save_torch_state_dict,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+from safetensors.torch import load_file
+
+from .cards import is_rendered, seal_card, write_model_card
+from .remote_code import write_remote_code
+
+
+Answer = TypeVar("Answer")
+
+CARD, RESULTS, WEIGHTS = "README.md", "results.json", "model.safetensors"
+EVAL_RESULTS = ".eval_results/hf_videovit.yaml"
+NEEDED = ("config.json",)
+SENT = (
+    "config.json",
+    "video_preprocessor_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    CARD,
+    RESULTS,
+    "results_confusion.png",
+)
+# What a commit of ours replaces as a whole: weights in other shards, or other code, must not stay behind.
+OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+HUB_DATA = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?")
+MAX_SHARD_SIZE = "5GB"
+# What a refusal means.
+REASONS = {
+    401: "the Hub knows no valid token (`hf auth login`, or HF_TOKEN).",
+    403: "the token may not write here.",
+    412: "somebody else has committed in the meantime.",
+    429: "the Hub asks for fewer requests.",
+}
+
+
+class PublishingError(RuntimeError):
+    """The Hub refused, or could not be reached. The repo is as it was before."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of a publication: its path in the repo, where it lies here, its size in bytes and its SHA-256."""
+
+    path: str
+    source: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Publication:
+    """
+    What was sent, or would be.
+
+    Args:
+        repo_id (`str`):
+            The repo.
+        files (`Sequence[PublishedFile]`):
+            Its files.
+        deleted (`Sequence[str]`):
+            Files of the repo that the commit removes: weights of another shape.
+        revision (`str`):
+            Branch.
+        url (`str`, *optional*):
+            Address of the commit, or of the pull request; `None` for a dry run.
+        commit (`str`, *optional*):
+            Its hash.
+    """
+
+    repo_id: str
+    files: Sequence[PublishedFile]
+    deleted: Sequence[str] = ()
+    revision: str = "main"
+    url: str | None = None
+    commit: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def publish(
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str = "main",
+    create_pr: bool = False,
+    with_code: bool = False,
+    dry_run: bool = False,
+    overwrite_card: bool = False,
+    max_shard_size: str = MAX_SHARD_SIZE,
+    message: str = "Publish with hf_videovit",
+    token: str | bool | None = None,
+) -> Publication:
+    """
+    Send a model with its processor, card and evaluation to the Hub, in one commit.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            A folder with a saved model. Without a `README.md` in it, one is rendered from what it holds.
+        repo_id (`str`):
+            `"name"` or `"owner/name"`; the repo is made if it is not there.
+        private (`bool`, *optional*, defaults to `False`):
+            Whether a new repo is private. One that is there stays as it is.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Branch, made if it is not there.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead of committing to the branch.
+        with_code (`bool`, *optional*, defaults to `False`):
+            Send the model's code too, for `trust_remote_code=True` where this package is not installed.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Only say what would be sent. Nothing is asked of the Hub.
+        overwrite_card (`bool`, *optional*, defaults to `False`):
+            Replace the card of the repo also if a person has edited it.
+        max_shard_size (`str`, *optional*, defaults to `"5GB"`):
+            Weights larger than this are sent in shards.
+        message (`str`, *optional*):
+            Of the commit.
+        token (`str` or `bool`, *optional*):
+            By default that of `hf auth login` or of the environment.
+
+    Returns:
+        [`Publication`]
+
+    Raises:
+        ValueError: the folder holds no whole model, or the repo's card was edited by a person.
+        PublishingError: the Hub refused or could not be reached.
+    """
+    _check_id(repo_id)
+    with tempfile.TemporaryDirectory(prefix="publish-") as name:
+        staged = stage(folder, name, repo_id, with_code=with_code, max_shard_size=max_shard_size)
+        if dry_run:
+            return Publication(repo_id, staged, revision=revision)
+        api = HfApi(token=token)
+        full_id = _asking(repo_id, lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
+        if revision != "main":
+            _asking(full_id, lambda: api.create_branch(full_id, branch=revision, exist_ok=True))
+        head = _asking(full_id, lambda: api.model_info(full_id, revision=revision))
+        if not overwrite_card:
+            _check_card(api, full_id, revision)
+        sent = {file.path for file in staged}
+        there = [sibling.rfilename for sibling in head.siblings or []]
+        deleted = sorted(path for path in there if OWN_FILES.fullmatch(path) and path not in sent)
+        operations: list[CommitOperation] = [CommitOperationDelete(path_in_repo=path) for path in deleted]
+        operations += [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.source) for file in staged]
+        commit = _asking(
+            full_id,
+            lambda: api.create_commit(
+                full_id,
+                operations,
+                commit_message=message,
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=head.sha,
+            ),
+        )
+    url = commit.pr_url if create_pr else commit.commit_url
+    return Publication(full_id, staged, deleted, revision, url, commit.oid)
+
+
+def check_access(repo_id: str, token: str | bool | None = None) -> None:
+    """
+    Whether the Hub can be reached with a token that it knows, to be asked before days of training.
+
+    Args:
+        repo_id (`str`):
+            The repo that will be published to.
+        token (`str` or `bool`, *optional*):
+            By default that of `hf auth login` or of the environment.
+
+    Raises:
+        ValueError: `repo_id` is no id.
+        PublishingError: no token, or none that the Hub knows, or no connection.
+    """
+    _check_id(repo_id)
+    _asking(repo_id, HfApi(token=token).whoami)
+
+
+def finish_run(folder: str | os.PathLike, run: Any, facts: Mapping[str, Any]) -> Publication | None:
+    """
+    Write the card of a finished run and, where its settings ask for it, publish it.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            What the run saved.
+        run ([`~training.arguments.RunArguments`]):
+            `push_to_hub`, `hub_private` and `hub_with_code` are read.
+        facts (`Mapping[str, Any]`):
+            What the run counted, see [`~cards.write_model_card`].
+
+    Returns:
+        [`Publication`], or `None` if nothing was to be published.
+    """
+    write_model_card(folder, facts=facts, model_id=run.push_to_hub)
+    if run.push_to_hub is None:
+        return None
+    return publish(folder, run.push_to_hub, private=run.hub_private, with_code=run.hub_with_code)
+
+
+def stage(
+    folder: str | os.PathLike,
+    target: str | os.PathLike,
+    repo_id: str,
+    *,
+    with_code: bool = False,
+    max_shard_size: str = MAX_SHARD_SIZE,
+) -> list[PublishedFile]:
+    """
+    Put what a repo shall hold into a folder of its own.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The model.
+        target (`str` or `os.PathLike`):
+            An empty folder. Large files are linked, not copied.
+        repo_id (`str`):
+            Id of the repo, for the usage lines of its card.
+        with_code (`bool`, *optional*, defaults to `False`):
+            Add the model's code.
+        max_shard_size (`str`, *optional*, defaults to `"5GB"`):
+            Weights larger than this are divided.
+
+    Returns:
+        `list[PublishedFile]`: the files, by path. ValueError if the folder holds no whole model.
+    """
+    folder, target = Path(folder), Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"`folder` {str(folder)!r} holds no {', '.join(missing)}: it is no saved model")
+    _stage_weights(folder, target, max_shard_size)
+    for name in SENT:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    if (target / RESULTS).is_file():
+        _stage_results(target)
+    _stage_card(folder, target, repo_id)
+    if with_code:
+        write_remote_code(target)
+    paths = sorted(path for path in target.rglob("*") if path.is_file())
+    return [
+        PublishedFile(path.relative_to(target).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
+    ]
+
+
+def weight_files(folder: str | os.PathLike) -> list[Path]:
+    """The weights of a saved model: one file, or an index and all of its shards. ValueError if some are missing."""
+    folder = Path(folder)
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        if (folder / WEIGHTS).is_file():
+            return [folder / WEIGHTS]
+        raise ValueError(f"`folder` {str(folder)!r} holds no {WEIGHTS}: it is no saved model")
+    shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise ValueError(f"`folder` {str(folder)!r} lacks the shards {', '.join(missing)} of its weights")
+    return [index, *(folder / shard for shard in shards)]
+
+
+def _stage_weights(folder: Path, target: Path, max_shard_size: str) -> None:
+    files = weight_files(folder)
+    if len(files) > 1 or files[0].stat().st_size <= _bytes(max_shard_size):
+        for file in files:
+            (target / file.name).symlink_to(file.resolve())
+        return
+    metadata = {"format": "pt"}
+    save_torch_state_dict(load_file(files[0]), target, max_shard_size=max_shard_size, metadata=metadata)
+
+
+def _stage_results(target: Path) -> None:
+    """The results without this machine's folders, and in the form that the Hub shows beside benchmarks."""
+    results = json.loads((target / RESULTS).read_text(encoding="utf-8"))
+    public = public_results(results)
+    (target / RESULTS).write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    entries = eval_entries(public)
+    if entries:
+        path = target / EVAL_RESULTS
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False), encoding="utf-8")
+
+
+def public_results(results: Mapping[str, Any]) -> dict[str, Any]:
+    """`results.json` with paths of this machine cut to their last part."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: clean(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [clean(inner) for inner in value]
+        return _without_folders(value) if isinstance(value, str) else value
+
+    return clean(results)
+
+
+def _without_folders(text: str) -> str:
+    """Absolute paths in a text, each cut to its last part; addresses with a scheme stay."""
+    return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\s\"'\\/]+[\\/])+([^\s\"'\\/]+)", r"\1", text)
+
+
+def eval_entries(results: Mapping[str, Any]) -> list[EvalResultEntry]:
+    """
+    Results as the Hub's `.eval_results` wants them. It shows them beside benchmarks that are data sets of the Hub, so
+    there are none of other data.
+
+    Args:
+        results (`Mapping[str, Any]`):
+            `results.json`.
+    """
+    found = re.fullmatch(
+        r"(?:hf://datasets/)?([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}|[\w.-]+))?", str(results.get("data"))
+    )
+    if found is None:
+        return []
+    protocol = results.get("protocol", {})
+    views = f"{protocol.get('num_clips', 1)} clips x {protocol.get('num_crops', 1)} crops"
+    notes = f"{results['num_videos']} videos of {results.get('split') or 'the data'}, {views}"
+    revision = found[2] if re.fullmatch(r"[0-9a-f]{40}", found[2] or "") else None
+    return [
+        EvalResultEntry(
+            dataset_id=found[1], task_id=name, value=round(100 * value, 4), dataset_revision=revision, notes=notes
+        )
+        for name, value in results["metrics"].items()
+    ]
+
+
+def _stage_card(folder: Path, target: Path, repo_id: str) -> None:
+    """The folder's card with usage lines that load the repo."""
+    path = target / CARD
+    if not path.is_file():
+        write_model_card(target, model_id=repo_id, title=repo_id.rpartition("/")[2])
+        return
+    text = path.read_text(encoding="utf-8")
+    rendered = is_rendered(text)
+    for name in {folder.name, folder.resolve().name, str(folder)}:
+        text = text.replace(f'model="{name}"', f'model="{repo_id}"')
+        text = text.replace(f'from_pretrained("{name}")', f'from_pretrained("{repo_id}")')
+    path.write_text(seal_card(text) if rendered else text, encoding="utf-8")
+
+
+def _check_card(api: HfApi, repo_id: str, revision: str) -> None:
+    """ValueError where the repo's card is not as it was rendered."""
+    try:
+        path = _asking(repo_id, lambda: api.hf_hub_download(repo_id, CARD, revision=revision), EntryNotFoundError)
+    except EntryNotFoundError:
+        return
+    text = Path(path).read_text(encoding="utf-8")
+    if ModelCard(text, ignore_metadata_errors=True).text.strip() and not is_rendered(text):
+        raise ValueError(
+            f"The card of {repo_id} ({revision}) was written or edited by a person. Take the edits over into the "
+            "folder's README.md, or give `overwrite_card` (--overwrite-card) to replace it."
+        )
+
+
+def _check_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"`repo_id` must be a Hub id such as 'owner/name', got {repo_id!r}") from error
+
+
+def _asking(repo_id: str, question: Callable[[], Answer], *passed_on: type[Exception]) -> Answer:
+    """What the Hub answers; [`PublishingError`] in plain words if it does not."""
+    try:
+        return question()
+    except LocalTokenNotFoundError as error:
+        raise PublishingError(f"{repo_id}: {REASONS[401]}") from error
+    except LocalEntryNotFoundError as error:  # says "not found", and means that the Hub could not be asked
+        raise PublishingError(f"{repo_id}: the Hub could not be reached. The repo is as it was; try again.") from error
+    except passed_on:
+        raise
+    except Exception as error:
+        cause: BaseException = error
+        if type(error) is RuntimeError and error.__cause__ is not None:  # what stopped one of many uploads
+            cause = error.__cause__
+        if isinstance(cause, HfHubHTTPError):
+            raise PublishingError(f"{repo_id}: {_reason(cause)} The repo is as it was; try again.") from error
+        if isinstance(cause, OSError) or is_transport_error(cause):
+            raise PublishingError(
+                f"{repo_id}: the connection to the Hub failed ({type(cause).__name__}). The repo is as it was; the "
+                "same command goes on with the files that are missing."
+            ) from error
+        raise
+
+
+def is_transport_error(error: BaseException) -> bool:
+    """Whether the HTTP client of `huggingface_hub`, whichever it is, raised an error."""
+    client = type(get_session()).__module__.partition(".")[0]
+    return type(error).__module__.partition(".")[0] == client
+
+
+def _reason(error: HfHubHTTPError) -> str:
+    status = error.response.status_code if error.response is not None else 0
+    if isinstance(error, RevisionNotFoundError):
+        return "there is no such branch."
+    if isinstance(error, RepositoryNotFoundError) and status != 401:
+        return "there is no such repo, or the token may not see it."
+    if status >= 500:
+        return f"the Hub is not well (status {status})."
+    return REASONS.get(status, f"the Hub refused (status {status}).")
+
+
+def _bytes(size: str) -> int:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?)B?\s*", size)
+    if found is None:
+        raise ValueError(f"`max_shard_size` must be a number with a unit such as '5GB' or '200MB', got {size!r}")
+    return int(float(found[1]) * 1000 ** "_KMGT".index(found[2].upper() or "_"))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""
+The code of a model inside its repo, so that it loads with `trust_remote_code=True` where this package is not
+installed.
+
+The files of `modeling/` are written to travel: a file and the siblings that it imports, recursively, are copied as
+they are. `modeling_code.json` names the version and revision of the package that they come from, and their hashes.
+"""
+
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from .. import FAMILIES, __version__
+
+
+PACKAGE = "hf_videovit"
+MANIFEST = "modeling_code.json"
+# Auto classes that are not named in config.json, and the file that names them instead.
+PROCESSOR_FILES = {
+    AutoVideoProcessor: "video_preprocessor_config.json",
+    AutoImageProcessor: "preprocessor_config.json",
+}
+
+
+def write_remote_code(folder: str | os.PathLike) -> list[Path]:
+    """
+    Put the code of a saved model beside it, and name it in `config.json` and in the processors' files.
+
+    Every auto class of the family is named, so that the same repo opens as backbone, for pre-training or as
+    classifier, whichever was saved.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            A folder with a saved model of one of this package's families.
+
+    Returns:
+        `list[Path]`: the files that were written or changed.
+
+    Raises:
+        ValueError: the folder holds no model of this package.
+    """
+    folder = Path(folder)
+    written = []
+    addresses = {auto.__name__: _address(model_class) for auto, model_class in family_classes(folder).items()}
+    named = {AutoConfig.__name__} | {
+        name for name in addresses if name not in {auto.__name__ for auto in PROCESSOR_FILES}
+    }
+    written.append(_add_auto_map(folder / "config.json", {name: addresses[name] for name in sorted(named)}))
+    for auto, file in PROCESSOR_FILES.items():
+        if (folder / file).is_file() and auto.__name__ in addresses:
+            written.append(_add_auto_map(folder / file, {auto.__name__: addresses[auto.__name__]}))
+    copies = []
+    for source in sorted(code_files(folder)):
+        copies.append(Path(shutil.copyfile(source, folder / source.name)))
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps(code_manifest(copies), indent=2) + "\n", encoding="utf-8")
+    return [*written, *copies, manifest]
+
+
+def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
+    """The classes of the family that a saved model belongs to, by auto class; ValueError if it is none of ours."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"`folder` {str(folder)!r} holds no config.json")
+    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    for config_class, classes in FAMILIES:
+        if config_class.model_type == model_type:
+            return {AutoConfig: config_class, **classes}
+    known = ", ".join(config_class.model_type for config_class, _ in FAMILIES)
+    raise ValueError(f"`folder` {str(folder)!r} holds a model of type {model_type!r}; this package has {known}")
+
+
+def code_files(folder: str | os.PathLike) -> set[Path]:
+    """The files of this package that a saved model needs where the package is not installed."""
+    files: set[Path] = set()
+    for model_class in family_classes(folder).values():
+        own = Path(inspect.getfile(model_class))
+        files |= {own, *map(Path, get_relative_import_files(own))}
+    return files
+
+
+def code_manifest(files: list[Path]) -> dict[str, Any]:
+    """From what package the code comes, and the SHA-256 of each of its files."""
+    return {
+        "package": PACKAGE,
+        "version": __version__,
+        "revision": package_revision(),
+        "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)},
+    }
+
+
+def changed_code(folder: str | os.PathLike) -> list[str]:
+    """Names of the code files of a repo that are missing or are not those that its `modeling_code.json` names."""
+    folder = Path(folder)
+    named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    found = {name: folder / name for name in named}
+    return sorted(
+        name
+        for name, path in found.items()
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != named[name]
+    )
+
+
+def package_revision() -> str | None:
+    """
+    Commit of the package: of its checkout (with `-dirty` where files were changed), or that it was installed from;
+    `None` for an installed release, whose version says it all.
+    """
+    root = Path(inspect.getfile(write_remote_code)).parents[2]
+    if (root / ".git").exists() and shutil.which("git"):
+        words = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        said = subprocess.run(words, capture_output=True, text=True, check=False)
+        if said.returncode == 0:
+            return said.stdout.strip()
+    try:
+        origin = metadata.distribution(PACKAGE).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        return None
+    return json.loads(origin).get("vcs_info", {}).get("commit_id") if origin else None
+
+
+def _address(model_class: type) -> str:
+    """`file.Class`, as `auto_map` has it."""
+    return f"{Path(inspect.getfile(model_class)).stem}.{model_class.__name__}"
+
+
+def _add_auto_map(path: Path, addresses: Mapping[str, str]) -> Path:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["auto_map"] = dict(addresses)
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return path
