@@ -232,7 +232,7 @@ def test_convert_lists_the_published_checkpoints():
     assert [row["name"] for row in rows] == list_published()
     table = run("convert", "--list").stdout
     assert all(row["name"] in table for row in rows)
-    assert "--checkpoint and --output are needed" in run("convert").stderr
+    assert "one of --checkpoint and --from-hub are needed" in run("convert").stderr
 
 
 def test_train(folder, tmp_path):

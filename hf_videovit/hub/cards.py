@@ -549,7 +549,7 @@ def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
             ("width of each stage", _numbers(config.hidden_sizes)),
             ("width of an attention head", str(config.head_dim)),
         ]
-    if "depths" in fields:
+    if "depths" in fields and hasattr(config, "hidden_sizes"):
         return [
             ("blocks of each stage", _numbers(config.depths)),
             ("width of each stage", _numbers(config.hidden_sizes)),
