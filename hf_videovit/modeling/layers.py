@@ -10,6 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.utils import can_return_tuple
 
 
 class DropPath(nn.Module):
@@ -192,6 +194,60 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
         # logit of the mean of sigmoids; the count of views cancels
         return (F.logsigmoid(logits).logsumexp(dim=1) - F.logsigmoid(-logits).logsumexp(dim=1)).to(dtype)
     return (logits.log_softmax(dim=-1).logsumexp(dim=1) - math.log(logits.shape[1])).to(dtype)
+
+
+def as_single_views(pixel_values: torch.Tensor) -> torch.Tensor:
+    """Several views of each video as so many clips; images and clips as they are."""
+    return pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+
+
+def merge_single_views(
+    logits: torch.Tensor, pixel_values: torch.Tensor, view_merging: str, problem_type: str | None
+) -> torch.Tensor:
+    """Undo [`as_single_views`]: logits `(batch_size * num_views, num_labels)` to one row a video."""
+    if pixel_values.ndim != 6:
+        return logits
+    return merge_views(logits.view(*pixel_values.shape[:2], -1), view_merging, problem_type)
+
+
+class VideoClassificationMixin:
+    """
+    What a classifier does whose encoder (`base_model`) gives pooled features: dropout and a linear `classifier` for
+    every view, views merged. Stands before the family's `PreTrainedModel` among the bases.
+    """
+
+    config: Any
+    base_model: Any
+    dropout: nn.Module
+    classifier: nn.Module
+    loss_function: Any
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+    ) -> ImageClassifierOutput:
+        r"""
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
+                views of each video, merged as `config.view_merging` says.
+            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
+                Class indices, or soft labels.
+
+        Returns:
+            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
+            if asked for, are those of the encoder with all views of a video as samples.
+
+        Raises:
+            ValueError: a shape does not fit the configuration.
+        """
+        outputs = self.base_model(as_single_views(pixel_values), **kwargs)
+        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
+        logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
+        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
 
 
 def classification_loss(

@@ -16,7 +16,6 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
@@ -31,7 +30,7 @@ from .backbone_video_swin import (
     init_video_swin,
 )
 from .configuration_bevt import BevtConfig
-from .layers import classification_loss, init_as_torch, merge_views
+from .layers import VideoClassificationMixin, classification_loss, init_as_torch
 
 
 @dataclass
@@ -269,7 +268,7 @@ class BevtModel(BevtPreTrainedModel):
         )
 
 
-class BevtForVideoClassification(BevtPreTrainedModel):
+class BevtForVideoClassification(VideoClassificationMixin, BevtPreTrainedModel):
     """Encoder, mean of the tokens, dropout and a linear classifier."""
 
     def __init__(self, config: BevtConfig):
@@ -280,36 +279,6 @@ class BevtForVideoClassification(BevtPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = BevtClassifier(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> ImageClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
-                views of each video, merged as `config.view_merging` says.
-            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                Class indices, or soft labels.
-
-        Returns:
-            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
-            if asked for, as in [`BevtModelOutput`], with all views of a video as samples.
-
-        Raises:
-            ValueError: a shape does not fit the configuration.
-        """
-        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-        outputs = self.bevt(views, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        if pixel_values.ndim == 6:
-            logits = logits.view(*pixel_values.shape[:2], -1)
-            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
 
 
 class BevtForPreTraining(BevtPreTrainedModel):

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -25,7 +25,7 @@ from .backbone_space_time_swin import SpaceTimeSwinBackbone
 from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, TimesformerLayer, init_timesformer
 from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
 from .configuration_lstcl import LstclConfig
-from .layers import classification_loss, init_as_torch, merge_views
+from .layers import VideoClassificationMixin, classification_loss, init_as_torch
 from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
 
 
@@ -198,7 +198,7 @@ class LstclModel(LstclPreTrainedModel):
         return tokens[:, 0] if self.config.feature_pooling == "first_token" else tokens.mean(dim=1)
 
 
-class LstclForVideoClassification(LstclPreTrainedModel):
+class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel):
     """Encoder, pooled features, dropout and a linear classifier."""
 
     def __init__(self, config: LstclConfig):
@@ -209,36 +209,6 @@ class LstclForVideoClassification(LstclPreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = LstclClassifier(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> ImageClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
-                views of each video, merged as `config.view_merging` says.
-            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                Class indices, or soft labels.
-
-        Returns:
-            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
-            if asked for, have a first axis of `batch_size * num_views`.
-
-        Raises:
-            ValueError: a shape does not fit the configuration.
-        """
-        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-        outputs = self.lstcl(views, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        if pixel_values.ndim == 6:
-            logits = logits.view(*pixel_values.shape[:2], -1)
-            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
 
 
 class LstclTarget(nn.Module):

@@ -27,11 +27,12 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_tubevit import Tube, TubeViTConfig
 from .layers import (
     DropPath,
+    as_single_views,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     interpolate_positions,
-    merge_views,
+    merge_single_views,
 )
 
 
@@ -528,7 +529,7 @@ class TubeViTClassificationModel(TubeViTPreTrainedModel):
         """Images (4 axes), clips (5) or several views of each video (6) to loss and logits."""
         outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        logits = merged(logits, pixel_values, self.config.view_merging, self.config.problem_type)
+        logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
         loss = self.loss_function(labels, logits, self.config) if labels is not None else None
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -654,7 +655,7 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         problem_type = self.fields(dataset)["problem_type"]
         outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
         logits = self.classifiers[dataset](self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        logits = merged(logits, pixel_values, self.config.view_merging, problem_type)
+        logits = merge_single_views(logits, pixel_values, self.config.view_merging, problem_type)
         loss = None
         if labels is not None:
             loss = self.loss_function(labels, logits, SimpleNamespace(problem_type=problem_type))
@@ -693,20 +694,6 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         model.tubevit = self.tubevit
         model.add_module("classifier", self.classifiers[dataset])
         return model.train(self.training)
-
-
-def as_single_views(pixel_values: torch.Tensor) -> torch.Tensor:
-    """Several views of each video as so many clips; images and clips as they are."""
-    return pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-
-
-def merged(
-    logits: torch.Tensor, pixel_values: torch.Tensor, view_merging: str, problem_type: str | None
-) -> torch.Tensor:
-    """Logits a view to logits a video, `(batch * views, labels)` to `(batch, labels)`."""
-    if pixel_values.ndim != 6:
-        return logits
-    return merge_views(logits.view(*pixel_values.shape[:2], -1), view_merging, problem_type)
 
 
 def as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor:

@@ -34,12 +34,13 @@ from .configuration_uniformer import UniFormerConfig
 from .layers import (
     DropPath,
     LayerScale,
+    as_single_views,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     gather_tokens,
     init_as_torch,
-    merge_views,
+    merge_single_views,
 )
 from .modeling_uniformer_inflation import StartsFromImageUniFormer
 
@@ -897,7 +898,7 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
         Raises:
             ValueError: a shape does not fit the configuration.
         """
-        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+        views = as_single_views(pixel_values)
         outputs = self.uniformer(views, **kwargs)
         result = UniFormerClassifierOutput(
             logits=self.merge(self.classifier(outputs.pooler_output), pixel_values),
@@ -914,10 +915,7 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
 
     def merge(self, logits: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views of a video to one prediction, where there are several."""
-        if pixel_values.ndim != 6:
-            return logits
-        logits = logits.view(*pixel_values.shape[:2], -1)
-        return merge_views(logits, self.config.view_merging, self.config.problem_type)
+        return merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
 
 
 class UniFormerBackbone(BackboneMixin, UniFormerPreTrainedModel):

@@ -20,22 +20,21 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_uniformer_v2 import UniFormerV2Config
 from .layers import (
     DropPath,
+    VideoClassificationMixin,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     init_as_torch,
     interpolate_positions,
-    merge_views,
     token_grid,
 )
 from .modeling_uniformer_v2_image_tower import Source, read_image_tower
@@ -566,7 +565,7 @@ class UniFormerV2Model(UniFormerV2PreTrainedModel):
         )
 
 
-class UniFormerV2ForVideoClassification(UniFormerV2PreTrainedModel):
+class UniFormerV2ForVideoClassification(VideoClassificationMixin, UniFormerV2PreTrainedModel):
     """Fused features, dropout and a linear classifier."""
 
     def __init__(self, config: UniFormerV2Config):
@@ -577,36 +576,6 @@ class UniFormerV2ForVideoClassification(UniFormerV2PreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> ImageClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
-                views of each video, merged as `config.view_merging` says.
-            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                Class indices, or soft labels.
-
-        Returns:
-            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
-            if asked for, have a first axis of `batch_size * num_views` (times frames for attentions).
-
-        Raises:
-            ValueError: a shape does not fit the configuration.
-        """
-        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-        outputs = self.uniformer_v2(views, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        if pixel_values.ndim == 6:
-            logits = logits.view(*pixel_values.shape[:2], -1)
-            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
 
 
 def clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
@@ -27,6 +27,7 @@ from .configuration_videomae_v2 import VideoMAEV2Config
 from .layers import (
     DropPath,
     LayerScale,
+    VideoClassificationMixin,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
@@ -34,7 +35,6 @@ from .layers import (
     init_as_torch,
     interpolate_positions,
     kept_indices,
-    merge_views,
     sinusoid_table,
     token_grid,
 )
@@ -381,7 +381,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
-class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
+class VideoMAEV2ForVideoClassification(VideoClassificationMixin, VideoMAEV2PreTrainedModel):
     """Encoder, pooled features, dropout and a linear classifier."""
 
     def __init__(self, config: VideoMAEV2Config):
@@ -392,36 +392,6 @@ class VideoMAEV2ForVideoClassification(VideoMAEV2PreTrainedModel):
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = VideoMAEV2Classifier(config.hidden_size, config.num_labels)
         self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> ImageClassifierOutput:
-        r"""
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)` for several
-                views of each video, merged as `config.view_merging` says.
-            labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-                Class indices, or soft labels.
-
-        Returns:
-            [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
-            if asked for, have a first axis of `batch_size * num_views`.
-
-        Raises:
-            ValueError: a shape does not fit the configuration.
-        """
-        views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-        outputs = self.videomae_v2(views, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
-        if pixel_values.ndim == 6:
-            logits = logits.view(*pixel_values.shape[:2], -1)
-            logits = merge_views(logits, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
-        return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
 
 
 class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
