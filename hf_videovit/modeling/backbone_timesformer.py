@@ -25,7 +25,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_torch, token_grid
+from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_torch, project_activated, token_grid
 
 
 Size3 = tuple[int, int, int]
@@ -147,7 +147,10 @@ class TimesformerMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
+        hidden_states = self.fc1(hidden_states)
+        if self.dropout.p > 0.0:
+            return self.dropout(self.fc2(self.dropout(self.activation(hidden_states))))
+        return project_activated(hidden_states, self.activation, self.fc2, self.training)
 
 
 class TimesformerLayer(GradientCheckpointingLayer):

@@ -3,10 +3,12 @@ Small parts that several families share: stochastic depth, eager attention, posi
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers import initialization as init
@@ -167,6 +169,56 @@ def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     exported.
     """
     return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_kept]
+
+
+class _ActivatedProjection(torch.autograd.Function):
+    """`F.linear(activation(hidden), weight, bias)` that keeps `hidden` alone for the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_states: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        activation: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        ctx.save_for_backward(hidden_states, weight)
+        ctx.activation = activation
+        return F.linear(activation(hidden_states), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        hidden_states, weight = ctx.saved_tensors
+        for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
+        grad_hidden = grad_weight = grad_bias = None
+        with torch.enable_grad():
+            hidden_states = hidden_states.detach().requires_grad_()
+            activated = ctx.activation(hidden_states)
+        rows = gradient.flatten(0, -2)
+        if for_weight:
+            grad_weight = rows.mT @ activated.detach().flatten(0, -2)
+        if for_bias:
+            grad_bias = rows.sum(dim=0)
+        if for_hidden:
+            (grad_hidden,) = torch.autograd.grad(activated, hidden_states, gradient @ weight)
+        return grad_hidden, grad_weight, grad_bias, None
+
+
+def project_activated(
+    hidden_states: torch.Tensor, activation: nn.Module, projection: nn.Module, training: bool
+) -> torch.Tensor:
+    """
+    `projection(activation(hidden_states))`. In training the activations are computed again in the backward pass: a
+    pointwise function is cheap, and its result, the widest tensor of a block, need not wait there. A projection that
+    is more than a plain layer (adapted, quantised, sharded, hooked, under autocast) is called as it is; compilers
+    decide about recomputing themselves.
+    """
+    hooked = projection._forward_hooks or projection._forward_pre_hooks or projection._backward_hooks  # type: ignore
+    plain = type(projection) is nn.Linear and not hooked and not torch.is_autocast_enabled(hidden_states.device.type)
+    if training and torch.is_grad_enabled() and plain and not torch.compiler.is_compiling():
+        return _ActivatedProjection.apply(hidden_states, projection.weight, projection.bias, activation)
+    return projection(activation(hidden_states))
 
 
 def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | None) -> torch.Tensor:

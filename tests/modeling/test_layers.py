@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from transformers import PreTrainedConfig
 
 from hf_videovit.modeling.layers import (
@@ -14,6 +15,7 @@ from hf_videovit.modeling.layers import (
     interpolate_positions,
     kept_indices,
     merge_views,
+    project_activated,
     sinusoid_table,
 )
 
@@ -111,3 +113,72 @@ def test_the_loss_does_not_write_into_the_configuration():
 def test_labels_that_do_not_fit_are_refused(labels, problem_type, message):
     with pytest.raises(ValueError, match=message):
         loss_of(labels, torch.randn(2, 4), problem_type)
+
+
+# Projections of activations
+
+
+class ScaledLinear(nn.Linear):
+    """Stands for an adapted or quantised layer: more than a matrix product."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(hidden_states)
+
+
+def saved_bytes(function) -> int:
+    """What a forward pass keeps for the backward one, parameters and inputs included."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_activations_computed_again_give_the_same_gradients(bias):
+    torch.manual_seed(0)
+    projection, activation = nn.Linear(12, 5, bias=bias), nn.GELU()
+    hidden = torch.randn(3, 4, 12, requires_grad=True)
+    again = project_activated(hidden, activation, projection, training=True)
+    expected = projection(activation(hidden))
+    torch.testing.assert_close(again, expected, rtol=0, atol=0)
+    weights = torch.randn_like(expected)
+    inputs = [hidden, *projection.parameters()]
+    for one, other in zip(
+        torch.autograd.grad((expected * weights).sum(), inputs), torch.autograd.grad((again * weights).sum(), inputs)
+    ):
+        torch.testing.assert_close(other, one)
+
+
+def test_activations_are_not_kept_in_training():
+    projection, activation = nn.Linear(64, 4), nn.GELU()
+    hidden = torch.randn(32, 64, requires_grad=True)
+    kept, kept_plainly = (
+        saved_bytes(lambda training=training: project_activated(hidden, activation, projection, training))
+        for training in (True, False)
+    )
+    assert kept_plainly - kept == hidden.nbytes
+
+
+def test_a_frozen_projection_gets_no_gradient():
+    projection = nn.Linear(6, 4).requires_grad_(False)
+    hidden = torch.randn(2, 6, requires_grad=True)
+    project_activated(hidden, nn.GELU(), projection, training=True).sum().backward()
+    assert hidden.grad is not None and projection.weight.grad is None and projection.bias.grad is None
+
+
+def test_layers_that_are_more_than_a_product_are_called():
+    hidden, activation = torch.randn(2, 6, requires_grad=True), nn.GELU()
+    scaled = ScaledLinear(6, 4)
+    expected = scaled(activation(hidden))
+    assert torch.equal(project_activated(hidden, activation, scaled, training=True), expected)
+    hooked, calls = nn.Linear(6, 4), []
+    hooked.register_forward_hook(lambda *_: calls.append(1))
+    project_activated(hidden, activation, hooked, training=True)
+    assert calls
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert project_activated(hidden, activation, nn.Linear(6, 4), training=True).dtype == torch.bfloat16
