@@ -309,7 +309,8 @@ class _Handler(BaseHTTPRequestHandler):
             repo.branches[branch] = before.sha
             answer["pullRequestUrl"] = f"{self.hub.endpoint}/{repo.name}/discussions/{repo.pull_requests}"
         commit = repo.add(branch, title, files)
-        address = f"{self.hub.endpoint}/{repo.name}/commit/{commit.sha}"
+        kind = self.path_parts[1]
+        address = f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{repo.name}/commit/{commit.sha}"
         return self._send_json({"success": True, "commitOid": commit.sha, "commitUrl": address, **answer})
 
     def _describe(self, repo, commit, what, folder):
