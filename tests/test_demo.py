@@ -145,25 +145,33 @@ def browser():
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=[*FLAGS, *CAMERA])
-        yield browser
+        context = browser.new_context(viewport={"width": 1200, "height": 1600})
+        context.set_default_timeout(100_000)  # a busy machine
+        yield context
         browser.close()
+
+
+def upload(view, path):
+    """As a visitor does."""
+    with view.expect_file_chooser() as chooser:
+        view.click("button[aria-label*='to upload']")
+    chooser.value.set_files(path)
+    view.wait_for_selector("video[src*='/file=']", state="attached")
 
 
 def test_in_a_browser(page, browser, clip, damaged, expected):
     """A visitor forgets the clip, takes a broken one, then a real one; the page asks no other server for anything."""
-    view = browser.new_page(viewport={"width": 1200, "height": 1600})
+    view = browser.new_page()
     asked = []
     view.on("request", lambda request: asked.append(request.url))
     view.goto(page)
     view.click("#classify")
     view.wait_for_selector(f"text={NO_VIDEO}")
-    view.set_input_files("input[type=file]", damaged)
-    view.wait_for_selector("video")
+    upload(view, damaged)
     view.click("#classify")
     view.wait_for_selector("text=/broken.mp4: /")
     view.reload()
-    view.set_input_files("input[type=file]", clip)
-    view.wait_for_selector("video")
+    upload(view, clip)
     view.click("#classify")
     view.wait_for_selector("#frames img")
     shown = view.inner_text("#labels")
@@ -176,3 +184,22 @@ def test_in_a_browser(page, browser, clip, damaged, expected):
     assert view.locator("#frames img").count() == len(expected["captions"])
     foreign = [url for url in asked if not url.startswith((page, "data:", "blob:"))]
     assert not foreign
+
+
+def test_with_the_camera_of_a_browser(page, browser):
+    """What the browser records has no even rate and no length in its header; it is read like any other file."""
+    view = browser.new_page()
+    view.goto(page)
+    view.click("button[aria-label='Capture from camera']")
+    view.click("text=Click to Access Webcam")
+    view.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
+    view.click("[aria-label='start recording']")
+    view.wait_for_selector("[aria-label='start recording']:has-text('Stop')")
+    view.wait_for_timeout(1500)
+    view.click("[aria-label='start recording']")
+    view.wait_for_selector("video[src*='/file=']")
+    view.click("#classify")
+    view.wait_for_selector("#frames img")
+    assert sum(label in view.inner_text("#labels") for label in LABELS) == 5
+    times = [line for line in view.inner_text("#timeline").splitlines() if " - " in line]
+    assert times and times[0].startswith("0.00 - ")
