@@ -23,13 +23,13 @@ from hf_videovit.cli import app
 from hf_videovit.hub.asking import PublishingError
 from hf_videovit.hub.cards import is_rendered
 from hf_videovit.hub.space import publish_space, write_space
+from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.hub_server import READER, WRITER, Failure
 from tests.saved_model import save_tiny_classifier
 
 
 ROOT = Path(__file__).parents[2]
-COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
 FILES = {"README.md", "app.py", "requirements.txt"}
 
 
@@ -49,8 +49,9 @@ def test_metadata_follows_the_rules_of_the_hub(tmp_path):
     assert (data["sdk"], data["app_file"], data["models"]) == ("gradio", "app.py", ["me/squares"])
     assert data["preload_from_hub"] == ["me/squares"] and data["license"] == "apache-2.0"
     assert data["title"] == "squares" and data["sdk_version"] == metadata.version("gradio")
-    assert {data["colorFrom"], data["colorTo"]} <= set(COLOURS) and len(data["short_description"]) <= 60
-    assert len(data["emoji"]) == 1 and not data["emoji"].isascii()
+    assert problems((tmp_path / "README.md").read_text(), "space") == []
+    broken = (tmp_path / "README.md").read_text().replace("sdk: gradio", "sdk: streamlit").replace("indigo", "white")
+    assert len(problems(broken, "space")) == 2
     assert SpaceCardData(**data).to_dict() == data
     assert "me/squares" in card.text and is_rendered((tmp_path / "README.md").read_text())
     assert "license" not in yaml.safe_load((write_space(tmp_path, "me/squares")[0].source).read_text().split("---")[1])
