@@ -33,15 +33,21 @@ INSTALL_REQUIRES = [
     "typer>=0.15",
 ]
 
+# The page of `hf-videovit demo` and of a Space.
+SPACE = ["gradio>=6.0", "pandas>=2.0"]
+
 EXTRAS_REQUIRE = {
     "train": ["matplotlib>=3.8", "timm>=1.0.11"],
     "track": ["tensorboard>=2.15", "trackio>=0.5"],
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
+    "space": SPACE,
     "deepspeed": ["deepspeed>=0.16"],
     "torchcodec": ["torchcodec>=0.2"],
     "test": [
+        *SPACE,
         "hypothesis>=6.100",
         "parameterized>=0.9",
+        "playwright>=1.45",
         "pytest>=9.0",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",

@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
+from tests.card_rules import problems
+
 
 Repos = Mapping[str, Mapping[str, bytes]]
 LARGE = re.compile(r".*\.(safetensors|bin|mp4|avi|tar|parquet|png)")
@@ -209,7 +211,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._refuse(401, "")
             return self._send_json({"type": "user", "name": "owner", "fullname": "Owner", "orgs": [], "auth": {}})
         if parts == ["validate-yaml"]:
-            return self._send_json({"errors": [], "warnings": []})
+            wanted = json.loads(self.content)
+            errors = problems(wanted["content"], wanted["repoType"])
+            if self.headers.get("Accept") == "text/plain":  # a card that asks for itself, not a commit for its card
+                return self._send(400 if errors else 200, "\n".join(errors).encode())
+            answer = {"errors": [{"message": error} for error in errors], "warnings": []}
+            return self._send_json(answer, 400 if errors else 200)
         if parts == ["repos", "create"]:
             return self._create()
         if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
@@ -309,7 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
             repo.branches[branch] = before.sha
             answer["pullRequestUrl"] = f"{self.hub.endpoint}/{repo.name}/discussions/{repo.pull_requests}"
         commit = repo.add(branch, title, files)
-        address = f"{self.hub.endpoint}/{repo.name}/commit/{commit.sha}"
+        kind = self.path_parts[1]
+        address = f"{self.hub.endpoint}/{'' if kind == 'models' else kind + '/'}{repo.name}/commit/{commit.sha}"
         return self._send_json({"success": True, "commitOid": commit.sha, "commitUrl": address, **answer})
 
     def _describe(self, repo, commit, what, folder):

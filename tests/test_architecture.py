@@ -20,8 +20,8 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 STOREYS = (
     ("modeling", "published"),
     ("drawing",),
-    ("reconstruction", "tube_pictures"),
-    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "segmentation", "doctor"),
+    ("reconstruction", "tube_pictures", "timeline"),
+    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "segmentation", "doctor", "demo"),
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.

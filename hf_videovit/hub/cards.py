@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import (
@@ -30,7 +29,6 @@ from transformers import (
     AutoVideoProcessor,
     PreTrainedConfig,
 )
-from transformers.image_utils import PILImageResampling
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
@@ -46,6 +44,8 @@ from ..published import (
     published_labels,
     published_processor_kwargs,
 )
+from .card_rows import architecture_rows, hub_id, last_part, protocol_rows, run_lines
+from .card_sources import CITATIONS, METRIC_TYPES, METRICS, SOURCE_URLS
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -65,116 +65,6 @@ AUTO_CLASSES: dict[str, Any] = {
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 # The Hub's name of what a model is for, where it is not ours.
 PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
-METRICS = {
-    "top1": "top-1 accuracy",
-    "top5": "top-5 accuracy",
-    "mean_class_accuracy": "mean class accuracy",
-    "mean_average_precision": "mean average precision",
-    "box_average_precision": "average precision of boxes",
-    "mask_average_precision": "average precision of masks",
-    "keypoint_average_precision": "average precision of key points",
-    "mean_iou": "mean intersection over union",
-    "mAP": "mean average precision",
-    "mAP_weighted": "mean average precision, weighted by videos",
-}
-CITATIONS = {
-    "bevt": """@inproceedings{wang2022bevt,
-  title     = {BEVT: BERT Pretraining of Video Transformers},
-  author    = {Wang, Rui and Chen, Dongdong and Wu, Zuxuan and Chen, Yinpeng and Dai, Xiyang and Liu, Mengchen and
-               Jiang, Yu-Gang and Zhou, Luowei and Yuan, Lu},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  pages     = {14733--14743},
-  year      = {2022}
-}""",
-    "lstcl": """@inproceedings{wang2022long,
-  title     = {Long-Short Temporal Contrastive Learning of Video Transformers},
-  author    = {Wang, Jue and Bertasius, Gedas and Tran, Du and Torresani, Lorenzo},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2022}
-}
-
-@inproceedings{bertasius2021spacetime,
-  title     = {Is Space-Time Attention All You Need for Video Understanding?},
-  author    = {Bertasius, Gedas and Wang, Heng and Torresani, Lorenzo},
-  booktitle = {Proceedings of the International Conference on Machine Learning (ICML)},
-  year      = {2021}
-}""",
-    "tubevit": """@inproceedings{piergiovanni2023tubevit,
-  title     = {Rethinking Video ViTs: Sparse Video Tubes for Joint Image and Video Learning},
-  author    = {Piergiovanni, AJ and Kuo, Weicheng and Angelova, Anelia},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  year      = {2023}
-}""",
-    "uniformer": """@article{li2023uniformer,
-  title     = {UniFormer: Unifying Convolution and Self-attention for Visual Recognition},
-  author    = {Li, Kunchang and Wang, Yali and Zhang, Junhao and Gao, Peng and Song, Guanglu and Liu, Yu and
-               Li, Hongsheng and Qiao, Yu},
-  journal   = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
-  year      = {2023}
-}
-@inproceedings{li2022uniformer,
-  title     = {UniFormer: Unified Transformer for Efficient Spatiotemporal Representation Learning},
-  author    = {Li, Kunchang and Wang, Yali and Gao, Peng and Song, Guanglu and Liu, Yu and Li, Hongsheng and
-               Qiao, Yu},
-  booktitle = {International Conference on Learning Representations (ICLR)},
-  year      = {2022}
-}""",
-    "videomae_v2": """@inproceedings{wang2023videomaev2,
-  title     = {VideoMAE V2: Scaling Video Masked Autoencoders with Dual Masking},
-  author    = {Wang, Limin and Huang, Bingkun and Zhao, Zhiyu and Tong, Zhan and He, Yinan and Wang, Yi and
-               Wang, Yali and Qiao, Yu},
-  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
-  pages     = {14549--14560},
-  year      = {2023}
-}""",
-    "uniformer_v2": """@inproceedings{li2023uniformerv2,
-  title     = {UniFormerV2: Unlocking the Potential of Image ViTs for Video Understanding},
-  author    = {Li, Kunchang and Wang, Yali and He, Yinan and Li, Yizhuo and Wang, Yi and Wang, Limin and Qiao, Yu},
-  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
-  year      = {2023}
-}""",
-}
-# The Hub's name of a metric, where it is not accuracy.
-METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
-SOURCE_URLS = {
-    "BEVT README": "https://github.com/xyzforever/BEVT",
-    "BEVT paper": "https://arxiv.org/abs/2112.01529",
-    "Video Swin README": "https://github.com/SwinTransformer/Video-Swin-Transformer",
-    "TimeSformer model zoo": "https://github.com/facebookresearch/TimeSformer",
-    "VideoMAEv2 model zoo": "https://github.com/OpenGVLab/VideoMAEv2",
-    "VideoMAE V2 paper": "https://arxiv.org/abs/2303.16727",
-    "TubeViT paper": "https://arxiv.org/abs/2212.03229",
-    "UniFormer model zoo": "https://github.com/Sense-X/UniFormer",
-    "Sense-X on the Hub": "https://huggingface.co/Sense-X/uniformer_video",
-    "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
-    "UniFormerV2 paper": "https://arxiv.org/abs/2211.09552",
-    "mmaction2": "https://github.com/open-mmlab/mmaction2",
-}
-# Which saved fields of a run its card shows, in this order: group, field, words.
-RUN_FACTS = (
-    ("data", "data", "data"),
-    ("data", "eval_data", "evaluation data"),
-    ("model", "checkpoint", "started from"),
-    ("model", "size", "size"),
-    ("optimization", "epochs", "epochs"),
-    ("optimization", "max_steps", "steps"),
-    ("optimization", "batch_size", "batch size of a process"),
-    ("optimization", "accumulation", "forward passes a step"),
-    ("optimization", "learning_rate", "learning rate"),
-    ("optimization", "weight_decay", "weight decay"),
-    ("optimization", "layer_decay", "layer-wise learning-rate decay"),
-    ("run", "mixed_precision", "mixed precision"),
-    ("run", "seed", "seed"),
-)
-# Likewise of what a finished run counted.
-COUNTED_FACTS = (
-    ("num_train_videos", "training videos"),
-    ("num_bad_train_videos", "of which unreadable"),
-    ("steps", "optimiser steps done"),
-    ("effective_batch", "videos a step"),
-    ("hardware", "hardware"),
-    ("seconds", "seconds"),
-)
 
 
 @dataclass(frozen=True)
@@ -234,7 +124,7 @@ class CardFacts:
 def render_card(facts: CardFacts) -> ModelCard:
     """The card of a model, metadata included."""
     auto_class = AUTO_CLASSES[facts.task]
-    architecture = _architecture_rows(facts.config, auto_class)
+    architecture = architecture_rows(facts.config, auto_class)
     return ModelCard.from_template(
         _metadata(facts),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -319,7 +209,7 @@ def write_model_card(
         config=config,
         processor=processor,
         results=_trained_results(results, run),
-        training=_run_lines(run, facts or {}),
+        training=run_lines(run, facts or {}),
         labels=[config.id2label[index] for index in range(config.num_labels)] if task in NAMED_OUTPUTS else (),
         limits=_trained_limits(config, task),
         licence=licence,
@@ -329,7 +219,7 @@ def write_model_card(
             else "Not stated here. It depends on the data and on the weights that this started from."
         ],
         citation=citation,
-        base_model=base_model or _hub_id(run.get("model", {}).get("checkpoint")),
+        base_model=base_model or hub_id(run.get("model", {}).get("checkpoint")),
         datasets=datasets,
     )
     return _write_sealed(folder / "README.md", render_card(card))
@@ -441,44 +331,6 @@ def task_of(config: PreTrainedConfig) -> str:
     return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
 
 
-def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
-    """What happens to a video or image between the file and the model's answer, as rows of a table."""
-    rows = _clip_rows(config, processor) if hasattr(processor, "num_clips") else []
-    if processor.do_resize:
-        rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
-    if processor.do_center_crop:
-        rows.append(("crop", _size_words(processor.crop_size)))
-    if processor.do_normalize:
-        rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
-    return rows
-
-
-def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
-    """Frames, clips and crops."""
-    num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
-    rate = processor.to_dict().get("frame_rate")
-    sampling = {
-        "dense": f"{num_frames} frames, " + (f"{rate:g} a second" if rate else f"{processor.frame_stride} apart"),
-        "dense_cyclic": f"{num_frames} frames, {processor.frame_stride} apart, from the start again past the end",
-        "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
-        "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} neighbouring ones",
-        "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
-        "sparse_middle": f"{num_frames} frames, from the middle of each of {num_frames} equal segments",
-        "uniform": f"{num_frames} frames, spread over the whole video",
-    }
-    rows: list[tuple[str, str]] = [("a clip", sampling[processor.frame_sampling])]
-    merging = {"softmax_mean": ", probabilities averaged", "logits_mean": ", logits averaged"}
-    views = f"{processor.num_clips} clips x {processor.num_crops} crops"
-    views += merging.get(config.to_dict().get("view_merging", ""), "")
-    return [*rows, ("views of a video", views if processor.num_views > 1 else "one")]
-
-
-def _resampling_words(processor: Any) -> str:
-    if not hasattr(processor, "num_clips"):  # image processors antialias
-        return PILImageResampling(processor.resample).name.lower()
-    return f"bilinear, {'with' if processor.antialias else 'without'} antialiasing"
-
-
 def _write_sealed(path: Path, card: ModelCard) -> Path:
     path.write_text(seal_card(str(card)), encoding="utf-8")
     return path
@@ -525,49 +377,6 @@ def _result_row(result: Result) -> dict[str, str]:
         "how": result.how,
         "source": f"[{source}]({result.source_url})" if result.source_url else source,
     }
-
-
-def _architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[str, str]]:
-    with torch.device("meta"):
-        model = auto_class.from_config(config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
-    frames = "" if config.to_dict().get("modality") == "image" else f"{config.num_frames} frames of "
-    return [
-        ("class", type(model).__name__),
-        ("parameters", f"{parameters:,}"),
-        ("input", f"{frames}{width} x {height} pixels"),
-        *_block_rows(config),
-    ]
-
-
-def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
-    fields = config.to_dict()
-    if "hidden_sizes" in fields:
-        return [
-            ("blocks of each stage", _numbers(config.depths)),
-            ("width of each stage", _numbers(config.hidden_sizes)),
-            ("width of an attention head", str(config.head_dim)),
-        ]
-    if "depths" in fields and hasattr(config, "hidden_sizes"):
-        return [
-            ("blocks of each stage", _numbers(config.depths)),
-            ("width of each stage", _numbers(config.hidden_sizes)),
-            ("heads of each stage", _numbers(config.num_heads)),
-            ("window", "{} frames of {} x {} tokens".format(*config.window_size)),
-            _token_row(config, fields),
-        ]
-    widths = f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"
-    return [("blocks, width, heads", widths), _token_row(config, fields)]
-
-
-def _token_row(config: PreTrainedConfig, fields: Mapping[str, Any]) -> tuple[str, str]:
-    if "tubes" in fields:
-        kernels = ", ".join(" x ".join(map(str, tube["kernel"])) for tube in fields["tubes"])
-        return "tubes", f"{kernels} (frames x height x width)"
-    if "tubelet_size" in fields:
-        return "tubelet", f"{config.tubelet_size} frames of {config.patch_size} x {config.patch_size} pixels"
-    return "patch", f"{config.patch_size} x {config.patch_size} pixels of one frame"
 
 
 def _processor_class(config: PreTrainedConfig, task: str) -> Any:
@@ -658,7 +467,7 @@ def _unit(task: str) -> str:
 
 def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
     data = run.get("data", {})
-    name = _last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
+    name = last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
     how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
     if results.get("num_failed"):
         how.append(f"{results['num_failed']} unreadable ones not counted")
@@ -688,37 +497,6 @@ def _several_labels(num_labels: int | None) -> str:
 
 def _one_label(num_labels: int | None, task: str) -> str:
     return f"It answers one of its {num_labels} labels for any {_unit(task).split()[1]}, also for one that shows none."
-
-
-def _run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
-    rows = []
-    for group, name, words in RUN_FACTS:
-        value = run.get(group, {}).get(name)
-        if value is not None:
-            rows.append(f"| {words} | {_last_part(value) if name in ('data', 'eval_data', 'checkpoint') else value} |")
-    rows += [f"| {words} | {counted[name]} |" for name, words in COUNTED_FACTS if counted.get(name)]
-    rows += [f"| {words} | {value} |" for words, value in counted.get("outcomes", {}).items()]
-    about = [f"{key}: {value}  " for key, value in run.get("about", {}).items()]
-    return [*about, "", "| | |", "|---|---|", *rows] if rows else about
-
-
-def _last_part(path: str | None) -> str | None:
-    """A Hub id unchanged; of a path only the name, since folders of one machine mean nothing on another."""
-    return path if path is None or _hub_id(path) else Path(path).name
-
-
-def _hub_id(name: str | None) -> str | None:
-    return name if name and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
-
-
-def _size_words(size: Mapping[str, int]) -> str:
-    if size.get("shortest_edge"):
-        return f"short side to {size['shortest_edge']}"
-    return f"{size['width']} x {size['height']}"
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

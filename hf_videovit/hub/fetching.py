@@ -6,7 +6,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from .publishing import is_transport_error, weight_files
+from .asking import is_transport_error
+from .publishing import weight_files
 
 
 WEIGHTS = ["config.json", "model*.safetensors", "model.safetensors.index.json"]

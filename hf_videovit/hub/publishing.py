@@ -11,10 +11,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 from huggingface_hub import (
@@ -25,26 +25,15 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     eval_result_entries_to_yaml,
-    get_session,
     save_torch_state_dict,
 )
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 
+from .asking import asking, check_id
 from .cards import is_rendered, seal_card, write_model_card
 from .remote_code import write_remote_code
 
-
-Answer = TypeVar("Answer")
 
 CARD, RESULTS, WEIGHTS = "README.md", "results.json", "model.safetensors"
 EVAL_RESULTS = ".eval_results/hf_videovit.yaml"
@@ -62,17 +51,6 @@ SENT = (
 OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 HUB_DATA = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?")
 MAX_SHARD_SIZE = "5GB"
-# What a refusal means.
-REASONS = {
-    401: "the Hub knows no valid token (`hf auth login`, or HF_TOKEN).",
-    403: "the token may not write here.",
-    412: "somebody else has committed in the meantime.",
-    429: "the Hub asks for fewer requests.",
-}
-
-
-class PublishingError(RuntimeError):
-    """The Hub refused, or could not be reached. The repo is as it was before."""
 
 
 @dataclass(frozen=True)
@@ -166,34 +144,71 @@ def publish(
         ValueError: the folder holds no whole model, or the repo's card was edited by a person.
         PublishingError: the Hub refused or could not be reached.
     """
-    _check_id(repo_id)
+    check_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="publish-") as name:
         staged = stage(folder, name, repo_id, with_code=with_code, max_shard_size=max_shard_size)
         if dry_run:
             return Publication(repo_id, staged, revision=revision)
-        api = HfApi(token=token)
-        full_id = _asking(repo_id, lambda: api.create_repo(repo_id, private=private, exist_ok=True)).repo_id
-        if revision != "main":
-            _asking(full_id, lambda: api.create_branch(full_id, branch=revision, exist_ok=True))
-        head = _asking(full_id, lambda: api.model_info(full_id, revision=revision))
-        if not overwrite_card:
-            _check_card(api, full_id, revision)
-        sent = {file.path for file in staged}
-        there = [sibling.rfilename for sibling in head.siblings or []]
-        deleted = sorted(path for path in there if OWN_FILES.fullmatch(path) and path not in sent)
-        operations: list[CommitOperation] = [CommitOperationDelete(path_in_repo=path) for path in deleted]
-        operations += [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.source) for file in staged]
-        commit = _asking(
-            full_id,
-            lambda: api.create_commit(
-                full_id,
-                operations,
-                commit_message=message,
-                revision=revision,
-                create_pr=create_pr,
-                parent_commit=head.sha,
-            ),
+        return send_files(
+            staged,
+            repo_id,
+            private=private,
+            revision=revision,
+            create_pr=create_pr,
+            overwrite_card=overwrite_card,
+            message=message,
+            token=token,
         )
+
+
+def send_files(
+    staged: Sequence[PublishedFile],
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    private: bool = False,
+    revision: str = "main",
+    create_pr: bool = False,
+    overwrite_card: bool = False,
+    message: str,
+    token: str | bool | None = None,
+) -> Publication:
+    """
+    Commit staged files to a repo, which is made if it is not there. Arguments as for [`publish`].
+
+    Args:
+        staged (`Sequence[PublishedFile]`):
+            The files, see [`list_staged`].
+        repo_type (`str`, *optional*, defaults to `"model"`):
+            `"model"`, or `"space"` for one that runs gradio.
+    """
+    api = HfApi(token=token)
+    sdk = "gradio" if repo_type == "space" else None
+    kind: dict[str, Any] = {"repo_type": repo_type}
+    made = asking(repo_id, lambda: api.create_repo(repo_id, private=private, exist_ok=True, space_sdk=sdk, **kind))
+    full_id = made.repo_id
+    if revision != "main":
+        asking(full_id, lambda: api.create_branch(full_id, branch=revision, exist_ok=True, **kind))
+    head: Any = asking(full_id, lambda: api.repo_info(full_id, revision=revision, **kind))
+    if not overwrite_card:
+        _check_card(api, full_id, revision, repo_type)
+    sent = {file.path for file in staged}
+    there = [sibling.rfilename for sibling in head.siblings or []]
+    deleted = sorted(path for path in there if OWN_FILES.fullmatch(path) and path not in sent)
+    operations: list[CommitOperation] = [CommitOperationDelete(path_in_repo=path) for path in deleted]
+    operations += [CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=file.source) for file in staged]
+    commit = asking(
+        full_id,
+        lambda: api.create_commit(
+            full_id,
+            operations,
+            commit_message=message,
+            revision=revision,
+            create_pr=create_pr,
+            parent_commit=head.sha,
+            **kind,
+        ),
+    )
     url = commit.pr_url if create_pr else commit.commit_url
     return Publication(full_id, staged, deleted, revision, url, commit.oid)
 
@@ -212,8 +227,8 @@ def check_access(repo_id: str, token: str | bool | None = None) -> None:
         ValueError: `repo_id` is no id.
         PublishingError: no token, or none that the Hub knows, or no connection.
     """
-    _check_id(repo_id)
-    _asking(repo_id, HfApi(token=token).whoami)
+    check_id(repo_id)
+    asking(repo_id, HfApi(token=token).whoami)
 
 
 def finish_run(folder: str | os.PathLike, run: Any, facts: Mapping[str, Any]) -> Publication | None:
@@ -277,9 +292,14 @@ def stage(
     _stage_card(folder, target, repo_id)
     if with_code:
         write_remote_code(target)
-    paths = sorted(path for path in target.rglob("*") if path.is_file())
+    return list_staged(target)
+
+
+def list_staged(folder: Path) -> list[PublishedFile]:
+    """Every file in a folder, by path."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
-        PublishedFile(path.relative_to(target).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
+        PublishedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
     ]
 
 
@@ -378,10 +398,14 @@ def _stage_card(folder: Path, target: Path, repo_id: str) -> None:
     path.write_text(seal_card(text) if rendered else text, encoding="utf-8")
 
 
-def _check_card(api: HfApi, repo_id: str, revision: str) -> None:
+def _check_card(api: HfApi, repo_id: str, revision: str, repo_type: str) -> None:
     """ValueError where the repo's card is not as it was rendered."""
     try:
-        path = _asking(repo_id, lambda: api.hf_hub_download(repo_id, CARD, revision=revision), EntryNotFoundError)
+        path = asking(
+            repo_id,
+            lambda: api.hf_hub_download(repo_id, CARD, revision=revision, repo_type=repo_type),
+            EntryNotFoundError,
+        )
     except EntryNotFoundError:
         return
     text = Path(path).read_text(encoding="utf-8")
@@ -390,54 +414,6 @@ def _check_card(api: HfApi, repo_id: str, revision: str) -> None:
             f"The card of {repo_id} ({revision}) was written or edited by a person. Take the edits over into the "
             "folder's README.md, or give `overwrite_card` (--overwrite-card) to replace it."
         )
-
-
-def _check_id(repo_id: str) -> None:
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise ValueError(f"`repo_id` must be a Hub id such as 'owner/name', got {repo_id!r}") from error
-
-
-def _asking(repo_id: str, question: Callable[[], Answer], *passed_on: type[Exception]) -> Answer:
-    """What the Hub answers; [`PublishingError`] in plain words if it does not."""
-    try:
-        return question()
-    except LocalTokenNotFoundError as error:
-        raise PublishingError(f"{repo_id}: {REASONS[401]}") from error
-    except LocalEntryNotFoundError as error:  # says "not found", and means that the Hub could not be asked
-        raise PublishingError(f"{repo_id}: the Hub could not be reached. The repo is as it was; try again.") from error
-    except passed_on:
-        raise
-    except Exception as error:
-        cause: BaseException = error
-        if type(error) is RuntimeError and error.__cause__ is not None:  # what stopped one of many uploads
-            cause = error.__cause__
-        if isinstance(cause, HfHubHTTPError):
-            raise PublishingError(f"{repo_id}: {_reason(cause)} The repo is as it was; try again.") from error
-        if isinstance(cause, OSError) or is_transport_error(cause):
-            raise PublishingError(
-                f"{repo_id}: the connection to the Hub failed ({type(cause).__name__}). The repo is as it was; the "
-                "same command goes on with the files that are missing."
-            ) from error
-        raise
-
-
-def is_transport_error(error: BaseException) -> bool:
-    """Whether the HTTP client of `huggingface_hub`, whichever it is, raised an error."""
-    client = type(get_session()).__module__.partition(".")[0]
-    return type(error).__module__.partition(".")[0] == client
-
-
-def _reason(error: HfHubHTTPError) -> str:
-    status = error.response.status_code if error.response is not None else 0
-    if isinstance(error, RevisionNotFoundError):
-        return "there is no such branch."
-    if isinstance(error, RepositoryNotFoundError) and status != 401:
-        return "there is no such repo, or the token may not see it."
-    if status >= 500:
-        return f"the Hub is not well (status {status})."
-    return REASONS.get(status, f"the Hub refused (status {status}).")
 
 
 def _bytes(size: str) -> int:

@@ -13,9 +13,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
+from hf_videovit.hub.asking import PublishingError
 from hf_videovit.hub.cards import is_rendered, seal_card
 from hf_videovit.hub.publishing import (
-    PublishingError,
     check_access,
     eval_entries,
     finish_run,
@@ -33,7 +33,8 @@ from tests.saved_model import save_tiny_classifier
 ROOT = Path(__file__).parents[2]
 PUBLISH = """
 import json, sys
-from hf_videovit.hub.publishing import PublishingError, check_access, finish_run, publish
+from hf_videovit.hub.asking import PublishingError
+from hf_videovit.hub.publishing import publish
 folder, options = json.loads(sys.argv[1])
 try:
     done = publish(folder, "owner/model", **options)
@@ -83,8 +84,9 @@ def send(folder, token=WRITER, **options):
 @pytest.fixture
 def folder(tmp_path):
     path = save_tiny_classifier(tmp_path / "trained")
-    results = {"data": "/home/someone/clips", "split": "val", "num_videos": 8, "metrics": {"top1": 0.5}}
-    results |= {"protocol": {"num_clips": 1}, "environment": {"command": "evaluate.py --data /home/someone/clips"}}
+    clips = str(tmp_path / "private" / "clips")
+    results = {"data": clips, "split": "val", "num_videos": 8, "metrics": {"top1": 0.5}}
+    results |= {"protocol": {"num_clips": 1}, "environment": {"command": f"evaluate.py --data {clips}"}}
     (path / "results.json").write_text(json.dumps(results))
     (path / "optimizer.bin").write_bytes(b"not for others")
     return path
@@ -100,7 +102,7 @@ def test_staged_folder_holds_what_a_repo_needs_and_nothing_of_this_machine(folde
         "video_preprocessor_config.json",
     }
     texts = [file.source.read_text() for name, file in files.items() if name.endswith(("json", "md"))]
-    assert not any("/home/someone" in text or str(tmp_path) in text for text in texts)
+    assert not any("private" in text or str(tmp_path) in text for text in texts)
     assert json.loads(files["results.json"].source.read_text())["environment"]["command"] == "evaluate.py --data clips"
     assert 'model="owner/model"' in files["README.md"].source.read_text()
 

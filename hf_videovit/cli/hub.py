@@ -1,0 +1,142 @@
+"""Commands around the Hub: publish, demo, reproduce."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from .common import AsJson, BatchSize, Device, check_classifier, choose_device, given, make_table, print_json, screen
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def publish(
+    model: Annotated[str, typer.Argument(help="Folder of a model; for --space alone, a model on the Hub.")],
+    repo_id: Annotated[
+        str | None, typer.Option(help="Repo on the Hub, as owner/name; made if it is not there.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Space, as owner/name, with a page that shows the model.")] = None,
+    private: Annotated[bool, typer.Option(help="Make a new repo private.")] = False,
+    branch: Annotated[str, typer.Option(help="Branch, made if it is not there.")] = "main",
+    pull_request: Annotated[bool, typer.Option(help="Open a pull request instead of committing.")] = False,
+    with_code: Annotated[bool, typer.Option(help="Send the code too, for trust_remote_code.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only show what would be sent.")] = False,
+    overwrite_card: Annotated[bool, typer.Option(help="Replace a card that a person edited.")] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Divide larger weights.")] = "5GB",
+    package: Annotated[str | None, typer.Option(help="How the Space installs this package.")] = None,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Publish with hf_videovit",
+    as_json: AsJson = False,
+) -> None:
+    """Send a model with its processor, card and results to the Hub, in one commit. Go on after an interruption."""
+    from ..hub.publishing import publish as send
+    from ..hub.space import publish_space
+
+    if repo_id is None and space is None:
+        raise ValueError("--repo-id or --space is needed.")
+    if repo_id is None and Path(model).is_dir():
+        raise ValueError(f"--repo-id is needed: a Space shows a model that is on the Hub, and {model} is a folder.")
+    if space is not None and (branch != "main" or pull_request):
+        raise ValueError("--space shows the model's main branch: leave out --branch and --pull-request.")
+    common: dict[str, Any] = given(private=private, dry_run=dry_run, overwrite_card=overwrite_card, message=message)
+    done = []
+    if repo_id is not None:
+        options: dict[str, Any] = {"with_code": with_code, "max_shard_size": max_shard_size}
+        done.append(send(model, repo_id, revision=branch, create_pr=pull_request, **options, **common))
+    if space is not None:
+        shown = done[0].repo_id if done else model
+        done.append(publish_space(shown, space, **given(package=package), **common))
+    if as_json:
+        facts = [_publication_facts(one) for one in done]
+        print_json(facts[0] | ({"space": facts[1]} if len(facts) > 1 else {}))
+        return
+    for one in done:
+        _show_publication(one)
+
+
+def _publication_facts(done: Any) -> dict[str, Any]:
+    files = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in done.files]
+    return {"repo_id": done.repo_id, "url": done.url, "files": files, "deleted": list(done.deleted)}
+
+
+def _show_publication(done: Any) -> None:
+    table = make_table("file", "bytes", "sha256")
+    for file in done.files:
+        table.add_row(file.path, f"{file.size:,}", file.sha256[:12])
+    Console().print(table)
+    for path in done.deleted:
+        typer.echo(f"removed from the repo: {path}")
+    where = f"-> {done.url}" if done.url else f"would go to {done.repo_id} ({done.revision})"
+    typer.echo(f"{len(done.files)} files, {done.size / 1e6:.1f} MB {where}")
+
+
+@commands.command()
+def demo(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, help="Port; by default the first free one from 7860 on.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 5,
+    device: Device = None,
+) -> None:
+    """Serve a page that shows a model: a clip in; its labels, also over time, and the frames that mattered."""
+    check_classifier(model)
+    try:
+        from ..demo import build_demo, serve_demo
+    except ModuleNotFoundError as error:
+        if error.name not in ("gradio", "pandas"):
+            raise
+        raise ImportError(f"{error.name} is needed for the page: pip install 'hf_videovit[space]'") from error
+
+    page = build_demo(model, device=device, top_k=top_k)
+    address = serve_demo(page, host=host, port=port, open_browser=open_browser, wait=False)
+    typer.echo(f"{model} is shown at {address} (Ctrl+C ends it)")
+    page.block_thread()
+
+
+@commands.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="Folder of a model with results.json.")],
+    data: Annotated[str | None, typer.Option(help="Where the videos are; by default as results.json says.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; by default that of results.json.")] = None,
+    batch_size: BatchSize = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    device: Device = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Difference in points that counts as the same.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Run the evaluation again that a model's card claims. Exit code 1 if it does not come out."""
+    from ..training.receipts import reproduce as run_again
+
+    check_classifier(str(folder))
+    done = run_again(
+        folder,
+        data=data,
+        split=split,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=choose_device(device),
+        tolerance=tolerance / 100 + 1e-9,
+        progress=screen.is_terminal,
+    )
+    if as_json:
+        facts = {"confirmed": done.confirmed, "same_videos": done.same_videos, "claimed": dict(done.claimed)}
+        changes = {name: list(values) for name, values in done.changed_protocol.items()}
+        print_json({**facts, "measured": dict(done.measured), "changed_protocol": changes})
+    else:
+        table = make_table("metric", "claimed", "measured", "difference")
+        for name, difference in done.differences.items():
+            measured = done.measured.get(name, float("nan"))
+            table.add_row(
+                name, f"{100 * done.claimed[name]:.2f} %", f"{100 * measured:.2f} %", f"{100 * difference:+.2f}"
+            )
+        Console().print(table)
+        if done.same_videos is False:
+            typer.echo("The videos or their labels are not those of the claim.")
+        for name, (claimed, present) in done.changed_protocol.items():
+            typer.echo(f"{name}: {claimed} then, {present} now")
+        typer.echo("confirmed" if done.confirmed else "not confirmed")
+    if not done.confirmed:
+        raise typer.Exit(1)

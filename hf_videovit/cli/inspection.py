@@ -1,0 +1,97 @@
+"""Commands that look into things: visualize, doctor."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .common import AsJson, Model, fail_if, load_encoder, make_table, print_json, tracked
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def visualize(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
+    video: Annotated[str | None, typer.Option(help="A clip, for the map of the pooling's attention.")] = None,
+    num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
+) -> None:
+    """Draw a TubeViT: its kernels, where each tube looks, and which places of a clip its pooling weighs."""
+    from ..tube_pictures import draw_kernels, draw_token_map, draw_video_pooling
+
+    encoder, processor = load_encoder(model, None)
+    drawn = [
+        draw_kernels(encoder, output / "kernels.png", num_filters),
+        draw_token_map(encoder.config, output / "tokens.png"),
+    ]
+    if video is not None:
+        drawn.append(draw_video_pooling(encoder, processor, video, output / "pooling.png"))
+    for path in drawn:
+        typer.echo(f"drawn in {path}")
+
+
+@commands.command()
+def doctor(
+    videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write every check to this .csv or .json file.")] = None,
+    decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes that check files.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Report on this machine; with paths, decode every video. Exit code 1 if one is not wholly readable."""
+    from dataclasses import asdict
+
+    from ..doctor import check_videos, environment_report, find_videos, write_report
+
+    if report is not None and report.suffix not in (".csv", ".json"):
+        raise ValueError(f"--report must end in .csv or .json, got {str(report)!r}.")
+    environment = environment_report()
+    files = find_videos(videos or [])
+    checks = sorted(
+        tracked(check_videos(files, decoder=decoder, num_workers=num_workers), "Checking", len(files)),
+        key=lambda check: check.path,
+    )
+    if report is not None:
+        write_report(checks, report)
+    if as_json:
+        print_json({"environment": environment, "videos": [asdict(check) for check in checks]})
+    else:
+        _print_environment(environment)
+        if checks:
+            _print_checks(checks)
+    fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
+
+
+def _print_environment(environment: dict[str, Any]) -> None:
+    table = Table("", "", box=None, show_header=False, pad_edge=False)
+    table.add_row("python", f"{environment['python']} on {environment['platform']}")
+    for name, version in environment["packages"].items():
+        table.add_row(name, version or "[dim]not installed[/dim]")
+    for name, info in environment["decoders"].items():
+        state = f"FFmpeg {info['ffmpeg'] or 'unknown'}" if info["available"] else f"[dim]{info['reason']}[/dim]"
+        table.add_row(f"decoder {name}", state)
+    devices = ", ".join(f"{device['name']} ({device['memory_gb']} GB)" for device in environment["accelerators"])
+    table.add_row("accelerator", devices or "none: the CPU computes")
+    table.add_row("memory", f"{environment['memory_gb']} GB")
+    table.add_row("cores", str(environment["cpu_cores"]))
+    console = Console()
+    console.print(table)
+    for warning in environment["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def _print_checks(checks: list[Any]) -> None:
+    console = Console()
+    table = make_table("File", "State", "Frames", "Reason")
+    troubled = [check for check in checks if check.status != "ok"]
+    for check in troubled:
+        counts = f"{check.decoded_frames}/{check.num_frames}"
+        table.add_row(escape(check.path), check.status, counts, escape(check.reason))
+    if troubled:
+        console.print(table)
+    console.print(f"{len(checks) - len(troubled)} of {len(checks)} videos are wholly readable")

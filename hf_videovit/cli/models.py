@@ -1,0 +1,245 @@
+"""Commands on checkpoints and videos: convert, classify, embed, evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from .common import (
+    AsJson,
+    BatchSize,
+    Device,
+    Model,
+    Videos,
+    check_classifier,
+    choose_device,
+    fail_if,
+    given,
+    load_encoder,
+    make_table,
+    print_json,
+    read_label_names,
+    screen,
+    tracked,
+)
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def convert(
+    checkpoint: Annotated[Path | None, typer.Option(help="Official .pth, .bin or .safetensors, or a folder.")] = None,
+    from_hub: Annotated[str | None, typer.Option(help="Repo on the Hub to read instead; its code is not run.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch or commit of --from-hub.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
+    published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
+    model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model is for, as video-classification.")] = None,
+    labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
+    entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration.")] = None,
+    list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a model folder of an official checkpoint: weights, configuration, processor with its protocol, card."""
+    from ..convert import convert_to_folder
+    from ..hub.cards import write_converted_card
+    from ..hub.fetching import fetch_weights
+    from ..published import published_entry
+
+    if list_names:
+        _print_published(as_json)
+        return
+    if (checkpoint is None) == (from_hub is None) or output is None:
+        raise ValueError("--output and one of --checkpoint and --from-hub are needed (or --list).")
+    if checkpoint is None:
+        checkpoint = fetch_weights(str(from_hub), revision)
+    known = None if published is None else published_entry(published)
+    if known is not None:
+        model_type, task = model_type or known.model_type, task or known.task
+    if model_type is None or task is None:
+        raise ValueError("Give --published NAME, or --model-type and --task.")
+    options = {**_settings(settings), **given(labels=read_label_names(labels), entry=entry, published=published)}
+    convert_to_folder(model_type, checkpoint, output, task=task, dtype=None if dtype == "keep" else dtype, **options)
+    unchanged = known is not None and task == known.task and not labels and not settings
+    card = write_converted_card(output, from_hub or checkpoint.name, published=published if unchanged else None)
+    if as_json:
+        print_json({"folder": str(output), "card": str(card), "model_type": model_type, "task": task})
+    else:
+        typer.echo(f"{from_hub or checkpoint} -> {output}")
+
+
+@commands.command()
+def classify(
+    videos: Videos,
+    model: Model,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each video.")] = 5,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+    num_clips: Annotated[int | None, typer.Option(min=1, help="Clips a video instead of the checkpoint's.")] = None,
+    num_crops: Annotated[int | None, typer.Option(min=1, help="Crops a clip instead of the checkpoint's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name what happens in videos. Exit code 1 if a file could not be read; the others are classified all the same."""
+    from transformers import pipeline
+
+    from ..doctor import find_videos
+
+    files = find_videos(videos)
+    check_classifier(model)
+    classifier: Any = pipeline("video-classification", model=model, device=device)
+    overrides = given(num_clips=num_clips, num_crops=num_crops)
+    results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
+    rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))
+    if as_json:
+        print_json([_classified(file, result) for file, result in rows])
+    else:
+        Console().print(_classification_table(rows))
+    fail_if([file for file, result in rows if isinstance(result, dict)])
+
+
+@commands.command()
+def embed(
+    videos: Videos,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="X.safetensors, X.npy, or a folder of .npy files.")],
+    pooling: Annotated[str, typer.Option(help="default, mean, first or tokens.")] = "default",
+    window: Annotated[int | None, typer.Option(min=1, help="Frames of a window; see --stride.")] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="A feature for every window, so many frames apart.")
+    ] = None,
+    squash: Annotated[bool, typer.Option(help="With windows: the published localisation features' resize.")] = False,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Save features of videos. Exit code 1 if a file could not be read; the others are saved all the same."""
+    from ..doctor import find_videos
+    from ..features import iter_video_features, save_features
+    from ..modeling.video_decoding import VideoDecodingError
+
+    encoder, processor = load_encoder(model, device)
+    options: dict[str, Any] = {
+        "pooling": pooling,
+        "window": window,
+        "stride": stride,
+        "squash": squash,
+        "batch_size": batch_size,
+    }
+    one_file = output.suffix in (".safetensors", ".npy")
+    features: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    files = find_videos(videos)
+    results = iter_video_features(encoder, processor, files, on_error="return", **options)
+    for file, feature in zip(files, tracked(results, "Embedding", len(files))):
+        if isinstance(feature, VideoDecodingError):
+            rows.append({"file": file, "error": str(feature)})
+            continue
+        rows.append({"file": file, "shape": list(feature.shape)})
+        if one_file:
+            features[file] = feature
+        else:
+            save_features({file: feature}, output)
+    if features:
+        notes = {"model": model, **{name: str(value) for name, value in options.items()}}
+        save_features(features, output, metadata=notes)
+    failed = [row["file"] for row in rows if "error" in row]
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            typer.echo(f"{row['file']}: {row.get('error') or 'x'.join(map(str, row['shape']))}", err="error" in row)
+        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
+    fail_if(failed)
+
+
+@commands.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Folder of classes, list, shards or data set repo id, with labels.")],
+    split: Annotated[str | None, typer.Option(help="Split; by default the first of val, validation, test.")] = None,
+    batch_size: BatchSize = 1,
+    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    device: Device = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write a row a video to this .jsonl file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on labelled videos by its own protocol. Exit code 1 if some could not be read."""
+    from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+
+    from ..training.arguments import DataArguments
+    from ..training.evaluation import evaluate_model
+    from ..training.opening import load_evaluation_source
+
+    check_classifier(model)
+    classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device))
+    result = evaluate_model(
+        classifier,
+        AutoVideoProcessor.from_pretrained(model),
+        load_evaluation_source(DataArguments(eval_data=data, eval_split=split)),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        progress=screen.is_terminal,
+    )
+    if output is not None:
+        result.save(output, model=model, data=data, split=split)
+    if predictions is not None:
+        result.save_predictions(predictions)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        if result.labels is not None:
+            Console().print(result.table())
+        for name, value in result.metrics.items():
+            typer.echo(f"{name}: {100 * value:.2f} %")
+        typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
+    fail_if([failure["id"] for failure in result.failed])
+
+
+def _settings(settings: list[str] | None) -> dict[str, Any]:
+    """Fields and values of `--set FIELD=VALUE`, values read as YAML."""
+    import yaml
+
+    fields = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--set needs FIELD=VALUE, got {setting!r}.")
+        fields[name] = yaml.safe_load(value)
+    return fields
+
+
+def _print_published(as_json: bool) -> None:
+    from ..published import list_published, published_entry
+
+    entries = [published_entry(name) for name in list_published()]
+    if as_json:
+        print_json([{"name": one.name, "task": one.task, "file": one.file.path} for one in entries])
+        return
+    table = Table(Column("Name", no_wrap=True), "Summary", "File", box=None, pad_edge=False)
+    for one in entries:
+        listed = one.file.availability == "listed" and one.file.repository is not None
+        where = f"{one.file.repository}/{one.file.path}" if listed else one.file.url or one.file.availability
+        table.add_row(one.name, escape(one.summary), escape(where))
+    Console().print(table)
+
+
+def _classified(file: str, result: Any) -> dict[str, Any]:
+    return {"file": file, **result} if isinstance(result, dict) else {"file": file, "predictions": result}
+
+
+def _classification_table(rows: list[tuple[str, Any]]) -> Table:
+    table = make_table("File", "Label", "Score")
+    for file, result in rows:
+        if isinstance(result, dict):
+            table.add_row(escape(file), f"[red]not read:[/red] {escape(result['error'])}", "")
+            continue
+        for rank, entry in enumerate(result):
+            table.add_row(escape(file) if rank == 0 else "", escape(entry["label"]), f"{entry['score']:.3f}")
+    return table

@@ -1,0 +1,218 @@
+"""Commands that train, and what comes before and after: train, pretrain, preview, probe, prepare."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .common import (
+    AsJson,
+    BatchSize,
+    Device,
+    ListFields,
+    ShowPlan,
+    fail_if,
+    given,
+    load_encoder,
+    print_json,
+    read_label_names,
+    screen,
+)
+
+
+commands = typer.Typer()
+
+
+@commands.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Fine-tune a model: --recipe FILE.yaml, and any of its fields as --field value (--fields lists them).",
+)
+def train(
+    ctx: typer.Context,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
+) -> None:
+    """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
+    from ..hub.publishing import check_access, finish_run
+    from ..training.finetuning import finetune
+
+    config = _run_config(ctx.args, list_fields, plan, "classification")
+    if config is None:
+        return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
+    result = finetune(config)
+    published = finish_run(result.output_dir, config.run, result.facts)
+    for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
+        typer.echo(f"{name}: {100 * value:.2f} %")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+
+
+@commands.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Pretrain a model without labels, as its family does; recipe and fields as for `train`.",
+)
+def pretrain(
+    ctx: typer.Context,
+    list_fields: ListFields = False,
+    plan: ShowPlan = False,
+) -> None:
+    """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
+    from ..hub.publishing import check_access, finish_run
+    from ..training.building import pretraining_task
+    from ..training.contrastive import pretrain_contrastive
+    from ..training.pretraining import pretrain as pretrain_run
+
+    config = _run_config(ctx.args, list_fields, plan, None)
+    if config is None:
+        return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
+    contrastive = pretraining_task(config.model) == "contrastive"
+    result = (pretrain_contrastive if contrastive else pretrain_run)(config)
+    published = finish_run(result.output_dir, config.run, result.facts)
+    for name, value in result.facts["outcomes"].items():
+        typer.echo(f"{name}: {value}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+
+
+@commands.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    help="Draw what training sees: clips before and after augmentation, targets, masks; fields as for `train`.",
+)
+def preview(
+    ctx: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("preview.png"),
+    task: Annotated[
+        str | None, typer.Option(help="classification or masked_modeling; by default the recipe's.")
+    ] = None,
+    num_clips: Annotated[int, typer.Option("--clips", min=1, help="Clips in the picture.")] = 4,
+) -> None:
+    """No weights are loaded, and nothing is trained."""
+    from ..training.arguments import parse_arguments
+    from ..training.preview import draw_preview, target_text
+
+    for clip in draw_preview(parse_arguments(ctx.args), output, task, num_clips):
+        targets = ", ".join(target_text(target) for target in clip.labels)
+        typer.echo(f"{clip.id}: {targets}" if targets else clip.id)
+    typer.echo(f"drawn in {output}")
+
+
+@commands.command()
+def probe(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of any model.")],
+    data: Annotated[str, typer.Option(help="Folder of classes, list, shards or data set repo id, with labels.")],
+    kinds: Annotated[str, typer.Option("--probe", help="knn, linear, attentive; several with commas.")] = "knn,linear",
+    eval_data: Annotated[str | None, typer.Option(help="Other clips to score; by default the other split.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Learn from at most so many clips.")] = None,
+    batch_size: BatchSize = 8,
+    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model's frozen features on labelled videos. Exit code 1 if some could not be read."""
+    from ..training.arguments import RunConfig
+    from ..training.opening import load_sources
+    from ..training.probes import probe_model
+
+    config = RunConfig.from_fields(
+        probe=kinds, data=data, eval_data=eval_data, max_train_samples=max_samples, num_workers=num_workers
+    )
+    train_source, eval_source = load_sources(config.data, config.run.seed)
+    if eval_source is None:
+        raise ValueError(f"--data {data} has no clips to score: give --eval-data.")
+    encoder, processor = load_encoder(model, device)
+    result = probe_model(
+        encoder,
+        processor,
+        train_source,
+        eval_source,
+        config.probe,
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    if as_json:
+        print_json({"metrics": result.metrics, "num_train": result.num_train, "num_eval": result.num_eval})
+    else:
+        for name, value in result.metrics.items():
+            typer.echo(f"{name}: {100 * value:.2f} %")
+        typer.echo(f"{result.num_eval} videos by what {result.num_train} teach")
+    fail_if(result.failed)
+
+
+@commands.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="Annotations: a folder of classes, a list, or an official layout.")],
+    output: Annotated[Path, typer.Argument(help="New folder, or one in which this preparation was interrupted.")],
+    layout: Annotated[str, typer.Option(help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48.")] = "auto",
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if not that of the annotations.")] = None,
+    format: Annotated[str, typer.Option(help="tar (WebDataset), parquet or folder.")] = "tar",
+    short_side: Annotated[int, typer.Option(min=0, help="Shorter side of the frames at most; 0 keeps it.")] = 256,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; smaller is better.")] = 18,
+    reencode: Annotated[bool, typer.Option(help="Encode also what could stay as it is.")] = False,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips of a shard.")] = 128,
+    split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
+    holdout: Annotated[float, typer.Option(help="Share that becomes `val`, where there are no splits.")] = 0.0,
+    labels: Annotated[str | None, typer.Option(help="Order: k400, ssv2, ..., or a .json or .txt of names.")] = None,
+    label_separator: Annotated[str | None, typer.Option(help="Stands between several labels in a list.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make data that trains of a data set as it is published. Exit code 1 if clips are missing or damaged."""
+    from ..published import published_labels
+    from ..training.encoding import EncodingSettings
+    from ..training.preparing import prepare as prepare_data
+
+    names = read_label_names(labels)
+    columns = given(label_separator=label_separator)
+    result = prepare_data(
+        source,
+        output,
+        layout=layout,
+        videos=videos,
+        format=format,
+        encoding=EncodingSettings(short_side or None, crf, reencode=reencode),
+        clips_per_shard=clips_per_shard,
+        split_number=split_number,
+        holdout=holdout,
+        label_names=published_labels(names) if isinstance(names, str) else names,
+        seed=seed,
+        num_workers=num_workers,
+        overwrite=overwrite,
+        progress=screen.is_terminal,
+        **columns,
+    )
+    if as_json:
+        facts = {"folder": str(result.folder), "videos": result.videos, "num_labels": len(result.label_names)}
+        print_json(facts | {"failures": result.failures, "duplicates": result.duplicates})
+    else:
+        for failure in result.failures[:20]:
+            typer.echo(f"{failure['split']}/{failure['id']}: {failure['error']}", err=True)
+        if result.duplicates:
+            typer.echo(f"{len(result.duplicates)} clips are there more than once (prepared.json lists them)", err=True)
+        counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
+        typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
+    fail_if([failure["source"] for failure in result.failures])
+
+
+def _run_config(words: list[str], list_fields: bool, plan: bool, task: str | None) -> Any:
+    """
+    The run that the words describe; none where only its fields or its plan were asked for, and are shown. `task`: by
+    default the model's way of pretraining.
+    """
+    import rich
+
+    from ..training.arguments import describe_arguments, parse_arguments
+    from ..training.building import pretraining_task
+    from ..training.planning import plan_run
+
+    if list_fields:
+        typer.echo(describe_arguments())
+        return None
+    config = parse_arguments(words)
+    if plan:
+        rich.print(plan_run(config, task or pretraining_task(config.model)))  # type: ignore[arg-type]  # a literal
+        return None
+    return config

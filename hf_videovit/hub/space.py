@@ -1,0 +1,171 @@
+"""A Space of the Hub that shows a model: the page of `hf-videovit demo`, and nothing of its own."""
+
+import os
+import re
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from huggingface_hub import HfApi, ModelCard, SpaceCard, SpaceCardData
+from huggingface_hub.errors import EntryNotFoundError
+
+from .. import __version__
+from .asking import asking, check_id
+from .cards import seal_card
+from .publishing import CARD, Publication, PublishedFile, list_staged, send_files
+
+
+APP, REQUIREMENTS = "app.py", "requirements.txt"
+TEMPLATE = Path(__file__).with_name("space_template.md")
+PACKAGE = f"hf_videovit[space]>={__version__}"
+SDK_VERSION = "6.31.0"  # where gradio is not installed here: the one that the page was tested with
+APP_TEXT = '''"""The page of {model_id}. What it does stands in hf_videovit.demo."""
+
+from hf_videovit.demo import build_demo, serve_demo
+
+
+serve_demo(build_demo("{model_id}"))
+'''
+
+
+def publish_space(
+    model_id: str,
+    space_id: str,
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    overwrite_card: bool = False,
+    title: str | None = None,
+    package: str = PACKAGE,
+    message: str = "Publish with hf_videovit",
+    token: str | bool | None = None,
+) -> Publication:
+    """
+    Make a Space for a model on the Hub, in one commit.
+
+    Args:
+        model_id (`str`):
+            `"owner/name"` of the model. A private one is only shown if the Space has a secret `HF_TOKEN` that may
+            read it.
+        space_id (`str`):
+            `"name"` or `"owner/name"` of the Space, made if it is not there.
+        private (`bool`, *optional*, defaults to `False`):
+            Whether a new Space is private.
+        dry_run (`bool`, *optional*, defaults to `False`):
+            Only say what would be sent. Nothing is asked of the Hub.
+        overwrite_card (`bool`, *optional*, defaults to `False`):
+            Replace the Space's README also if a person has edited it.
+        title (`str`, *optional*):
+            Headline. Defaults to the model's name.
+        package (`str`, *optional*):
+            The line of `requirements.txt` that installs this package; see [`write_space`].
+        message (`str`, *optional*):
+            Of the commit.
+        token (`str` or `bool`, *optional*):
+            By default that of `hf auth login` or of the environment.
+
+    Returns:
+        [`Publication`]
+
+    Raises:
+        ValueError: an id is none, or the Space's README was edited by a person.
+        PublishingError: the Hub refused or could not be reached.
+    """
+    check_id(space_id, "space_id")
+    with tempfile.TemporaryDirectory(prefix="space-") as name:
+        licence = None if dry_run else _licence_of(HfApi(token=token), model_id)
+        staged = write_space(name, model_id, title=title, licence=licence, package=package)
+        if dry_run:
+            return Publication(space_id, staged)
+        return send_files(
+            staged,
+            space_id,
+            repo_type="space",
+            private=private,
+            overwrite_card=overwrite_card,
+            message=message,
+            token=token,
+        )
+
+
+def write_space(
+    folder: str | os.PathLike,
+    model_id: str,
+    *,
+    title: str | None = None,
+    licence: str | None = None,
+    package: str = PACKAGE,
+) -> list[PublishedFile]:
+    """
+    Write the files of a Space into a folder: `app.py`, `requirements.txt` and `README.md` with its metadata.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Receives them.
+        model_id (`str`):
+            `"owner/name"` of the model.
+        title (`str`, *optional*):
+            Headline. Defaults to the model's name.
+        licence (`str`, *optional*):
+            Licence id of the model.
+        package (`str`, *optional*):
+            The line of `requirements.txt` that installs this package with its extra `space`: a range of versions, or
+            `"hf_videovit[space] @ git+https://..."` for a version that no registry has.
+
+    Returns:
+        `list[PublishedFile]`: the files, by path.
+    """
+    check_id(model_id, "model_id")
+    if "/" not in model_id:
+        raise ValueError(f"`model_id` must be a Hub id such as 'owner/name', got {model_id!r}")
+    if not re.match(r"hf[_-]videovit\[[^\]]*space[^\]]*\]\s*([@=<>~!]|$)", package) or "\n" in package:
+        raise ValueError(f"`package` must be one requirement on 'hf_videovit[space]', got {package!r}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / APP).write_text(APP_TEXT.format(model_id=model_id), encoding="utf-8")
+    (folder / REQUIREMENTS).write_text(package + "\n", encoding="utf-8")
+    name = title or model_id.rpartition("/")[2]
+    text = TEMPLATE.read_text(encoding="utf-8")
+    card = SpaceCard.from_template(
+        _metadata(name, model_id, licence), template_str=text, title=name, model_id=model_id
+    )
+    (folder / CARD).write_text(seal_card(str(card)), encoding="utf-8")
+    return list_staged(folder)
+
+
+def _metadata(title: str, model_id: str, licence: str | None) -> SpaceCardData:
+    return SpaceCardData(
+        title=title,
+        emoji="🎬",
+        colorFrom="indigo",
+        colorTo="gray",
+        sdk="gradio",
+        sdk_version=_gradio_version(),
+        app_file=APP,
+        license=licence,
+        models=[model_id],
+        tags=["video-classification", "hf_videovit"],
+        short_description="What a video shows, when, and in which frames",
+        preload_from_hub=[model_id],
+        pinned=False,
+    )
+
+
+def _gradio_version() -> str:
+    try:
+        return metadata.version("gradio")
+    except metadata.PackageNotFoundError:
+        return SDK_VERSION
+
+
+def _licence_of(api: HfApi, model_id: str) -> str | None:
+    """What the model's card on the Hub says. PublishingError where there is no such model."""
+    asking(model_id, lambda: api.model_info(model_id))
+    try:
+        path = asking(model_id, lambda: api.hf_hub_download(model_id, CARD), EntryNotFoundError)
+    except EntryNotFoundError:
+        return None
+    return ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get("license")
+
+
+__all__ = ["publish_space", "write_space"]

@@ -1,0 +1,198 @@
+"""A Space: files that the Hub takes, and an app that runs as it was sent."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from gradio_client import Client, handle_file
+from huggingface_hub import SpaceCard, SpaceCardData
+from packaging.requirements import Requirement
+from transformers import pipeline
+from typer.testing import CliRunner
+
+from hf_videovit import __version__
+from hf_videovit.cli import app
+from hf_videovit.hub.asking import PublishingError
+from hf_videovit.hub.cards import is_rendered
+from hf_videovit.hub.space import publish_space, write_space
+from tests.card_rules import problems
+from tests.clips import moving_square_clip, write_clip
+from tests.hub_server import READER, WRITER, Failure
+from tests.saved_model import save_tiny_classifier
+
+
+ROOT = Path(__file__).parents[2]
+FILES = {"README.md", "app.py", "requirements.txt"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return save_tiny_classifier(tmp_path / "squares")
+
+
+def publish_words(*words):
+    return CliRunner().invoke(app, ["publish", *map(str, words)])
+
+
+def test_metadata_follows_the_rules_of_the_hub(tmp_path):
+    write_space(tmp_path, "me/squares", licence="apache-2.0")
+    card = SpaceCard.load(tmp_path / "README.md")
+    data = card.data.to_dict()
+    assert (data["sdk"], data["app_file"], data["models"]) == ("gradio", "app.py", ["me/squares"])
+    assert data["preload_from_hub"] == ["me/squares"] and data["license"] == "apache-2.0"
+    assert data["title"] == "squares" and data["sdk_version"] == metadata.version("gradio")
+    assert problems((tmp_path / "README.md").read_text(), "space") == []
+    broken = (tmp_path / "README.md").read_text().replace("sdk: gradio", "sdk: streamlit").replace("indigo", "white")
+    assert len(problems(broken, "space")) == 2
+    assert SpaceCardData(**data).to_dict() == data
+    assert "me/squares" in card.text and is_rendered((tmp_path / "README.md").read_text())
+    assert "license" not in yaml.safe_load((write_space(tmp_path, "me/squares")[0].source).read_text().split("---")[1])
+
+
+def test_requirements_install_the_page(tmp_path):
+    default = write_space(tmp_path / "a", "me/squares")
+    assert {file.path for file in default} == FILES
+    line = (tmp_path / "a" / "requirements.txt").read_text()
+    wanted = Requirement(line.strip())
+    assert wanted.extras == {"space"} and __version__ in wanted.specifier
+    write_space(tmp_path / "b", "me/squares", package="hf_videovit[space] @ git+https://example.org/hf_videovit@v1")
+    wanted = Requirement((tmp_path / "b" / "requirements.txt").read_text().strip())
+    assert wanted.url == "git+https://example.org/hf_videovit@v1"
+    for package in ("hf_videovit", "other[space]", "hf_videovit[space]\nother"):
+        with pytest.raises(ValueError, match=r"`package` must be one requirement on 'hf_videovit\[space\]'"):
+            write_space(tmp_path / "c", "me/squares", package=package)
+    for model in ("squares", "a/b/c", 'me/x")'):
+        with pytest.raises(ValueError, match="`model_id` must be a Hub id"):
+            write_space(tmp_path / "c", model)
+
+
+def test_model_and_space_are_published_by_one_command(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    words = [folder, "--repo-id", "me/squares", "--space", "me/squares-demo", "--private", "--json"]
+    dry = publish_words(*words, "--dry-run")
+    assert dry.exit_code == 0 and not hub.repos and {file["path"] for file in json.loads(dry.stdout)["space"]["files"]}
+    done = publish_words(*words)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["space"]["repo_id"] == "me/squares-demo"
+    space = hub.repos["spaces", "me/squares-demo"]
+    assert space.private and set(hub.files("me/squares-demo", kind="spaces")) == FILES
+    assert b'build_demo("me/squares")' in hub.files("me/squares-demo", kind="spaces")["app.py"]
+    assert "model.safetensors" in hub.files("me/squares")
+    again = publish_words("me/squares", "--space", "me/squares-demo", "--package", "hf_videovit[space]==9.9")
+    assert again.exit_code == 0 and "/spaces/me/squares-demo" in again.output.replace("\n", "")
+    assert hub.files("me/squares-demo", kind="spaces")["requirements.txt"] == b"hf_videovit[space]==9.9\n"
+
+
+def test_licence_is_that_of_the_model(hub):
+    hub.create("models", "me/squares", {"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n# Squares\n"})
+    publish_space("me/squares", "me/demo", token=WRITER)
+    assert b"license: cc-by-nc-4.0" in hub.files("me/demo", kind="spaces")["README.md"]
+
+
+def test_commands_that_make_no_sense_are_refused(hub, folder):
+    for words, message in (
+        ([folder], "--repo-id or --space is needed"),
+        ([folder, "--space", "me/demo"], "--repo-id is needed: a Space shows a model that is on the Hub"),
+        ([folder, "--repo-id", "me/m", "--space", "me/demo", "--branch", "v2"], "leave out --branch"),
+        (["me/m", "--space", "a/b/c"], "`space_id` must be a Hub id"),
+    ):
+        done = publish_words(*words)
+        assert done.exit_code == 2 and message in " ".join(done.output.split())
+    assert not hub.repos
+
+
+@pytest.mark.parametrize(
+    ("failure", "token", "words"),
+    [
+        (None, "hf_wrong", "no valid token"),
+        (None, READER, "may not write"),
+        (Failure("GET /api/models", status=503), WRITER, "not well"),
+        (Failure("GET /api/models", cut=0), WRITER, "connection to the Hub failed"),
+        (Failure("HEAD /me/squares/resolve/main/README", status=500), WRITER, "could not be reached"),
+        (Failure("repos/create", status=500), WRITER, "not well"),
+        (Failure("commit/main", cut=0), WRITER, "connection to the Hub failed"),
+    ],
+)
+def test_refusals_say_why_and_the_same_command_goes_on(hub, failure, token, words):
+    hub.create("models", "me/squares", {"README.md": b""})
+    if failure is not None:
+        hub.failures.append(failure)
+    with pytest.raises(PublishingError, match=words):
+        publish_space("me/squares", "me/demo", token=token)
+    assert not hub.repos.get(("spaces", "me/demo")) or not hub.files("me/demo", kind="spaces")
+    hub.failures.clear()
+    publish_space("me/squares", "me/demo", token=WRITER)
+    assert set(hub.files("me/demo", kind="spaces")) == FILES
+
+
+def test_a_space_needs_a_model(hub):
+    with pytest.raises(PublishingError, match="me/squares: there is no such repo, or the token may not see it"):
+        publish_space("me/squares", "me/demo", token=WRITER)
+    assert not hub.repos
+
+
+def test_a_readme_that_a_person_edited_is_kept(hub):
+    hub.create("models", "me/squares", {})
+    publish_space("me/squares", "me/demo", token=WRITER)
+    publish_space("me/squares", "me/demo", token=WRITER)
+    files = dict(hub.files("me/demo", kind="spaces"))
+    files["README.md"] += b"\nAsk me before you use it.\n"
+    hub.repos["spaces", "me/demo"].add("main", "edit", files)
+    with pytest.raises(ValueError, match="edited by a person"):
+        publish_space("me/squares", "me/demo", token=WRITER)
+    assert hub.files("me/demo", kind="spaces") == files
+    publish_space("me/squares", "me/demo", token=WRITER, overwrite_card=True)
+    assert b"Ask me" not in hub.files("me/demo", kind="spaces")["README.md"]
+
+
+def test_the_app_runs_as_it_was_sent(hub, folder, tmp_path, monkeypatch):
+    """In a process of its own, in a folder with nothing but the Space's files, with the model on the Hub."""
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    assert publish_words(folder, "--repo-id", "me/squares", "--space", "me/demo").exit_code == 0
+    space = tmp_path / "space"
+    space.mkdir()
+    for path, content in hub.files("me/demo", kind="spaces").items():
+        (space / path).write_bytes(content)
+    clip = str(write_clip(tmp_path / "clip.mp4", moving_square_clip()))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GRADIO_"))}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(free_port())}
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        server = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=file, stderr=file)
+    try:
+        address = f"http://127.0.0.1:{environment['GRADIO_SERVER_PORT']}"
+        wait_for(address, server, log)
+        labels, *_ = Client(address, verbose=False).predict(handle_file(clip), api_name="/classify")
+    finally:
+        server.terminate()
+        server.wait(20)
+    expected = pipeline("video-classification", model=str(folder))(clip, top_k=5)
+    assert [(one["label"], one["confidence"]) for one in labels["confidences"]] == [
+        (one["label"], one["score"]) for one in expected
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(address, server, log):
+    """Until the page is up; an app that ends before that fails with what it wrote."""
+    for _ in range(400):
+        try:
+            return urllib.request.urlopen(address, timeout=5).close()
+        except OSError:
+            assert server.poll() is None, log.read_text()[-3000:]
+            threading.Event().wait(0.3)  # the fixture of the Hub lets nobody sleep
+    raise TimeoutError(log.read_text()[-3000:])
