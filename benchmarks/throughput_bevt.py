@@ -31,7 +31,7 @@ from benchmarks._comparison import (
 )
 from hf_videovit import BevtConfig, BevtForPreTraining, convert_checkpoint
 from hf_videovit.training.visual_words import CodebookTokenizer
-from hf_videovit.training.word_pretraining import MaskDraws
+from hf_videovit.training.word_streams import MaskDraws
 
 
 FRAMES, SIZE = 32, 224
