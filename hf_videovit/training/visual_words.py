@@ -179,6 +179,12 @@ def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return gaps.argmin(1)
 
 
+def is_patch_tokenizer(name: str | Path) -> bool:
+    """Whether a folder holds a [`PatchTokenizer`]."""
+    file = Path(name) / "config.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type") == PATCH_WORDS
+
+
 def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
     """ValueError where a tokenizer's patches or words are not those of a model."""
     size, vocabulary = config.prediction_patch_size, config.vocab_size
@@ -228,11 +234,8 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     Raises:
         ValueError: it holds neither.
     """
-    config_file = Path(name) / "config.json"
-    if config_file.is_file():
-        fields = json.loads(config_file.read_text(encoding="utf-8"))
-        if fields.get("tokenizer_type") == PATCH_WORDS:
-            return PatchTokenizer(load_file(Path(name) / "model.safetensors")["patches"])
+    if is_patch_tokenizer(name):
+        return PatchTokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     config: Any = AutoConfig.from_pretrained(name)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
@@ -250,5 +253,6 @@ __all__ = [
     "check_tokenizer",
     "find_words",
     "fit_patch_tokenizer",
+    "is_patch_tokenizer",
     "load_tokenizer",
 ]
