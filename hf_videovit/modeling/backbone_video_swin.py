@@ -458,8 +458,16 @@ class VideoSwinLayer(GradientCheckpointingLayer):
         rows = TakeRows.apply(rows, plan.order, plan.inverse, "order" if plan.padded else "")
         rows, _ = self.attention(rows, plan, **kwargs)
         rows = TakeRows.apply(rows, plan.inverse, plan.order, "inverse" if plan.padded else "")
-        hidden_states = hidden_states + self.drop_path(rows.view_as(hidden_states))
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        hidden_states = add_branch(hidden_states, self.drop_path(rows.view_as(hidden_states)))
+        return add_branch(hidden_states, self.drop_path(self.mlp(self.norm2(hidden_states))))
+
+
+def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """
+    Residual sum in the branch's memory: nobody else reads it, and fresh memory costs a CPU more than the sum. Under
+    autocast the two differ in precision, and the sum has the finer one.
+    """
+    return branch.add_(hidden_states) if branch.dtype == hidden_states.dtype else hidden_states + branch
 
 
 class VideoSwinPatchMerging(nn.Module):
