@@ -36,6 +36,7 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.import_time $(BENCH_ARGS)
 	$(RUN) -m benchmarks.decoding $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput $(BENCH_ARGS)
+	$(RUN) -m benchmarks.throughput_bevt $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_lstcl $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_tubevit $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_uniformer $(BENCH_ARGS)

@@ -12,15 +12,13 @@ one class token; and beside its own tokeniser. Rounds alternate between the side
 """
 
 import argparse
-import multiprocessing
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import ViTConfig, ViTModel
 
-from benchmarks._machine import write_csv
-from benchmarks.throughput import best_of, macs, memory_kilobytes
+from benchmarks._comparison import best_of, macs, parse_arguments, peak_bytes, random_clips, run
 from hf_videovit import TubeViTConfig, TubeViTModel, VideoMAEV2Config, VideoMAEV2Model
 
 
@@ -33,20 +31,7 @@ PLAIN = "transformers ViT-B/16, 112 x 1232 pixels"
 TOKENS = {TUBEVIT: 539, TOKENISER: 539, DENSE: 3136, PLAIN: 540}
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    name = Path(__file__).with_suffix(".csv").name
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / name)
-    return parser.parse_args()
-
-
-def make_side(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
+def make_side(arguments: argparse.Namespace, name: str) -> Callable[[], object]:
     """One forward pass of a side."""
     device, dtype, attention = arguments.device, getattr(torch, arguments.dtype), arguments.attention
     shape: tuple[int, ...] = (FRAMES, 3, SIZE, SIZE)
@@ -60,7 +45,7 @@ def make_side(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
     else:
         model = TubeViTModel(TubeViTConfig.from_size("base", attn_implementation=attention))
     model = model.eval().to(device, dtype)
-    pixel_values = torch.randn(arguments.batch_size, *shape, device=device, dtype=dtype)
+    pixel_values = random_clips(arguments, *shape)
 
     @torch.no_grad()
     def forward() -> object:
@@ -71,35 +56,9 @@ def make_side(name: str, arguments: argparse.Namespace) -> Callable[[], object]:
     return forward
 
 
-def peak_bytes(name: str, arguments: argparse.Namespace, queue: multiprocessing.Queue) -> None:
-    """In a process of its own: bytes that a forward pass needs above what stands before it."""
-    torch.set_num_threads(arguments.threads)
-    forward = make_side(name, arguments)
-    if arguments.device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        forward()
-        queue.put(torch.cuda.max_memory_allocated() - before)
-        return
-    before = memory_kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew
-    forward()
-    queue.put(1024 * (memory_kilobytes("VmHWM") - before))
-
-
-def measure_peak(name: str, arguments: argparse.Namespace) -> int:
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=peak_bytes, args=(name, arguments, queue))
-    process.start()
-    peak = queue.get()
-    process.join()
-    return peak
-
-
-def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every side's tokens, multiply-accumulates, time and memory."""
-    sides = {name: make_side(name, arguments) for name in TOKENS}
+    sides = {name: make_side(arguments, name) for name in TOKENS}
     times = best_of(sides, arguments.rounds, arguments.device)
     work = {name: macs(side) for name, side in sides.items()}
     sides.clear()
@@ -111,7 +70,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
             "tokens": TOKENS[name],
             "gmacs": round(work[name] / arguments.batch_size / 1e9, 2),
             "seconds": round(seconds, 4),
-            "peak_megabytes": round(measure_peak(name, arguments) / 1e6, 1),
+            "peak_megabytes": round(peak_bytes(make_side, arguments, name, warm=False) / 1e6, 1),
             "time_of_tubevit": round(seconds / ours, 4),
             "time_per_token_of_tubevit": round(seconds / TOKENS[name] / (ours / TOKENS[TUBEVIT]), 4),
         }
@@ -119,16 +78,5 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     ]
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    rows = compare(arguments)
-    setting = {name: getattr(arguments, name) for name in ("device", "dtype", "attention", "batch_size", "threads")}
-    write_csv(arguments.output, [{**row, **setting} for row in rows])
-    for row in rows:
-        print(*(f"{name}={value}" for name, value in row.items()))
-
-
 if __name__ == "__main__":
-    main()
+    run(parse_arguments(__doc__, __file__, rounds=7), compare)

@@ -13,19 +13,20 @@ one a temporal tap. Rounds alternate between all sides and the best of each coun
 import argparse
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._machine import write_csv
-from benchmarks.throughput import best_of, macs
+from benchmarks._comparison import best_of, macs, parse_arguments, random_clips, run
 from hf_videovit import UniFormerConfig, UniFormerForVideoClassification, VideoMAEV2Config, VideoMAEV2Model
 from hf_videovit.modeling import modeling_uniformer
 
 
 FRAMES, SIZE = 16, 224
+# Only the order of the sums differs, and in the half types the rounding of each temporal tap's own sum.
+TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 PLAIN_FRAMES = 10  # five tubelets: 980 tokens, about as many products as UniFormer-B does
 
 
@@ -66,21 +67,8 @@ def depthwise_by(function: Callable):
         modeling_uniformer.apply_convolution = usual
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    name = Path(__file__).with_suffix(".csv").name
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / name)
-    return parser.parse_args()
-
-
 @torch.no_grad()
-def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Forward passes; every side answers the same within rounding."""
     device, dtype = arguments.device, getattr(torch, arguments.dtype)
     fields = {"attn_implementation": arguments.attention}
@@ -88,19 +76,20 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     model = UniFormerForVideoClassification(config).eval().to(device, dtype)
     plain = VideoMAEV2Model(VideoMAEV2Config.from_size("base", num_frames=PLAIN_FRAMES, **fields))
     plain = plain.eval().to(device, dtype)
-    clips = torch.randn(arguments.batch_size, FRAMES, 3, SIZE, SIZE, device=device, dtype=dtype)
+    clips = random_clips(arguments, FRAMES, 3, SIZE, SIZE)
 
     def variant(function: Callable) -> Callable[[], torch.Tensor]:
-        def run() -> torch.Tensor:
+        def forward() -> torch.Tensor:
             with depthwise_by(function):
                 return model(clips).logits
 
-        return run
+        return forward
 
     sides = {name: variant(function) for name, function in VARIANTS.items()}
     ours, *others = sides
+    tolerance = TOLERANCES[arguments.dtype]
     for name in others:
-        torch.testing.assert_close(sides[name](), sides[ours](), rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(sides[name](), sides[ours](), rtol=tolerance, atol=tolerance)
     work = macs(sides[ours])
     counts = dict.fromkeys(sides, work)
     plain_name = f"plain ViT-B, {PLAIN_FRAMES} frames"
@@ -121,16 +110,5 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     ]
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    rows = compare(arguments)
-    setting = {name: getattr(arguments, name) for name in ("device", "dtype", "attention", "batch_size", "threads")}
-    write_csv(arguments.output, [{**row, **setting} for row in rows])
-    for row in rows:
-        print(*(f"{name}={value}" for name, value in row.items()))
-
-
 if __name__ == "__main__":
-    main()
+    run(parse_arguments(__doc__, __file__), compare)

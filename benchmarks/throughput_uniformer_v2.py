@@ -10,13 +10,12 @@ same frames. Rounds alternate between the two and the best of each counts. `rati
 """
 
 import argparse
-from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from benchmarks._machine import write_csv
-from benchmarks.throughput import best_of, macs
+from benchmarks._comparison import best_of, macs, parse_arguments, random_clips, run
 from hf_videovit import UniFormerV2ForVideoClassification
 
 
@@ -31,28 +30,15 @@ CLIP_BASE = {
 }
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    name = Path(__file__).with_suffix(".csv").name
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / name)
-    return parser.parse_args()
-
-
 @torch.no_grad()
-def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Forward passes over the same frames: as a clip, and as images of a batch."""
     device, dtype = arguments.device, getattr(torch, arguments.dtype)
     image = CLIPVisionModel(CLIPVisionConfig(**CLIP_BASE, attn_implementation=arguments.attention)).eval()
     video = UniFormerV2ForVideoClassification.from_image_vit(image, num_labels=400)
     video.set_attn_implementation(arguments.attention)
     image, video = image.to(device, dtype), video.to(device, dtype)
-    clips = torch.randn(arguments.batch_size, FRAMES, 3, SIZE, SIZE, device=device, dtype=dtype)
+    clips = random_clips(arguments, FRAMES, 3, SIZE, SIZE)
     sides = {
         "hf_videovit UniFormerV2-B/16": lambda: video(clips),
         "transformers CLIPVisionModel-B/16": lambda: image(clips.flatten(0, 1)),
@@ -73,16 +59,5 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, object]]:
     ]
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    rows = compare(arguments)
-    setting = {name: getattr(arguments, name) for name in ("device", "dtype", "attention", "batch_size", "threads")}
-    write_csv(arguments.output, [{**row, **setting} for row in rows])
-    for row in rows:
-        print(*(f"{name}={value}" for name, value in row.items()))
-
-
 if __name__ == "__main__":
-    main()
+    run(parse_arguments(__doc__, __file__, rounds=15), compare)

@@ -4,12 +4,18 @@ fine-tuning starts from, with a picture of what the model sees and says.
 
     accelerate launch examples/pretrain_bevt.py --recipe RECIPE.yaml --data CLIPS --image_data IMAGES \
         --tokenizer facebook/flava-image-codebook --output_dir OUT
+    python examples/pretrain_bevt.py --recipe RECIPE.yaml --plan        # steps, memory, time; nothing runs
     python examples/pretrain_bevt.py --help                             # every field
 
 RECIPE.yaml: `pretrain_base.yaml` (stage 2: clips and images) or `pretrain_base_images.yaml` (stage 1) in
 hf_videovit/training/recipes/bevt. Then:
 
     accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
+
+The tokenizer costs more than the model. With --word_cache FOLDER its words are kept for later epochs and runs; this
+finds them beforehand, on as many processes as there are:
+
+    accelerate launch examples/pretrain_bevt.py --cache_words --word_cache FOLDER ...
 
 Small data of your own needs neither DALL-E nor a folder of images: this makes 64 words out of typical patches and an
 image out of each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`.
@@ -20,17 +26,19 @@ image out of each clip, in FOLDER/words and FOLDER/images, for the recipe `small
 import sys
 from pathlib import Path
 
+import rich
 from PIL import Image
 
 import hf_videovit  # noqa: F401  (registers the families)
-from hf_videovit.hub.cards import write_model_card
+from hf_videovit.hub.publishing import check_access, finish_run
 from hf_videovit.modeling.video_decoding import decode_video
 from hf_videovit.training.arguments import RunConfig, describe_arguments, parse_arguments
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.opening import load_sources
+from hf_videovit.training.planning import plan_run
 from hf_videovit.training.runs import make_accelerator
 from hf_videovit.training.visual_words import fit_patch_tokenizer
-from hf_videovit.training.word_pretraining import pretrain_words
+from hf_videovit.training.word_pretraining import cache_words, pretrain_words
 
 
 def prepare(config: RunConfig, num_words: int) -> None:
@@ -55,14 +63,24 @@ def main():
         at = words.index("--prepare")
         prepare(parse_arguments(words[:at] + words[at + 2 :]), int(words[at + 1]))
         return
-    config = parse_arguments(words)
+    config = parse_arguments([word for word in words if word not in ("--plan", "--cache_words")])
+    if "--plan" in words:
+        rich.print(plan_run(config, task="masked_words"))
+        return
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     accelerator = make_accelerator(config.run)
+    if "--cache_words" in words:
+        done = cache_words(config, accelerator=accelerator)
+        print(f"words of {done['found']} clips and images found, those of {done['known']} were known")
+        accelerator.end_training()
+        return
     result = pretrain_words(config, accelerator=accelerator)
     if accelerator.is_main_process:
-        write_model_card(result.output_dir, facts=result.facts)
+        published = finish_run(result.output_dir, config.run, result.facts)
         for name, value in result.facts["outcomes"].items():
             print(f"{name}: {value}")
-        print(f"saved in {result.output_dir}")
+        print(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
     accelerator.end_training()
 
 

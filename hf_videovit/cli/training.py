@@ -84,7 +84,7 @@ def preview(
     ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("preview.png"),
     task: Annotated[
-        str | None, typer.Option(help="classification or masked_modeling; by default the recipe's.")
+        str | None, typer.Option(help="classification, masked_modeling or masked_words; by default the recipe's.")
     ] = None,
     num_clips: Annotated[int, typer.Option("--clips", min=1, help="Clips in the picture.")] = 4,
 ) -> None:

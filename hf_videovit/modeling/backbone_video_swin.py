@@ -35,7 +35,7 @@ Size3 = tuple[int, int, int]
 
 MASKED_SCORE = -100.0
 # Scores that the backward pass works out at a time: few enough to stay in a processor's cache.
-SCORES_AT_ONCE = 2**20
+SCORES_AT_ONCE = 2**19
 # Geometry of this many input sizes, windows and devices is kept.
 MAX_CACHED = 256
 _cache: OrderedDict[tuple, Any] = OrderedDict()
@@ -253,29 +253,74 @@ class WindowedAttention(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
         qkv, bias, ctx.groups, ctx.scaling = inputs
-        ctx.save_for_backward(qkv, bias, output)
+        ctx.save_for_backward(qkv, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        qkv, bias, output = ctx.saved_tensors
+        qkv, bias = ctx.saved_tensors
         qkv_gradient, bias_gradient = torch.empty_like(qkv), torch.zeros_like(bias[0])
-        step = max(SCORES_AT_ONCE // bias.numel(), 1)
-        dots = (gradient * output).sum(dim=-1).transpose(1, 2).unsqueeze(-1)  # (windows, heads, window_length, 1)
+        length, num_heads = qkv.shape[1], qkv.shape[3]
+        heads_at_once = min(max(SCORES_AT_ONCE // length**2, 1), num_heads)
+        step = max(SCORES_AT_ONCE // (num_heads * length**2), 1)
+        size = min(step, qkv.shape[0]) * heads_at_once * length**2
+        # Fresh memory costs more than what is worked out in it, so every part uses the same.
+        buffers = [qkv.new_empty(size) for _ in range(3)]
         for start, end, mask in spans(ctx.groups):
-            added = bias if mask is None else bias + mask.to(bias.dtype)
-            for first in range(start, end, step):
-                part = slice(first, min(first + step, end))
-                query, key, value = qkv[part].permute(2, 0, 3, 1, 4).contiguous().unbind(0)
-                query = query.mul_(ctx.scaling)
-                received = gradient[part].transpose(1, 2).contiguous()
-                probabilities = torch.matmul(query, key.transpose(-2, -1)).add_(added).softmax(dim=-1)
-                to_query, to_key, to_value = qkv_gradient[part].permute(2, 0, 3, 1, 4).unbind(0)
-                to_value.copy_(torch.matmul(probabilities.transpose(-2, -1), received))
-                scores = torch.matmul(received, value.transpose(-2, -1)).sub_(dots[part]).mul_(probabilities)
-                to_query.copy_(torch.matmul(scores, key).mul_(ctx.scaling))
-                to_key.copy_(torch.matmul(scores.transpose(-2, -1), query))
-                bias_gradient += scores[0] if len(scores) == 1 else scores.sum(dim=0)
+            added = (bias if mask is None else bias + mask.to(bias.dtype)).to(qkv.dtype)
+            for first, head in itertools.product(range(start, end, step), range(0, num_heads, heads_at_once)):
+                windows, heads = slice(first, min(first + step, end)), slice(head, head + heads_at_once)
+                to_qkv, to_bias = qkv_gradient[windows, :, :, heads], bias_gradient[heads]
+                parts = (qkv[windows, :, :, heads], added[:, heads], gradient[windows, :, heads])
+                attention_gradient(*parts, ctx.scaling, to_qkv, to_bias, buffers)
         return qkv_gradient, bias_gradient[None], None, None
+
+
+def attention_gradient(
+    qkv: torch.Tensor,
+    added: torch.Tensor,
+    received: torch.Tensor,
+    scaling: float,
+    to_qkv: torch.Tensor,
+    to_bias: torch.Tensor,
+    buffers: list[torch.Tensor],
+) -> None:
+    """
+    Gradients of some windows and heads, from the scores worked out once more.
+
+    Args:
+        qkv (`torch.Tensor` of shape `(num_windows, window_length, 3, num_heads, head_dim)`):
+            Queries, keys and values.
+        added (`torch.Tensor` of shape `(1, num_heads, window_length, window_length)`):
+            Bias and mask of the scores.
+        received (`torch.Tensor` of shape `(num_windows, window_length, num_heads, head_dim)`):
+            Gradient of the outputs.
+        scaling (`float`):
+            Factor of the queries.
+        to_qkv (`torch.Tensor`):
+            Receives the gradient of `qkv`.
+        to_bias (`torch.Tensor` of shape `(num_heads, window_length, window_length)`):
+            The gradient of the bias is added to it.
+        buffers (`list[torch.Tensor]`):
+            Three for the scores.
+    """
+    windows, length, _, heads, _ = qkv.shape
+    shape = (windows * heads, length, length)
+    first, second, third = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).contiguous().flatten(1, 2).unbind(0)
+    received = received.transpose(1, 2).flatten(0, 1)
+    added = added.expand(windows, -1, -1, -1).flatten(0, 1)
+    scores = torch.baddbmm(added, query, key.transpose(1, 2), alpha=scaling, out=first)
+    probabilities = torch.softmax(scores, dim=-1, out=second)
+    value_gradient = torch.bmm(probabilities.transpose(1, 2), received)
+    weighted = torch.bmm(received, value.transpose(1, 2), out=first)
+    backward = torch.ops.aten._softmax_backward_data.out
+    scores = backward(weighted, probabilities, -1, weighted.dtype, grad_input=third)
+    to_query, to_key, to_value = to_qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    to_value.copy_(value_gradient.view_as(to_value))
+    to_query.copy_(torch.bmm(scores, key).mul_(scaling).view_as(to_query))
+    to_key.copy_(torch.bmm(scores.transpose(1, 2), query).mul_(scaling).view_as(to_key))
+    for window in scores.unflatten(0, (windows, heads)):
+        to_bias += window
 
 
 def spans(groups: tuple[tuple[int, torch.Tensor | None], ...]) -> Iterator[tuple[int, int, torch.Tensor | None]]:
@@ -413,8 +458,16 @@ class VideoSwinLayer(GradientCheckpointingLayer):
         rows = TakeRows.apply(rows, plan.order, plan.inverse, "order" if plan.padded else "")
         rows, _ = self.attention(rows, plan, **kwargs)
         rows = TakeRows.apply(rows, plan.inverse, plan.order, "inverse" if plan.padded else "")
-        hidden_states = hidden_states + self.drop_path(rows.view_as(hidden_states))
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        hidden_states = add_branch(hidden_states, self.drop_path(rows.view_as(hidden_states)))
+        return add_branch(hidden_states, self.drop_path(self.mlp(self.norm2(hidden_states))))
+
+
+def add_branch(hidden_states: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+    """
+    Residual sum in the branch's memory: nobody else reads it, and fresh memory costs a CPU more than the sum. Under
+    autocast the two differ in precision, and the sum has the finer one.
+    """
+    return branch.add_(hidden_states) if branch.dtype == hidden_states.dtype else hidden_states + branch
 
 
 class VideoSwinPatchMerging(nn.Module):

@@ -85,6 +85,10 @@ class DataArguments:
     image_ratio: float = _option(1.0, "batches of images for each batch of videos")
     image_batch_size: int | None = _option(None, "images in a batch; none takes batch_size")
     image_loss_weight: float = _option(1.0, "factor of the images' loss")
+    word_cache: str | None = _option(None, "folder that keeps the tokenizer's words (BEVT), for later epochs and runs")
+    word_copies: int = _option(
+        4, "augmented copies of each sample that epochs take in turn where words are kept; 1 is the same crop always"
+    )
     max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
     num_workers: int = _option(2, "processes that decode, for each training process")
@@ -99,6 +103,7 @@ class DataArguments:
         _check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
         _check_minimum(self, shuffle_buffer=1, num_workers=0, prefetch_batches=1, bad_video_minimum=1)
         _check_minimum(self, max_train_samples=1, max_eval_samples=1, image_batch_size=1, image_loss_weight=0)
+        _check_minimum(self, word_copies=1)
         if self.image_ratio <= 0:
             raise ValueError(f"`image_ratio` must be above 0, got {self.image_ratio}")
 

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -12,6 +13,8 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForPreTraining,
     AutoModelForVideoClassification,
+    FlavaImageCodebook,
+    FlavaImageCodebookConfig,
     PreTrainedConfig,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -20,10 +23,13 @@ from .arguments import RunConfig
 from .building import described_config
 from .engine import count_steps
 from .image_runs import open_run_data
+from .images import open_images
+from .sources import VideoSource
 from .streaming import count_batches
+from .visual_words import is_patch_tokenizer
 
 
-TaskName = Literal["classification", "contrastive", "masked_modeling"]
+TaskName = Literal["classification", "contrastive", "masked_modeling", "masked_words"]
 
 BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
 AUTOCAST_SHARE = 0.6  # of the float32 activations: what norms keep stays in float32
@@ -68,6 +74,12 @@ class RunPlan:
             Of one process's device.
         hours (`float` or `None`):
             With as many devices like this machine's as there are processes.
+        images_per_step (`int` or `None`):
+            Images beside the videos of a step, over all processes, where a method sees both.
+        image_macs (`int` or `None`):
+            Multiply-accumulates of one image's forward pass.
+        word_macs (`int` or `None`):
+            Of a tokenizer, for the words of one clip.
     """
 
     task: str
@@ -85,6 +97,9 @@ class RunPlan:
     warmup_steps: int | None
     memory_gib: float
     hours: float | None
+    images_per_step: int | None = None
+    image_macs: int | None = None
+    word_macs: int | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each number, for people."""
@@ -93,10 +108,14 @@ class RunPlan:
             "forward_macs": f"{self.forward_macs / 1e9:.2f} G a clip",
             "memory_gib": f"about {self.memory_gib:.1f} GiB a process",
             "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
+            "image_macs": f"{(self.image_macs or 0) / 1e9:.2f} G an image",
+            "word_macs": f"{(self.word_macs or 0) / 1e9:.2f} G a clip",
         }
         rows = []
         for item in fields(self):
             value = getattr(self, item.name)
+            if value is None and item.default is None:  # of other methods
+                continue
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((item.name.replace("_", " "), shown.get(item.name, text)))
         return rows
@@ -126,7 +145,7 @@ def plan_run(
         config ([`RunConfig`]):
             The run.
         task (`str`, *optional*, defaults to `"classification"`):
-            `"classification"` (distillation included), `"contrastive"` or `"masked_modeling"`.
+            `"classification"` (distillation included), `"contrastive"`, `"masked_modeling"` or `"masked_words"`.
         processes (`int`, *optional*):
             Number of processes. Defaults to what the recipe was made for (`about.processes`), else 1.
         num_videos (`int`, *optional*):
@@ -143,11 +162,13 @@ def plan_run(
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")
     if config.data.data is not None:
-        source, _ = open_run_data(config)
+        source = _training_source(config, task)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
-    cost, teacher = measure_model(_model_config(config, num_labels), task), _teacher_cost(config)
+    model_config, teacher = _model_config(config, num_labels), _teacher_cost(config)
+    cost = measure_model(model_config, task)
+    words = WordCost.of(config, model_config) if task == "masked_words" else None
     batches = [_batches(num_videos, rank, processes, config) for rank in range(processes)]
     unknown = num_videos is None and arguments.max_steps is None
     steps = count_steps(arguments, [1] * processes if unknown else batches)
@@ -156,10 +177,11 @@ def plan_run(
     videos = arguments.batch_size * arguments.accumulation * processes
     hours = None
     if total is not None:
-        clips = total * arguments.batch_size * arguments.accumulation * copies
+        passes = total * arguments.accumulation
+        flops: float = passes * arguments.batch_size * copies * _training_flops(config, cost, teacher)
+        flops += words.flops(config, passes) if words else 0
         device = torch.device("cpu") if config.run.cpu else device
-        speed = UTILISATION * matmul_speed(config.run.mixed_precision, device)
-        hours = clips * _training_flops(config, cost, teacher) / speed / 3600
+        hours = flops / (UTILISATION * matmul_speed(config.run.mixed_precision, device)) / 3600
     return RunPlan(
         task=task,
         model_type=cost.model_type,
@@ -174,8 +196,11 @@ def plan_run(
         steps_per_epoch=None if unknown else steps.steps_per_epoch,
         total_steps=total,
         warmup_steps=None if unknown else steps.warmup_steps,
-        memory_gib=estimate_memory(config, cost, teacher) / 2**30,
+        memory_gib=(estimate_memory(config, cost, teacher) + (words.memory(config) if words else 0)) / 2**30,
         hours=hours,
+        images_per_step=words.images * arguments.accumulation * processes if words and words.image else None,
+        image_macs=words.image.forward_macs if words and words.image else None,
+        word_macs=words.frames * words.macs if words else None,
     )
 
 
@@ -204,7 +229,81 @@ class ModelCost:
     checkpointed_bytes: int
 
 
-def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -> ModelCost:
+@dataclass(frozen=True)
+class WordCost:
+    """
+    What masked visual words cost besides the model's main stream.
+
+    Args:
+        image (`ModelCost` or `None`):
+            Of an image beside the clips, where the model sees both.
+        images (`int`):
+            Such images in a forward pass.
+        frames (`int`):
+            Of a sample of the main stream.
+        macs (`int`):
+            Of the tokenizer, for one frame.
+        tokenizer_bytes (`int`):
+            Of its weights.
+    """
+
+    image: ModelCost | None
+    images: int
+    frames: int
+    macs: int
+    tokenizer_bytes: int
+
+    @classmethod
+    def of(cls, config: RunConfig, model_config: PreTrainedConfig) -> "WordCost":
+        """Of a run."""
+        macs, size = measure_tokenizer(config.model.tokenizer, model_config)
+        frames = model_config.num_frames if model_config.video_stream else 1
+        image = None
+        if model_config.video_stream and model_config.image_stream:
+            image = measure_model(model_config, "masked_words", beside=True)
+        images = config.data.image_batch_size or config.optimization.batch_size
+        return cls(image, images if image else 0, frames, macs, size)
+
+    def flops(self, config: RunConfig, passes: int) -> float:
+        """Of so many forward passes: the images', and the words', which a cache works out for its copies alone."""
+        kept = config.data.word_cache is not None
+        share = min(config.data.word_copies / config.optimization.epochs, 1.0) if kept else 1.0
+        clips = config.optimization.batch_size * config.augmentation.num_sample
+        words = 2 * share * (clips * self.frames + self.images) * self.macs
+        return passes * (words + (self.images * _training_flops(config, self.image, None) if self.image else 0))
+
+    def memory(self, config: RunConfig) -> float:
+        """Bytes of the tokenizer and of what the images hold for the backward pass."""
+        if self.image is None:
+            return self.tokenizer_bytes
+        checkpointing = config.model.gradient_checkpointing
+        held = self.image.checkpointed_bytes if checkpointing else self.image.activation_bytes
+        mixed = config.run.mixed_precision in ("fp16", "bf16")
+        return self.tokenizer_bytes + self.images * held * (AUTOCAST_SHARE if mixed else 1.0)
+
+
+def measure_tokenizer(name: str | None, config: PreTrainedConfig) -> tuple[int, int]:
+    """
+    Multiply-accumulates of the words of one frame, and bytes of the tokenizer's weights. Typical patches cost next to
+    nothing; a name on the Hub is taken for DALL-E's tokenizer, the only published one.
+
+    Args:
+        name (`str`, *optional*):
+            Folder or Hub id.
+        config (`PreTrainedConfig`):
+            The model's.
+    """
+    if name is None or is_patch_tokenizer(name):
+        return 0, 0
+    codebook = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        tokenizer = FlavaImageCodebook(codebook)
+        tokenizer(torch.empty(1, config.num_channels, height // 2, width // 2))
+    return counter.get_total_flops() // 2, 4 * tokenizer.num_parameters()
+
+
+def measure_model(config: PreTrainedConfig, task: TaskName = "classification", beside: bool = False) -> ModelCost:
     """
     Count what one clip costs by running it through a model that has shapes but no memory (torch's meta device).
 
@@ -213,20 +312,16 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -
             The model's.
         task (`str`, *optional*, defaults to `"classification"`):
             The model's head, and whether tokens are masked, or a second clip goes through a second branch.
+        beside (`bool`, *optional*, defaults to `False`):
+            Whether to count the images that a model of masked words sees beside clips instead of the clips.
     """
     head: Any = AutoModelForVideoClassification if task == "classification" else AutoModelForPreTraining
     frames, clips = config.num_frames, 2 if task == "contrastive" else 1  # statistics of a batch need two
     if config.to_dict().get("modality") == "image":
         head, frames = AutoModelForImageClassification, 1
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     with torch.device("meta"):
         model = head.from_config(config).to("meta").train()
-        inputs = {"pixel_values": torch.empty(clips, frames, config.num_channels, height, width)}
-        if task == "contrastive":
-            inputs["long_pixel_values"] = inputs["pixel_values"]
-        if task == "masked_modeling":
-            mask = torch.zeros(1, math.prod(config.token_grid()), dtype=torch.bool)
-            inputs |= {"encoder_mask": mask, "decoder_mask": mask}
+        inputs = _example(config, task, clips, frames, beside)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     held: dict[int, int] = {}
     block_inputs: list[int] = []
@@ -254,6 +349,29 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification") -
     checkpointed = sum(block_inputs) // clips + activations // max(len(block_inputs), 1)
     macs = counter.get_total_flops() // (2 * clips)
     return ModelCost(config.model_type, model.num_parameters(), macs, activations, min(checkpointed, activations))
+
+
+def _example(
+    config: PreTrainedConfig, task: TaskName, clips: int, frames: int, beside: bool
+) -> dict[str, torch.Tensor]:
+    """Inputs of a method."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    pixel_values = torch.empty(clips, frames, config.num_channels, height, width)
+    if task == "contrastive":
+        return {"pixel_values": pixel_values, "long_pixel_values": pixel_values}
+    if task == "masked_modeling":
+        mask = torch.zeros(1, math.prod(config.token_grid()), dtype=torch.bool)
+        return {"pixel_values": pixel_values, "encoder_mask": mask, "decoder_mask": mask}
+    if task == "masked_words":
+        words = (height // config.prediction_patch_size, width // config.prediction_patch_size)
+        if beside or not config.video_stream:
+            mask = torch.zeros(clips, *words, dtype=torch.bool)
+            return {"image_pixel_values": pixel_values[:, 0], "image_mask": mask}
+        return {
+            "pixel_values": pixel_values,
+            "mask": torch.zeros(clips, frames // config.tubelet_size, *words, dtype=torch.bool),
+        }
+    return {"pixel_values": pixel_values}
 
 
 def estimate_memory(config: RunConfig, cost: ModelCost, teacher: ModelCost | None = None) -> float:
@@ -305,6 +423,13 @@ def _default_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _training_source(config: RunConfig, task: TaskName) -> VideoSource:
+    """What an epoch is one of."""
+    if task == "masked_words" and not _model_config(config, None).video_stream:
+        return open_images(str(config.data.data), config.data.image_split)[0]
+    return open_run_data(config)[0]
 
 
 def _model_config(config: RunConfig, num_labels: int | None) -> PreTrainedConfig:

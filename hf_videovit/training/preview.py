@@ -1,5 +1,6 @@
 """A picture of what training sees: clips as they are decoded, as they are augmented, mixed and masked."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from .opening import load_sources
 from .pretraining import masks_of
 from .runs import clip_augmentation
 from .sources import VideoSource, stable_hash
-from .streaming import BadVideo, ClipStream, MaskedClipLoader, Record, TrainingClipLoader, merge_copies
+from .streaming import BadVideo, Batch, ClipStream, MaskedClipLoader, Record, TrainingClipLoader, merge_copies
+from .word_streams import WordData
 
 
 logger = logging.get_logger(__name__)
 
-TASKS = ("classification", "masked_modeling")
+TASKS = ("classification", "masked_modeling", "masked_words")
 GREY = 128
 MIN_HEIGHT = 96
 
@@ -44,7 +46,8 @@ class PreviewedClip:
         labels (`list[dict[str, float]]`):
             The target of each copy: label names and their shares. Empty for methods without labels.
         masked (`list[tuple[np.ndarray, np.ndarray]]`):
-            For masked modelling, of each copy: what the encoder sees, and what is to be reconstructed; grey elsewhere.
+            For masked modelling, of each copy: what the encoder sees, and what is to be reconstructed or named; grey
+            elsewhere.
     """
 
     id: str
@@ -55,7 +58,12 @@ class PreviewedClip:
 
 
 def preview_task(config: RunConfig) -> str:
-    """The method that a recipe is for: masked modelling where it sets a mask ratio, else classification."""
+    """
+    The method that a recipe is for: masked words where it names a tokenizer, masked modelling where it sets a mask
+    ratio, else classification.
+    """
+    if config.model.tokenizer is not None:
+        return "masked_words"
     return "masked_modeling" if "encoder_mask_ratio" in config.model.config else "classification"
 
 
@@ -69,7 +77,8 @@ def preview_clips(
         config ([`RunConfig`]):
             The run.
         task (`str`, *optional*):
-            `"classification"` (distillation included) or `"masked_modeling"`; by default what [`preview_task`] says.
+            `"classification"` (distillation included), `"masked_modeling"`, or `"masked_words"`, whose images follow
+            the clips; by default what [`preview_task`] says.
         num_clips (`int`, *optional*, defaults to 4):
             How many. They are mixed among themselves, so their partners are not those of the run's batch.
         source ([`VideoSource`], *optional*):
@@ -80,7 +89,9 @@ def preview_clips(
     """
     task = task or preview_task(config)
     if task not in TASKS:
-        raise ValueError(f"`task` must be {' or '.join(TASKS)}, got {task!r}")
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}")
+    if task == "masked_words":
+        return _word_clips(config, num_clips, source)
     source = load_sources(config.data, config.run.seed)[0] if source is None else source
     model_config, processor = describe_inputs(config.model)
     names = list(source.label_names) if task == "classification" else []
@@ -92,28 +103,56 @@ def preview_clips(
     if task == "masked_modeling":
         load = MaskedClipLoader(*options, masks_of(model_config))
     stream = ClipStream(source, load, num_clips, config.run.seed, on_bad_video=_tell)
-    batch = next(stream.epoch(0), None)
-    if batch is None:
-        raise ValueError("None of the clips can be read")
+    batch = _first(stream)
     rows = augmentation.finish(merge_copies(batch.rows))
     labels: list[dict[str, float]] = []
     if task == "classification":
         rows["pixel_values"], labels = _mix(config, processor, names, rows)
-    samples = dict(zip(range(batch.next_position), source.share(0, 1, config.run.seed, 0)))
-    clips = []
-    for index, (name, position) in enumerate(zip(batch.ids, batch.positions)):
-        copies = range(index, len(rows["pixel_values"]), len(batch))
-        after = [_frames(rows["pixel_values"][copy]) for copy in copies]
-        clips.append(
-            PreviewedClip(
-                name,
-                _decoded(load, Record(samples[position], 0, position)),
-                after,
-                [labels[copy] for copy in copies] if labels else [],
-                [] if labels else [_masked(*pair, rows, model_config) for pair in zip(after, copies)],
-            )
+    return [
+        PreviewedClip(
+            record.sample.id,
+            _decoded(load, record),
+            after,
+            [labels[copy] for copy in copies] if labels else [],
+            [] if labels else [_masked(*pair, rows, model_config) for pair in zip(after, copies)],
         )
+        for record, copies, after in _drawn(batch, stream, rows["pixel_values"])
+    ]
+
+
+def _word_clips(config: RunConfig, num_clips: int, source: VideoSource | None) -> list[PreviewedClip]:
+    """Clips, and then images, as masked visual words are predicted of."""
+    model_config, processor = describe_inputs(config.model)
+    data = WordData(config, model_config, processor)
+    clips = []
+    for kind, (train, _) in data.sources.items():
+        load = data.loader(images=kind == "image")
+        given = train if source is None or kind == "image" else source
+        stream = ClipStream(given, load, num_clips, config.run.seed, on_bad_video=_tell)
+        batch = _first(stream)
+        rows = merge_copies(batch.rows)
+        for record, copies, after in _drawn(batch, stream, rows["pixel_values"]):
+            masked = [_hidden(*pair, rows["mask"]) for pair in zip(after, copies)]
+            clips.append(PreviewedClip(record.sample.id, _decoded(load, record), after, [], masked))
     return clips
+
+
+def _first(stream: ClipStream) -> Batch:
+    batch = next(stream.epoch(0), None)
+    if batch is None:
+        raise ValueError("None of the clips can be read")
+    return batch
+
+
+def _drawn(
+    batch: Batch, stream: ClipStream, pixels: torch.Tensor
+) -> Iterator[tuple[Record, Sequence[int], list[np.ndarray]]]:
+    """Each sample of the first batch of an epoch, the rows of its copies, and these as frames."""
+    share = stream.source.share(0, 1, stream.seed, 0)
+    samples = dict(zip(range(batch.next_position), share))
+    for index, position in enumerate(batch.positions):
+        copies = range(index, len(pixels), len(batch))
+        yield Record(samples[position], 0, position), copies, [_frames(pixels[copy]) for copy in copies]
 
 
 def draw_preview(
@@ -157,7 +196,7 @@ def draw_preview(
             if clip.labels:
                 title += ": " + target_text(clip.labels[index])
             if clip.masked:
-                title += "; seen by the encoder; to be reconstructed"
+                title += "; seen by the encoder; to be predicted"
             groups.append((title, [frames, *(clip.masked[index] if clip.masked else ())]))
     draw_strips(groups, path, max_frames, min_height=MIN_HEIGHT)
     return clips
@@ -207,13 +246,22 @@ def _masked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What the encoder sees of a clip, and what of it the decoder is to reconstruct."""
     hidden, left_out = (rows[name][copy].numpy() for name in ("encoder_mask", "decoder_mask"))
-    parts = []
-    for shown in (~hidden, hidden & ~left_out):
-        cells = shown.reshape(config.token_grid())
-        for axis, length in enumerate(frames.shape[:3]):
-            cells = cells.repeat(length // cells.shape[axis], axis=axis)
-        parts.append(np.where(cells[..., None], frames, np.uint8(GREY)))
-    return parts[0], parts[1]
+    grid = config.token_grid()
+    return _only(~hidden.reshape(grid), frames), _only((hidden & ~left_out).reshape(grid), frames)
+
+
+def _hidden(frames: np.ndarray, copy: int, masks: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What the encoder sees of a clip or image, and the patches whose words it is to name."""
+    mask = masks[copy].numpy()
+    mask = mask[None] if mask.ndim == 2 else mask
+    return _only(~mask, frames), _only(mask, frames)
+
+
+def _only(cells: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Frames with grey where a coarser grid says no."""
+    for axis, length in enumerate(frames.shape[:3]):
+        cells = cells.repeat(length // cells.shape[axis], axis=axis)
+    return np.where(cells[..., None], frames, np.uint8(GREY))
 
 
 def _tell(video: BadVideo) -> None:

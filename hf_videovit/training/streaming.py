@@ -270,7 +270,7 @@ class ClipStream:
         on_bad_video: Callable[[BadVideo], None] | None = None,
     ):
         self.source, self.batch_size, self.drop_last = source, batch_size, drop_last
-        self.rank, self.world = rank, world
+        self.seed, self.rank, self.world = seed, rank, world
         self.on_bad_video = on_bad_video
         self.position = 0  # in the epoch at hand; what stands before it was handed out or reported
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)

@@ -179,6 +179,52 @@ def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return gaps.argmin(1)
 
 
+def is_patch_tokenizer(name: str | Path) -> bool:
+    """Whether a folder holds a [`PatchTokenizer`]."""
+    file = Path(name) / "config.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type") == PATCH_WORDS
+
+
+def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
+    """ValueError where a tokenizer's patches or words are not those of a model."""
+    size, vocabulary = config.prediction_patch_size, config.vocab_size
+    if 2 * tokenizer.patch_size != size:
+        raise ValueError(
+            f"`tokenizer` must name patches of {size // 2} pixels, half of the model's {size}, it names "
+            f"patches of {tokenizer.patch_size}"
+        )
+    if tokenizer.vocab_size > vocabulary:
+        raise ValueError(
+            f"`tokenizer` must have at most the model's {vocabulary} words (`vocab_size`), it has "
+            f"{tokenizer.vocab_size}"
+        )
+
+
+@torch.no_grad()
+def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.Tensor]:
+    """
+    Words of groups of frames, in one go where all are of one size.
+
+    Args:
+        tokenizer ([`VisualTokenizer`]):
+            Is moved to the frames' device.
+        groups (`torch.Tensor` of shape `(..., num_channels, height, width)`):
+            Grey levels from 0 to 255.
+
+    Returns:
+        `list[torch.Tensor]`: of shape `(..., rows, columns)`.
+    """
+    device = groups[0].device
+    tokenizer = tokenizer.to(device) if isinstance(tokenizer, nn.Module) else tokenizer
+    small = [word_pixels(group, (group.shape[-2] // 2, group.shape[-1] // 2)).flatten(0, -4) for group in groups]
+    with torch.autocast(device.type, enabled=False):
+        if len({pixels.shape[-2:] for pixels in small}) > 1:
+            words = [tokenizer(pixels) for pixels in small]
+        else:
+            words = list(tokenizer(torch.cat(small)).split([len(pixels) for pixels in small]))
+    return [found.unflatten(0, group.shape[:-3]) for found, group in zip(words, groups)]
+
+
 def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     """
     Args:
@@ -188,11 +234,8 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     Raises:
         ValueError: it holds neither.
     """
-    config_file = Path(name) / "config.json"
-    if config_file.is_file():
-        fields = json.loads(config_file.read_text(encoding="utf-8"))
-        if fields.get("tokenizer_type") == PATCH_WORDS:
-            return PatchTokenizer(load_file(Path(name) / "model.safetensors")["patches"])
+    if is_patch_tokenizer(name):
+        return PatchTokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     config: Any = AutoConfig.from_pretrained(name)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
@@ -207,6 +250,9 @@ __all__ = [
     "PaintsWords",
     "PatchTokenizer",
     "VisualTokenizer",
+    "check_tokenizer",
+    "find_words",
     "fit_patch_tokenizer",
+    "is_patch_tokenizer",
     "load_tokenizer",
 ]

@@ -6,7 +6,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from timm.models import swin_transformer as timm_swin
 from torch import nn
+from torchvision.models import swin_transformer as torchvision_swin
 from torchvision.models.video import swin3d_t
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 from transformers import SwinConfig, SwinForImageClassification
@@ -59,11 +61,9 @@ def test_torchvision_clips_with_padding_and_shift():
 
 def image_swins() -> dict[str, nn.Module]:
     """Image Swins of one size by the library that they come from."""
-    timm = pytest.importorskip("timm.models.swin_transformer")
-    torchvision = pytest.importorskip("torchvision.models.swin_transformer")
     return {
-        "timm": timm.SwinTransformer(img_size=32, patch_size=4, window_size=4, num_classes=3, **TINY),
-        "torchvision": torchvision.SwinTransformer(
+        "timm": timm_swin.SwinTransformer(img_size=32, patch_size=4, window_size=4, num_classes=3, **TINY),
+        "torchvision": torchvision_swin.SwinTransformer(
             patch_size=[4, 4], window_size=[4, 4], num_classes=3, stochastic_depth_prob=0.0, **TINY
         ),
         "transformers": SwinForImageClassification(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from hf_videovit import LstclConfig, LstclForPreTraining, LstclForVideoClassification, convert_checkpoint
@@ -85,9 +86,8 @@ def test_moco_v3(task):
 
 def test_an_image_vit_starts_as_one_of_frames():
     """Attention over time is a copy of that over space, behind a projection of zero: frames do not see each other."""
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    vit = timm.models.vision_transformer.VisionTransformer(
+    vit = VisionTransformer(
         img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4, mlp_ratio=1.5, num_classes=9
     ).eval()
     model = convert_checkpoint(

@@ -6,10 +6,12 @@ from hf_videovit import (
     BevtConfig,
     BevtForPreTraining,
     BevtForVideoClassification,
+    BevtImageProcessor,
     BevtModel,
     BevtVideoProcessor,
 )
 from tests.families import masked_words_inputs
+from tests.hf_common.image import ImageProcessorTest
 from tests.hf_common.mixins import register_for_common_tests
 from tests.hf_common.video import ConfigTest, StagedModelTester, VideoModelTest, VideoProcessorTest
 
@@ -43,3 +45,7 @@ class BevtConfigTest(ConfigTest, unittest.TestCase):
 
 class BevtVideoProcessorTest(VideoProcessorTest, unittest.TestCase):
     fast_video_processing_class = BevtVideoProcessor
+
+
+class BevtImageProcessorTest(ImageProcessorTest, unittest.TestCase):
+    processor_class = BevtImageProcessor

@@ -6,9 +6,11 @@ from hf_videovit import (
     TubeViTConfig,
     TubeViTForImageClassification,
     TubeViTForVideoClassification,
+    TubeViTImageProcessor,
     TubeViTModel,
     TubeViTVideoProcessor,
 )
+from tests.hf_common.image import ImageProcessorTest
 from tests.hf_common.mixins import register_for_common_tests
 from tests.hf_common.video import ConfigTest, VideoModelTest, VideoModelTester, VideoProcessorTest
 
@@ -50,3 +52,7 @@ class TubeViTConfigTest(ConfigTest, unittest.TestCase):
 
 class TubeViTVideoProcessorTest(VideoProcessorTest, unittest.TestCase):
     fast_video_processing_class = TubeViTVideoProcessor
+
+
+class TubeViTImageProcessorTest(ImageProcessorTest, unittest.TestCase):
+    processor_class = TubeViTImageProcessor

@@ -12,12 +12,12 @@ from hf_videovit import (
     UniFormerModel,
     UniFormerVideoProcessor,
 )
+from tests.hf_common.image import ImageProcessorTest
 from tests.hf_common.mixins import common_tests, register_for_common_tests
 from tests.hf_common.video import ConfigTest, StagedModelTester, VideoModelTest, VideoProcessorTest
 
 
 backbone_common = common_tests("test_backbone_common")
-image_processing_common = common_tests("test_image_processing_common")
 
 register_for_common_tests(
     UniFormerConfig,
@@ -67,19 +67,5 @@ class UniFormerVideoProcessorTest(VideoProcessorTest, unittest.TestCase):
     fast_video_processing_class = UniFormerVideoProcessor
 
 
-class ImageProcessorTester(image_processing_common.ImageProcessingTester):
-    """Short side 20, crop 18 x 18."""
-
-    def __init__(self, parent, **kwargs):
-        kwargs.setdefault("size", {"shortest_edge": 20})
-        kwargs.setdefault("crop_size", {"height": 18, "width": 18})
-        super().__init__(parent, **kwargs)
-
-    def _get_image_processing_classes(self):
-        """The mixin's own looks for a file among transformers' models."""
-        return {"torchvision": UniFormerImageProcessor}
-
-
-class UniFormerImageProcessorTest(image_processing_common.ImageProcessingTestMixin, unittest.TestCase):
-    image_processor_tester_class = ImageProcessorTester
-    test_cast_dtype = True
+class UniFormerImageProcessorTest(ImageProcessorTest, unittest.TestCase):
+    processor_class = UniFormerImageProcessor

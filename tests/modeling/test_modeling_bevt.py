@@ -13,6 +13,7 @@ from hf_videovit import (
     BevtModel,
     BevtVideoProcessor,
 )
+from hf_videovit.modeling import backbone_video_swin
 from hf_videovit.modeling.backbone_video_swin import MASKED_SCORE, make_plan, relative_position_index
 from hf_videovit.modeling.frame_sampling import sample_clips
 from hf_videovit.modeling.word_pixels import lanczos_weights, resize_for_words, word_pixels
@@ -69,6 +70,24 @@ def test_geometry_is_kept_between_passes_and_sizes():
     first = [model(clip).last_hidden_state for clip in clips]
     for clip, expected in zip(reversed(clips), reversed(first)):
         assert torch.equal(model(clip).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("scores_at_once", [1, 600, 2**19])  # a head, some heads or windows, all at a time
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+def test_attention_worked_out_again_has_the_gradients_of_the_plain_one(scores_at_once, dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(backbone_video_swin, "SCORES_AT_ONCE", scores_at_once)
+    clips, gradients = torch.randn(2, 6, 3, 40, 56, generator=torch.Generator().manual_seed(0)), []
+    for attention in ("eager", "sdpa"):
+        model = make(BevtForVideoClassification, attn_implementation=attention)
+        assert model.bevt.encoder.stages[0].layers[0].attention.recomputes(clips) == (attention == "sdpa")
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            loss = model(clips, labels=torch.tensor([0, 1])).loss
+        loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    plain, again = gradients
+    for name, expected in plain.items():
+        gap = (again[name] - expected).norm() / expected.norm()
+        assert gap < tolerance, (name, gap)
 
 
 @torch.no_grad()

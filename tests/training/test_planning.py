@@ -1,12 +1,16 @@
 """Plans against the measured sizes and costs of the official models."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from rich.console import Console
 
+import hf_videovit.training
 from hf_videovit import VideoMAEV2Config
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.planning import estimate_memory, matmul_speed, measure_model, plan_run
+from hf_videovit.training.building import describe_inputs
+from hf_videovit.training.planning import WordCost, estimate_memory, matmul_speed, measure_model, plan_run
 
 
 # Official code: parameters and GMACs of one 16 x 224 x 224 clip, K400 classifier and pretraining model.
@@ -63,8 +67,39 @@ def test_plan_without_data_and_what_is_refused():
     assert (plan.total_steps, plan.hours) == (None, None)
     assert plan.peak_learning_rate == pytest.approx(1e-3)
     assert ("total steps", "unknown") in plan.rows()
-    with pytest.raises(ValueError, match="`task` must be one of classification, contrastive, masked_modeling"):
+    with pytest.raises(
+        ValueError, match="`task` must be one of classification, contrastive, masked_modeling, masked_words"
+    ):
         plan_run(config, "captioning")
+
+
+def test_masked_words_cost_the_images_and_the_tokenizer_too():
+    """Parameters and GMACs of the official models: 8 clips and 64 images a process and step."""
+    recipe = Path(hf_videovit.training.__file__).parent / "recipes" / "bevt" / "pretrain_base.yaml"
+    config = RunConfig.from_yaml(recipe)
+    plan = plan_run(config, "masked_words", device=torch.device("cpu"))
+    assert plan.num_parameters == 109_679_048
+    assert plan.forward_macs / 1e9 == pytest.approx(174.37, abs=0.005)
+    assert plan.image_macs / 1e9 == pytest.approx(17.59, abs=0.005)
+    assert plan.word_macs / 16e9 == pytest.approx(26.06, abs=0.005)
+    assert (plan.videos_per_step, plan.images_per_step) == (256, 2048)
+    assert ("image macs", "17.59 G an image") in plan.rows()
+    cost = WordCost.of(config, describe_inputs(config.model)[0])
+    fresh = cost.flops(config, 1)
+    config.data.word_cache, config.data.word_copies = "words", 15
+    words = 2 * (4 * 16 + 32) * cost.macs
+    assert fresh - cost.flops(config, 1) == pytest.approx(0.9 * words)
+    assert cost.memory(config) > 32 * cost.image.activation_bytes / 2
+
+
+def test_plan_of_images_alone(word_fields):
+    fields = word_fields | {"data": word_fields["image_data"], "batch_size": 3}
+    fields["config"] = fields["config"] | {"video_stream": False}
+    config = RunConfig.from_fields(**fields)
+    plan = plan_run(config, "masked_words", device=torch.device("cpu"))
+    assert (plan.num_videos, plan.steps_per_epoch, plan.images_per_step, plan.word_macs) == (7, 3, None, 0)
+    classifier = plan_run(RunConfig.from_fields(size="small"))
+    assert not {"image macs", "word macs"} & {name for name, _ in classifier.rows()}
 
 
 def test_speed_is_found_without_naming_a_device(monkeypatch):

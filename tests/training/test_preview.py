@@ -10,6 +10,8 @@ from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.opening import load_sources
 from hf_videovit.training.preview import draw_preview, preview_clips, target_text
 from hf_videovit.training.runs import clip_augmentation
+from hf_videovit.training.streaming import Record
+from hf_videovit.training.word_streams import WordData
 
 
 def test_clips_are_those_of_the_run(tiny_fields):
@@ -58,6 +60,28 @@ def test_masks_leave_what_the_encoder_sees_and_what_is_reconstructed(tiny_fields
     assert (picture == 128).all(axis=-1).sum() > 2 * 4 * 32 * 32
 
 
+def test_hidden_words_are_shown_of_clips_and_of_images(word_fields, tmp_path):
+    config = RunConfig.from_fields(**word_fields, num_sample=2)
+    clips = draw_preview(config, tmp_path / "preview.png", num_clips=2)
+    assert [len(clip.after) for clip in clips] == [2, 2, 1, 1]
+    assert [clip.after[0].shape for clip in clips] == [(4, 32, 32, 3)] * 2 + [(1, 32, 32, 3)] * 2
+    model_config, processor = describe_inputs(config.model)
+    data = WordData(config, model_config, processor)
+    sample = next(iter(data.sources["video"][0].share(0, 1, config.run.seed, 0)))
+    rows = data.loader(images=False)(Record(sample, 0, 0))
+    for copy, mask in enumerate(rows["mask"]):
+        hidden = mask.repeat_interleave(2, 0).repeat_interleave(4, 1).repeat_interleave(4, 2).numpy()
+        seen, wanted = clips[0].masked[copy]
+        assert np.array_equal(clips[0].after[copy], rows["pixel_values"][copy].permute(0, 2, 3, 1))
+        assert np.array_equal(seen, np.where(hidden[..., None], 128, clips[0].after[copy]))
+        assert np.array_equal(wanted, np.where(hidden[..., None], clips[0].after[copy], 128))
+    for clip in clips[2:]:
+        assert 0.2 < (clip.masked[0][0] == 128).all(axis=-1).mean() <= 0.55
+    config.model.config["video_stream"] = False
+    config.data.data = config.data.image_data
+    assert [clip.after[0].shape[0] for clip in preview_clips(config, num_clips=2)] == [1, 1]
+
+
 def test_a_small_clip_is_enlarged(tiny_fields, tmp_path):
     clips = draw_preview(RunConfig.from_fields(**tiny_fields, mixup=0.8), tmp_path / "preview.png", num_clips=2)
     assert len(clips) == 2
@@ -66,7 +90,7 @@ def test_a_small_clip_is_enlarged(tiny_fields, tmp_path):
 
 def test_what_cannot_be_shown(tiny_fields):
     config = RunConfig.from_fields(**tiny_fields)
-    with pytest.raises(ValueError, match="`task` must be classification or masked_modeling"):
+    with pytest.raises(ValueError, match="`task` must be one of classification, masked_modeling, masked_words"):
         preview_clips(config, "contrast")
     config.data.label_names = None
     source, _ = load_sources(config.data, 0)

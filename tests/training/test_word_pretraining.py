@@ -18,43 +18,14 @@ from hf_videovit.training.sources import Sample, SampleList, folder_source
 from hf_videovit.training.streaming import ClipStream
 from hf_videovit.training.tasks import MaskedWordsTask
 from hf_videovit.training.visual_words import CodebookTokenizer, PatchTokenizer, load_tokenizer
-from hf_videovit.training.word_pretraining import MaskDraws, PairedStream, masks_for, pretrain_words
+from hf_videovit.training.word_pretraining import pretrain_words
+from hf_videovit.training.word_streams import MaskDraws, PairedStream, masks_for
 from tests.families import FAMILIES, masked_words_inputs
 from tests.training.test_many_processes import curve, do_runs
 
 
 CODEBOOK = Path(__file__).parents[1] / "fixtures" / "bevt" / "dalle_encoder" / "checkpoint.pth"
 TINY = next(family for family in FAMILIES if family.name == "bevt").tiny
-
-
-@pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory):
-    """`{train,val}/N.png` without classes: 7 and 3 pictures of coloured stripes."""
-    root = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 7), ("val", 3)):
-        (root / split).mkdir()
-        for index in range(count):
-            stripes = rng.integers(0, 256, (1, 9, 3), dtype=np.uint8).repeat(36, axis=0).repeat(5, axis=1)
-            Image.fromarray(stripes).save(root / split / f"{index}.png")
-    return root
-
-
-@pytest.fixture(scope="session")
-def words_folder(tmp_path_factory):
-    """A tokenizer of 16 patches of 2 x 2."""
-    folder = tmp_path_factory.mktemp("words")
-    pixels = 0.1 + 0.8 * torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    PatchTokenizer.fit(pixels, 16, 2).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def word_fields(tiny_fields, picture_folder, words_folder):
-    """A joint run of 20 clips and 7 pictures."""
-    fields = {"model_type": "bevt", "config": TINY, "processor": {"frame_stride": 1}, "epochs": 1, "picture_every": 0}
-    images = {"image_data": str(picture_folder), "image_batch_size": 3, "tokenizer": str(words_folder)}
-    return tiny_fields | fields | images
 
 
 def task_of(model=None, **fields):

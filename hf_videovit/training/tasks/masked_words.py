@@ -3,11 +3,9 @@
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
-from ...modeling.word_pixels import word_pixels
-from ..visual_words import VisualTokenizer
+from ..visual_words import VisualTokenizer, check_tokenizer, find_words
 from .base import Task
 
 
@@ -34,17 +32,7 @@ class MaskedWordsTask(Task):
     def __init__(self, model: PreTrainedModel, tokenizer: VisualTokenizer | None = None):
         super().__init__(model)
         if tokenizer is not None:
-            size, vocabulary = model.config.prediction_patch_size, model.config.vocab_size
-            if 2 * tokenizer.patch_size != size:
-                raise ValueError(
-                    f"`tokenizer` must name patches of {size // 2} pixels, half of the model's {size}, it names "
-                    f"patches of {tokenizer.patch_size}"
-                )
-            if tokenizer.vocab_size > vocabulary:
-                raise ValueError(
-                    f"`tokenizer` must have at most the model's {vocabulary} words (`vocab_size`), it has "
-                    f"{tokenizer.vocab_size}"
-                )
+            check_tokenizer(tokenizer, model.config)
         self._tokenizer = (tokenizer,)  # a tuple, so that torch does not take it for a part
 
     @property
@@ -57,8 +45,8 @@ class MaskedWordsTask(Task):
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` and `mask` of clips, `image_pixel_values` and `image_mask` of images, either or both;
-                with each `frames` and `image_frames`, their grey levels from 0 to 255 before normalisation, or
-                `labels` and `image_labels`, their words.
+                with each `labels` and `image_labels`, their words, or `frames` and `image_frames`, their grey levels
+                from 0 to 255 before normalisation, to find them by.
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`; `video_loss`, `image_loss` and the `video_accuracy` and
@@ -69,23 +57,14 @@ class MaskedWordsTask(Task):
         return {"loss": outputs.loss} | {name: outputs[name].detach() for name in parts if name in outputs}
 
     def with_words(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The model's inputs: the words of all frames, found in one go, in the frames' place."""
+        """The model's inputs: the words of all frames, found in one go, in the frames' place, or those given."""
         inputs = {name: value for name, value in batch.items() if not name.endswith("frames")}
-        frames = {name: batch[name] for name in ("frames", "image_frames") if name in batch}
+        known = {"frames": "labels", "image_frames": "image_labels"}
+        frames = {name: batch[name] for name, words in known.items() if name in batch and words not in batch}
         if not frames:
             return inputs
         if self.tokenizer is None:
             raise ValueError("`tokenizer` is needed where batches bring no words")
-        pixels = [word_pixels(value, (value.shape[-2] // 2, value.shape[-1] // 2)) for value in frames.values()]
-        with torch.no_grad(), torch.autocast(pixels[0].device.type, enabled=False):
-            words = self.words([value.flatten(0, -4) for value in pixels])
-        for name, value, found in zip(frames, pixels, words):
-            inputs[name.replace("frames", "labels")] = found.unflatten(0, value.shape[:-3])
+        for name, found in zip(frames, find_words(self.tokenizer, *frames.values())):
+            inputs[known[name]] = found
         return inputs
-
-    def words(self, groups: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Words of groups of images, together where they are of one size."""
-        tokenizer = self.tokenizer.to(groups[0].device) if isinstance(self.tokenizer, nn.Module) else self.tokenizer
-        if len({group.shape[-2:] for group in groups}) > 1:
-            return [tokenizer(group) for group in groups]
-        return list(tokenizer(torch.cat(groups)).split([len(group) for group in groups]))

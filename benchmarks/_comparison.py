@@ -1,0 +1,190 @@
+"""
+What the comparisons of speed share: their arguments, times of several sides from one run, work, memory, the report.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._machine import write_csv
+
+
+SETTING = ("device", "dtype", "attention", "batch_size", "threads")
+
+
+def parse_arguments(doc: str | None, script: str, rounds: int = 5) -> argparse.Namespace:
+    """
+    The command line of a comparison.
+
+    Args:
+        doc (`str`):
+            Its module's docstring.
+        script (`str`):
+            Its file, which the results are named after.
+        rounds (`int`, *optional*, defaults to 5):
+            Default of `--rounds`.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    results = Path(__file__).parent / "results" / Path(script).with_suffix(".csv").name
+    parser.add_argument("--output", type=Path, default=results)
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace, *parts: Callable[[argparse.Namespace], list[dict[str, Any]]]) -> None:
+    """Measure every part, write the file of results and print them."""
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    rows = [row for part in parts for row in part(arguments)]
+    setting = {name: getattr(arguments, name) for name in SETTING}
+    write_csv(arguments.output, [{**row, **setting} for row in rows])
+    for row in rows:
+        print(*(f"{name}={value}" for name, value in row.items() if value != ""))
+
+
+def seconds(function: Callable[[], object], device: str) -> float:
+    """Wall time of one call, waiting for the device."""
+    start = time.perf_counter()
+    function()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def best_of(functions: Mapping[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """Best time of each function over alternating rounds, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for number in range(rounds + 1):
+        for name, function in functions.items():
+            elapsed = seconds(function, device)
+            if number:
+                times[name].append(elapsed)
+    return {name: min(values) for name, values in times.items()}
+
+
+def macs(function: Callable[[], object]) -> int:
+    """Multiply-accumulates of one call."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops() // 2
+
+
+def product_rate(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[Callable[[], torch.Tensor], int]:
+    """One bare matrix product and its multiply-accumulates."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return lambda: left @ right, size**3
+
+
+def random_clips(arguments: argparse.Namespace, *shape: int) -> torch.Tensor:
+    """A batch of inputs of one shape on the device."""
+    dtype = getattr(torch, arguments.dtype)
+    return torch.randn(arguments.batch_size, *shape, device=arguments.device, dtype=dtype)
+
+
+def training_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
+    """
+    A closure that does one step of AdamW on what `loss` returns. Gradients stay, as zeros, from step to step; the
+    optimiser, which costs all sides the same, is the quick one.
+    """
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
+
+    def step() -> None:
+        model.train()
+        loss().backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    return step
+
+
+def compare_speed(
+    calls: Mapping[str, Callable[[], object]],
+    work: Mapping[str, int],
+    arguments: argparse.Namespace,
+    rounds: int | None = None,
+) -> list[dict[str, Any]]:
+    """
+    Two sides of one task: seconds, clips a second, and the share of the bare matrix-product rate that each reaches,
+    which is its multiply-accumulates a second over those of one large product in the same rounds.
+
+    Args:
+        calls (`Mapping[str, Callable]`):
+            Ours, then theirs.
+        work (`Mapping[str, int]`):
+            Multiply-accumulates of each.
+        arguments (`argparse.Namespace`):
+            The command line.
+        rounds (`int`, *optional*):
+            In place of `arguments.rounds`.
+    """
+    product, product_macs = product_rate(arguments.device, getattr(torch, arguments.dtype))
+    times = best_of({**calls, "product": product}, rounds or arguments.rounds, arguments.device)
+    ours, theirs = (times[name] for name in calls)
+    return [
+        {
+            "side": name,
+            "seconds": round(times[name], 4),
+            "clips_per_second": round(arguments.batch_size / times[name], 3),
+            "gmacs_per_second": round(work[name] / times[name] / 1e9, 2),
+            "share_of_matrix_product_rate": round(work[name] / times[name] / (product_macs / times["product"]), 3),
+            "ratio_of_speed": round(theirs / ours, 3),
+        }
+        for name in calls
+    ]
+
+
+def peak_bytes(
+    make: Callable[..., Callable[[], object]], arguments: argparse.Namespace, *details: Any, warm: bool = True
+) -> int:
+    """
+    Bytes that a call needs above what stands before it, in a process of its own.
+
+    Args:
+        make (`Callable`):
+            Makes what is called from `arguments` and `details`; a function of a module.
+        arguments (`argparse.Namespace`):
+            The command line.
+        details:
+            What else it takes.
+        warm (`bool`, *optional*, defaults to `True`):
+            Call once before, so that gradients and the optimiser's state stand already.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_bytes, make, arguments, details, warm).result()
+
+
+def _peak_bytes(
+    make: Callable[..., Callable[[], object]], arguments: argparse.Namespace, details: Sequence[Any], warm: bool
+) -> int:
+    torch.set_num_threads(arguments.threads)
+    call = make(arguments, *details)
+    if warm:
+        call()
+    if arguments.device.startswith("cuda"):
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        return torch.cuda.max_memory_allocated() - before
+    before = memory_kilobytes("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts anew
+    call()
+    return 1024 * (memory_kilobytes("VmHWM") - before)
+
+
+def memory_kilobytes(field: str) -> int:
+    """Of this process, from the kernel; `getrusage`'s peak would start from the parent's."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
