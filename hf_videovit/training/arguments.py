@@ -112,12 +112,13 @@ class DataArguments:
 class AugmentationArguments:
     """What happens to a training clip; every draw is one for all frames of the clip."""
 
-    crop: Literal["area", "multi_scale", "short_side"] = _option(
+    crop: Literal["area", "multi_scale", "short_side", "center"] = _option(
         "area",
-        "random crop by area and ratio; the fixed places and sides of VideoMAE V2's pretraining; or anywhere, after "
-        "the short side was resized to a random length",
+        "random crop by area and ratio; the fixed places and sides of VideoMAE V2's pretraining; or anywhere or about "
+        "the middle, after the short side was resized to a random length",
     )
     crop_short_side: list[int] = _option([256, 320], "shortest and longest such length, in pixels")
+    crop_shift: int = _option(0, "how far from the middle `center` may lie along either side, in pixels")
     image_jitter: float = _option(
         0.0, "largest change of brightness, contrast and saturation of the images that pretraining sees beside clips"
     )
@@ -171,7 +172,7 @@ class AugmentationArguments:
             "label_smoothing",
         ):
             _check_range(name, getattr(self, name), 0.0, 1.0)
-        _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0)
+        _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0, crop_shift=0)
         _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
         _check_range("image_jitter", self.image_jitter, 0.0, 1.0)
         for name in ("crop_scale", "crop_ratio", "crop_short_side", "blur_sigma"):

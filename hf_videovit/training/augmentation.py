@@ -88,27 +88,33 @@ class MultiScaleCrop(torch.nn.Module):
 class ShortSideCrop(torch.nn.Module):
     """
     A crop anywhere, of a clip whose short side was first resized to a random length; bicubic, not antialiased (BEVT's
-    pretraining).
+    pretraining). Or one about the middle, for what stands there: a face, a mouth, an aligned object.
 
     Args:
         size (`tuple[int, int]`):
             Height and width of the result.
         lengths (`tuple[int, int]`):
             Shortest and longest length of the short side; at least the crop's.
+        shift (`int`, *optional*):
+            The furthest that the crop lies from the middle along either side, in pixels; anywhere by default.
     """
 
-    def __init__(self, size: tuple[int, int], lengths: tuple[int, int]):
+    def __init__(self, size: tuple[int, int], lengths: tuple[int, int], shift: int | None = None):
         super().__init__()
         if lengths[0] < max(size):
             raise ValueError(f"`crop_short_side` must be at least the crop's {max(size)} pixels, got {lengths[0]}")
         self.lengths, self.crop = lengths, v2.RandomCrop(size)
+        self.around = None if shift is None else [side + 2 * shift for side in size]
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize and crop `(..., height, width)`."""
         length = int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
         scale = length / min(clip.shape[-2:])
         sides = [int(side * scale + 0.5) for side in clip.shape[-2:]]
-        return self.crop(v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False))
+        clip = v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False)
+        if self.around is not None:
+            clip = v2.functional.center_crop(clip, [min(side, room) for side, room in zip(sides, self.around)])
+        return self.crop(clip)
 
 
 class ColourChanges(torch.nn.Module):
@@ -151,7 +157,7 @@ class ClipAugmentation:
     Random crop, colour changes, flip, RandAugment and erasing of one clip.
 
     With `crop="multi_scale"` the crop is that of VideoMAE V2's pretraining, see [`MultiScaleCrop`]; with
-    `crop="short_side"` that of BEVT's, see [`ShortSideCrop`].
+    `crop="short_side"` that of BEVT's, or with `crop="center"` one about the middle, see [`ShortSideCrop`].
 
     Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (bilinear, not
     antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
@@ -198,8 +204,10 @@ class ClipAugmentation:
             )
         if arguments.crop == "multi_scale":
             steps.append(MultiScaleCrop(crop_size))
-        elif arguments.crop == "short_side":
-            steps.append(ShortSideCrop(crop_size, (arguments.crop_short_side[0], arguments.crop_short_side[1])))
+        elif arguments.crop in ("short_side", "center"):
+            lengths = (arguments.crop_short_side[0], arguments.crop_short_side[1])
+            shift = arguments.crop_shift if arguments.crop == "center" else None
+            steps.append(ShortSideCrop(crop_size, lengths, shift))
         else:
             scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
             steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))

@@ -70,6 +70,29 @@ def test_erasing_takes_one_box_in_all_frames_and_fills_each_anew():
     assert not erased[:, :, : rows[0]].any()
 
 
+@pytest.mark.parametrize("shift", [0, 3])
+def test_crops_about_the_middle(shift):
+    """Of a frame whose pixels say where they are."""
+    fields = {"crop": "center", "crop_short_side": [40, 40], "crop_shift": shift}
+    ramps = torch.stack(
+        [torch.arange(40)[:, None].expand(40, 60), torch.arange(60).expand(40, 60), torch.zeros(40, 60)]
+    )
+    clip = ramps.to(torch.uint8).expand(2, -1, -1, -1)
+    augmentation = ClipAugmentation(AugmentationArguments(**fields), (16, 20))
+    crops = [augmentation(clip, seed) for seed in range(200)]
+    corners = {(int(crop[0, 0, 0, 0]), int(crop[0, 1, 0, 0])) for crop in crops}
+    places = {(12 + down, 20 + across) for down in range(-shift, shift + 1) for across in range(-shift, shift + 1)}
+    assert corners <= places and len(corners) > len(places) / 2
+    assert all(torch.equal(crop[0], crop[1]) and crop.shape == (2, 3, 16, 20) for crop in crops)
+
+
+def test_no_further_from_the_middle_than_the_frame_reaches():
+    fields = {"crop": "center", "crop_short_side": [17, 17], "crop_shift": 8}
+    clip = torch.arange(17)[:, None].expand(2, 3, 17, 17).to(torch.uint8)
+    augmentation = ClipAugmentation(AugmentationArguments(**fields), (16, 16))
+    assert {int(augmentation(clip, seed)[0, 0, 0, 0]) for seed in range(30)} == {0, 1}
+
+
 def test_flip_is_off_by_default():
     arguments = AugmentationArguments(crop_scale=[1.0, 1.0], crop_ratio=[1.0, 1.0])
     augment = ClipAugmentation(arguments, (40, 40))
@@ -106,10 +129,12 @@ def packed(augmentation, clips, seeds):
     return merge_copies({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
 
 
-@pytest.mark.parametrize("crop", ["area", "multi_scale"])
+@pytest.mark.parametrize("crop", ["area", "multi_scale", "center"])
 def test_the_device_does_what_the_workers_would_have_done(crop):
     """To the last bit on one and the same device, with clips of several shapes and copies of each."""
-    augmentation = ClipAugmentation(AugmentationArguments(crop=crop, **DRASTIC), (16, 16))
+    augmentation = ClipAugmentation(
+        AugmentationArguments(crop=crop, crop_short_side=[18, 20], crop_shift=1, **DRASTIC), (16, 16)
+    )
     generator = torch.Generator().manual_seed(0)
     shapes = [(24, 32), (32, 24), (20, 20)]
     clips = [torch.randint(256, (4, 3, *shape), generator=generator, dtype=torch.uint8) for shape in shapes]
