@@ -292,6 +292,15 @@ def test_pretrain_probe_and_preview(folder, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+def test_pretraining_is_that_of_the_family(folder):
+    result = run("pretrain", "--model_type", "bevt", "--size", "tiny", "--plan")
+    assert "masked_words" in result.stdout
+    small = ("--config.depths", "[1,1]", "--config.num_heads", "[1,2]", "--config.embed_dim", 32)
+    result = run("pretrain", "--model_type", "bevt", "--data", folder, "--cpu", *small)
+    assert result.exit_code != 0
+    assert "`tokenizer` is needed" in result.stderr
+
+
 def test_doctor(folder, damaged, tmp_path):
     result = run("doctor")
     assert result.exit_code == 0

@@ -61,15 +61,16 @@ def pretrain(
     from ..hub.publishing import check_access, finish_run
     from ..training.building import pretraining_task
     from ..training.contrastive import pretrain_contrastive
-    from ..training.pretraining import pretrain as pretrain_run
+    from ..training.pretraining import pretrain as pretrain_masked
+    from ..training.word_pretraining import pretrain_words
 
     config = _run_config(ctx.args, list_fields, plan, None)
     if config is None:
         return
     if config.run.push_to_hub:
         check_access(config.run.push_to_hub)
-    contrastive = pretraining_task(config.model) == "contrastive"
-    result = (pretrain_contrastive if contrastive else pretrain_run)(config)
+    methods: dict[str, Any] = {"contrastive": pretrain_contrastive, "masked_words": pretrain_words}
+    result = methods.get(pretraining_task(config.model), pretrain_masked)(config)
     published = finish_run(result.output_dir, config.run, result.facts)
     for name, value in result.facts["outcomes"].items():
         typer.echo(f"{name}: {value}")

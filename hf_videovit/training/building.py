@@ -154,7 +154,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
 
 def pretraining_task(arguments: ModelArguments) -> str:
     """
-    How a model is pretrained: `"contrastive"` (LSTCL) or `"masked_modeling"`.
+    How a model is pretrained: `"contrastive"` (LSTCL), `"masked_words"` (BEVT) or `"masked_modeling"`.
 
     Args:
         arguments ([`ModelArguments`]):
@@ -163,7 +163,7 @@ def pretraining_task(arguments: ModelArguments) -> str:
     model_type = arguments.model_type
     if arguments.checkpoint is not None:
         model_type = AutoConfig.from_pretrained(arguments.checkpoint).model_type
-    return {"lstcl": "contrastive"}.get(model_type, "masked_modeling")
+    return {"lstcl": "contrastive", "bevt": "masked_words"}.get(model_type, "masked_modeling")
 
 
 def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:

@@ -1,8 +1,11 @@
 """Words kept on disk: the same as fresh ones, of one tokenizer alone, whole or not there."""
 
 import os
+import runpy
 import signal
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +88,22 @@ def test_words_can_be_found_beforehand(word_fields, tmp_path, refused):
     assert len(losses(pretrain_words(config))) == 15
     with pytest.raises(ValueError, match="`word_cache` is needed"):
         cache_words(replace(config, data=replace(config.data, word_cache=None)))
+
+
+def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, monkeypatch, capsys, refused):
+    RunConfig.from_fields(**word_fields, word_cache=str(tmp_path / "words")).save(tmp_path / "recipe.yaml")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["pretrain_bevt.py", "--recipe", str(tmp_path / "recipe.yaml"), *words])
+        runpy.run_path(str(Path(__file__).parents[2] / "examples" / "pretrain_bevt.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    assert "images per step" in run("--plan")
+    assert not (tmp_path / "words").exists()
+    assert "clips and images found" in run("--cache_words")
+    refused()
+    assert "saved in" in run("--picture_every", "0", "--eval_every", "0")
+    assert "bevt" in (Path(word_fields["output_dir"]) / "README.md").read_text()
 
 
 def test_epochs_take_the_copies_in_turn_under_new_masks(word_fields, tmp_path):
