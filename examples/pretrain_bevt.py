@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image
 
 import hf_videovit  # noqa: F401  (registers the families)
-from hf_videovit.hub.cards import write_model_card
+from hf_videovit.hub.publishing import check_access, finish_run
 from hf_videovit.modeling.video_decoding import decode_video
 from hf_videovit.training.arguments import RunConfig, describe_arguments, parse_arguments
 from hf_videovit.training.building import describe_inputs
@@ -56,13 +56,15 @@ def main():
         prepare(parse_arguments(words[:at] + words[at + 2 :]), int(words[at + 1]))
         return
     config = parse_arguments(words)
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
     accelerator = make_accelerator(config.run)
     result = pretrain_words(config, accelerator=accelerator)
     if accelerator.is_main_process:
-        write_model_card(result.output_dir, facts=result.facts)
+        published = finish_run(result.output_dir, config.run, result.facts)
         for name, value in result.facts["outcomes"].items():
             print(f"{name}: {value}")
-        print(f"saved in {result.output_dir}")
+        print(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
     accelerator.end_training()
 
 

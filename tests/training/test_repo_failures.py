@@ -11,9 +11,27 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # A process of its own, since the endpoint is read at import; nobody in it waits before another attempt.
-READER = """
-import json, os, sys
+READER = '''
+import io, json, os, sys, tarfile
 from tests.hub_server import Failure, Hub, running
+
+def aligned(clips):
+    """A tar in whose bytes from 10240 on, where tarfile reads its second block, a new sample starts."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        for number, clip in enumerate(clips):
+            parts = {"mp4": clip.read_bytes(), "json": json.dumps({"label": clip.parent.name}).encode()}
+            for suffix, data in parts.items():
+                archive.addfile(member(f"{number:03d}.{suffix}", len(data)), io.BytesIO(data))
+            if number == 0:
+                space = 10240 - archive.offset - 512
+                archive.addfile(member("__space", space), io.BytesIO(bytes(space)))
+    return content.getvalue()
+
+def member(name, size):
+    found = tarfile.TarInfo(name)
+    found.size = size
+    return found
 
 folder, cases = json.load(sys.stdin)
 hub = Hub()
@@ -25,24 +43,24 @@ with running(hub):
     from hf_videovit.modeling.video_decoding import VideoDecodingError, decode_video
     from hf_videovit.training.opening import open_source
     from tests.clips import STEPS
-    from tests.training.test_repos import parquet_of, tar_of
+    from tests.training.test_repos import parquet_of
 
     clips = sorted(Path(folder).rglob("train/*/*.mp4"))[::2]
     hub.create("datasets", "some/folders", {f"train/{one.parent.name}/{one.name}": one.read_bytes() for one in clips})
-    for name, pack in (("tars", tar_of), ("parquet", parquet_of)):
-        hub.create("datasets", f"some/{name}", {f"data/train-{i}.{name.rstrip('s')}": pack(clips[i::2]) for i in (0, 1)})
+    for name, pack in (("tar", aligned), ("parquet", parquet_of)):
+        hub.create("datasets", f"some/{name}s", {f"data/train-{i}.{name}": pack(clips[i::2]) for i in (0, 1)})
     hub.create("datasets", "some/private", {"train/up/0.mp4": clips[0].read_bytes()}, private=True)
     whole = sorted(one.read_bytes() for one in clips)
 
-    def read(kind, failure, when):
+    def read(kind, failures, when):
         found = {"frames": [], "errors": [], "ended": None, "same": None}
         data = "some/" + kind
         try:
             if when == "opening":
-                hub.failures.append(Failure(**failure))
+                hub.failures.extend(Failure(**failure) for failure in failures)
             source = open_source(data, "train", label_names=sorted(STEPS) if kind == "tars" else None)
             if when == "reading":
-                hub.failures.append(Failure(**failure))
+                hub.failures.extend(Failure(**failure) for failure in failures)
             contents = []
             for sample in source.share(0, 1, None, 0):
                 try:
@@ -57,24 +75,24 @@ with running(hub):
         return found
 
     print(json.dumps([read(*case) for case in cases]))
-"""
-GET = {"folders": r"GET .*\.mp4", "tars": r"GET .*\.tar", "parquet": r"GET .*\.parquet"}
+'''
+GET = {"folders": r"GET .*\.mp4", "tars": r"GET .*\.tar", "parquets": r"GET .*\.parquet"}
 CASES = {
-    "a bad gateway once": {"status": 503, "times": 1, "skip": 1},
-    "cut once": {"cut": 700, "times": 1, "skip": 1},
-    "cut before the first byte": {"cut": 0, "times": 1},
-    "cut again and again": {"cut": 700, "skip": 1},
-    "cut where a member of the tar ends": {"cut": 10240, "skip": 1},
-    "a bad gateway for good": {"status": 503, "skip": 1},
-    "gone": {"status": 404, "skip": 1},
-    "not allowed": {"status": 401, "skip": 1},
+    "a bad gateway once": [{"status": 503, "times": 1, "skip": 1}],
+    "cut once": [{"cut": 700, "times": 1, "skip": 1}],
+    "cut before the first byte": [{"cut": 0, "times": 1}],
+    "cut again and again": [{"cut": 700, "skip": 1}],
+    "cut where a sample of the tar ends": [{"cut": 10240, "skip": 1, "times": 1}, {"cut": 0, "skip": 1}],
+    "a bad gateway for good": [{"status": 503, "skip": 1}],
+    "gone": [{"status": 404, "skip": 1}],
+    "not allowed": [{"status": 401, "skip": 1}],
 }
 OPENING = {
-    "no such repo": ["none", {"pattern": "nothing"}, "opening"],
-    "a private repo": ["private", {"pattern": "nothing"}, "opening"],
-    "a Hub that is not well": ["folders", {"pattern": ".*", "status": 503}, "opening"],
-    "no connection": ["tars", {"pattern": ".*", "cut": 0}, "opening"],
-    "no right to read": ["parquet", {"pattern": ".*", "status": 401}, "opening"],
+    "no such repo": ["none", [{"pattern": "nothing"}], "opening"],
+    "a private repo": ["private", [{"pattern": "nothing"}], "opening"],
+    "a Hub that is not well": ["folders", [{"pattern": ".*", "status": 503}], "opening"],
+    "no connection": ["tars", [{"pattern": ".*", "cut": 0}], "opening"],
+    "no right to read": ["parquets", [{"pattern": ".*", "status": 401}], "opening"],
 }
 NUM_CLIPS = 10
 
@@ -82,7 +100,9 @@ NUM_CLIPS = 10
 @pytest.fixture(scope="module")
 def answers(clip_folder, tmp_path_factory):
     cases = {
-        (kind, name): [kind, {"pattern": GET[kind], **case}, "reading"] for kind in GET for name, case in CASES.items()
+        (kind, name): [kind, [{"pattern": pattern, **failure} for failure in failures], "reading"]
+        for kind, pattern in GET.items()
+        for name, failures in CASES.items()
     }
     cases |= {("opening", name): case for name, case in OPENING.items()}
     home = tmp_path_factory.mktemp("reader")
@@ -124,7 +144,7 @@ def test_a_single_file_that_does_not_come_is_a_bad_clip(answers, name, words):
     assert all(error.endswith(words) and ".mp4: " in error for error in answer["errors"])
 
 
-@pytest.mark.parametrize("kind", ["tars", "parquet"])
+@pytest.mark.parametrize("kind", ["tars", "parquets"])
 @pytest.mark.parametrize("name", list(CASES)[3:])
 def test_a_shard_that_does_not_come_whole_ends_the_run_by_name(answers, kind, name):
     """The clips before it were whole; the next ones are not left out in silence."""

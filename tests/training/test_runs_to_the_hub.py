@@ -71,7 +71,7 @@ def test_finetuning_ends_on_the_hub_with_a_model_that_answers_alike(tiny_fields,
         assert json.loads(there.stdout.splitlines()[-1]) == here(video, top_k=None, function_to_apply="none")
 
 
-@pytest.mark.parametrize("script", ["finetune.py", "pretrain_videomae_v2.py", "pretrain_lstcl.py"])
+@pytest.mark.parametrize("script", ["finetune.py", "pretrain_videomae_v2.py", "pretrain_lstcl.py", "pretrain_bevt.py"])
 def test_without_a_right_to_publish_nothing_is_trained(script, tiny_fields, tmp_path):
     with running() as hub:
         words = [ROOT / "examples" / script, "--data", tiny_fields["data"], "--output_dir", tmp_path / "output"]
