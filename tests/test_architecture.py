@@ -175,7 +175,7 @@ def nested(path: Path, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool
 
 @named([path for path in EXAMPLES if "make_accelerator(" in path.read_text()])
 def test_scripts_that_train_publish(path):
-    """`--push_to_hub` is a field of every run: the token is asked for before it, and the result goes there after it."""
+    """`--push_to_hub` is a field of every run: the token is asked for before it, and the result goes there after."""
     lines: dict[str, int] = {}
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call):
