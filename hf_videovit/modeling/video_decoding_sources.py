@@ -29,6 +29,7 @@ FORMS = (
 )
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 DOWNLOAD_TIMEOUT = 60.0
+NOT_ON_HUB = "no such file on the Hub, or no right to read it"
 BLOCK = 2**20
 
 
@@ -271,12 +272,17 @@ def _hub_blocks(url: str, name: str, token: str | bool | None) -> Iterator[bytes
     from huggingface_hub import HfFileSystem
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    httpx = _http_library()
     try:
         with HfFileSystem(token=token).open(url, "rb", block_size=0) as file:
             while block := file.read(BLOCK):
                 yield block
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = (
-            "no such file on the Hub, or no right to read it" if isinstance(error, OSError) else type(error).__name__
-        )
+    except HfHubHTTPError as error:
+        status = None if error.response is None else error.response.status_code
+        reason = NOT_ON_HUB if status in (None, 401, 403, 404) else f"the Hub answers with status {status}"
+        raise VideoDecodingError(name, None, reason, "missing") from None
+    except httpx.HTTPError as error:  # also a connection that was cut in the middle of the file
+        raise VideoDecodingError(name, None, f"download failed ({type(error).__name__})", "missing") from None
+    except (HFValidationError, OSError, ValueError) as error:
+        reason = NOT_ON_HUB if isinstance(error, OSError) else type(error).__name__
         raise VideoDecodingError(name, None, reason, "missing") from None

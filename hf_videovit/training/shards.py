@@ -115,10 +115,11 @@ class VideoShards(VideoSource):
         return renamed
 
     def _unshuffled(self, shards: Sequence[int], rank: int, world: int) -> Iterator[Sample]:
+        _stop_at_lost_connections()
         index = 0
         for shard in shards:
             rows = self.dataset.shard(num_shards=self.num_shards, index=shard)
-            for row_index, row in enumerate(rows):
+            for row_index, row in enumerate(_whole(rows, shard)):
                 if index % world == rank:
                     yield self._sample(row, shard, row_index)
                 index += 1
@@ -154,6 +155,30 @@ class VideoShards(VideoSource):
         if label not in self._to_label:
             raise ValueError(f"Sample {name!r} has the label {value!r}, which is not among {preview(known)}")
         return self._to_label[label]
+
+
+def _stop_at_lost_connections() -> None:
+    """
+    A connection that is lost twice in a row ends the reading with an error. `datasets` would ask the same file again,
+    and `huggingface_hub`'s then says that it has ended, so that a tar loses the rest of its clips without a word.
+    """
+    from datasets import config
+
+    config.STREAMING_READ_MAX_RETRIES = 1
+
+
+def _whole(rows: Iterable[Mapping[str, Any]], shard: int) -> Iterator[Mapping[str, Any]]:
+    """The rows of a shard. ConnectionError, naming it, where the Hub does not give it to its end."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    number = 0
+    try:
+        for row in rows:
+            yield row
+            number += 1
+    except (tarfile.TarError, ConnectionError, HfHubHTTPError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ConnectionError(f"Shard {shard} of the data broke off after {number} samples: {reason}") from error
 
 
 def shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random.Generator) -> Iterator[Sample]:
@@ -237,6 +262,7 @@ def open_stream(kind: str, shards: Sequence[str]) -> Any:
     """
     from datasets import Video, load_dataset
 
+    _stop_at_lost_connections()
     options: dict[str, Any] = {"data_files": list(shards), "split": "train", "streaming": True}
     try:
         dataset = load_dataset(kind, **options)
