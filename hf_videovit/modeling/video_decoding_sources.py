@@ -245,7 +245,7 @@ def _http_blocks(url: str, name: str, deadline: float | None) -> Iterator[bytes]
     """The body of a page in blocks, through the session that the user set up for huggingface_hub."""
     from huggingface_hub import get_session
 
-    httpx = _http_library()
+    httpx = http_library()
     timeout = DOWNLOAD_TIMEOUT if deadline is None else max(0.001, min(DOWNLOAD_TIMEOUT, deadline - time.monotonic()))
     try:
         with get_session().stream("GET", url, follow_redirects=True, timeout=timeout) as response:
@@ -258,7 +258,7 @@ def _http_blocks(url: str, name: str, deadline: float | None) -> Iterator[bytes]
         raise VideoDecodingError(name, None, f"download failed ({type(error).__name__})", "missing") from None
 
 
-def _http_library() -> ModuleType:
+def http_library() -> ModuleType:
     """The one that huggingface_hub is built on: its releases differ."""
     try:
         from huggingface_hub.utils import httpx as library
@@ -272,7 +272,7 @@ def _hub_blocks(url: str, name: str, token: str | bool | None) -> Iterator[bytes
     from huggingface_hub import HfFileSystem
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    httpx = _http_library()
+    httpx = http_library()
     try:
         with HfFileSystem(token=token).open(url, "rb", block_size=0) as file:
             while block := file.read(BLOCK):

@@ -9,7 +9,7 @@ from transformers.utils import logging
 from .arguments import DataArguments
 from .lists import LIST_SUFFIXES, list_source, read_rows
 from .prepared import read_label_names, read_shard_sizes
-from .repos import list_repo_splits, parse_address, repo_source
+from .repos import list_repo_splits, parse_address, reaching, repo_source
 from .shards import SHARD_SUFFIXES, VideoShards, shard_source
 from .sources import EVAL_SPLITS, SPLITS, VideoList, VideoSource, folder_source, label_mapping
 
@@ -75,7 +75,8 @@ def open_source(
             f"`data` {str(data)!r} must be a list ({', '.join(LIST_SUFFIXES)}) or shards ({', '.join(SHARD_SUFFIXES)})"
         )
     if address is not None:
-        return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
+        with reaching(address):
+            return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
     raise ValueError(f"`data` {str(data)!r} is no folder, list, shard, pattern of shards or data set repo id")
 
 

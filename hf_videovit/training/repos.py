@@ -1,10 +1,13 @@
 """Data set repos on a Hub: `owner/name`, or `hf://datasets/owner/name@revision/path`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+
+from hf_videovit.modeling.video_decoding_sources import http_library
 
 from .lists import LIST_SUFFIXES, index_labels, list_source, read_column, split_labels
 from .prepared import read_label_names, read_shard_sizes
@@ -56,13 +59,31 @@ def parse_address(data: str) -> RepoAddress | None:
     return RepoAddress(data) if REPO.fullmatch(data) else None
 
 
+@contextmanager
+def reaching(address: RepoAddress) -> Iterator[None]:
+    """ConnectionError, naming the data, where the Hub does not answer; what it does answer passes."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        if error.response is None or error.response.status_code < 500:
+            raise
+        reason = f"the Hub is not well (status {error.response.status_code})"
+        raise ConnectionError(f"`data` {address.url!r}: {reason}; try again later") from error
+    except http_library().HTTPError as error:
+        reason = f"the connection to the Hub failed ({type(error).__name__})"
+        raise ConnectionError(f"`data` {address.url!r}: {reason}") from error
+
+
 def list_repo_splits(address: RepoAddress, config: str | None = None) -> list[str]:
     """Names of the splits of a repo; none for single files in it."""
     from datasets import load_dataset_builder
 
     if PurePosixPath(address.path).suffix in (*LIST_SUFFIXES, *SHARD_SUFFIXES):
         return []
-    builder = load_dataset_builder(address.id, config, **address.options)
+    with reaching(address):
+        builder = load_dataset_builder(address.id, config, **address.options)
     return [str(split) for split in builder.config.data_files or builder.info.splits or {}]
 
 
