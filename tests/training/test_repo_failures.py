@@ -16,7 +16,7 @@ import io, json, os, sys, tarfile
 from tests.hub_server import Failure, Hub, running
 
 def aligned(clips):
-    """A tar in whose bytes from 10240 on, where tarfile reads its second block, a new sample starts."""
+    """A tar with a new sample from byte 10752 on, where tarfile reads again after blocks of 512 and 10240."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as archive:
         for number, clip in enumerate(clips):
@@ -24,7 +24,7 @@ def aligned(clips):
             for suffix, data in parts.items():
                 archive.addfile(member(f"{number:03d}.{suffix}", len(data)), io.BytesIO(data))
             if number == 0:
-                space = 10240 - archive.offset - 512
+                space = 10752 - archive.offset - 512
                 archive.addfile(member("__space", space), io.BytesIO(bytes(space)))
     return content.getvalue()
 
@@ -82,7 +82,7 @@ CASES = {
     "cut once": [{"cut": 700, "times": 1, "skip": 1}],
     "cut before the first byte": [{"cut": 0, "times": 1}],
     "cut again and again": [{"cut": 700, "skip": 1}],
-    "cut where a sample of the tar ends": [{"cut": 10240, "skip": 1, "times": 1}, {"cut": 0, "skip": 1}],
+    "cut where a sample of the tar ends": [{"cut": 10752, "skip": 1, "times": 1}, {"cut": 0, "skip": 1}],
     "a bad gateway for good": [{"status": 503, "skip": 1}],
     "gone": [{"status": 404, "skip": 1}],
     "not allowed": [{"status": 401, "skip": 1}],
