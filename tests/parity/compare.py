@@ -23,6 +23,7 @@ class Tolerance:
 
 
 EAGER, SDPA, EXACT = Tolerance(), Tolerance(absolute=2e-5), Tolerance(0.0, 0.0)
+PIXELS = Tolerance(1e-5, 0.0)
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,25 @@ class Report:
             else:
                 self.lines.append(f"{self.label} {name} not compared FAIL")
                 self.failures += 1
+
+
+def compare_views(
+    report: Report, config: dict[str, Any], tensors: dict[str, torch.Tensor], processor_class: Any
+) -> None:
+    """Crops of recorded frames, resized, cut and normalised by a processor."""
+    for record in config["spatial"]:
+        frames, size, names = tensors[record["input"]], record["size"], record["outputs"]
+        processor = processor_class(
+            num_frames=len(frames),
+            size={"shortest_edge": size},
+            crop_size=size,
+            num_crops=len(names),
+            image_mean=config["mean"],
+            image_std=config["std"],
+        )
+        views = processor(frames, return_tensors="pt").pixel_values[0]  # (crops, frames, channels, size, size)
+        for name, view in zip(names, views if len(names) > 1 else [views]):
+            report.compare(name, view.transpose(0, 1), PIXELS)
 
 
 def numbered(tensors: dict[str, torch.Tensor], prefix: str) -> Iterator[tuple[int, str]]:

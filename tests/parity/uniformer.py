@@ -10,10 +10,9 @@ from hf_videovit import UniFormerVideoProcessor, convert_checkpoint
 from hf_videovit.modeling.frame_sampling import sample_clips
 from hf_videovit.training.optimization import parameter_groups
 
-from .compare import DATA_MODES, MODEL_MODES, Mode, Report, Tolerance
+from .compare import DATA_MODES, MODEL_MODES, Mode, Report, Tolerance, compare_views
 
 
-PIXELS = Tolerance(1e-5, 0.0)
 NOISE = 1e-6  # norm of a gradient that only rounding makes: a bias under a BatchNorm
 TASKS = {"image": "image-classification", "video": "video-classification"}
 
@@ -191,19 +190,7 @@ class UniFormerAdapter:
                 )
                 expected = record["image_numbers" if kind == "something" else "indices"]
                 report.equal(f"{kind}.{number}", clips[record["clip_idx"]] + first, expected)
-        for record in self.config["spatial"]:
-            frames, size, names = self.tensors[record["input"]], record["size"], record["outputs"]
-            processor = UniFormerVideoProcessor(
-                num_frames=len(frames),
-                size={"shortest_edge": size},
-                crop_size=size,
-                num_crops=len(names),
-                image_mean=self.config["mean"],
-                image_std=self.config["std"],
-            )
-            views = processor(frames, return_tensors="pt").pixel_values[0]  # (crops, frames, channels, size, size)
-            for name, view in zip(names, views if len(names) > 1 else [views]):
-                report.compare(name, view.transpose(0, 1), PIXELS)
+        compare_views(report, self.config, self.tensors, UniFormerVideoProcessor)
 
 
 def pixels(tensor: torch.Tensor) -> torch.Tensor:

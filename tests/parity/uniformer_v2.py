@@ -18,10 +18,9 @@ from hf_videovit.modeling.frame_sampling import sample_clips
 from hf_videovit.published import kinetics_710_rows, published_labels
 from hf_videovit.training.optimization import parameter_groups
 
-from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance
+from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance, compare_views
 
 
-PIXELS = Tolerance(1e-5, 0.0)
 NOISE = 1e-6  # norm of a gradient that only rounding makes: a bias under a BatchNorm
 # Files of the label fixture, and our lists.
 LABEL_FILES = {
@@ -216,19 +215,7 @@ class UniFormerV2Adapter:
                 )
                 expected = record["indices" if kind == "sparse" else "image_numbers"]
                 report.equal(f"{kind}.{number}", clips[record["clip_idx"]] + first, expected)
-        for record in self.config["spatial"]:
-            frames, size, names = self.tensors[record["input"]], record["size"], record["outputs"]
-            processor = UniFormerV2VideoProcessor(
-                num_frames=len(frames),
-                size={"shortest_edge": size},
-                crop_size=size,
-                num_crops=len(names),
-                image_mean=self.config["mean"],
-                image_std=self.config["std"],
-            )
-            views = processor(frames, return_tensors="pt").pixel_values[0]  # (crops, frames, channels, size, size)
-            for name, view in zip(names, views if len(names) > 1 else [views]):
-                report.compare(name, view.transpose(0, 1), PIXELS)
+        compare_views(report, self.config, self.tensors, UniFormerV2VideoProcessor)
 
     def run_label_maps(self, report: Report, mode: Mode):
         for file, ours in LABEL_FILES.items():
