@@ -205,6 +205,12 @@ class _ActivatedProjection(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None
 
 
+def _is_plain(projection: nn.Module) -> bool:
+    """Whether calling a layer is the matrix product with its weights, and nothing else."""
+    hooked = projection._forward_hooks or projection._forward_pre_hooks or projection._backward_hooks
+    return type(projection) is nn.Linear and not hooked
+
+
 def project_activated(
     hidden_states: torch.Tensor, activation: nn.Module, projection: nn.Module, training: bool
 ) -> torch.Tensor:
@@ -214,10 +220,10 @@ def project_activated(
     is more than a plain layer (adapted, quantised, sharded, hooked, under autocast) is called as it is; compilers
     decide about recomputing themselves.
     """
-    hooked = projection._forward_hooks or projection._forward_pre_hooks or projection._backward_hooks  # type: ignore
-    plain = type(projection) is nn.Linear and not hooked and not torch.is_autocast_enabled(hidden_states.device.type)
-    if training and torch.is_grad_enabled() and plain and not torch.compiler.is_compiling():
-        return _ActivatedProjection.apply(hidden_states, projection.weight, projection.bias, activation)
+    if training and torch.is_grad_enabled() and not torch.compiler.is_compiling() and _is_plain(projection):
+        device = hidden_states.device.type
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return _ActivatedProjection.apply(hidden_states, projection.weight, projection.bias, activation)
     return projection(activation(hidden_states))
 
 
