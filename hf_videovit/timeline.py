@@ -241,13 +241,12 @@ def _seconds(probe: VideoProbe) -> np.ndarray:
 
 def _hide(views: Views, part: np.ndarray) -> torch.Tensor:
     """The views with the frames `part` of the video in their view's mean colour."""
-    hidden = views.pixel_values.clone()
-    frames = hidden.view(-1, *hidden.shape[-4:])  # (views, frames, channels, height, width)
+    pixel_values = views.pixel_values
+    frames = pixel_values.view(-1, *pixel_values.shape[-4:])  # (views, frames, channels, height, width)
     crops = len(frames) // len(views.indices)
     mask = torch.from_numpy(np.isin(views.indices, part).repeat(crops, axis=0))  # (views, frames)
     colour = frames.mean(dim=(1, 3, 4), keepdim=True)  # (views, 1, channels, 1, 1)
-    frames[mask] = colour.expand_as(frames)[mask]
-    return hidden
+    return torch.where(mask[..., None, None, None], colour, frames).view_as(pixel_values)
 
 
 __all__ = ["Moment", "Views", "Window", "load_views", "moments_that_mattered", "score_views", "scores_over_time"]
