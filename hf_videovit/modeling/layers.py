@@ -3,7 +3,6 @@ Small parts that several families share: stochastic depth, eager attention, posi
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -180,7 +179,7 @@ class _ActivatedProjection(torch.autograd.Function):
         hidden_states: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        activation: Callable[[torch.Tensor], torch.Tensor],
+        activation: nn.Module,
     ) -> torch.Tensor:
         ctx.save_for_backward(hidden_states, weight)
         ctx.activation = activation
@@ -194,7 +193,7 @@ class _ActivatedProjection(torch.autograd.Function):
         grad_hidden = grad_weight = grad_bias = None
         with torch.enable_grad():
             hidden_states = hidden_states.detach().requires_grad_()
-            activated = ctx.activation(hidden_states)
+            activated = ctx.activation.forward(hidden_states)  # not a call: it was called, and seen by hooks, before
         rows = gradient.flatten(0, -2)
         if for_weight:
             grad_weight = rows.mT @ activated.detach().flatten(0, -2)
@@ -205,10 +204,14 @@ class _ActivatedProjection(torch.autograd.Function):
         return grad_hidden, grad_weight, grad_bias, None
 
 
+def _is_hooked(layer: nn.Module) -> bool:
+    """Whether calling a layer does more than its `forward`."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
 def _is_plain(projection: nn.Module) -> bool:
     """Whether calling a layer is the matrix product with its weights, and nothing else."""
-    hooked = projection._forward_hooks or projection._forward_pre_hooks or projection._backward_hooks
-    return type(projection) is nn.Linear and not hooked
+    return type(projection) is nn.Linear and not _is_hooked(projection)
 
 
 def project_activated(
@@ -217,10 +220,11 @@ def project_activated(
     """
     `projection(activation(hidden_states))`. In training the activations are computed again in the backward pass: a
     pointwise function is cheap, and its result, the widest tensor of a block, need not wait there. A projection that
-    is more than a plain layer (adapted, quantised, sharded, hooked, under autocast) is called as it is; compilers
-    decide about recomputing themselves.
+    is more than a plain layer (adapted, quantised, sharded, hooked, under autocast) is called as it is, and so is one
+    behind a hooked activation; compilers decide about recomputing themselves.
     """
-    if training and torch.is_grad_enabled() and not torch.compiler.is_compiling() and _is_plain(projection):
+    plain = _is_plain(projection) and not _is_hooked(activation)
+    if plain and training and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         device = hidden_states.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return _ActivatedProjection.apply(hidden_states, projection.weight, projection.bias, activation)

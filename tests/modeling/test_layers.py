@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
 
 from hf_videovit.modeling.layers import (
@@ -162,6 +163,22 @@ def test_activations_are_not_kept_in_training():
         for training in (True, False)
     )
     assert kept_plainly - kept == hidden.nbytes
+
+
+def test_a_counter_of_operations_sees_a_training_step():
+    """Such a counter hooks every call of a module, those inside a backward pass included."""
+    projection, activation = nn.Linear(12, 5), nn.GELU()
+    hidden = torch.randn(2, 12, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        project_activated(hidden, activation, projection, training=True).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * 12 * 5  # one product, forward and for each of its factors
+
+
+def test_hooks_on_the_activation_are_called_once():
+    hidden, activation, calls = torch.randn(2, 6, requires_grad=True), nn.GELU(), []
+    activation.register_forward_hook(lambda *_: calls.append(1))
+    project_activated(hidden, activation, nn.Linear(6, 4), training=True).sum().backward()
+    assert calls == [1]
 
 
 def test_a_frozen_projection_gets_no_gradient():
