@@ -4,11 +4,13 @@ What the comparisons of speed share: their arguments, times of several sides fro
 
 import argparse
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,6 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._machine import write_csv
 
 
+# glibc's settings for a process whose freed blocks of 64 kB and more leave it at once
+RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 SETTING = ("device", "dtype", "attention", "batch_size", "threads")
 
 
@@ -159,9 +163,13 @@ def peak_bytes(
         details:
             What else it takes.
         warm (`bool`, *optional*, defaults to `True`):
-            Call once before, so that gradients and the optimiser's state stand already.
+            Call once before, so that gradients and the optimiser's state stand already. What it frees goes back to
+            the kernel: kept by the C library, it would pass for what stood before the call that is measured.
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with (
+        patch.dict(os.environ, RETURN_FREED_MEMORY),
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
         return pool.submit(_peak_bytes, make, arguments, details, warm).result()
 
 
