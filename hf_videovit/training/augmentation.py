@@ -12,6 +12,9 @@ from contextlib import contextmanager
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
+from transformers.image_utils import SizeDict
+
+from hf_videovit.modeling.video_processing_base import output_size
 
 from .arguments import AugmentationArguments
 from .sources import stable_hash
@@ -88,33 +91,67 @@ class MultiScaleCrop(torch.nn.Module):
 class ShortSideCrop(torch.nn.Module):
     """
     A crop anywhere, of a clip whose short side was first resized to a random length; bicubic, not antialiased (BEVT's
-    pretraining). Or one about the middle, for what stands there: a face, a mouth, an aligned object.
+    pretraining).
 
     Args:
         size (`tuple[int, int]`):
             Height and width of the result.
-        lengths (`tuple[int, int]`):
+        lengths (`Sequence[int]`):
             Shortest and longest length of the short side; at least the crop's.
-        shift (`int`, *optional*):
-            The furthest that the crop lies from the middle along either side, in pixels; anywhere by default.
     """
 
-    def __init__(self, size: tuple[int, int], lengths: tuple[int, int], shift: int | None = None):
+    def __init__(self, size: tuple[int, int], lengths: Sequence[int]):
         super().__init__()
         if lengths[0] < max(size):
             raise ValueError(f"`crop_short_side` must be at least the crop's {max(size)} pixels, got {lengths[0]}")
         self.lengths, self.crop = lengths, v2.RandomCrop(size)
-        self.around = None if shift is None else [side + 2 * shift for side in size]
+
+    def draw(self) -> int:
+        """Length of the short side, drawn from torch's global CPU generator."""
+        return int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
         """Resize and crop `(..., height, width)`."""
-        length = int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
-        scale = length / min(clip.shape[-2:])
+        scale = self.draw() / min(clip.shape[-2:])
         sides = [int(side * scale + 0.5) for side in clip.shape[-2:]]
-        clip = v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False)
-        if self.around is not None:
-            clip = v2.functional.center_crop(clip, [min(side, room) for side, room in zip(sides, self.around)])
-        return self.crop(clip)
+        return self.crop(v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False))
+
+
+class CenterCrop(ShortSideCrop):
+    """
+    A crop about the middle, for what stands there: a face, a mouth, an aligned object. Clips are resized as for
+    evaluation, so that one that does not move is what the model is evaluated on.
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+        lengths (`Sequence[int]`):
+            Shortest and longest length of the short side; at least the crop's.
+        shift (`int`):
+            The furthest that the crop lies from the middle along either side, in pixels.
+        interpolation (`InterpolationMode`):
+            How clips are resized.
+        antialias (`bool`):
+            Whether downscaling is antialiased.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        lengths: Sequence[int],
+        shift: int,
+        interpolation: InterpolationMode,
+        antialias: bool,
+    ):
+        super().__init__(size, lengths)
+        self.around = [side + 2 * shift for side in size]
+        self.interpolation, self.antialias = interpolation, antialias
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and crop `(..., height, width)`."""
+        sides = output_size(clip.shape[-2:], SizeDict(shortest_edge=self.draw()))
+        clip = v2.functional.resize(clip, list(sides), self.interpolation, antialias=self.antialias)
+        return self.crop(v2.functional.center_crop(clip, [min(pair) for pair in zip(sides, self.around)]))
 
 
 class ColourChanges(torch.nn.Module):
@@ -157,10 +194,11 @@ class ClipAugmentation:
     Random crop, colour changes, flip, RandAugment and erasing of one clip.
 
     With `crop="multi_scale"` the crop is that of VideoMAE V2's pretraining, see [`MultiScaleCrop`]; with
-    `crop="short_side"` that of BEVT's, or with `crop="center"` one about the middle, see [`ShortSideCrop`].
+    `crop="short_side"` that of BEVT's, see [`ShortSideCrop`]; with `crop="center"` one about the middle, see
+    [`CenterCrop`].
 
-    Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (bilinear, not
-    antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
+    Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (by default bilinear,
+    not antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
     RandAugment applies each of its operations always, bilinear and with a fixed magnitude (officially each with
     probability 0.5, bicubic and a slightly random one), and the erasing noise, laid on before normalisation, is cut at
     black and white.
@@ -174,6 +212,11 @@ class ClipAugmentation:
             Mean of the normalisation that follows, in [0, 1]: the centre of the erasing noise.
         image_std (`tuple[float, ...]`):
             Deviation of the normalisation that follows: the spread of the erasing noise.
+        interpolation (`InterpolationMode`, *optional*, defaults to `InterpolationMode.BILINEAR`):
+            That of crops by area and about the middle; the others' is that of their recipes.
+        antialias (`bool`, *optional*, defaults to `False`):
+            Whether their downscaling is antialiased. Both should be the processor's, or a model is evaluated on other
+            pixels than it was trained on.
         jitter (`float`, *optional*, defaults to 0.0):
             Largest change of brightness, contrast and saturation, before all else.
         view (`int`, *optional*, defaults to 0):
@@ -184,8 +227,11 @@ class ClipAugmentation:
         self,
         arguments: AugmentationArguments,
         crop_size: tuple[int, int],
+        *,
         image_mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         image_std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+        antialias: bool = False,
         jitter: float = 0.0,
         view: int = 0,
     ):
@@ -204,13 +250,14 @@ class ClipAugmentation:
             )
         if arguments.crop == "multi_scale":
             steps.append(MultiScaleCrop(crop_size))
-        elif arguments.crop in ("short_side", "center"):
-            lengths = (arguments.crop_short_side[0], arguments.crop_short_side[1])
-            shift = arguments.crop_shift if arguments.crop == "center" else None
-            steps.append(ShortSideCrop(crop_size, lengths, shift))
+        elif arguments.crop == "short_side":
+            steps.append(ShortSideCrop(crop_size, arguments.crop_short_side))
+        elif arguments.crop == "center":
+            lengths, shift = arguments.crop_short_side, arguments.crop_shift
+            steps.append(CenterCrop(crop_size, lengths, shift, interpolation, antialias))
         else:
             scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
-            steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, antialias=False))
+            steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, interpolation, antialias))
         colours = ColourChanges(arguments, view, crop_size)
         if len(colours.steps):
             steps.append(colours)

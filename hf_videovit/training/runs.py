@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from hf_videovit.modeling.video_processing_base import interpolation_mode
+
 from .arguments import RunArguments, RunConfig
 from .augmentation import Augmentation, ClipAugmentation, DeviceAugmentation, mirrored_labels
 from .engine import FitResult
@@ -70,7 +72,13 @@ def clip_augmentation(
     size = processor.crop_size if processor.do_center_crop else processor.size
     height, width = size["height"], size["width"]
     augmentation = ClipAugmentation(
-        arguments, (height, width), tuple(processor.image_mean), tuple(processor.image_std), view
+        arguments,
+        (height, width),
+        image_mean=tuple(processor.image_mean),
+        image_std=tuple(processor.image_std),
+        interpolation=interpolation_mode(processor.resample),
+        antialias=processor.antialias,
+        view=view,
     )
     if not arguments.augment_on_device:
         return augmentation

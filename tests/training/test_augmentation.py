@@ -1,5 +1,6 @@
 import pytest
 import torch
+from transformers.image_utils import PILImageResampling
 
 from hf_videovit import VideoMAEV2VideoProcessor
 from hf_videovit.training.arguments import AugmentationArguments, RunConfig
@@ -91,6 +92,26 @@ def test_no_further_from_the_middle_than_the_frame_reaches():
     clip = torch.arange(17)[:, None].expand(2, 3, 17, 17).to(torch.uint8)
     augmentation = ClipAugmentation(AugmentationArguments(**fields), (16, 16))
     assert {int(augmentation(clip, seed)[0, 0, 0, 0]) for seed in range(30)} == {0, 1}
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("resample", [PILImageResampling.BILINEAR, PILImageResampling.BICUBIC])
+def test_a_crop_at_the_middle_is_what_evaluation_sees(antialias, resample):
+    sizes = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
+    processor = VideoMAEV2VideoProcessor(**sizes, antialias=antialias, resample=resample)
+    config = RunConfig.from_fields(crop="center", crop_short_side=[40, 40])
+    clip = torch.randint(0, 256, (2, 3, 97, 131), dtype=torch.uint8)
+    seen = processor(clip, do_sample_frames=False, do_rescale=False, do_normalize=False, return_tensors="pt")
+    trained_on = clip_augmentation(config, processor)(clip, seed=0)
+    assert torch.equal(trained_on.float(), seen["pixel_values"][0].float())
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_a_run_changes_no_colours_unless_asked(view):
+    clip = still_clip()
+    processor = VideoMAEV2VideoProcessor(size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40})
+    config = RunConfig.from_fields(crop="center", crop_short_side=[40, 40])
+    assert torch.equal(clip_augmentation(config, processor, view=view)(clip, seed=0), clip)
 
 
 def test_flip_is_off_by_default():
