@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -242,13 +243,13 @@ class _Run:
         self.template: Batch | None = None
         self.window = Clock()
         self.num_bad = 0
-        self.stopping = threading.Event()
-        self.told_to_stop = False
+        self.stopping, self.asking = threading.Event(), threading.Event()
+        self.told_to_stop = self.is_cut = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with noticing_sigterm() as self.stopping, self.report.open(self.progress.step):
+        with noticing_sigterm(self.asking) as self.stopping, self.report.open(self.progress.step):
             self._observe_at(self.progress.step)
             while not self._finished():
                 reached_the_end = self._train_epoch()
@@ -283,9 +284,14 @@ class _Run:
         before = self.progress.step
         while not self._finished():
             self.window.wait()
+            place, listed = self.progress.position, self.ledger.state_dict()
             batch_group = self._next(batches)
             self.window.work()
             num_clips = self._agree(batch_group)
+            if self.is_cut:  # a step without the clips of some process would be another one
+                self.progress.position = place
+                self.ledger.load_state_dict(listed)
+                self._stop()
             if num_clips == 0:
                 if self.told_to_stop:
                     self._stop()
@@ -298,25 +304,32 @@ class _Run:
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
         """The batches of a step; none where a SIGTERM ended the decoding workers along with the run."""
+        self.asking.set()
         try:
-            batch_group = list(islice(batches, self.config.optimization.accumulation))
+            self.is_cut = self.stopping.is_set()
+            batch_group = [] if self.is_cut else list(islice(batches, self.config.optimization.accumulation))
         except RuntimeError:
             if not self.stopping.is_set():
                 raise
+            self.is_cut = True
             return []
+        finally:
+            self.asking.clear()
         self.progress.position = self.stream.position
         return batch_group
 
     def _agree(self, batch_group: list[Batch]) -> int:
         """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
-        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
+        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count]
+        counts += [int(self.stopping.is_set()), int(self.is_cut)]
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
-        self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
+        # all processes know of a signal that came to one of them, and of the workers that it ended
+        self.told_to_stop, self.is_cut = counts[3] > 0, counts[4] > 0
         return counts[0]
 
     def _step(self, batch_group: list[Batch], num_clips: int) -> None:
@@ -537,17 +550,33 @@ class _Run:
 
 
 @contextmanager
-def noticing_sigterm() -> Iterator[threading.Event]:
+def noticing_sigterm(asking: threading.Event) -> Iterator[threading.Event]:
     """
     An event that is set when this process is told to end, instead of ending it there and then. Outside of the main
     thread, where signals cannot be handled, it never is.
+
+    A signal to the whole group, as launchers send it, ends the decoding workers as well. torch raises an error for
+    that wherever the main thread happens to be; here only while `asking` is set, which is while it waits for a batch.
     """
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield noticed
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: noticed.set())
+    before: dict[int, Any] = {}
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        if not noticed.is_set():
+            before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
+            signal.signal(signal.SIGCHLD, worker_ended)
+        noticed.set()
+
+    def worker_ended(number: int, frame: FrameType | None) -> None:
+        if asking.is_set() and callable(before[signal.SIGCHLD]):
+            before[signal.SIGCHLD](number, frame)
+
+    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, notice)
     try:
         yield noticed
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -96,17 +96,36 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
 
 def test_the_handler_is_put_back_and_threads_do_without():
     before = signal.getsignal(signal.SIGTERM)
-    with noticing_sigterm() as noticed:
+    with noticing_sigterm(threading.Event()) as noticed:
         os.kill(os.getpid(), signal.SIGTERM)
         assert noticed.wait(5)
     assert signal.getsignal(signal.SIGTERM) == before
     seen = []
 
     def run():
-        with noticing_sigterm() as event:
+        with noticing_sigterm(threading.Event()) as event:
             seen.append(event.is_set())
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_workers_that_end_with_the_run_are_an_error_only_to_who_waits_for_them():
+    def complain(number, frame):
+        raise RuntimeError("DataLoader worker is killed")
+
+    before, asking = signal.signal(signal.SIGCHLD, complain), threading.Event()
+    try:
+        with noticing_sigterm(asking):
+            with pytest.raises(RuntimeError, match="killed"):
+                os.kill(os.getpid(), signal.SIGCHLD)  # without a SIGTERM it is one anywhere
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGCHLD)
+            asking.set()
+            with pytest.raises(RuntimeError, match="killed"):
+                os.kill(os.getpid(), signal.SIGCHLD)
+        assert signal.getsignal(signal.SIGCHLD) is complain
+    finally:
+        signal.signal(signal.SIGCHLD, before)
