@@ -244,7 +244,7 @@ class _Run:
         self.window = Clock()
         self.num_bad = 0
         self.stopping, self.asking = threading.Event(), threading.Event()
-        self.told_to_stop = self.is_cut = False
+        self.told_to_stop = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
@@ -288,13 +288,11 @@ class _Run:
             batch_group = self._next(batches)
             self.window.work()
             num_clips = self._agree(batch_group)
-            if self.is_cut:  # a step without the clips of some process would be another one
+            if self.told_to_stop:  # some process may have no clips for this step, which would be another one
                 self.progress.position = place
                 self.ledger.load_state_dict(listed)
                 self._stop()
             if num_clips == 0:
-                if self.told_to_stop:
-                    self._stop()
                 if self.progress.step == before and start == 0:
                     raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
                 return True
@@ -303,15 +301,15 @@ class _Run:
         return False
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The batches of a step; none where a SIGTERM ended the decoding workers along with the run."""
+        """The batches of a step; none after a SIGTERM, which may have ended the decoding workers with the run."""
         self.asking.set()
         try:
-            self.is_cut = self.stopping.is_set()
-            batch_group = [] if self.is_cut else list(islice(batches, self.config.optimization.accumulation))
+            if self.stopping.is_set():
+                return []
+            batch_group = list(islice(batches, self.config.optimization.accumulation))
         except RuntimeError:
             if not self.stopping.is_set():
                 raise
-            self.is_cut = True
             return []
         finally:
             self.asking.clear()
@@ -321,15 +319,13 @@ class _Run:
     def _agree(self, batch_group: list[Batch]) -> int:
         """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
-        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count]
-        counts += [int(self.stopping.is_set()), int(self.is_cut)]
+        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
-        # all processes know of a signal that came to one of them, and of the workers that it ended
-        self.told_to_stop, self.is_cut = counts[3] > 0, counts[4] > 0
+        self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
         return counts[0]
 
     def _step(self, batch_group: list[Batch], num_clips: int) -> None:
@@ -389,8 +385,6 @@ class _Run:
         self.report.advance(step)
         if step % run.log_every == 0:
             self._log_window()
-        if self.told_to_stop:
-            self._stop()
         self._observe_at(step)
         if run.save_steps and step % run.save_steps == 0:
             self._save()

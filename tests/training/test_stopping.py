@@ -16,6 +16,7 @@ from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.checkpointing import list_checkpoints
 from hf_videovit.training.engine import noticing_sigterm
 from hf_videovit.training.finetuning import finetune
+from hf_videovit.training.streaming import ClipStream
 
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +93,30 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     assert losses_of(folder) == losses_of(whole.output_dir)
     assert len(losses_of(folder)) == 15
     assert (folder / "model.safetensors").read_bytes() == (whole.output_dir / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, one_thread, monkeypatch, position):
+    """Also where it is the first of all, so that no step has been taken yet."""
+    fields = tiny_fields | {"num_workers": 0, "epochs": 2, "eval_every": 0, "save_every": 0, "resume": True}
+    whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
+    config = RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "stopped")})
+    read = ClipStream.epoch
+
+    def signalled(stream, *arguments):
+        for index, batch in enumerate(read(stream, *arguments)):
+            if index == position:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipStream, "epoch", signalled)
+        with pytest.raises(SystemExit, match=f"step {position} is saved"):
+            finetune(config)
+    finetune(config)
+    assert losses_of(tmp_path / "stopped") == losses_of(whole.output_dir)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (tmp_path / "stopped", whole.output_dir)]
+    assert weights[0] == weights[1]
 
 
 def test_the_handler_is_put_back_and_threads_do_without():
