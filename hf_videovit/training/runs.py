@@ -45,7 +45,7 @@ def training_ledger(config: RunConfig, accelerator: Accelerator) -> BadVideoLedg
 
 
 def clip_augmentation(
-    config: RunConfig, processor: Any, label_names: Sequence[str] = (), view: int = 0
+    config: RunConfig, processor: Any, label_names: Sequence[str] = (), *, view: int = 0, jitter: float = 0.0
 ) -> Augmentation:
     """
     The augmentation of a run's clips.
@@ -60,6 +60,8 @@ def clip_augmentation(
             (`flip_labels`).
         view (`int`, *optional*, defaults to 0):
             1 for the second of two clips, where they are treated differently.
+        jitter (`float`, *optional*, defaults to 0.0):
+            See [`ClipAugmentation`].
     """
     arguments = config.augmentation
     pairs = mirrored_labels(label_names) if arguments.flip and arguments.flip_labels == "alike" else []
@@ -78,6 +80,7 @@ def clip_augmentation(
         image_std=tuple(processor.image_std),
         interpolation=interpolation_mode(processor.resample),
         antialias=processor.antialias,
+        jitter=jitter,
         view=view,
     )
     if not arguments.augment_on_device:

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig
 
 from .arguments import RunConfig
-from .augmentation import ClipAugmentation
+from .augmentation import Augmentation
 from .block_masking import BlockMasks
 from .images import image_reader, open_images
 from .joint import IMAGE_PLACE, PASSES, JointStream
 from .opening import load_sources
-from .runs import training_stream
+from .runs import clip_augmentation, training_stream
 from .sources import VideoSource, stable_hash
 from .streaming import BadVideoLedger, Batch, BatchStream, ClipStream, Record, TrainingClipLoader, merge_copies
 from .visual_words import VisualTokenizer, find_words
@@ -80,7 +80,7 @@ class WordClipLoader(TrainingClipLoader):
     def __init__(
         self,
         processor: Any,
-        augmentation: ClipAugmentation,
+        augmentation: Augmentation,
         seed: int,
         num_sample: int,
         masks: MaskDraws,
@@ -287,14 +287,11 @@ class WordData:
 
     def loader(self, images: bool) -> WordClipLoader:
         """Reads the training samples."""
-        config, crop = self.config, self.processor.crop_size
+        config = self.config
         arguments = config.augmentation
-        augmentation = ClipAugmentation(
-            arguments, (crop["height"], crop["width"]), jitter=arguments.image_jitter if images else 0.0
-        )
         return WordClipLoader(
             image_reader(self.processor) if images else self.processor,
-            augmentation,
+            clip_augmentation(config, self.processor, jitter=arguments.image_jitter if images else 0.0),
             config.run.seed,
             1 if images else arguments.num_sample,
             MaskDraws(self.model_config, images),
