@@ -186,18 +186,27 @@ def test_in_a_browser(page, browser, clip, damaged, expected):
     assert not foreign
 
 
-def test_with_the_camera_of_a_browser(page, browser):
-    """What the browser records has no even rate and no length in its header; it is read like any other file."""
-    view = browser.new_page()
-    view.goto(page)
+def record(view, frames):
+    """As a visitor does, for so many frames of the camera; says how many bytes were recorded."""
     view.click("button[aria-label='Capture from camera']")
     view.click("text=Click to Access Webcam")
     view.wait_for_function("() => document.querySelector('video')?.readyState >= 2")
     view.click("[aria-label='start recording']")
     view.wait_for_selector("[aria-label='start recording']:has-text('Stop')")
-    view.wait_for_timeout(1500)
+    shown = "document.querySelector('video').getVideoPlaybackQuality().totalVideoFrames"
+    view.wait_for_function(f"end => {shown} >= end", arg=view.evaluate(shown) + frames)
     view.click("[aria-label='start recording']")
     view.wait_for_selector("video[src*='/file=']")
+    return view.evaluate("async () => (await (await fetch(document.querySelector('video').src)).blob()).size")
+
+
+def test_with_the_camera_of_a_browser(page, browser):
+    """What the browser records has no even rate and no length in its header; it is read like any other file."""
+    view = browser.new_page()
+    for frames in (20, 80, 320):  # the recorder of a busy machine starts late, and may have nothing at the first stop
+        view.goto(page)
+        if record(view, frames) > 5_000:
+            break
     view.click("#classify")
     view.wait_for_selector("#frames img")
     assert sum(label in view.inner_text("#labels") for label in LABELS) == 5
