@@ -212,9 +212,9 @@ def sample_clips(
             each of `num_frames` bins (Something-Something). `"span"`: as dense, spread over all of the
             `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51). `"sparse"`: as segment with the
             bounds of the UniFormer loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each
-            segment in all modes but `"train"` (Video Swin on Something-Something). `"dense_cyclic"`: neighbouring
-            frames of exact stride, past the end on from the start (MMAction, Video Swin on Kinetics). `"uniform"`:
-            evenly over the whole video, its tail included.
+            segment in all modes but `"train"` (Video Swin on Something-Something, which has one clip; several are
+            those of `"sparse"`). `"dense_cyclic"`: neighbouring frames of exact stride, past the end on from the
+            start (MMAction, Video Swin on Kinetics). `"uniform"`: evenly over the whole video, its tail included.
         sampling_mode (`str`):
             `"train"`: one random clip. `"validation"`: one clip in the middle. `"test"`: `num_clips` clips.
             `"pretrain"` (dense only): one random clip of exact stride.
@@ -267,9 +267,10 @@ def sample_clips(
     if frame_sampling in ("sparse", "sparse_middle"):
         if sampling_mode == "train":
             return sparse_train(total, num_frames, rng)
-        if frame_sampling == "sparse_middle":
+        clips = num_clips if sampling_mode == "test" else 1
+        if frame_sampling == "sparse_middle" and clips == 1:
             return sparse_middle(total, num_frames)
-        return sparse_test(total, num_frames, num_clips if sampling_mode == "test" else 1)
+        return sparse_test(total, num_frames, clips)
     if sampling_mode == "train":
         return uniform_clips(total, num_frames, np.array([rng.random()]))
     clips = num_clips if sampling_mode == "test" else 1

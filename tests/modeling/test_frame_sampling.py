@@ -38,6 +38,14 @@ def test_indices_exist_ascend_and_repeat_with_the_seed(total, num_frames, stride
         assert (steps >= 0).all()
 
 
+def test_one_clip_of_middles_and_several_as_sparse_has_them():
+    options = {"sampling_mode": "test", "num_frames": 4}
+    middle = sample_clips(41, frame_sampling="sparse_middle", **options)
+    assert middle.tolist() == [[5, 15, 25, 35]]
+    several = sample_clips(41, frame_sampling="sparse_middle", num_clips=3, **options)
+    np.testing.assert_array_equal(several, sample_clips(41, frame_sampling="sparse", num_clips=3, **options))
+
+
 @given(total=lengths, num_frames=clip_lengths, stride=strides, seed=st.integers(0, 5))
 def test_pretraining_clips_keep_their_stride_until_the_video_ends(total, num_frames, stride, seed):
     rng = np.random.default_rng(seed)
