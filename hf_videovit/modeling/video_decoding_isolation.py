@@ -8,6 +8,7 @@ is a barrier against hangs and crashes, not a sandbox: it runs with the rights o
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -231,7 +232,9 @@ def serve() -> None:
     """
     The child: answer requests on standard input until it ends. A request is a line of JSON and `size` bytes, and so is
     an answer. `open` takes a path, or else the file itself; `close` forgets it; the rest are methods of the reader.
+    Should the parent die while a codec library hangs, an alarm ends the child.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group of processes: the parent may need it yet
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not stand among the answers
@@ -244,7 +247,9 @@ def serve() -> None:
             if request["do"] in ("open", "close") and reader is not None:
                 reader.close()
                 reader = None
+                _set_alarm(0)
             if request["do"] == "open":
+                _set_alarm(request["timeout"] + CLOSING_TIMEOUT)
                 reader = _open_here(request, content)
             answer, payload = _answer(reader, request)
         except VideoDecodingError as error:
@@ -252,6 +257,11 @@ def serve() -> None:
         answers.write(json.dumps(answer | {"size": len(payload)}).encode() + b"\n")
         answers.write(payload)
         answers.flush()
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _open_here(request: dict[str, Any], content: bytes) -> PyAVReader:

@@ -243,13 +243,13 @@ class _Run:
         self.template: Batch | None = None
         self.window = Clock()
         self.num_bad = 0
-        self.stopping, self.asking = threading.Event(), threading.Event()
+        self.stopping = threading.Event()
         self.told_to_stop = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with noticing_sigterm(self.asking) as self.stopping, self.report.open(self.progress.step):
+        with noticing_sigterm() as self.stopping, self.report.open(self.progress.step):
             self._observe_at(self.progress.step)
             while not self._finished():
                 reached_the_end = self._train_epoch()
@@ -301,18 +301,10 @@ class _Run:
         return False
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The batches of a step; none after a SIGTERM, which may have ended the decoding workers with the run."""
-        self.asking.set()
-        try:
-            if self.stopping.is_set():
-                return []
-            batch_group = list(islice(batches, self.config.optimization.accumulation))
-        except RuntimeError:
-            if not self.stopping.is_set():
-                raise
+        """The batches of a step; none after a SIGTERM."""
+        if self.stopping.is_set():
             return []
-        finally:
-            self.asking.clear()
+        batch_group = list(islice(batches, self.config.optimization.accumulation))
         self.progress.position = self.stream.position
         return batch_group
 
@@ -544,33 +536,21 @@ class _Run:
 
 
 @contextmanager
-def noticing_sigterm(asking: threading.Event) -> Iterator[threading.Event]:
+def noticing_sigterm() -> Iterator[threading.Event]:
     """
     An event that is set when this process is told to end, instead of ending it there and then. Outside of the main
     thread, where signals cannot be handled, it never is.
-
-    A signal to the whole group, as launchers send it, ends the decoding workers as well. torch raises an error for
-    that wherever the main thread happens to be; here only while `asking` is set, which is while it waits for a batch.
     """
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield noticed
         return
-    before: dict[int, Any] = {}
 
     def notice(number: int, frame: FrameType | None) -> None:
-        if not noticed.is_set():
-            before[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
-            signal.signal(signal.SIGCHLD, worker_ended)
         noticed.set()
 
-    def worker_ended(number: int, frame: FrameType | None) -> None:
-        if asking.is_set() and callable(before[signal.SIGCHLD]):
-            before[signal.SIGCHLD](number, frame)
-
-    before[signal.SIGTERM] = signal.signal(signal.SIGTERM, notice)
+    before = signal.signal(signal.SIGTERM, notice)
     try:
         yield noticed
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGTERM, before)

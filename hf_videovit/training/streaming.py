@@ -22,6 +22,7 @@ from hf_videovit.modeling.video_decoding import VideoDecodingError
 
 from .augmentation import Augmentation, sample_seed
 from .sources import Label, Sample, VideoSource, label_indices
+from .workers import ignore_sigterm, worker_context
 
 
 logger = logging.get_logger(__name__)
@@ -275,6 +276,7 @@ class ClipStream:
         self.position = 0  # in the epoch at hand; what stands before it was handed out or reported
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
         workers: dict[str, Any] = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
+        workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_sigterm}
         self._loader = DataLoader(
             _RecordDataset(load),
             batch_sampler=self._sampler,

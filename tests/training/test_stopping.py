@@ -27,12 +27,16 @@ import torch
 import hf_videovit.training.engine as engine
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.finetuning import finetune
-after_step = engine._Run._after_step
+after_step, validate = engine._Run._after_step, engine._Run._validate
 def slowly(self, *arguments):
     after_step(self, *arguments)
     time.sleep(0.2)
+def after_a_while(self, *arguments):
+    print("validates", file=sys.stderr, flush=True)
+    time.sleep(0.5)
+    validate(self, *arguments)
 torch.set_num_threads(1)
-engine._Run._after_step = slowly
+engine._Run._after_step, engine._Run._validate = slowly, after_a_while
 finetune(RunConfig.from_yaml(sys.argv[1]))
 """
 
@@ -49,7 +53,7 @@ def start(recipe):
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     command = [sys.executable, "-c", SCRIPT, str(recipe)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def lines_of(folder):
@@ -61,12 +65,27 @@ def losses_of(folder):
     return [(line["step"], line["loss"], line["grad_norm"]) for line in lines_of(folder) if "loss" in line]
 
 
+def validations_of(folder):
+    return [line for line in lines_of(folder) if "validation" in line]
+
+
 def wait_for_step(process, folder, step):
     deadline = time.monotonic() + 120
     while max((line["step"] for line in lines_of(folder)), default=0) < step:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def wait_for_all_to_end(group):
+    deadline = time.monotonic() + 20
+    try:
+        while time.monotonic() < deadline:
+            os.killpg(group, 0)
+            time.sleep(0.02)
+    except ProcessLookupError:
+        return
+    pytest.fail("a process is left over")
 
 
 @pytest.mark.parametrize(("sent", "num_workers"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
@@ -92,6 +111,28 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     finetune(config)
     assert losses_of(folder) == losses_of(whole.output_dir)
     assert len(losses_of(folder)) == 15
+    assert (folder / "model.safetensors").read_bytes() == (whole.output_dir / "model.safetensors").read_bytes()
+
+
+def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_path, one_thread):
+    """As launchers and clusters send it: the workers go on as long as the validation needs them."""
+    fields = tiny_fields | {"num_workers": 2, "save_every": 0, "resume": True}
+    fields |= {"processor": fields["processor"] | {"isolate_decoding": True}}
+    folder = tmp_path / "stopped"
+    config = RunConfig.from_fields(**fields | {"output_dir": str(folder)})
+    config.save(tmp_path / "recipe.yaml")
+    stopped = start(tmp_path / "recipe.yaml")
+    assert any(line == "validates\n" for line in stopped.stderr)
+    os.killpg(stopped.pid, signal.SIGTERM)
+    _, said = stopped.communicate(timeout=60)
+    assert stopped.returncode != 0
+    assert "step 5 is saved, `resume` goes on from there" in said
+    assert [line["step"] for line in validations_of(folder)] == [5]
+    wait_for_all_to_end(stopped.pid)
+    whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
+    finetune(config)
+    assert losses_of(folder) == losses_of(whole.output_dir)
+    assert validations_of(folder) == validations_of(whole.output_dir)
     assert (folder / "model.safetensors").read_bytes() == (whole.output_dir / "model.safetensors").read_bytes()
 
 
@@ -121,36 +162,17 @@ def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, o
 
 def test_the_handler_is_put_back_and_threads_do_without():
     before = signal.getsignal(signal.SIGTERM)
-    with noticing_sigterm(threading.Event()) as noticed:
+    with noticing_sigterm() as noticed:
         os.kill(os.getpid(), signal.SIGTERM)
         assert noticed.wait(5)
     assert signal.getsignal(signal.SIGTERM) == before
     seen = []
 
     def run():
-        with noticing_sigterm(threading.Event()) as event:
+        with noticing_sigterm() as event:
             seen.append(event.is_set())
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     assert seen == [False]
-
-
-def test_workers_that_end_with_the_run_are_an_error_only_to_who_waits_for_them():
-    def complain(number, frame):
-        raise RuntimeError("DataLoader worker is killed")
-
-    before, asking = signal.signal(signal.SIGCHLD, complain), threading.Event()
-    try:
-        with noticing_sigterm(asking):
-            with pytest.raises(RuntimeError, match="killed"):
-                os.kill(os.getpid(), signal.SIGCHLD)  # without a SIGTERM it is one anywhere
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGCHLD)
-            asking.set()
-            with pytest.raises(RuntimeError, match="killed"):
-                os.kill(os.getpid(), signal.SIGCHLD)
-        assert signal.getsignal(signal.SIGCHLD) is complain
-    finally:
-        signal.signal(signal.SIGCHLD, before)

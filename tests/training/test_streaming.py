@@ -1,5 +1,11 @@
+import gc
 import json
+import multiprocessing
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +15,9 @@ from hypothesis import strategies as st
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training.sources import VideoList
 from hf_videovit.training.streaming import BadVideoLedger, ClipStream, read_ahead
+
+
+ROOT = Path(__file__).parents[2]
 
 
 class FakeLoader:
@@ -105,9 +114,28 @@ def test_without_a_listener_an_unreadable_video_stops_the_run():
 
 
 def test_silent_workers_are_an_error_that_names_what_they_read():
-    stream = make_stream(make_source(2), 2, load=FakeLoader(delay=3), num_workers=1, timeout=1.0, seed=None)
+    before = set(multiprocessing.active_children())
+    stream = make_stream(make_source(2), 2, load=FakeLoader(delay=600), num_workers=1, timeout=1.0, seed=None)
     with pytest.raises(TimeoutError, match="`worker_timeout`.*good_0, good_1"):
         list(stream.epoch(0))
+    del stream
+    gc.collect()
+    for worker in set(multiprocessing.active_children()) - before:
+        worker.join(5)
+        assert worker.exitcode == -signal.SIGKILL
+
+
+def test_nothing_waits_for_a_silent_worker_at_the_end(tmp_path):
+    script = """
+from tests.training.test_streaming import FakeLoader, make_source, make_stream
+stream = make_stream(make_source(2), 2, load=FakeLoader(delay=600), num_workers=1, timeout=1.0, seed=None)
+batches = stream.epoch(0)
+next(batches)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "TimeoutError" in done.stderr
 
 
 def test_ledger_writes_a_line_a_video_and_goes_back(tmp_path):
