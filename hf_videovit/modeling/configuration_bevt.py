@@ -96,6 +96,12 @@ class BevtConfig(PreTrainedConfig):
             Weight of the clips' loss in the joint loss.
         image_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the images' loss.
+        mask_ratio (`float`, *optional*, defaults to 0.5):
+            Share of an image's words, and of those of a clip's frame under its tube, that pre-training hides at most.
+        shortest_tube (`float`, *optional*, defaults to 0.5):
+            Share of a clip's frames that the tube runs through at least.
+        longest_tube (`float`, *optional*, defaults to 1.0):
+            Share at most. Below 1 every place is seen in some frame, so that hidden words can be told by what moves.
 
     Raises:
         ValueError: a size does not divide another, lists differ in length, or an option is not among those allowed.
@@ -137,6 +143,9 @@ class BevtConfig(PreTrainedConfig):
     video_stream: bool = True
     video_loss_weight: float | int = 1.0
     image_loss_weight: float | int = 1.0
+    mask_ratio: float = 0.5
+    shortest_tube: float | int = 0.5
+    longest_tube: float | int = 1.0
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
@@ -174,6 +183,13 @@ class BevtConfig(PreTrainedConfig):
         for name in ("video_loss_weight", "image_loss_weight"):
             if getattr(self, name) < 0:
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"`mask_ratio` must lie between 0 and 1, got {self.mask_ratio}.")
+        if not 0 <= self.shortest_tube <= self.longest_tube <= 1:
+            raise ValueError(
+                f"`shortest_tube` and `longest_tube` must be shares in this order, got {self.shortest_tube} and "
+                f"{self.longest_tube}."
+            )
 
     @property
     def hidden_sizes(self) -> list[int]:

@@ -246,12 +246,13 @@ def sample_clips(
     if sampling_mode not in SAMPLING_MODES:
         raise ValueError(f"`sampling_mode` must be one of {SAMPLING_MODES}, got {sampling_mode!r}.")
     rng = np.random.default_rng() if rng is None else rng
+    num_clips = num_clips if sampling_mode == "test" else 1
     if frame_sampling == "dense":
         return _dense(total, sampling_mode, num_frames, frame_stride, num_clips, rng)
     if frame_sampling == "dense_cyclic":
         if sampling_mode in ("train", "pretrain"):
             return cyclic_train(total, num_frames, frame_stride, rng)
-        return cyclic_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
+        return cyclic_test(total, num_frames, frame_stride, num_clips)
     if sampling_mode == "pretrain":
         raise ValueError(f"`sampling_mode='pretrain'` needs a dense `frame_sampling`, got {frame_sampling!r}.")
     if frame_sampling == "segment":
@@ -263,18 +264,16 @@ def sample_clips(
     if frame_sampling == "span":
         if sampling_mode == "train":
             return span_train(total, num_frames, frame_stride, rng)
-        return span_test(total, num_frames, frame_stride, num_clips if sampling_mode == "test" else 1)
+        return span_test(total, num_frames, frame_stride, num_clips)
     if frame_sampling in ("sparse", "sparse_middle"):
         if sampling_mode == "train":
             return sparse_train(total, num_frames, rng)
-        clips = num_clips if sampling_mode == "test" else 1
-        if frame_sampling == "sparse_middle" and clips == 1:
+        if frame_sampling == "sparse_middle" and num_clips == 1:
             return sparse_middle(total, num_frames)
-        return sparse_test(total, num_frames, clips)
+        return sparse_test(total, num_frames, num_clips)
     if sampling_mode == "train":
         return uniform_clips(total, num_frames, np.array([rng.random()]))
-    clips = num_clips if sampling_mode == "test" else 1
-    return uniform_clips(total, num_frames, (np.arange(clips) + 0.5) / clips)
+    return uniform_clips(total, num_frames, (np.arange(num_clips) + 0.5) / num_clips)
 
 
 def sample_at_rate(

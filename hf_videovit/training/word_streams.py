@@ -29,11 +29,18 @@ Sources = tuple[VideoSource, VideoSource | None]
 
 
 def masks_for(config: PreTrainedConfig) -> BlockMasks:
-    """The published masks, blocks scaled with the grid of words."""
+    """The masks of a configuration, by default the published ones; blocks are scaled with the grid of words."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     rows, columns = height // config.prediction_patch_size, width // config.prediction_patch_size
     smallest = max(round(BlockMasks.smallest_block * rows * columns / PUBLISHED_PLACES), 1)
-    return BlockMasks(rows, columns, smallest_block=smallest)
+    return BlockMasks(
+        rows,
+        columns,
+        config.mask_ratio,
+        smallest,
+        shortest_tube=config.shortest_tube,
+        longest_tube=config.longest_tube,
+    )
 
 
 class MaskDraws:

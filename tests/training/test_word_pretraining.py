@@ -110,6 +110,9 @@ def test_masks_of_small_grids_and_bad_settings():
     assert 20 <= masks.image(random.Random(0)).sum() <= 32
     assert MaskDraws(BevtConfig(**TINY), images=False)(0).shape == (2, 8, 8)
     assert MaskDraws(BevtConfig(**TINY), images=True)(0).shape == (8, 8)
+    short = MaskDraws(BevtConfig(**TINY, mask_ratio=0.8, shortest_tube=0.5, longest_tube=0.5), images=False)
+    shown = [short(seed).flatten(1).sum(1) for seed in range(20)]
+    assert all(sorted(counts.tolist())[0] == 0 and 32 < max(counts) <= 51 for counts in shown)
     for fields in ({"ratio": 1.0}, {"height": 1}, {"smallest_block": 0}, {"shortest_tube": 0.9, "longest_tube": 0.5}):
         with pytest.raises(ValueError, match=f"`{next(iter(fields))}`"):
             BlockMasks(**fields)
