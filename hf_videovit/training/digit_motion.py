@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -231,7 +232,7 @@ def _draw_sprite(
     return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour.astype(np.float32), speed, path)
 
 
-def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int) -> np.ndarray:
+def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int, contrast: float) -> np.ndarray:
     """A photograph seen through a slowly sliding window, `(num_frames, size, size, 3)` float32."""
     photographs = _photographs()
     photograph = photographs[rng.integers(len(photographs))]
@@ -249,7 +250,7 @@ def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: 
         texture = texture.transpose(1, 0, 2)
     texture = texture[:, :, rng.permutation(3)]
     mean = texture.mean()
-    texture = (texture - mean) * BACKDROP_CONTRAST + np.clip(mean + rng.uniform(-30, 30), 50, 205)
+    texture = (texture - mean) * contrast + np.clip(mean + rng.uniform(-30, 30), 50, 205)
 
     # The window slides at a constant rate and never leaves the texture, however long the clip.
     room = padded - size - 1
@@ -313,7 +314,14 @@ def _blinking(blinks: int, num_frames: int, rng: np.random.Generator) -> np.ndar
 
 
 def generate_clip(
-    label_set: str, split: str, index: int, *, size: int = 64, num_frames: int = 16, seed: int = 0
+    label_set: str,
+    split: str,
+    index: int,
+    *,
+    size: int = 64,
+    num_frames: int = 16,
+    seed: int = 0,
+    backdrop_contrast: float = BACKDROP_CONTRAST,
 ) -> DigitClip:
     """
     Draws clip number `index`. It depends on these arguments only, not on what was drawn before or by whom.
@@ -325,11 +333,16 @@ def generate_clip(
         size (`int`, *optional*, defaults to 64): side of the square frames.
         num_frames (`int`, *optional*, defaults to 16): length of the clip; 64 suits the `change` set.
         seed (`int`, *optional*, defaults to 0): another seed, another data set.
+        backdrop_contrast (`float`, *optional*, defaults to 0.45): that of the photographs; 0 gives plain backdrops, by
+            which clips can hardly be told apart without labels.
+
+    Raises:
+        ValueError: an argument is not allowed.
     """
-    _check(label_set, split, size, num_frames)
+    _check(label_set, split, size, num_frames, backdrop_contrast)
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split)], spawn_key=(index,)))
     scene = plan_scene(label_set, index, rng)
-    frames = _draw_backdrop(rng, split, size, num_frames)
+    frames = _draw_backdrop(rng, split, size, num_frames, backdrop_contrast)
     asked = _draw_sprite(rng, scene, scene.digits[0], scene.motions, split, frames)
     sprites = [asked]
     if len(scene.digits) == 2:
@@ -355,7 +368,9 @@ def generate_clip(
     )
 
 
-def _check(label_set: str, split: str, size: int, num_frames: int) -> None:
+def _check(
+    label_set: str, split: str, size: int, num_frames: int, backdrop_contrast: float = BACKDROP_CONTRAST
+) -> None:
     if label_set not in LABEL_SETS:
         raise ValueError(f"`label_set` must be one of {', '.join(LABEL_SETS)}, got {label_set!r}")
     if split not in SPLITS:
@@ -364,6 +379,8 @@ def _check(label_set: str, split: str, size: int, num_frames: int) -> None:
         raise ValueError(f"`size` must be even (4:2:0 video) and at least 16, got {size}")
     if num_frames < 2:
         raise ValueError(f"`num_frames` must be at least 2, one frame has no motion, got {num_frames}")
+    if not 0 <= backdrop_contrast <= 1:
+        raise ValueError(f"`backdrop_contrast` must lie between 0 and 1, got {backdrop_contrast}")
 
 
 def reverse_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
@@ -396,6 +413,7 @@ def build_digit_motion(
     size: int = 64,
     num_frames: int = 16,
     seed: int = 0,
+    backdrop_contrast: float = BACKDROP_CONTRAST,
 ) -> Path:
     """
     Writes the data set below `root` unless it is there already, and returns its folder.
@@ -411,14 +429,21 @@ def build_digit_motion(
         size (`int`, *optional*, defaults to 64): side of the frames. 48 and 72 are known to break decord.
         num_frames (`int`, *optional*, defaults to 16): frames of each clip.
         seed (`int`, *optional*, defaults to 0): see `generate_clip`.
+        backdrop_contrast (`float`, *optional*, defaults to 0.45): see `generate_clip`.
+
+    Raises:
+        ValueError: an argument is not allowed.
     """
     from filelock import FileLock
 
-    _check(label_set, "train", size, num_frames)
+    _check(label_set, "train", size, num_frames, backdrop_contrast)
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}")
-    folder = Path(root) / f"{label_set}-{num_train}+{num_test}-{size}px-{num_frames}f-seed{seed}"
+    name = f"{label_set}-{num_train}+{num_test}-{size}px-{num_frames}f-seed{seed}"
+    if backdrop_contrast != BACKDROP_CONTRAST:
+        name += f"-contrast{backdrop_contrast:g}"
+    folder = Path(root) / name
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -428,7 +453,13 @@ def build_digit_motion(
             # The folder appears under its name only when it is complete, so an interrupted run leaves no half set.
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                _write_splits(draft, label_set, {"train": num_train, "test": num_test}, size, num_frames, seed)
+                options = {
+                    "size": size,
+                    "num_frames": num_frames,
+                    "seed": seed,
+                    "backdrop_contrast": backdrop_contrast,
+                }
+                _write_splits(draft, label_set, {"train": num_train, "test": num_test}, options)
                 draft.chmod(0o755)
                 draft.rename(folder)
             finally:
@@ -461,13 +492,13 @@ def write_example_clips(
     return files
 
 
-def _write_splits(folder: Path, label_set: str, counts: dict[str, int], size: int, num_frames: int, seed: int) -> None:
+def _write_splits(folder: Path, label_set: str, counts: dict[str, int], options: dict[str, Any]) -> None:
     for split in counts:
         for label in LABEL_SETS[label_set]:
             (folder / split / label).mkdir(parents=True)
 
     def write(split: str, index: int) -> dict[str, object]:
-        clip = generate_clip(label_set, split, index, size=size, num_frames=num_frames, seed=seed)
+        clip = generate_clip(label_set, split, index, **options)
         name = f"{split}/{clip.label}/{index:06d}.mp4"
         write_clip(folder / name, clip.frames)
         return _table_row(name, split, clip)

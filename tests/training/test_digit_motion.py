@@ -230,6 +230,17 @@ def test_data_set_is_written_once(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [folder.name]
 
 
+def test_plain_backdrops_are_another_data_set(tmp_path):
+    arguments = {"num_train": 6, "num_test": 6, "size": 32, "num_frames": 4}
+    plain = build_digit_motion(tmp_path, **arguments, backdrop_contrast=0.0)
+    assert plain != build_digit_motion(tmp_path, **arguments)
+    clip = generate_clip("motion", "test", 0, size=32, backdrop_contrast=0.0)
+    spread = [np.median(np.abs(frame - np.median(frame))) for frame in clip.frames[..., 0].astype(float)]
+    usual = generate_clip("motion", "test", 0, size=32)
+    assert max(spread) <= 2.0  # noise is left
+    assert (clip.motion, clip.digit, clip.colour) == (usual.motion, usual.digit, usual.colour)
+
+
 def test_a_second_process_waits_for_the_first(tmp_path):
     arguments = {"num_train": 6, "num_test": 6, "size": 32, "num_frames": 2}
     folder = build_digit_motion(tmp_path / "elsewhere", **arguments)
@@ -264,6 +275,7 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path, monkeypatch):
         ({"num_test": -1}, "`num_test` must be at least 1, got -1"),
         ({"size": 33}, "`size` must be even .* got 33"),
         ({"num_frames": 1}, "`num_frames` must be at least 2, .* got 1"),
+        ({"backdrop_contrast": 1.5}, "`backdrop_contrast` must lie between 0 and 1, got 1.5"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, wrong, message):
