@@ -26,6 +26,7 @@ from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, Vide
 
 
 DEFAULT_TIMEOUT = 60.0
+LONGEST_TIMEOUT = 365 * 86400.0  # timers do not take an infinite time
 CLOSING_TIMEOUT = 5.0
 # The child sees this folder as a package of its own, so that it needs neither the package around it nor torch: the
 # same for the installed package and for code that came with a checkpoint.
@@ -165,7 +166,7 @@ class IsolatedReader:
         timeout: float | None = None,
     ) -> None:
         global _child
-        timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        timeout = DEFAULT_TIMEOUT if timeout is None else min(timeout, LONGEST_TIMEOUT)
         self.name = name
         self._lock = _lock
         self._lock.acquire()

@@ -275,15 +275,17 @@ class ClipStream:
         self.on_bad_video = on_bad_video
         self.position = 0  # in the epoch at hand; what stands before it was handed out or reported
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
-        workers: dict[str, Any] = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
-        workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_sigterm}
+        workers: dict[str, Any] = {}
+        if num_workers:
+            workers = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
+            workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_sigterm}
         self._loader = DataLoader(
             _RecordDataset(load),
             batch_sampler=self._sampler,
             collate_fn=_as_is,
             num_workers=num_workers,
             pin_memory=torch.cuda.is_available(),
-            **(workers if num_workers else {}),
+            **workers,
         )
 
     def num_batches(self, rank: int | None = None) -> int | None:

@@ -504,6 +504,11 @@ def test_a_child_that_crashes_or_hangs_is_an_error_and_the_next_call_works(name,
     assert decode_video(MEDIA / "gen_hevc.mp4", [0], isolate=True).frames.shape == (1, 136, 320, 3)
 
 
+def test_a_child_may_take_for_ever():
+    decoded = decode_video(MEDIA / "gen_hevc.mp4", [0], isolate=True, timeout=float("inf"))
+    assert decoded.frames.shape == (1, 136, 320, 3)
+
+
 def test_the_child_lives_on_and_needs_neither_torch_nor_transformers():
     decode_video(MEDIA / "gen_hevc.mp4", [0], isolate=True)
     child = video_decoding_isolation._child

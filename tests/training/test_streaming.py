@@ -125,7 +125,18 @@ def test_silent_workers_are_an_error_that_names_what_they_read():
         assert worker.exitcode == -signal.SIGKILL
 
 
-def test_nothing_waits_for_a_silent_worker_at_the_end(tmp_path):
+def test_without_workers_the_start_method_stays_open():
+    script = """
+import multiprocessing
+from tests.training.test_streaming import make_source, make_stream
+list(make_stream(make_source(2)).epoch(0))
+multiprocessing.set_start_method("spawn")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_waits_for_a_silent_worker_at_the_end():
     script = """
 from tests.training.test_streaming import FakeLoader, make_source, make_stream
 stream = make_stream(make_source(2), 2, load=FakeLoader(delay=600), num_workers=1, timeout=1.0, seed=None)
