@@ -181,7 +181,7 @@ class AugmentationArguments:
                 raise ValueError(f"`{name}` must be two rising positive numbers, got {bounds}")
 
 
-RULE_FIELDS = {"match", "lr_scale", "decay"}
+RULE_FIELDS = {"match", "lr_scale", "decay", "constant"}
 
 
 @dataclass
@@ -209,7 +209,9 @@ class OptimizationArguments:
     eps: float = _option(1e-8, "AdamW epsilon")
     layer_decay: float = _option(1.0, "factor of the learning rate from each layer to the one before it")
     parameter_rules: list[dict[str, Any]] = _option(
-        [], "exceptions to decay and layer_decay: {match: regular expression, lr_scale: factor, decay: true or false}"
+        [],
+        "exceptions to decay, layer_decay and the cosine: {match: regular expression, lr_scale: factor, decay: true "
+        "or false, constant: true to stay at the peak after the warm-up}",
     )
     clip_grad: float | None = _option(None, "largest norm of the gradient")
     ema_decay: float | None = _option(None, "keep an exponential moving average of the weights, evaluate and save it")
@@ -223,8 +225,10 @@ class OptimizationArguments:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"`betas` must be two numbers in [0, 1), got {self.betas}")
         for rule in self.parameter_rules:
-            if "match" not in rule or not {"lr_scale", "decay"} & set(rule) or set(rule) - RULE_FIELDS:
-                raise ValueError(f"`parameter_rules` need `match`, and `lr_scale`, `decay` or both, got {rule}")
+            if "match" not in rule or len(rule) < 2 or set(rule) - RULE_FIELDS:
+                raise ValueError(
+                    f"`parameter_rules` need `match`, and `lr_scale`, `decay`, `constant` or several, got {rule}"
+                )
 
 
 @dataclass

@@ -124,6 +124,10 @@ class Plan:
         peak, final = self.rates.peak, self.rates.final
         return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
 
+    def constant_rate(self, step: int) -> float:
+        """Likewise of parameters that stay at the peak once they have reached it."""
+        return self.learning_rate(step) if step < self.warmup_steps else self.rates.peak
+
 
 def make_plan(config: RunConfig, stream: BatchStream) -> Plan:
     """
@@ -324,7 +328,8 @@ class _Run:
         """One optimiser step over the mean loss of the clips that all processes bring."""
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
-        set_learning_rate(self.weights.optimizer, self.plan.learning_rate(self.progress.step))
+        step = self.progress.step
+        set_learning_rate(self.weights.optimizer, self.plan.learning_rate(step), self.plan.constant_rate(step))
         self.weights.module.begin_step(self.progress.step, self.plan.total_steps)
         passes = list(self._passes(batch_group))
         for index, (batch, clips) in enumerate(passes):

@@ -112,16 +112,17 @@ def parameter_groups(
             Put before each name in `names`.
         rules (`Sequence[Mapping]`, *optional*, defaults to `()`):
             What is done otherwise, see [`OptimizationArguments`]: of a parameter the first rule whose `match` is found
-            in its name says its `lr_scale`, whether it has `decay`, or both. A rule that fits no parameter is a
-            ValueError.
+            in its name says its `lr_scale`, whether it has `decay`, whether its rate is `constant` after the warm-up,
+            or several of these. A rule that fits no parameter is a ValueError.
 
     Returns:
-        `list[dict]`: groups with `params`, `names`, `weight_decay` and `lr_scale`, from the lowest depth up.
+        `list[dict]`: groups with `params`, `names`, `weight_decay`, `lr_scale` and `constant`, from the lowest depth
+        up.
     """
     depths = layer_ids(model) if layer_decay != 1.0 else {}
     top = max(depths.values(), default=0)
     not_decayed = model.no_weight_decay() if isinstance(model, HasLayerTable) else set()
-    groups: dict[tuple[int, float, float], dict[str, Any]] = {}
+    groups: dict[tuple[int, float, float, bool], dict[str, Any]] = {}
     fitting: set[int] = set()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -132,8 +133,9 @@ def parameter_groups(
         depth = depths.get(name, top)
         decays = rule.get("decay", parameter.ndim > 1 and name not in not_decayed)
         decay, scale = weight_decay if decays else 0.0, rule.get("lr_scale", layer_decay ** (top - depth))
-        empty = {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale}
-        group = groups.setdefault((depth, decay, scale), empty)
+        constant = rule.get("constant", False)
+        empty = {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale, "constant": constant}
+        group = groups.setdefault((depth, decay, scale, constant), empty)
         group["params"].append(parameter)
         group["names"].append(prefix + name)
     idle = [rule["match"] for index, rule in enumerate(rules) if index not in fitting]
@@ -157,7 +159,7 @@ def build_optimizer(groups: list[dict[str, Any]], arguments: OptimizationArgumen
     return torch.optim.AdamW(params, lr=arguments.learning_rate, betas=betas, eps=arguments.eps)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give each group its share (`lr_scale`) of a learning rate."""
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, constant_rate: float) -> None:
+    """Give each group its share (`lr_scale`) of the learning rate, or of that of groups that are `constant`."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["lr_scale"]
+        group["lr"] = (constant_rate if group["constant"] else learning_rate) * group["lr_scale"]

@@ -91,7 +91,7 @@ def test_groups_of_pretraining():
 
 
 def test_rules_that_say_nothing_or_fit_nothing_are_refused():
-    for rule in ({"match": "x"}, {"lr_scale": 1.0}, {"match": "x", "lr": 1.0}):
+    for rule in ({"match": "x"}, {"lr_scale": 1.0}, {"lr_scale": 1.0, "decay": True}, {"match": "x", "lr": 1.0}):
         with pytest.raises(ValueError, match="`parameter_rules` need"):
             OptimizationArguments(parameter_rules=[rule])
     with pytest.raises(ValueError, match=r"`parameter_rules` \['videomae'\] fit no parameter"):

@@ -6,6 +6,7 @@ from torch import nn
 from hf_videovit.modeling.configuration_videomae_v2 import VideoMAEV2Config
 from hf_videovit.modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
 from hf_videovit.training.arguments import OptimizationArguments
+from hf_videovit.training.engine import count_steps
 from hf_videovit.training.optimization import (
     build_optimizer,
     head_parameters,
@@ -67,9 +68,28 @@ def test_frozen_parameters_are_left_out_and_other_models_are_welcome():
 def test_learning_rate_reaches_each_group_with_its_factor():
     model = VideoMAEV2ForVideoClassification(VideoMAEV2Config(**FIELDS))
     optimizer = build_optimizer(parameter_groups(model, 0.05, 0.5), OptimizationArguments(betas=[0.9, 0.95]))
-    set_learning_rate(optimizer, 1.0)
+    set_learning_rate(optimizer, 1.0, 3.0)
     assert {group["lr"] for group in optimizer.param_groups} == {0.5**depth for depth in range(5)}
     assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.95)}
+
+
+def test_a_constant_rate_keeps_its_factor_and_the_others_their_schedule():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    rules = [{"match": "^1", "lr_scale": 10.0, "constant": True}]
+    groups = parameter_groups(model, 0.1, rules=rules)
+    optimizer = build_optimizer(groups, OptimizationArguments())
+    set_learning_rate(optimizer, 0.25, 1.0)
+    rates = {name: new["lr"] for old, new in zip(groups, optimizer.param_groups) for name in old["names"]}
+    assert rates == {"0.weight": 0.25, "0.bias": 0.25, "1.weight": 10.0, "1.bias": 10.0}
+
+
+def test_a_constant_rate_warms_up_and_stays_at_the_peak():
+    arguments = OptimizationArguments(epochs=5, warmup_steps=4, learning_rate=0.5, min_learning_rate=0.0)
+    plan = count_steps(arguments, [2])
+    scheduled = [plan.learning_rate(step) for step in range(10)]
+    constant = [plan.constant_rate(step) for step in range(10)]
+    assert constant[:4] == scheduled[:4] and constant[4:] == [0.5] * 6
+    assert scheduled[-1] < 0.05
 
 
 @pytest.mark.parametrize(
