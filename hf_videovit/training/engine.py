@@ -330,7 +330,7 @@ class _Run:
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
         step = self.progress.step
         set_learning_rate(self.weights.optimizer, self.plan.learning_rate(step), self.plan.constant_rate(step))
-        self.weights.module.begin_step(self.progress.step, self.plan.total_steps)
+        self.weights.module.begin_step(step, self.plan.total_steps)
         passes = list(self._passes(batch_group))
         for index, (batch, clips) in enumerate(passes):
             last = index == len(passes) - 1
