@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .modeling.video_decoding import VideoDecodingError, decode_video, probe_video
-from .modeling.video_processing_base import ClipVideoProcessor
+from .modeling.video_processing_base import ClipVideoProcessor, without_colours
 
 
 logger = logging.get_logger(__name__)
@@ -278,6 +278,7 @@ def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.d
     target = processor.crop_size if processor.do_center_crop else processor.size
     size = (target["height"], target["width"])
     pixels = frames.to(device).permute(0, 3, 1, 2).float() / 255
+    pixels = without_colours(pixels) if processor.do_grayscale else pixels
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=False)
 
 

@@ -44,6 +44,8 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
         rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
     if processor.do_center_crop:
         rows.append(("crop", _size_words(processor.crop_size)))
+    if hasattr(processor, "num_clips") and processor.do_grayscale:
+        rows.append(("colours", "none: brightness in all channels"))
     if processor.do_normalize:
         rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
     return rows

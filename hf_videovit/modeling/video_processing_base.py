@@ -38,6 +38,8 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
         Clips of a video in `"test"` mode.
     num_crops (`int`, *optional*, defaults to 1):
         Crops of a clip along its long side in `"test"` mode.
+    do_grayscale (`bool`, *optional*, defaults to `False`):
+        Whether colours are taken away: all three channels get the brightness. For encoders trained without them.
     antialias (`bool`, *optional*, defaults to `True`):
         Whether downscaling is antialiased.
     round_resized (`bool`, *optional*, defaults to `True`):
@@ -60,6 +62,7 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     frame_stride: int | None
     num_clips: int | None
     num_crops: int | None
+    do_grayscale: bool | None
     antialias: bool | None
     round_resized: bool | None
     crop_rounding: str | None
@@ -100,6 +103,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     frame_stride = 1
     num_clips = 1
     num_crops = 1
+    do_grayscale = False
     antialias = True
     round_resized = True
     crop_rounding = "nearest"
@@ -204,7 +208,11 @@ class ClipVideoProcessor(BaseVideoProcessor):
         return self._load(video, None, options)
 
     def normalize_clips(self, clips: torch.Tensor) -> torch.Tensor:
-        """Rescale and normalise uint8 `clips` of shape `(..., num_channels, height, width)`, on their device."""
+        """
+        What becomes of uint8 `clips` of shape `(..., num_channels, height, width)` once they are cropped, on their
+        device: grey where the processor says so, rescaled and normalised.
+        """
+        clips = without_colours(clips) if self.do_grayscale else clips
         return self.rescale_and_normalize(
             clips, self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
         )
@@ -311,6 +319,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
                 batch = self.resize_clips(batch, options)
             if options["do_center_crop"]:
                 batch = self.crop_clips(batch, options)  # (videos, clips, crops, frames, channels, height, width)
+            if options["do_grayscale"]:
+                batch = without_colours(batch)
             batch = self.rescale_and_normalize(
                 batch,
                 options["do_rescale"],
@@ -468,6 +478,17 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
     if ChannelDimension(input_data_format) == ChannelDimension.LAST:
         video = video.permute(0, 3, 1, 2)
     return video
+
+
+def without_colours(clips: torch.Tensor) -> torch.Tensor:
+    """
+    The brightness (ITU-R 601 luma) in all channels of RGB `clips` of shape `(..., 3, height, width)`; dtype kept, grey
+    levels rounded, so that what is grey stays as it is. torchvision's cuts them off and darkens grey by a level.
+    """
+    shares = torch.tensor([0.299, 0.587, 0.114], device=clips.device).view(3, 1, 1)
+    luma = (clips * shares).sum(-3, keepdim=True)
+    luma = luma if clips.is_floating_point() else luma.round()
+    return luma.to(clips.dtype).expand(clips.shape)
 
 
 def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:

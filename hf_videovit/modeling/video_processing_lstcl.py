@@ -7,7 +7,7 @@ import torch
 from transformers.processing_utils import Unpack
 from transformers.video_utils import VideoMetadata
 
-from .frame_sampling import Random, segment_train, sparse_bounds, sparse_train
+from .frame_sampling import Random, sample_clips, sparse_bounds
 from .video_decoding import decode_video
 from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs, frames_to_tensor, is_frames
 
@@ -43,7 +43,8 @@ class LstclVideoProcessor(ClipVideoProcessor):
     included, as TimeSformer's loader does. Of several clips each starts a like part of the room further, the first
     with the video; so does the only one. What lies beyond the end repeats the last frame. Data sets where order
     matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video,
-    its middle in one test clip.
+    its middle in one test clip. Spread frames are rounded down, so where strides are short they are not equally far
+    apart (8 of 16 frames: 0, 2, 4, 6, 8, 10, 12, 15); `frame_sampling="dense_cyclic"` has exact strides.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs
@@ -118,18 +119,15 @@ class LstclVideoProcessor(ClipVideoProcessor):
                 Source of the places.
 
         Returns:
-            `tuple`: indices of the short clip, and of the long one. With segments (`"sparse"`, `"segment"`) the long
-            clip has one frame of each over the whole video, the short one over a contiguous quarter of it.
+            `tuple`: indices of the short clip, and of the long one, each as `frame_sampling` places a training clip.
+            Where that goes over the whole video (`"sparse"`, `"sparse_middle"`, `"segment"`, `"uniform"`) the short
+            one goes over a contiguous quarter of it.
         """
         total = metadata.total_num_frames
         long_frames = self.num_frames or self.published_num_frames
         short_frames = self.short_num_frames or long_frames
-        if self.frame_sampling in ("segment", "sparse"):
-            one_of_each = segment_train if self.frame_sampling == "segment" else sparse_train
-            part = max(total // SHORT_SHARE, 1)
-            start = int(rng.uniform(0, total - part + 1))
-            long = one_of_each(total, long_frames, rng)[0]
-            return one_of_each(part, short_frames, rng)[0] + start, long
+        if self.frame_sampling != "span":
+            return self._short_and_long_of_whole_frames(total, short_frames, long_frames, rng)
         spans = [
             self.span_of(metadata, frames, stride)
             for frames, stride in ((short_frames, self.short_frame_stride), (long_frames, self.frame_stride))
@@ -140,6 +138,25 @@ class LstclVideoProcessor(ClipVideoProcessor):
         if self.short_inside_long:
             low, high = start, max(min(start + spans[1], total) - spans[0], start)
         return spread(rng.uniform(low, high), spans[0], short_frames, total), long
+
+    def _short_and_long_of_whole_frames(
+        self, total: int, short_frames: int, long_frames: int, rng: Random
+    ) -> tuple[np.ndarray, np.ndarray]:
+        def sample(frames: int, num_frames: int, stride: int) -> np.ndarray:
+            options: dict[str, Any] = {"frame_sampling": self.frame_sampling, "sampling_mode": "train", "rng": rng}
+            return sample_clips(frames, num_frames=num_frames, frame_stride=stride, **options)[0]
+
+        if self.frame_sampling in ("dense", "dense_cyclic"):
+            long = sample(total, long_frames, self.frame_stride)
+            first, part = 0, total
+            if self.short_inside_long:
+                first = int(long.min())
+                part = int(long.max()) + 1 - first
+        else:
+            part = max(total // SHORT_SHARE, 1)
+            first = int(rng.uniform(0, total - part + 1))
+            long = sample(total, long_frames, 1)
+        return sample(part, short_frames, self.short_frame_stride) + first, long
 
     def load_short_and_long(self, video: Any, rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
         """

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from transformers import (
     MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING,
@@ -198,11 +199,11 @@ def load_teacher(arguments: ModelArguments, processor: Any) -> PreTrainedModel:
         str(arguments.teacher), dtype=torch.float32, **_attention(arguments)
     )
     theirs = AutoVideoProcessor.from_pretrained(str(arguments.teacher))
-    for name in ("image_mean", "image_std"):
-        if list(getattr(theirs, name)) != list(getattr(processor, name)):
+    for name in ("image_mean", "image_std", "do_grayscale"):
+        taught, seen = (getattr(one, name, False) for one in (theirs, processor))
+        if not np.array_equal(taught, seen):
             raise ValueError(
-                f"`teacher` {arguments.teacher!r} was trained with `{name}` {getattr(theirs, name)}, the student's "
-                f"clips have {getattr(processor, name)}"
+                f"`teacher` {arguments.teacher!r} was trained with `{name}` {taught}, the student's clips have {seen}"
             )
     return teacher
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from hf_videovit.drawing import draw_strips
+from hf_videovit.modeling.video_processing_base import without_colours
 
 from .arguments import RunConfig
 from .augmentation import BatchMixing, seeded_torch
@@ -105,6 +106,8 @@ def preview_clips(
     stream = ClipStream(source, load, num_clips, config.run.seed, on_bad_video=_tell)
     batch = _first(stream)
     rows = augmentation.finish(merge_copies(batch.rows))
+    if processor.do_grayscale:
+        rows["pixel_values"] = without_colours(rows["pixel_values"])
     labels: list[dict[str, float]] = []
     if task == "classification":
         rows["pixel_values"], labels = _mix(config, processor, names, rows)

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedConfig
 
+from ..modeling.video_processing_base import without_colours
 from .arguments import RunConfig
 from .augmentation import Augmentation
 from .block_masking import BlockMasks
@@ -101,7 +102,10 @@ class WordClipLoader(TrainingClipLoader):
         """The augmented copies, of which there are `word_copies` at most where words are kept."""
         if self.cache is not None:  # passes through the images are numbered from PASSES times the clips' epoch
             record = replace(record, epoch=sum(divmod(record.epoch, PASSES)) % self.word_copies)
-        return super().clips(record)
+        rows = super().clips(record)
+        if self.processor.do_grayscale:  # here, so that the tokenizer sees what the model does
+            rows["pixel_values"] = without_colours(rows["pixel_values"]).contiguous()
+        return rows
 
     def __call__(self, record: Record) -> Rows:
         """

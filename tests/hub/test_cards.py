@@ -114,6 +114,11 @@ def test_a_bare_folder_gives_an_honest_card(tmp_path):
     assert "## Training" not in card.text
 
 
+def test_a_card_says_that_colours_are_taken_away(tmp_path):
+    folder = save_tiny_classifier(tmp_path / "model", do_grayscale=True)
+    assert "| colours | none: brightness in all channels |" in ModelCard.load(write_model_card(folder)).text
+
+
 def test_results_given_directly_are_used(trained):
     card = ModelCard.load(write_model_card(trained, results={"metrics": {"top1": 0.5}, "data": "Other clips"}))
     assert "| Other clips | top-1 accuracy | 50.0 % |  |" in card.text

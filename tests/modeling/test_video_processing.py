@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import AutoVideoProcessor
 
 from hf_videovit import VideoDecodingError, VideoMAEV2VideoProcessor
-from hf_videovit.modeling.video_processing_base import output_size
+from hf_videovit.modeling.video_processing_base import output_size, without_colours
 
 from ..clips import write_clip
 
@@ -148,6 +148,25 @@ def test_grey_and_alpha_frames_become_rgb():
     assert grey.shape == (1, 4, 3, 32, 32) and (grey == 7).all()
     alpha = np.zeros((4, 40, 40, 4), np.uint8)
     assert make(alpha, return_tensors="pt").pixel_values.shape == (1, 4, 3, 32, 32)
+
+
+def test_colours_are_taken_away_on_every_path(tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    processor(do_grayscale=True).save_pretrained(tmp_path)
+    make = AutoVideoProcessor.from_pretrained(tmp_path)
+    seen = make(colours, return_tensors="pt").pixel_values
+    uncoloured = make(colours, return_tensors="pt", do_normalize=False, do_rescale=False).pixel_values
+    expected = [np.asarray(Image.fromarray(frame).convert("L")) for frame in colours]
+    for channel in range(3):
+        assert np.abs(uncoloured[0, :, channel].int().numpy() - np.stack(expected).astype(int)).max() <= 1
+    assert make.normalize_clips(torch.from_numpy(colours).permute(0, 3, 1, 2)[None]).equal(seen)
+    assert not make(colours, return_tensors="pt", do_grayscale=False).pixel_values.equal(seen)
+    assert not processor()(colours, return_tensors="pt").pixel_values.equal(seen)
+
+
+def test_grey_stays_as_it_is():
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    assert without_colours(grey).equal(grey)
 
 
 @pytest.mark.parametrize(

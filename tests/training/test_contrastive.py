@@ -73,7 +73,27 @@ def test_one_sparse_clip_has_the_middle_of_each_segment():
     assert one.sample_frames(metadata(41), num_clips=2).shape == (2, 4)
 
 
-@pytest.mark.parametrize("sampling", ["segment", "sparse"])
+@pytest.mark.parametrize("sampling", ["dense", "dense_cyclic"])
+def test_pretraining_samples_as_evaluation_does(sampling):
+    fields = {"frame_sampling": sampling, "frame_stride": 4, "num_frames": 4}
+    expected = np.diff(processor(**fields).sample_frames(metadata(64), sampling_mode="validation"))
+    for short, long in draws(processor(**fields), metadata(64)):
+        assert np.diff(long).tolist() == expected.tolist()
+        assert np.ptp(short) in (3, 4) and 0 <= short.min() and short.max() < 64
+    inside = draws(processor(**fields, short_inside_long=True), metadata(64))
+    assert all(long.min() <= short.min() and short.max() <= long.max() for short, long in inside)
+    assert len({tuple(short - long.min()) for short, long in inside}) > 1
+
+
+def test_exact_strides_where_spread_frames_have_uneven_ones():
+    fields = {"num_frames": 8, "frame_stride": 2, "stride_fps": 0}
+    (_, uneven), *_ = draws(processor(**fields), metadata(16))
+    assert uneven.tolist() == [0, 2, 4, 6, 8, 10, 12, 15]
+    for short, long in draws(processor(**fields, frame_sampling="dense_cyclic"), metadata(16)):
+        assert set(np.diff(long)) == {2} and set(np.diff(short)) == {1}
+
+
+@pytest.mark.parametrize("sampling", ["segment", "sparse", "sparse_middle", "uniform"])
 def test_segments_of_the_whole_and_of_a_quarter(sampling):
     for short, long in draws(processor(frame_sampling=sampling), metadata(64)):
         assert all(16 * part - 1 <= frame <= 16 * (part + 1) for part, frame in enumerate(long))

@@ -72,8 +72,9 @@ def test_a_run_brings_the_student_to_its_teacher(tiny_fields, tmp_path):
     assert "agreement" in result.history[0]
     tensors = load_file(tmp_path / "teacher" / "model.safetensors")
     assert all(torch.equal(value, tensors[name]) for name, value in teacher.state_dict().items())
-    _, other = build_model(ModelArguments(config=TINY | CLIP, processor={"image_mean": [0.5, 0.5, 0.5]}), NAMES)
-    with pytest.raises(ValueError, match="was trained with `image_mean`"):
-        load_teacher(ModelArguments(teacher=str(tmp_path / "teacher")), other)
+    for name, value in {"image_mean": [0.5, 0.5, 0.5], "do_grayscale": True}.items():
+        _, other = build_model(ModelArguments(config=TINY | CLIP, processor={name: value}), NAMES)
+        with pytest.raises(ValueError, match=f"was trained with `{name}`"):
+            load_teacher(ModelArguments(teacher=str(tmp_path / "teacher")), other)
     with pytest.raises(ValueError, match="`temperature` must be above 0"):
         ModelArguments(temperature=0.0)

@@ -208,6 +208,8 @@ def test_images_are_files_that_look_like_frames(image_folder, tmp_path):
     assert as_clip.shape == (1, 1, 3, 32, 32)
     alone = image_processor(videos)(read_image(path), return_tensors="pt").pixel_values
     torch.testing.assert_close(as_clip[:, 0], alone, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="do_grayscale"):
+        image_processor(TubeViTVideoProcessor(do_grayscale=True))
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(VideoDecodingError, match=r"broken.png.*\[decoder: PIL\]"):
         read_image(tmp_path / "broken.png")

@@ -33,6 +33,12 @@ def test_clips_are_those_of_the_run(tiny_fields):
         assert clip.masked == []
 
 
+def test_clips_are_shown_without_colours_where_the_model_sees_none(tiny_fields):
+    processor = {**tiny_fields.get("processor", {}), "do_grayscale": True}
+    (clip,) = preview_clips(RunConfig.from_fields(**tiny_fields | {"processor": processor}), num_clips=1)
+    assert np.ptp(clip.after[0]) > 0 and np.array_equal(clip.after[0][..., 0], clip.after[0][..., 2])
+
+
 @pytest.mark.parametrize("device", [False, True])
 def test_mixed_clips_show_their_shares(tiny_fields, device):
     fields = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "augment_on_device": device}

@@ -125,6 +125,17 @@ def test_epochs_take_the_copies_in_turn_under_new_masks(word_fields, tmp_path):
     assert keys[0] != keys[1] == keys[2]
 
 
+def test_words_are_of_grey_frames_where_the_model_sees_grey_ones(word_fields):
+    config = RunConfig.from_fields(**word_fields | {"processor": {**word_fields["processor"], "do_grayscale": True}})
+    model_config, processor = describe_inputs(config.model)
+    data = WordData(config, model_config, processor, load_tokenizer(config.model.tokenizer))
+    for kind in ("video", "image"):
+        sample = next(iter(data.sources[kind][0]))
+        frames = data.loader(images=kind == "image")(Record(sample, 0, 0))["pixel_values"]
+        assert frames.unique().numel() > 2
+        assert frames[..., 0, :, :].equal(frames[..., 2, :, :])
+
+
 def test_only_the_very_pixels_and_the_very_tokenizer_know_words(tmp_path):
     clips, tokenizer = some_clips(), make_tokenizer()
     cache = WordCache(tmp_path, tokenizer)
