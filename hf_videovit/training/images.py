@@ -78,7 +78,9 @@ def image_processor(processor: TubeViTVideoProcessor) -> TubeViTImageProcessor:
             The videos'.
     """
     if processor.do_grayscale:
-        raise ValueError("`do_grayscale` must be false where images are classified, too: their processor keeps colours")
+        raise ValueError(
+            "`do_grayscale` must be false where images are classified, too: their processor keeps colours"
+        )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
     switches = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
     known = {name: value for name, value in processor.to_dict().items() if name in (*names, *switches)}

@@ -79,7 +79,7 @@ def test_pretraining_samples_as_evaluation_does(sampling):
     expected = np.diff(processor(**fields).sample_frames(metadata(64), sampling_mode="validation"))
     for short, long in draws(processor(**fields), metadata(64)):
         assert np.diff(long).tolist() == expected.tolist()
-        assert np.ptp(short) in (3, 4) and 0 <= short.min() and short.max() < 64
+        assert np.ptp(short) in (3, 4) and short.min() >= 0 and short.max() < 64
     inside = draws(processor(**fields, short_inside_long=True), metadata(64))
     assert all(long.min() <= short.min() and short.max() <= long.max() for short, long in inside)
     assert len({tuple(short - long.min()) for short, long in inside}) > 1
