@@ -21,6 +21,8 @@ Small data of your own needs neither DALL-E nor a folder of images: this makes 6
 image out of each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`.
 
     python examples/pretrain_bevt.py --prepare 64 --recipe RECIPE.yaml --data CLIPS --output_dir FOLDER
+
+With --moving they are words of what differs from a clip's mean frame: where the camera stands still, of what moves.
 """
 
 import sys
@@ -37,15 +39,17 @@ from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.opening import load_sources
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.runs import make_accelerator
-from hf_videovit.training.visual_words import fit_patch_tokenizer
+from hf_videovit.training.visual_words import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
 from hf_videovit.training.word_pretraining import cache_words, pretrain_words
 
 
-def prepare(config: RunConfig, num_words: int) -> None:
+def prepare(config: RunConfig, num_words: int, moving: bool) -> None:
     """Words and images for data that has neither."""
     folder, sources = Path(config.run.output_dir), load_sources(config.data, config.run.seed)
     model_config, processor = describe_inputs(config.model)
-    fit_patch_tokenizer(sources[0], processor, model_config, num_words).save_pretrained(folder / "words")
+    tokenizer_class = MovingPatchTokenizer if moving else PatchTokenizer
+    tokenizer = fit_patch_tokenizer(sources[0], processor, model_config, num_words, tokenizer_class=tokenizer_class)
+    tokenizer.save_pretrained(folder / "words")
     for split, source in zip(("train", "val"), sources):
         (folder / "images" / split).mkdir(parents=True, exist_ok=True)
         for number, sample in enumerate(source or ()):
@@ -61,7 +65,8 @@ def main():
         return
     if "--prepare" in words:
         at = words.index("--prepare")
-        prepare(parse_arguments(words[:at] + words[at + 2 :]), int(words[at + 1]))
+        others = [word for word in words[:at] + words[at + 2 :] if word != "--moving"]
+        prepare(parse_arguments(others), int(words[at + 1]), moving="--moving" in words)
         return
     config = parse_arguments([word for word in words if word not in ("--plan", "--cache_words")])
     if "--plan" in words:

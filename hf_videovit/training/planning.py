@@ -26,7 +26,7 @@ from .image_runs import open_run_data
 from .images import open_images
 from .sources import VideoSource
 from .streaming import count_batches
-from .visual_words import is_patch_tokenizer
+from .visual_words import patch_tokenizer_type
 
 
 TaskName = Literal["classification", "contrastive", "masked_modeling", "masked_words"]
@@ -293,7 +293,7 @@ def measure_tokenizer(name: str | None, config: PreTrainedConfig) -> tuple[int, 
         config (`PreTrainedConfig`):
             The model's.
     """
-    if name is None or is_patch_tokenizer(name):
+    if name is None or patch_tokenizer_type(name) is not None:
         return 0, 0
     codebook = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size

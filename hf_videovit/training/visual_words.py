@@ -19,7 +19,6 @@ from ..modeling.word_pixels import word_pixels
 from .sources import VideoSource
 
 
-PATCH_WORDS = "patch_words"  # `tokenizer_type` in the configuration file of a `PatchTokenizer`
 FITTING_STEPS = 20
 
 
@@ -42,6 +41,17 @@ class PaintsWords(Protocol):
 
     def paint(self, words: torch.Tensor) -> torch.Tensor:
         """Pixels `(num_images, num_channels, height, width)` in [0.1, 0.9] of words `(num_images, rows, columns)`."""
+
+
+@runtime_checkable
+class PreparesClips(Protocol):
+    """A tokenizer to which a patch says more beside the rest of its clip."""
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """
+        What its call is to be given instead of pixels of whole clips `(num_clips, num_frames, num_channels, height,
+        width)` or images `(num_images, [1,] num_channels, height, width)` in [0.1, 0.9]; of the same shape and range.
+        """
 
 
 class CodebookTokenizer(nn.Module):
@@ -134,11 +144,38 @@ class PatchTokenizer(nn.Module):
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         save_file({"patches": self.patches.cpu().contiguous()}, path / "model.safetensors")
-        (path / "config.json").write_text(json.dumps({"tokenizer_type": PATCH_WORDS}) + "\n", encoding="utf-8")
+        (kind,) = (name for name, one in TOKENIZER_TYPES.items() if one is type(self))
+        (path / "config.json").write_text(json.dumps({"tokenizer_type": kind}) + "\n", encoding="utf-8")
+
+
+class MovingPatchTokenizer(PatchTokenizer):
+    """
+    Words of what moves: the typical patches of a clip from which its mean frame is taken away. A backdrop that stands
+    still, however rich, is one word, so that all there is to learn is what moves, where and when; for cameras that
+    stand still. Of an image its mean colours are taken away.
+    """
+
+    @staticmethod
+    def prepare(pixels: torch.Tensor) -> torch.Tensor:
+        """See [`PreparesClips`]: mid-grey (0.5) where a clip is like its mean frame."""
+        alone = pixels.ndim == 4 or pixels.shape[-4] == 1
+        mean = pixels.mean((-2, -1), keepdim=True) if alone else pixels.mean(-4, keepdim=True)
+        return (pixels - mean + 0.5).clamp(0.1, 0.9)
+
+
+TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by the `tokenizer_type` of their configuration file
+    "patch_words": PatchTokenizer,
+    "moving_patch_words": MovingPatchTokenizer,
+}
 
 
 def fit_patch_tokenizer(
-    source: VideoSource, processor: Any, config: PreTrainedConfig, vocab_size: int, num_videos: int = 64
+    source: VideoSource,
+    processor: Any,
+    config: PreTrainedConfig,
+    vocab_size: int,
+    num_videos: int = 64,
+    tokenizer_class: type[PatchTokenizer] = PatchTokenizer,
 ) -> PatchTokenizer:
     """
     A [`PatchTokenizer`] whose words are as large as a model needs them, from some frames of a source.
@@ -154,15 +191,18 @@ def fit_patch_tokenizer(
             Number of words.
         num_videos (`int`, *optional*, defaults to 64):
             Videos to look at, the first of the source's order with seed 0.
+        tokenizer_class (`type`, *optional*, defaults to [`PatchTokenizer`]):
+            That, or [`MovingPatchTokenizer`].
     """
     frames: list[torch.Tensor] = []
     for sample in itertools.islice(source.share(0, 1, 0, 0), num_videos):
         options: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
         clip = processor(sample.video, sampling_mode="validation", **options)["pixel_values"][0]
-        frames.append(clip[:: max(len(clip) // 4, 1)])
-    pixels = torch.cat(frames)
-    small = word_pixels(pixels, (pixels.shape[-2] // 2, pixels.shape[-1] // 2))
-    return PatchTokenizer.fit(small, vocab_size, config.prediction_patch_size // 2)
+        small = word_pixels(clip, (clip.shape[-2] // 2, clip.shape[-1] // 2))
+        if issubclass(tokenizer_class, MovingPatchTokenizer):
+            small = tokenizer_class.prepare(small[None])[0]
+        frames.append(small[:: max(len(clip) // 4, 1)])
+    return tokenizer_class.fit(torch.cat(frames), vocab_size, config.prediction_patch_size // 2)
 
 
 def patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
@@ -179,10 +219,11 @@ def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     return gaps.argmin(1)
 
 
-def is_patch_tokenizer(name: str | Path) -> bool:
-    """Whether a folder holds a [`PatchTokenizer`]."""
+def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
+    """Which patch tokenizer a folder holds, if any."""
     file = Path(name) / "config.json"
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type") == PATCH_WORDS
+    kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type") if file.is_file() else None
+    return TOKENIZER_TYPES.get(kind)
 
 
 def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
@@ -216,7 +257,10 @@ def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.
     """
     device = groups[0].device
     tokenizer = tokenizer.to(device) if isinstance(tokenizer, nn.Module) else tokenizer
-    small = [word_pixels(group, (group.shape[-2] // 2, group.shape[-1] // 2)).flatten(0, -4) for group in groups]
+    small = [word_pixels(group, (group.shape[-2] // 2, group.shape[-1] // 2)) for group in groups]
+    if isinstance(tokenizer, PreparesClips):
+        small = [tokenizer.prepare(pixels) for pixels in small]
+    small = [pixels.flatten(0, -4) for pixels in small]
     with torch.autocast(device.type, enabled=False):
         if len({pixels.shape[-2:] for pixels in small}) > 1:
             words = [tokenizer(pixels) for pixels in small]
@@ -234,8 +278,9 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     Raises:
         ValueError: it holds neither.
     """
-    if is_patch_tokenizer(name):
-        return PatchTokenizer(load_file(Path(name) / "model.safetensors")["patches"])
+    patch_tokenizer = patch_tokenizer_type(name)
+    if patch_tokenizer is not None:
+        return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     config: Any = AutoConfig.from_pretrained(name)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
@@ -247,12 +292,14 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
 
 __all__ = [
     "CodebookTokenizer",
+    "MovingPatchTokenizer",
     "PaintsWords",
     "PatchTokenizer",
+    "PreparesClips",
     "VisualTokenizer",
     "check_tokenizer",
     "find_words",
     "fit_patch_tokenizer",
-    "is_patch_tokenizer",
     "load_tokenizer",
+    "patch_tokenizer_type",
 ]

@@ -14,7 +14,7 @@ import torch
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.streaming import Record
-from hf_videovit.training.visual_words import PatchTokenizer, find_words, load_tokenizer
+from hf_videovit.training.visual_words import MovingPatchTokenizer, PatchTokenizer, find_words, load_tokenizer
 from hf_videovit.training.word_cache import WordCache, tokenizer_fingerprint
 from hf_videovit.training.word_pretraining import cache_words, pretrain_words
 from hf_videovit.training.word_streams import WordData, WordRows
@@ -104,6 +104,19 @@ def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, m
     refused()
     assert "saved in" in run("--picture_every", "0", "--eval_every", "0")
     assert "bevt" in (Path(word_fields["output_dir"]) / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("moving", "expected"), [([], PatchTokenizer), (["--moving"], MovingPatchTokenizer)])
+def test_the_script_makes_words_and_images_of_clips(word_fields, tmp_path, monkeypatch, moving, expected):
+    RunConfig.from_fields(**word_fields | {"output_dir": str(tmp_path)}).save(tmp_path / "recipe.yaml")
+    words = ["--recipe", str(tmp_path / "recipe.yaml"), "--prepare", "8", *moving]
+    monkeypatch.setattr(sys, "argv", ["pretrain_bevt.py", *words])
+    runpy.run_path(str(Path(__file__).parents[2] / "examples" / "pretrain_bevt.py"), run_name="__main__")
+    tokenizer = load_tokenizer(tmp_path / "words")
+    assert type(tokenizer) is expected and 2 <= tokenizer.vocab_size <= 8
+    both = {tokenizer_fingerprint(one(tokenizer.patches)) for one in (PatchTokenizer, MovingPatchTokenizer)}
+    assert len(both) == 2
+    assert list((tmp_path / "images" / "train").glob("*.png"))
 
 
 def test_epochs_take_the_copies_in_turn_under_new_masks(word_fields, tmp_path):

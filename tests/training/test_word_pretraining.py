@@ -17,7 +17,13 @@ from hf_videovit.training.finetuning import finetune
 from hf_videovit.training.sources import Sample, SampleList, folder_source
 from hf_videovit.training.streaming import ClipStream
 from hf_videovit.training.tasks import MaskedWordsTask
-from hf_videovit.training.visual_words import CodebookTokenizer, PatchTokenizer, load_tokenizer
+from hf_videovit.training.visual_words import (
+    CodebookTokenizer,
+    MovingPatchTokenizer,
+    PatchTokenizer,
+    find_words,
+    load_tokenizer,
+)
 from hf_videovit.training.word_pretraining import pretrain_words
 from hf_videovit.training.word_streams import MaskDraws, PairedStream, masks_for
 from tests.families import FAMILIES, masked_words_inputs
@@ -57,6 +63,29 @@ def test_typical_patches_are_found(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert torch.equal(load_tokenizer(tmp_path)(pixels), tokenizer(pixels))
     assert PatchTokenizer.fit(pixels, 40, 2).vocab_size == 6  # there are no more
+
+
+def test_words_of_what_moves_are_blind_to_what_stands_still(tmp_path):
+    torch.manual_seed(0)
+    moving = torch.full((2, 4, 3, 32, 32), 128)
+    for frame in range(4):
+        moving[:, frame, :, 8 * frame : 8 * frame + 8, :8] += 40
+    backdrop = torch.randint(-40, 40, (2, 1, 3, 32, 32))
+    tokenizer = MovingPatchTokenizer(torch.tensor([0.47, 0.5, 0.6]).view(3, 1, 1, 1).expand(3, 3, 4, 4))
+    (words,) = find_words(tokenizer, moving)
+    expected = torch.ones(2, 4, 4, 4, dtype=torch.long)  # like the mean frame
+    expected[..., 0] = 0  # darker, where the light was in another frame
+    expected[:, range(4), range(4), 0] = 2
+    assert torch.equal(words, expected)
+    assert torch.equal(find_words(tokenizer, moving + backdrop)[0], words)
+    plain = PatchTokenizer(tokenizer.patches)
+    assert not torch.equal(find_words(plain, moving + backdrop)[0], find_words(plain, moving)[0])
+    images = torch.randint(0, 200, (2, 3, 32, 32))
+    assert torch.equal(find_words(tokenizer, images + 30)[0], find_words(tokenizer, images)[0])
+    assert torch.equal(find_words(tokenizer, images[:, None])[0][:, 0], find_words(tokenizer, images)[0])
+    tokenizer.save_pretrained(tmp_path)
+    assert type(load_tokenizer(tmp_path)) is MovingPatchTokenizer
+    assert torch.equal(find_words(load_tokenizer(tmp_path), moving)[0], words)
 
 
 def test_the_codebook_names_patches_of_eight(tmp_path):
