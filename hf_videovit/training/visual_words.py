@@ -222,8 +222,9 @@ def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
     """Which patch tokenizer a folder holds, if any."""
     file = Path(name) / "config.json"
-    kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type") if file.is_file() else None
-    return TOKENIZER_TYPES.get(kind)
+    if not file.is_file():
+        return None
+    return TOKENIZER_TYPES.get(json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type", ""))
 
 
 def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
