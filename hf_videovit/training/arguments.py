@@ -156,6 +156,11 @@ class AugmentationArguments:
         _check_minimum(self, device_area=1)
         if len(self.color_jitter) not in (0, 4):
             raise ValueError(f"`color_jitter` must be four numbers or none, got {self.color_jitter}")
+        if self.grayscale == 1.0:
+            raise ValueError(
+                "`grayscale` 1.0 trains a model that never saw the colours it will be used on: give `processor` "
+                "`do_grayscale` true, which takes them away from all clips and travels with the checkpoint"
+            )
         for name in ("blur", "solarize"):
             values = getattr(self, name)
             if len(values) not in (1, 2):

@@ -120,10 +120,15 @@ def test_colour_changes_are_one_for_all_frames():
     result = changed(clip, **everything)
     assert result.dtype == torch.uint8 and not torch.equal(result, clip)
     assert all(torch.equal(frame, result[0]) for frame in result)
-    grey = changed(clip, grayscale=1.0)
+    grey = changed(clip, grayscale=0.999)
     assert torch.equal(grey[:, 0], grey[:, 2])
     inverted = changed(clip, solarize=[1.0])
     assert torch.equal(inverted, torch.where(clip >= 128, 255 - clip, clip))
+
+
+def test_colours_that_evaluation_has_are_seen_in_training():
+    with pytest.raises(ValueError, match="`grayscale` 1.0 .* `do_grayscale` true"):
+        AugmentationArguments(grayscale=1.0)
 
 
 def test_blur_does_not_cross_frames():
