@@ -25,7 +25,16 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_torch, project_activated, token_grid
+from .layers import (
+    DropPath,
+    drop_path_rates,
+    eager_attention_forward,
+    feed_forward,
+    init_as_torch,
+    is_hooked,
+    product_of_projections,
+    token_grid,
+)
 
 
 Size3 = tuple[int, int, int]
@@ -115,14 +124,26 @@ class TimesformerAttention(nn.Module):
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`(batch, sequence, hidden_size)` to as many; and the probabilities where the implementation gives them."""
+    def forward(
+        self, hidden_states: torch.Tensor, num_queries: int | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        `(batch, sequence, hidden_size)` to as many, or to the first `num_queries` alone; and the probabilities where
+        the implementation gives them.
+        """
+        context, probabilities = self.attend(hidden_states, num_queries, **kwargs)
+        return self.dropout(self.o_proj(context)), probabilities
+
+    def attend(
+        self, hidden_states: torch.Tensor, num_queries: int | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What `forward` does before the last projection."""
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (batch, heads, sequence, head_dim)
+        query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (batch, heads, sequence, head_dim)
         context, probabilities = attention(
             self,
-            query,
+            query[:, :, :num_queries],
             key,
             value,
             None,
@@ -131,7 +152,7 @@ class TimesformerAttention(nn.Module):
             is_causal=self.is_causal,
             **kwargs,
         )
-        return self.dropout(self.o_proj(context.reshape(hidden_states.shape))), probabilities
+        return context.flatten(2), probabilities
 
 
 class TimesformerTemporalProjection(nn.Linear):
@@ -147,10 +168,9 @@ class TimesformerMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.fc1(hidden_states)
         if self.dropout.p > 0.0:
-            return self.dropout(self.fc2(self.dropout(self.activation(hidden_states))))
-        return project_activated(hidden_states, self.activation, self.fc2, self.training)
+            return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
+        return feed_forward(hidden_states, self.fc1, self.activation, self.fc2, self.training)
 
 
 class TimesformerLayer(GradientCheckpointingLayer):
@@ -170,14 +190,21 @@ class TimesformerLayer(GradientCheckpointingLayer):
         self.mlp = TimesformerMLP(config)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, frames: int, first_only: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
+        """All tokens to as many; with `first_only` to the class token alone."""
+        num_queries = 1 if first_only else None
         if self.divided:
-            hidden_states = self.attend_in_turn(hidden_states, frames, **kwargs)
+            hidden_states = self.attend_in_turn(hidden_states, frames, num_queries, **kwargs)
         else:
-            hidden_states = hidden_states + self.drop_path(self.attention(self.norm1(hidden_states), **kwargs)[0])
+            residual = self.attention(self.norm1(hidden_states), num_queries, **kwargs)[0]
+            hidden_states = hidden_states[:, :num_queries] + self.drop_path(residual)
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
-    def attend_in_turn(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+    def attend_in_turn(
+        self, hidden_states: torch.Tensor, frames: int, num_queries: int | None, **kwargs: Any
+    ) -> torch.Tensor:
         """
         Over time without the class token, then within each frame with a copy of it, whose residuals are averaged.
         Stochastic depth draws for every place, and for every frame.
@@ -185,15 +212,34 @@ class TimesformerLayer(GradientCheckpointingLayer):
         batch_size, _, width = hidden_states.shape
         first, patches = hidden_states[:, :1], hidden_states[:, 1:]
         series = self.temporal_norm(patches).view(-1, frames, width)  # (batch * places, frames, hidden)
-        series = self.drop_path(self.temporal_attention(series, **kwargs)[0])
-        patches = patches + self.temporal_fc(series).view(batch_size, -1, width)
+        patches = patches + self.attend_over_time(series, **kwargs).view(batch_size, -1, width)
 
         images = patches.unflatten(1, (-1, frames)).transpose(1, 2)  # (batch, frames, places, hidden)
         images = torch.cat((first[:, None].expand(-1, frames, -1, -1), images), dim=2).flatten(0, 1)
-        residual = self.drop_path(self.attention(self.norm1(images), **kwargs)[0]).unflatten(0, (-1, frames))
+        residual = self.drop_path(self.attention(self.norm1(images), num_queries, **kwargs)[0])
+        residual = residual.unflatten(0, (-1, frames))
         first = first + residual[:, :, 0].mean(dim=1, keepdim=True)
+        if num_queries is not None:
+            return first
         patches = patches.unflatten(1, (-1, frames)) + residual[:, :, 1:].transpose(1, 2)
         return torch.cat((first, patches.flatten(1, 2)), dim=1)
+
+    def attend_over_time(self, series: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        Temporal attention and what follows it, `(batch * places, frames, hidden)` to as many. Nothing stands between
+        its two projections but a factor a series (stochastic depth), so that for many vectors they are made one.
+        """
+        attention, projection = self.temporal_attention, self.temporal_fc
+        product = None
+        if not (is_hooked(attention) or is_hooked(attention.dropout) or self.training and attention.dropout.p > 0.0):
+            product = product_of_projections(attention.o_proj, projection, series.shape[0] * series.shape[1])
+        if product is None:
+            return projection(self.drop_path(attention(series, **kwargs)[0]))
+        weight, bias = product
+        context = attention.attend(series, **kwargs)[0]
+        if self.training and self.drop_path.drop_prob > 0.0:
+            return self.drop_path(F.linear(context, weight, bias)) + projection.bias
+        return F.linear(context, weight, projection.bias if bias is None else bias + projection.bias)
 
 
 class TimesformerEncoder(nn.Module):
@@ -202,10 +248,18 @@ class TimesformerEncoder(nn.Module):
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         self.layers = nn.ModuleList(TimesformerLayer(config, rate) for rate in rates)
 
-    def forward(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
-        for layer in self.layers:
+    def forward(
+        self, hidden_states: torch.Tensor, frames: int, first_only: bool = False, **kwargs: Any
+    ) -> torch.Tensor:
+        """
+        With `first_only` the last block works out nothing but the class token, unless somebody watches the block or a
+        part of it (recorded hidden states and attentions, counters of operations).
+        """
+        *layers, last = self.layers
+        for layer in layers:
             hidden_states = layer(hidden_states, frames, **kwargs)
-        return hidden_states
+        first_only = first_only and not any(is_hooked(module) for module in last.modules())
+        return last(hidden_states, frames, first_only, **kwargs)
 
 
 class TimesformerBackbone(nn.Module):
@@ -221,21 +275,24 @@ class TimesformerBackbone(nn.Module):
         self.encoder = TimesformerEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, first_only: bool = False, **kwargs: Any) -> torch.Tensor:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
+            first_only (`bool`, *optional*, defaults to `False`):
+                Whether nothing but the class token is wanted.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, 1 + height * width * frames, hidden_size)` in tokens, without the
-            axis of frames for `"space_only"`: the class token first.
+            axis of frames for `"space_only"`: the class token first. With `first_only` it stands alone, unless
+            somebody watches the last block.
 
         Raises:
             ValueError: height or width is not a whole number of patches.
         """
         grid = token_grid(pixel_values, 1, self.config.patch_size)
-        hidden_states = self.encoder(self.embeddings(pixel_values, grid), grid[0], **kwargs)
+        hidden_states = self.encoder(self.embeddings(pixel_values, grid), grid[0], first_only, **kwargs)
         if self.config.attention_type == "space_only":
             hidden_states = hidden_states.unflatten(0, (-1, grid[0])).mean(dim=1)
         return self.layernorm(hidden_states)

@@ -7,16 +7,20 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
+from hf_videovit.modeling import layers
 from hf_videovit.modeling.layers import (
     DropPath,
     classification_loss,
     drop_path_rates,
+    feed_forward,
     gather_tokens,
     interpolate_positions,
+    is_hooked,
     kept_indices,
     merge_views,
-    project_activated,
+    product_of_projections,
     sinusoid_table,
 )
 
@@ -139,63 +143,173 @@ def saved_bytes(function) -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_activations_computed_again_give_the_same_gradients(bias):
+@pytest.fixture(params=["whole", "in pieces"])
+def _pieces(request, monkeypatch):
+    if request.param == "in pieces":
+        monkeypatch.setattr(layers, "LARGEST_PIECE", 5 * 12 * 4)  # five rows of twelve channels
+
+
+def block(bias: bool = True) -> tuple[nn.Linear, nn.Module, nn.Linear]:
     torch.manual_seed(0)
-    projection, activation = nn.Linear(12, 5, bias=bias), nn.GELU()
-    hidden = torch.randn(3, 4, 12, requires_grad=True)
-    again = project_activated(hidden, activation, projection, training=True)
-    expected = projection(activation(hidden))
-    torch.testing.assert_close(again, expected, rtol=0, atol=0)
+    return nn.Linear(6, 12, bias=bias), ACT2FN["gelu"], nn.Linear(12, 5, bias=bias)
+
+
+def plainly(hidden: torch.Tensor, first: nn.Module, activation: nn.Module, second: nn.Module) -> torch.Tensor:
+    return second(activation(first(hidden)))
+
+
+@pytest.mark.usefixtures("_pieces")
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_block_gives_what_its_layers_give(bias):
+    parts = block(bias)
+    hidden = torch.randn(3, 4, 6, requires_grad=True)
+    expected = plainly(hidden, *parts)
     weights = torch.randn_like(expected)
-    inputs = [hidden, *projection.parameters()]
-    for one, other in zip(
-        torch.autograd.grad((expected * weights).sum(), inputs), torch.autograd.grad((again * weights).sum(), inputs)
-    ):
-        torch.testing.assert_close(other, one)
+    inputs = [hidden, *parts[0].parameters(), *parts[2].parameters()]
+    gradients = torch.autograd.grad((expected * weights).sum(), inputs)
+    for training in (True, False):
+        out = feed_forward(hidden, *parts, training=training)
+        torch.testing.assert_close(out, expected)
+        for one, other in zip(gradients, torch.autograd.grad((out * weights).sum(), inputs), strict=True):
+            torch.testing.assert_close(other, one)
+    before = hidden.detach().clone()
+    with torch.no_grad():
+        torch.testing.assert_close(feed_forward(hidden, *parts, training=False), expected)
+    assert torch.equal(hidden, before)
 
 
 def test_activations_are_not_kept_in_training():
-    projection, activation = nn.Linear(64, 4), nn.GELU()
-    hidden = torch.randn(32, 64, requires_grad=True)
+    first, activation, second = nn.Linear(6, 64), ACT2FN["gelu"], nn.Linear(64, 4)
+    hidden = torch.randn(32, 6, requires_grad=True)
     kept, kept_plainly = (
-        saved_bytes(lambda training=training: project_activated(hidden, activation, projection, training))
+        saved_bytes(lambda training=training: feed_forward(hidden, first, activation, second, training))
         for training in (True, False)
     )
-    assert kept_plainly - kept == hidden.nbytes
+    assert kept_plainly - kept == 32 * 64 * 4
 
 
-def test_a_counter_of_operations_sees_a_training_step():
-    """Such a counter hooks every call of a module, those inside a backward pass included."""
-    projection, activation = nn.Linear(12, 5), nn.GELU()
-    hidden = torch.randn(2, 12, requires_grad=True)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_counter_of_operations_sees_every_layer(training):
+    """Such a counter hooks every call of a module."""
+    parts, hidden = block(), torch.randn(2, 6, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
-        project_activated(hidden, activation, projection, training=True).sum().backward()
-    assert counter.get_total_flops() == 3 * 2 * 2 * 12 * 5  # one product, forward and for each of its factors
+        feed_forward(hidden, *parts, training=training).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * (6 * 12 + 12 * 5)  # one product, and for each of its factors
 
 
-def test_hooks_on_the_activation_are_called_once():
-    hidden, activation, calls = torch.randn(2, 6, requires_grad=True), nn.GELU(), []
-    activation.register_forward_hook(lambda *_: calls.append(1))
-    project_activated(hidden, activation, nn.Linear(6, 4), training=True).sum().backward()
-    assert calls == [1]
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_hooks_are_called_once_and_keep_what_they_saw(number, gradients):
+    parts, seen = block(), []
+    parts[number].register_forward_hook(lambda module, args, output: seen.append(output))
+    hidden = torch.randn(2, 6)
+    with torch.set_grad_enabled(gradients):
+        feed_forward(hidden, *parts, training=True)
+    (output,) = seen
+    expected = hidden
+    for part in parts[: number + 1]:
+        expected = part.forward(expected)
+    torch.testing.assert_close(output, expected)
 
 
-def test_a_frozen_projection_gets_no_gradient():
-    projection = nn.Linear(6, 4).requires_grad_(False)
+def test_a_frozen_layer_gets_no_gradient():
+    first, activation, second = block()
+    second.requires_grad_(False)
     hidden = torch.randn(2, 6, requires_grad=True)
-    project_activated(hidden, nn.GELU(), projection, training=True).sum().backward()
-    assert hidden.grad is not None and projection.weight.grad is None and projection.bias.grad is None
+    feed_forward(hidden, first, activation, second, training=True).sum().backward()
+    assert hidden.grad is not None and second.weight.grad is None and second.bias.grad is None
 
 
-def test_layers_that_are_more_than_a_product_are_called():
-    hidden, activation = torch.randn(2, 6, requires_grad=True), nn.GELU()
-    scaled = ScaledLinear(6, 4)
-    expected = scaled(activation(hidden))
-    assert torch.equal(project_activated(hidden, activation, scaled, training=True), expected)
-    hooked, calls = nn.Linear(6, 4), []
-    hooked.register_forward_hook(lambda *_: calls.append(1))
-    project_activated(hidden, activation, hooked, training=True)
-    assert calls
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert project_activated(hidden, activation, nn.Linear(6, 4), training=True).dtype == torch.bfloat16
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("number", [0, 2])
+def test_layers_that_are_more_than_a_product_are_called(number, gradients):
+    parts, hidden = list(block()), torch.randn(2, 6)
+    parts[number] = ScaledLinear(parts[number].in_features, parts[number].out_features)
+    with torch.set_grad_enabled(gradients):
+        expected = plainly(hidden, *parts)
+        assert torch.equal(feed_forward(hidden, *parts, training=True), expected)
+        offloaded = list(block())
+        offloaded[number].forward = lambda rows: rows.new_ones(2, offloaded[number].out_features)
+        expected = plainly(hidden, *offloaded)
+        assert torch.equal(feed_forward(hidden, *offloaded, training=True), expected)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("activation", ["relu", "gelu_new"])
+def test_another_activation(activation, gradients):
+    first, _, second = block()
+    hidden = torch.randn(2, 6)
+    with torch.set_grad_enabled(gradients):
+        expected = plainly(hidden, first, ACT2FN[activation], second)
+        assert torch.equal(feed_forward(hidden, first, ACT2FN[activation], second, training=True), expected)
+
+
+@pytest.mark.usefixtures("_pieces")
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_block_under_autocast(gradients):
+    parts, hidden = block(), torch.randn(3, 4, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.set_grad_enabled(gradients):
+        out, expected = feed_forward(hidden, *parts, training=True), plainly(hidden, *parts)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, expected)
+    if gradients:
+        results = []
+        for value in (out, expected):
+            results.append(torch.autograd.grad(value.float().sum(), [*parts[0].parameters(), *parts[2].parameters()]))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, atol=0.05, rtol=0.02)
+
+
+def test_a_block_under_functional_transforms():
+    parts, hidden = block(), torch.randn(3, 6)
+    gradient = torch.func.grad(lambda rows: feed_forward(rows, *parts, training=True).sum())(hidden)
+    torch.testing.assert_close(gradient, torch.func.grad(lambda rows: plainly(rows, *parts).sum())(hidden))
+
+
+@given(
+    sizes=st.tuples(*[st.integers(1, 6)] * 3),
+    rows=st.integers(1, 12),
+    biases=st.tuples(st.booleans(), st.booleans()),
+)
+def test_two_projections_as_one(sizes, rows, biases):
+    before, middle, after = sizes
+    first, second = nn.Linear(before, middle, bias=biases[0]), nn.Linear(middle, after, bias=biases[1])
+    hidden = torch.randn(rows, before)
+    product = product_of_projections(first, second, rows)
+    spent, instead = rows * middle * (before + after), before * after * (rows + middle)
+    assert (product is not None) == (instead < spent)
+    if product is not None:
+        weight, bias = product
+        out = nn.functional.linear(hidden, weight, bias) + (second.bias if biases[1] else 0)
+        torch.testing.assert_close(out, second(first(hidden)), atol=1e-5, rtol=1e-5)
+
+
+def test_projections_that_are_more_than_a_product_are_not_made_one():
+    plain = nn.Linear(4, 4)
+    assert product_of_projections(plain, plain, 100) is not None
+    hooked = nn.Linear(4, 4)
+    hooked.register_forward_hook(lambda *_: None)
+    for other in (ScaledLinear(4, 4), hooked):
+        assert product_of_projections(plain, other, 100) is None
+        assert product_of_projections(other, plain, 100) is None
+    with FlopCounterMode(display=False):
+        assert product_of_projections(plain, plain, 100) is None
+
+
+def test_who_watches_a_module():
+    layer = nn.Linear(2, 2)
+    assert not is_hooked(layer)
+    for register in (
+        layer.register_forward_hook,
+        layer.register_forward_pre_hook,
+        layer.register_full_backward_hook,
+        layer.register_full_backward_pre_hook,
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_forward_pre_hook,
+        nn.modules.module.register_module_full_backward_hook,
+        nn.modules.module.register_module_full_backward_pre_hook,
+    ):
+        handle = register(lambda *_: None)
+        assert is_hooked(layer)
+        handle.remove()
+        assert not is_hooked(layer)

@@ -1,8 +1,12 @@
 """What is special to LSTCL: encoders, branches, losses, and several processes that act as one."""
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEConfig
 
 from hf_videovit import (
@@ -123,6 +127,105 @@ def test_transformers_timesformer_takes_only_what_it_was_built_for():
     assert isinstance(model.backbone, TimesformerModel)
     with pytest.raises(ValueError, match="4 frames"):
         model(clips(frames=8))
+
+
+# What TimeSformer spares
+
+
+def watched(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy whose modules are all watched, so that each is called."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        module.register_forward_hook(lambda *_: None)
+    return model
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"drop_path_rate": 0.5},
+        {"hidden_dropout_prob": 1e-9},  # dropout that drops nothing, yet stands between layers
+        {"attention_type": "joint_space_time"},
+        {"attention_type": "space_only"},
+        {"feature_pooling": "mean"},
+    ],
+    ids=str,
+)
+def test_spared_work_changes_nothing(fields):
+    torch.manual_seed(0)
+    model = LstclForVideoClassification(LstclConfig(**{**TINY, **fields}, num_labels=3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    other, pixel_values, labels = watched(model), clips(), torch.tensor([0, 1, 2, 0])
+    for training in (True, False):
+        for either in (model, other):
+            torch.manual_seed(1)
+            either.train(training).zero_grad()
+            either(pixel_values, labels=labels).loss.backward()
+        for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, two.grad, atol=1e-6, rtol=1e-4, msg=name)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixel_values).logits, other(pixel_values).logits, atol=1e-6, rtol=1e-5)
+
+
+def products(model: torch.nn.Module, **inputs: Any) -> list[tuple[int, ...]]:
+    """Shapes of the results of all matrix products with weights, without a watcher on modules."""
+    shapes: list[tuple[int, ...]] = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if function.overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.mm):
+                shapes.append(tuple(out.shape))
+            return out
+
+    with torch.no_grad(), Products():
+        model(**inputs)
+    return shapes
+
+
+def test_the_last_block_works_out_what_is_asked_for():
+    config = LstclConfig(**TINY)
+    model, pixel_values = LstclModel(config).eval(), clips()
+    middle = config.intermediate_size
+    rows = [shape[0] for shape in products(model, pixel_values=pixel_values, pooled_only=True) if shape[1] == middle]
+    tokens = len(pixel_values) * (1 + 4 * (32 // config.patch_size) ** 2)
+    assert rows == [tokens] * (config.num_hidden_layers - 1) + [len(pixel_values)]
+    whole = model(pixel_values)
+    pooled = model(pixel_values, pooled_only=True)
+    assert pooled.last_hidden_state is None and whole.last_hidden_state.shape[1] == tokens // len(pixel_values)
+    torch.testing.assert_close(pooled.pooler_output, whole.pooler_output)
+
+
+def test_hidden_states_and_attentions_are_whole_where_they_are_asked_for():
+    model = LstclForVideoClassification(LstclConfig(**TINY)).eval()
+    model.set_attn_implementation("eager")
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    outputs, whole = model(clips(), **asked), model.lstcl(clips(), **asked)
+    for name in ("hidden_states", "attentions"):
+        assert len(outputs[name]) == len(whole[name])
+        for one, two in zip(outputs[name], whole[name], strict=True):
+            torch.testing.assert_close(one, two)
+
+
+def test_who_watches_the_last_block_sees_all_tokens():
+    model, seen = LstclForVideoClassification(LstclConfig(**TINY)).eval(), []
+    mlp = model.lstcl.backbone.encoder.layers[-1].mlp
+    mlp.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
+    model(clips())
+    assert seen == [1 + 4 * (32 // TINY["patch_size"]) ** 2]
+
+
+def test_two_projections_behind_temporal_attention_are_one_product():
+    """One product for each layer's vectors less, one of weights more."""
+    config = LstclConfig(**TINY)
+    model = LstclModel(config).eval()
+    vectors, width = 4 * 4 * (32 // config.patch_size) ** 2, config.hidden_size
+    assert vectors > width
+    shapes = products(model, pixel_values=clips())
+    assert shapes.count((vectors, width)) == shapes.count((width, width)) == config.num_hidden_layers
 
 
 # Branches and losses
