@@ -23,7 +23,9 @@ RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD
 SETTING = ("device", "dtype", "attention", "batch_size", "threads")
 
 
-def parse_arguments(doc: str | None, script: str, rounds: int = 5) -> argparse.Namespace:
+def parse_arguments(
+    doc: str | None, script: str, rounds: int = 5, batch_sizes: Sequence[int] = (1,)
+) -> argparse.Namespace:
     """
     The command line of a comparison.
 
@@ -34,12 +36,14 @@ def parse_arguments(doc: str | None, script: str, rounds: int = 5) -> argparse.N
             Its file, which the results are named after.
         rounds (`int`, *optional*, defaults to 5):
             Default of `--rounds`.
+        batch_sizes (`Sequence[int]`, *optional*, defaults to `(1,)`):
+            Default of `--batch-size`; everything is measured at each.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
-    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=batch_sizes, dest="batch_sizes")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     results = Path(__file__).parent / "results" / Path(script).with_suffix(".csv").name
@@ -48,12 +52,15 @@ def parse_arguments(doc: str | None, script: str, rounds: int = 5) -> argparse.N
 
 
 def run(arguments: argparse.Namespace, *parts: Callable[[argparse.Namespace], list[dict[str, Any]]]) -> None:
-    """Measure every part, write the file of results and print them."""
+    """Measure every part at every size of a batch, write the file of results and print them."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    rows = [row for part in parts for row in part(arguments)]
-    setting = {name: getattr(arguments, name) for name in SETTING}
-    write_csv(arguments.output, [{**row, **setting} for row in rows])
+    rows: list[dict[str, Any]] = []
+    for batch_size in arguments.batch_sizes:
+        arguments.batch_size = batch_size
+        setting = {name: getattr(arguments, name) for name in SETTING}
+        rows += [{**row, **setting} for part in parts for row in part(arguments)]
+    write_csv(arguments.output, rows)
     for row in rows:
         print(*(f"{name}={value}" for name, value in row.items() if value != ""))
 
