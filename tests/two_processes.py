@@ -50,8 +50,8 @@ def uneven_keys(rank: int, world: int) -> Tensors:
 
 
 def training_step(rank: int, world: int, fields: dict[str, Any], state: Tensors, short: Any, long: Any) -> Tensors:
-    """Loss, mean gradients and the state after a pass over this process's share of the clips."""
-    model = LstclForPreTraining(LstclConfig(**copy.deepcopy(fields))).train()
+    """Loss, mean gradients and the state after a pass over this process's share of the clips, in the clips' type."""
+    model = LstclForPreTraining(LstclConfig(**copy.deepcopy(fields))).to(short.dtype).train()
     model.load_state_dict(state)
     loss = model(short.chunk(world)[rank], long.chunk(world)[rank]).loss
     loss.backward()

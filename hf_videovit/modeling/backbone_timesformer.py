@@ -27,11 +27,13 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .layers import (
     DropPath,
+    computing_dtype,
     drop_path_rates,
     eager_attention_forward,
     feed_forward,
     init_as_torch,
     is_hooked,
+    is_plain,
     product_of_projections,
     token_grid,
 )
@@ -125,25 +127,27 @@ class TimesformerAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: torch.Tensor, num_queries: int | None = None, **kwargs: Any
+        self, hidden_states: torch.Tensor, first_only: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        `(batch, sequence, hidden_size)` to as many, or to the first `num_queries` alone; and the probabilities where
-        the implementation gives them.
+        `(batch, sequence, hidden_size)` to as many, or to the first token alone; and the probabilities where the
+        implementation gives them.
         """
-        context, probabilities = self.attend(hidden_states, num_queries, **kwargs)
+        context, probabilities = self.attend(hidden_states, first_only, **kwargs)
         return self.dropout(self.o_proj(context)), probabilities
 
     def attend(
-        self, hidden_states: torch.Tensor, num_queries: int | None = None, **kwargs: Any
+        self, hidden_states: torch.Tensor, first_only: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """What `forward` does before the last projection."""
+        if first_only and self.spares_keys(hidden_states):
+            return self.attend_as_first(hidden_states), None
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (batch, heads, sequence, head_dim)
         context, probabilities = attention(
             self,
-            query[:, :, :num_queries],
+            query[:, :, :1] if first_only else query,
             key,
             value,
             None,
@@ -153,6 +157,34 @@ class TimesformerAttention(nn.Module):
             **kwargs,
         )
         return context.flatten(2), probabilities
+
+    def spares_keys(self, hidden_states: torch.Tensor) -> bool:
+        """
+        Whether the first token may attend by [`attend_as_first`]: nobody else's attention, no dropout within it, and
+        no half precision, in which the scores would be rounded before the softmax.
+        """
+        return (
+            self.config._attn_implementation in ("eager", "sdpa")
+            and not (self.training and self.attention_dropout > 0.0)
+            and computing_dtype(hidden_states).itemsize >= 4
+            and is_plain(self.qkv)
+        )
+
+    def attend_as_first(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        `attend` for the first token alone, `(batch, 1, hidden_size)`, and no keys and values of the others: with the
+        weights of the keys on its side, a query meets the tokens as they are; the weights of the values then take the
+        mean of the tokens by its probabilities. A bias of the keys would raise all its scores alike.
+        """
+        heads = (self.num_heads, -1)
+        of_query, of_key, of_value = self.qkv.weight.chunk(3)
+        query_bias, _, value_bias = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        query = self.scaling * F.linear(hidden_states[:, 0], of_query, query_bias)
+        query = query.unflatten(-1, heads).transpose(0, 1) @ of_key.unflatten(0, heads)  # (heads, batch, hidden_size)
+        probabilities = (query.transpose(0, 1) @ hidden_states.mT).softmax(dim=-1)  # (batch, heads, sequence)
+        means = (probabilities @ hidden_states).transpose(0, 1)  # (heads, batch, hidden_size)
+        context = (means @ of_value.unflatten(0, heads).mT).transpose(0, 1).flatten(1)
+        return (context if value_bias is None else context + value_bias)[:, None]
 
 
 class TimesformerTemporalProjection(nn.Linear):
@@ -194,34 +226,34 @@ class TimesformerLayer(GradientCheckpointingLayer):
         self, hidden_states: torch.Tensor, frames: int, first_only: bool = False, **kwargs: Any
     ) -> torch.Tensor:
         """All tokens to as many; with `first_only` to the class token alone."""
-        num_queries = 1 if first_only else None
         if self.divided:
-            hidden_states = self.attend_in_turn(hidden_states, frames, num_queries, **kwargs)
+            hidden_states = self.attend_in_turn(hidden_states, frames, first_only, **kwargs)
         else:
-            residual = self.attention(self.norm1(hidden_states), num_queries, **kwargs)[0]
-            hidden_states = hidden_states[:, :num_queries] + self.drop_path(residual)
+            residual = self.attention(self.norm1(hidden_states), first_only, **kwargs)[0]
+            hidden_states = (hidden_states[:, :1] if first_only else hidden_states) + self.drop_path(residual)
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
     def attend_in_turn(
-        self, hidden_states: torch.Tensor, frames: int, num_queries: int | None, **kwargs: Any
+        self, hidden_states: torch.Tensor, frames: int, first_only: bool, **kwargs: Any
     ) -> torch.Tensor:
         """
         Over time without the class token, then within each frame with a copy of it, whose residuals are averaged.
         Stochastic depth draws for every place, and for every frame.
         """
         batch_size, _, width = hidden_states.shape
-        first, patches = hidden_states[:, :1], hidden_states[:, 1:]
+        first, patches = hidden_states.split((1, hidden_states.shape[1] - 1), dim=1)
         series = self.temporal_norm(patches).view(-1, frames, width)  # (batch * places, frames, hidden)
         patches = patches + self.attend_over_time(series, **kwargs).view(batch_size, -1, width)
 
         images = patches.unflatten(1, (-1, frames)).transpose(1, 2)  # (batch, frames, places, hidden)
         images = torch.cat((first[:, None].expand(-1, frames, -1, -1), images), dim=2).flatten(0, 1)
-        residual = self.drop_path(self.attention(self.norm1(images), num_queries, **kwargs)[0])
+        residual = self.drop_path(self.attention(self.norm1(images), first_only, **kwargs)[0])
         residual = residual.unflatten(0, (-1, frames))
-        first = first + residual[:, :, 0].mean(dim=1, keepdim=True)
-        if num_queries is not None:
+        of_first, of_patches = residual.split((1, residual.shape[2] - 1), dim=2)
+        first = first + of_first.mean(dim=1)
+        if first_only:
             return first
-        patches = patches.unflatten(1, (-1, frames)) + residual[:, :, 1:].transpose(1, 2)
+        patches = patches.unflatten(1, (-1, frames)) + of_patches.transpose(1, 2)
         return torch.cat((first, patches.flatten(1, 2)), dim=1)
 
     def attend_over_time(self, series: torch.Tensor, **kwargs: Any) -> torch.Tensor:

@@ -225,15 +225,16 @@ class _GeluProjection(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight = ctx.saved_tensors
         for_rows, for_weight, for_bias = ctx.needs_input_grad
-        grad_rows = torch.empty_like(rows)
-        grad_weight = torch.zeros_like(weight) if for_weight else None
-        for part, grad_part, place in _pieces(rows.shape[1], rows, gradient, grad_rows):
-            if grad_weight is not None:
-                grad_weight.addmm_(grad_part.mT, F.gelu(part))
-            if for_rows:
+        grad_rows = torch.empty_like(rows) if for_rows else None
+        grad_weight = torch.empty_like(weight) if for_weight else None
+        if grad_weight is not None:
+            for number, (part, grad_part) in enumerate(_pieces(rows.shape[1], rows, gradient)):
+                grad_weight.addmm_(grad_part.mT, F.gelu(part), beta=min(number, 1))
+        if grad_rows is not None:
+            for part, grad_part, place in _pieces(rows.shape[1], rows, gradient, grad_rows):
                 torch.mm(grad_part, weight, out=place)
                 torch.ops.aten.gelu_backward.grad_input(place, part, grad_input=place)
-        return grad_rows if for_rows else None, grad_weight, gradient.sum(dim=0) if for_bias else None
+        return grad_rows, grad_weight, gradient.sum(dim=0) if for_bias else None
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -242,7 +243,7 @@ def is_hooked(module: nn.Module) -> bool:
     return any(own) or any(EVERY_MODULES_HOOKS) or "forward" in vars(module)
 
 
-def _is_plain(projection: nn.Module) -> TypeGuard[nn.Linear]:
+def is_plain(projection: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether calling a layer is the matrix product with its weights, and nothing else."""
     return (
         type(projection).forward is nn.Linear.forward
@@ -261,14 +262,13 @@ def feed_forward(
     (adapted, quantised, sharded, hooked) and other activations are called as they are; compilers see to it themselves.
     """
     gelu = type(activation) is GELUActivation and activation.act is F.gelu and not is_hooked(activation)
-    if torch.compiler.is_compiling() or not (gelu and _is_plain(first) and _is_plain(second)):
+    plain = gelu and is_plain(first) and is_plain(second)
+    if torch.compiler.is_compiling() or not plain or torch.is_grad_enabled() and not training:
         return second(activation(first(hidden_states)))
-    dtype = _computing_dtype(hidden_states)
+    dtype = computing_dtype(hidden_states)
     weight, bias = second.weight.to(dtype), None if second.bias is None else second.bias.to(dtype)
-    if torch.is_grad_enabled():
+    if training and torch.is_grad_enabled():
         middle = first(hidden_states)
-        if not training:
-            return second(activation(middle))
         return _GeluProjection.apply(middle.flatten(0, -2), weight, bias).unflatten(0, middle.shape[:-1])
     projected = hidden_states.new_empty(*hidden_states.shape[:-1], len(weight), dtype=dtype)
     for part, place in _pieces(len(first.weight), hidden_states.flatten(0, -2), projected.flatten(0, -2)):
@@ -276,7 +276,7 @@ def feed_forward(
     return projected
 
 
-def _computing_dtype(hidden_states: torch.Tensor) -> torch.dtype:
+def computing_dtype(hidden_states: torch.Tensor) -> torch.dtype:
     """What a linear layer computes in: autocast's choice, else its input's."""
     device = hidden_states.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
@@ -301,7 +301,7 @@ def product_of_projections(
         `tuple`: weight and bias, differentiable. `None` where multiplying the layers is more work than it saves, where
         one of them is more than a plain layer, and for compilers, whose graphs are to serve every number of vectors.
     """
-    if torch.compiler.is_compiling() or not (_is_plain(first) and _is_plain(second)):
+    if torch.compiler.is_compiling() or not (is_plain(first) and is_plain(second)):
         return None
     (middle, before), after = first.weight.shape, second.weight.shape[0]
     if num_rows * (before + after) * middle <= (num_rows + middle) * before * after:

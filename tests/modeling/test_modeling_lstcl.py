@@ -15,6 +15,7 @@ from hf_videovit import (
     LstclForVideoClassification,
     LstclModel,
 )
+from hf_videovit.modeling.backbone_timesformer import TimesformerAttention
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
 from tests.families import FAMILIES, LABELS
 from tests.two_processes import run_in_processes, training_step
@@ -149,6 +150,8 @@ def watched(model: torch.nn.Module) -> torch.nn.Module:
         {"attention_type": "joint_space_time"},
         {"attention_type": "space_only"},
         {"feature_pooling": "mean"},
+        {"qkv_bias": False},
+        {"attention_probs_dropout_prob": 1e-9},
     ],
     ids=str,
 )
@@ -189,14 +192,48 @@ def products(model: torch.nn.Module, **inputs: Any) -> list[tuple[int, ...]]:
 def test_the_last_block_works_out_what_is_asked_for():
     config = LstclConfig(**TINY)
     model, pixel_values = LstclModel(config).eval(), clips()
-    middle = config.intermediate_size
-    rows = [shape[0] for shape in products(model, pixel_values=pixel_values, pooled_only=True) if shape[1] == middle]
+    shapes = products(model, pixel_values=pixel_values, pooled_only=True)
+    rows = [shape[0] for shape in shapes if shape[1] == config.intermediate_size]
     tokens = len(pixel_values) * (1 + 4 * (32 // config.patch_size) ** 2)
     assert rows == [tokens] * (config.num_hidden_layers - 1) + [len(pixel_values)]
+    queries_keys_values = [shape for shape in shapes if shape[1] == 3 * config.hidden_size]
+    assert len(queries_keys_values) == 2 * config.num_hidden_layers - 1  # over time; within frames but in the last
     whole = model(pixel_values)
     pooled = model(pixel_values, pooled_only=True)
     assert pooled.last_hidden_state is None and whole.last_hidden_state.shape[1] == tokens // len(pixel_values)
     torch.testing.assert_close(pooled.pooler_output, whole.pooler_output)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_first_token_attends_without_keys(bias):
+    torch.manual_seed(0)
+    attention = TimesformerAttention(LstclConfig(**TINY, qkv_bias=bias), 32, 4).double()
+    hidden, weights = torch.randn(3, 7, 32, dtype=torch.float64), torch.randn(3, 1, 32, dtype=torch.float64)
+    hidden.requires_grad_()
+    answers = []
+    for context in (attention.attend_as_first(hidden), attention.attend(hidden)[0][:, :1]):
+        inputs = [hidden, *attention.qkv.parameters()]
+        answers.append((context, *torch.autograd.grad((context * weights).sum(), inputs)))
+    for one, two in zip(*answers, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_who_wants_keys_has_them():
+    """Half precision, dropout of the probabilities, another attention and whoever watches the projection."""
+    attention = TimesformerAttention(LstclConfig(**TINY, attn_implementation="sdpa"), 32, 4)
+    hidden = torch.ones(1, 3, 32)
+    assert attention.spares_keys(hidden)
+    assert not attention.spares_keys(hidden.bfloat16())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not attention.spares_keys(hidden)
+    attention.attention_dropout = 0.1
+    assert attention.eval().spares_keys(hidden) and not attention.train().spares_keys(hidden)
+    attention.eval().config._attn_implementation = "flash_attention_2"
+    assert not attention.spares_keys(hidden)
+    attention.config._attn_implementation = "eager"
+    assert attention.spares_keys(hidden)
+    attention.qkv.register_forward_hook(lambda *_: None)
+    assert not attention.spares_keys(hidden)
 
 
 def test_hidden_states_and_attentions_are_whole_where_they_are_asked_for():
@@ -359,10 +396,13 @@ def test_bad_configurations_are_refused(fields, message):
 
 @pytest.mark.parametrize("framework", ["moco_v3", "simsiam"])
 def test_two_processes_step_as_one(framework):
-    """Loss, gradients, target and running statistics of two processes are those of one with all clips."""
+    """
+    Loss, gradients, target and running statistics of two processes are those of one with all clips. The encoder is in
+    double precision, for norms over six clips make much of last digits; the heads' norms and losses are in single.
+    """
     fields = {**TINY, "framework": framework, "symmetric": True, "num_hidden_layers": 1}
     arguments = {"fields": fields, "state": pretraining(**fields).state_dict()}
-    arguments |= {"short": clips(6), "long": clips(6, seed=2)}
+    arguments |= {"short": clips(6).double(), "long": clips(6, seed=2).double()}
     alone = training_step(0, 1, **arguments)
     for answer in run_in_processes("training_step", 2, arguments):
         assert answer.keys() == alone.keys()
