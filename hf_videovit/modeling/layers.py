@@ -262,8 +262,8 @@ def feed_forward(
     (adapted, quantised, sharded, hooked) and other activations are called as they are; compilers see to it themselves.
     """
     gelu = type(activation) is GELUActivation and activation.act is F.gelu and not is_hooked(activation)
-    plain = gelu and is_plain(first) and is_plain(second)
-    if torch.compiler.is_compiling() or not plain or torch.is_grad_enabled() and not training:
+    as_they_are = torch.compiler.is_compiling() or torch.is_grad_enabled() and not training
+    if as_they_are or not (gelu and is_plain(first) and is_plain(second)):
         return second(activation(first(hidden_states)))
     dtype = computing_dtype(hidden_states)
     weight, bias = second.weight.to(dtype), None if second.bias is None else second.bias.to(dtype)

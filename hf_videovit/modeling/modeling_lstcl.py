@@ -224,6 +224,7 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
         self.post_init()
 
     def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """The encoder's answer without the tokens, which the classifier does not use."""
         return self.lstcl(pixel_values, pooled_only=True, **kwargs)
 
 
