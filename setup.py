@@ -63,7 +63,7 @@ PACKAGE_DATA = {
         "hub/*.md",
         "published/*.yaml",
         "published/labels/*.json",
-        "training/metrics/**/*",
+        "training/evaluation/metrics/**/*",
         "training/recipes/**/*.yaml",
     ]
 }

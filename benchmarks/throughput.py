@@ -28,7 +28,7 @@ from benchmarks._comparison import (
     training_step,
 )
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
-from hf_videovit.training.masking import running_cell_mask, tube_mask
+from hf_videovit.training.data.masking import running_cell_mask, tube_mask
 
 
 SIDES = {

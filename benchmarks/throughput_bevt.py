@@ -30,8 +30,8 @@ from benchmarks._comparison import (
     training_step,
 )
 from hf_videovit import BevtConfig, BevtForPreTraining, convert_checkpoint
-from hf_videovit.training.visual_words import CodebookTokenizer
-from hf_videovit.training.word_streams import MaskDraws
+from hf_videovit.training.words.streams import MaskDraws
+from hf_videovit.training.words.tokenizers import CodebookTokenizer
 
 
 FRAMES, SIZE = 32, 224

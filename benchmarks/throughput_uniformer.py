@@ -20,7 +20,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks._comparison import best_of, macs, parse_arguments, random_clips, run
-from hf_videovit import UniFormerConfig, UniFormerForVideoClassification, VideoMAEV2Config, VideoMAEV2Model
+from hf_videovit import (
+    UniFormerConfig,
+    UniFormerForVideoClassification,
+    VideoMAEV2Config,
+    VideoMAEV2Model,
+)
 from hf_videovit.modeling import modeling_uniformer
 
 

@@ -34,14 +34,14 @@ import hf_videovit  # noqa: F401  (registers the families)
 from benchmarks._machine import write_csv
 from benchmarks.decoding import make_clip
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.augmentation import BatchMixing
 from hf_videovit.training.building import build_model
-from hf_videovit.training.engine import fit
-from hf_videovit.training.finetuning import ClassificationBatch
+from hf_videovit.training.data.augmentation import BatchMixing
+from hf_videovit.training.data.sources import VideoList, VideoSource
+from hf_videovit.training.data.streaming import Batch, ClipStream, TrainingClipLoader
+from hf_videovit.training.data.streams import clip_augmentation, training_ledger, training_stream
+from hf_videovit.training.engine.loop import fit
+from hf_videovit.training.methods.classification import ClassificationBatch
 from hf_videovit.training.optimization import build_optimizer
-from hf_videovit.training.runs import clip_augmentation, training_ledger, training_stream
-from hf_videovit.training.sources import VideoList, VideoSource
-from hf_videovit.training.streaming import Batch, ClipStream, TrainingClipLoader
 from hf_videovit.training.tasks import ClassificationTask
 
 

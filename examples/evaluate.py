@@ -20,8 +20,8 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training.arguments import DataArguments
-from hf_videovit.training.evaluation import evaluate_model
-from hf_videovit.training.opening import load_evaluation_source
+from hf_videovit.training.data.opening import load_evaluation_source
+from hf_videovit.training.evaluation.evaluation import evaluate_model
 
 
 def parse_arguments() -> argparse.Namespace:

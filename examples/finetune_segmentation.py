@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from hf_videovit import UniFormerBackbone, UniFormerImageProcessor
-from hf_videovit.segmentation import SegmentationFolder, mean_iou
+from hf_videovit.dense.segmentation import SegmentationFolder, mean_iou
 
 
 @dataclass

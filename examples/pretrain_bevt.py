@@ -36,11 +36,11 @@ from hf_videovit.hub.publishing import check_access, finish_run
 from hf_videovit.modeling.video_decoding import decode_video
 from hf_videovit.training.arguments import RunConfig, describe_arguments, parse_arguments
 from hf_videovit.training.building import describe_inputs
-from hf_videovit.training.opening import load_sources
+from hf_videovit.training.data.opening import load_sources
+from hf_videovit.training.methods.common import make_accelerator
+from hf_videovit.training.methods.masked_words import cache_words, pretrain_words
 from hf_videovit.training.planning import plan_run
-from hf_videovit.training.runs import make_accelerator
-from hf_videovit.training.visual_words import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
-from hf_videovit.training.word_pretraining import cache_words, pretrain_words
+from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
 
 
 def prepare(config: RunConfig, num_words: int, moving: bool) -> None:

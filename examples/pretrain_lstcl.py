@@ -19,9 +19,9 @@ import rich
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.hub.publishing import check_access, finish_run
 from hf_videovit.training.arguments import describe_arguments, parse_arguments
-from hf_videovit.training.contrastive import pretrain_contrastive
+from hf_videovit.training.methods.common import make_accelerator
+from hf_videovit.training.methods.contrastive import pretrain_contrastive
 from hf_videovit.training.planning import plan_run
-from hf_videovit.training.runs import make_accelerator
 
 
 def main():

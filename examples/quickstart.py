@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
-from hf_videovit.drawing import ClassifiedClip, draw_classified_clips
+from hf_videovit.pictures.drawing import ClassifiedClip, draw_classified_clips
 from hf_videovit.training.arguments import parse_arguments
-from hf_videovit.training.digit_motion import build_digit_motion, write_example_clips
-from hf_videovit.training.evaluation import evaluate_model
-from hf_videovit.training.finetuning import finetune
-from hf_videovit.training.opening import load_sources
-from hf_videovit.training.sources import VideoSource
-from hf_videovit.training.still_frames import StillFrameVideoMAEV2VideoProcessor
+from hf_videovit.training.data.opening import load_sources
+from hf_videovit.training.data.sources import VideoSource
+from hf_videovit.training.evaluation.evaluation import evaluate_model
+from hf_videovit.training.evaluation.still_frames import StillFrameVideoMAEV2VideoProcessor
+from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.preparing.digit_motion import build_digit_motion, write_example_clips
 
 
 EXAMPLES = Path(__file__).resolve().parent

@@ -20,6 +20,7 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .inference.pipeline import register_pipeline
 from .modeling.configuration_bevt import BevtConfig
 from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
@@ -45,11 +46,7 @@ from .modeling.modeling_uniformer import (
 )
 from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
-from .modeling.modeling_videomae_v2 import (
-    VideoMAEV2ForPreTraining,
-    VideoMAEV2ForVideoClassification,
-    VideoMAEV2Model,
-)
+from .modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification, VideoMAEV2Model
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_bevt import BevtVideoProcessor
 from .modeling.video_processing_lstcl import LstclVideoProcessor
@@ -57,13 +54,12 @@ from .modeling.video_processing_tubevit import TubeViTVideoProcessor
 from .modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
-from .pipelines import register_pipeline
 
 
 if TYPE_CHECKING:
     from .convert import convert_checkpoint
     from .convert.scaling_tubevit import resize_tubes, scale_up
-    from .features import get_video_features
+    from .inference.features import get_video_features
     from .published import list_published, published_config, published_labels
 
 __version__ = "0.1.0"
@@ -133,7 +129,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
 # Read on first use: these need more than torch and transformers.
 LAZY: dict[str, str] = {
     "convert_checkpoint": "convert",
-    "get_video_features": "features",
+    "get_video_features": "inference.features",
     "list_published": "published",
     "published_config": "published",
     "published_labels": "published",

@@ -19,9 +19,9 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 # The storeys, lowest first. A module imports from lower ones, and from its own package.
 STOREYS = (
     ("modeling", "published"),
-    ("drawing",),
-    ("reconstruction", "tube_pictures", "timeline"),
-    ("training", "hub", "convert", "pipelines", "features", "dense", "pose", "segmentation", "doctor", "demo"),
+    ("pictures",),
+    ("training", "hub", "convert", "inference", "dense", "doctor"),
+    ("demo", "pose"),  # import paths of published Spaces and cards
     ("cli", "__main__"),
 )
 # Inside `modeling`: kind of file -> kinds it may import.

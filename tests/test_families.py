@@ -11,7 +11,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModelForVideoClassificati
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import hf_videovit
-from hf_videovit.training.evaluation import evaluate_model
+from hf_videovit.training.evaluation.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case, cases
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from hf_videovit.training.digit_motion import build_digit_motion
+from hf_videovit.training.preparing.digit_motion import build_digit_motion
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .common import AsJson, BatchSize, Device, check_classifier, choose_device, given, make_table, print_json, screen
+from .common import (
+    AsJson,
+    BatchSize,
+    Device,
+    check_classifier,
+    choose_device,
+    given,
+    make_table,
+    print_json,
+    screen,
+)
 
 
 commands = typer.Typer()
@@ -84,7 +94,7 @@ def demo(
     """Serve a page that shows a model: a clip in; its labels, also over time, and the frames that mattered."""
     check_classifier(model)
     try:
-        from ..demo import build_demo, serve_demo
+        from ..inference.demo import build_demo, serve_demo
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "pandas"):
             raise
@@ -108,7 +118,7 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run the evaluation again that a model's card claims. Exit code 1 if it does not come out."""
-    from ..training.receipts import reproduce as run_again
+    from ..training.evaluation.receipts import reproduce as run_again
 
     check_classifier(str(folder))
     done = run_again(

@@ -22,7 +22,7 @@ def visualize(
     num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
 ) -> None:
     """Draw a TubeViT: its kernels, where each tube looks, and which places of a clip its pooling weighs."""
-    from ..tube_pictures import draw_kernels, draw_token_map, draw_video_pooling
+    from ..pictures.tubes import draw_kernels, draw_token_map, draw_video_pooling
 
     encoder, processor = load_encoder(model, None)
     drawn = [

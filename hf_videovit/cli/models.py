@@ -120,7 +120,7 @@ def embed(
 ) -> None:
     """Save features of videos. Exit code 1 if a file could not be read; the others are saved all the same."""
     from ..doctor import find_videos
-    from ..features import iter_video_features, save_features
+    from ..inference.features import iter_video_features, save_features
     from ..modeling.video_decoding import VideoDecodingError
 
     encoder, processor = load_encoder(model, device)
@@ -174,8 +174,8 @@ def evaluate(
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments
-    from ..training.evaluation import evaluate_model
-    from ..training.opening import load_evaluation_source
+    from ..training.data.opening import load_evaluation_source
+    from ..training.evaluation.evaluation import evaluate_model
 
     check_classifier(model)
     classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device))

@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
     from ..hub.publishing import check_access, finish_run
-    from ..training.finetuning import finetune
+    from ..training.methods.classification import finetune
 
     config = _run_config(ctx.args, list_fields, plan, "classification")
     if config is None:
@@ -60,9 +60,9 @@ def pretrain(
     """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
     from ..hub.publishing import check_access, finish_run
     from ..training.building import pretraining_task
-    from ..training.contrastive import pretrain_contrastive
-    from ..training.pretraining import pretrain as pretrain_masked
-    from ..training.word_pretraining import pretrain_words
+    from ..training.methods.contrastive import pretrain_contrastive
+    from ..training.methods.masked_pixels import pretrain as pretrain_masked
+    from ..training.methods.masked_words import pretrain_words
 
     config = _run_config(ctx.args, list_fields, plan, None)
     if config is None:
@@ -113,8 +113,8 @@ def probe(
 ) -> None:
     """Score a model's frozen features on labelled videos. Exit code 1 if some could not be read."""
     from ..training.arguments import RunConfig
-    from ..training.opening import load_sources
-    from ..training.probes import probe_model
+    from ..training.data.opening import load_sources
+    from ..training.evaluation.probes import probe_model
 
     config = RunConfig.from_fields(
         probe=kinds, data=data, eval_data=eval_data, max_train_samples=max_samples, num_workers=num_workers
@@ -163,8 +163,8 @@ def prepare(
 ) -> None:
     """Make data that trains of a data set as it is published. Exit code 1 if clips are missing or damaged."""
     from ..published import published_labels
-    from ..training.encoding import EncodingSettings
-    from ..training.preparing import prepare as prepare_data
+    from ..training.preparing.encoding import EncodingSettings
+    from ..training.preparing.writing import prepare as prepare_data
 
     names = read_label_names(labels)
     columns = given(label_separator=label_separator)

@@ -16,8 +16,22 @@ from ..modeling.backbone_timesformer import resize_times
 from ..modeling.configuration_lstcl import LstclConfig
 from ..modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from ..modeling.video_processing_lstcl import LstclVideoProcessor
-from ..published import label_fields, published_config, published_entry, published_labels, published_processor_kwargs
-from .fields import Shapes, agreed, depth, fill_heads, given_fields, make_config, refuse_unknown_fields
+from ..published import (
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
+from .fields import (
+    Shapes,
+    agreed,
+    depth,
+    fill_heads,
+    given_fields,
+    make_config,
+    refuse_unknown_fields,
+)
 from .keys import Checkpoint, clean_names, shorten
 from .plan import Piece, Plan
 

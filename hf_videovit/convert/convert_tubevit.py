@@ -19,11 +19,7 @@ from transformers.utils import logging
 
 from ..modeling.configuration_tubevit import Tube, TubeViTConfig, is_int
 from ..modeling.image_processing_tubevit import TubeViTImageProcessor
-from ..modeling.modeling_tubevit import (
-    TubeViTForImageClassification,
-    TubeViTForVideoClassification,
-    TubeViTModel,
-)
+from ..modeling.modeling_tubevit import TubeViTForImageClassification, TubeViTForVideoClassification, TubeViTModel
 from ..modeling.video_processing_tubevit import TubeViTVideoProcessor
 from ..published import label_fields, published_labels
 from .fields import (

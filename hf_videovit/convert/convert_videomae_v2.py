@@ -13,11 +13,7 @@ from transformers.utils import logging
 
 from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
 from ..modeling.layers import sinusoid_table
-from ..modeling.modeling_videomae_v2 import (
-    VideoMAEV2ForPreTraining,
-    VideoMAEV2ForVideoClassification,
-    VideoMAEV2Model,
-)
+from ..modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification, VideoMAEV2Model
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from ..published import (
     kinetics_710_rows,

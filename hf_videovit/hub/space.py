@@ -19,9 +19,9 @@ APP, REQUIREMENTS = "app.py", "requirements.txt"
 TEMPLATE = Path(__file__).with_name("space_template.md")
 PACKAGE = f"hf_videovit[space]>={__version__}"
 SDK_VERSION = "6.31.0"  # where gradio is not installed here: the one that the page was tested with
-APP_TEXT = '''"""The page of {model_id}. What it does stands in hf_videovit.demo."""
+APP_TEXT = '''"""The page of {model_id}. What it does stands in hf_videovit.inference.demo."""
 
-from hf_videovit.demo import build_demo, serve_demo
+from hf_videovit.inference.demo import build_demo, serve_demo
 
 
 serve_demo(build_demo("{model_id}"))

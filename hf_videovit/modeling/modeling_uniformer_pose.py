@@ -117,7 +117,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
                 Normalised images of one person each, such as transformers' `VitPoseImageProcessor` crops. Heatmaps of
                 sides that are no multiple of 32 do not cover the image to its edge.
             labels (`torch.Tensor` of shape `(batch_size, num_keypoints, height / 4, width / 4)`, *optional*):
-                Target heatmaps, such as `hf_videovit.pose.encode_heatmaps` makes.
+                Target heatmaps, such as `hf_videovit.dense.encode_heatmaps` makes.
             label_weights (`torch.Tensor` of shape `(batch_size, num_keypoints)`, *optional*):
                 Weight of each keypoint: 0 for one that is not labelled. Defaults to 1.
 

@@ -18,9 +18,8 @@ from transformers import (
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.utils import logging
 
-from hf_videovit.modeling.configuration_tubevit import TubeViTConfig, checked_dataset
-from hf_videovit.modeling.modeling_tubevit import TubeViTForJointClassification, TubeViTModel
-
+from ..modeling.configuration_tubevit import TubeViTConfig, checked_dataset
+from ..modeling.modeling_tubevit import TubeViTForJointClassification, TubeViTModel
 from .arguments import ModelArguments
 from .optimization import HasLayerTable, freeze_layers, head_parameters
 

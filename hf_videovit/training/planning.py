@@ -21,12 +21,12 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .arguments import RunConfig
 from .building import described_config
-from .engine import count_steps
-from .image_runs import open_run_data
-from .images import open_images
-from .sources import VideoSource
-from .streaming import count_batches
-from .visual_words import patch_tokenizer_type
+from .data.images import open_images
+from .data.sources import VideoSource
+from .data.streaming import count_batches
+from .engine.loop import count_steps
+from .methods.image_classification import open_run_data
+from .words.tokenizers import patch_tokenizer_type
 
 
 TaskName = Literal["classification", "contrastive", "masked_modeling", "masked_words"]

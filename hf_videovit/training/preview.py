@@ -11,18 +11,25 @@ from torchvision.transforms import v2
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from hf_videovit.drawing import draw_strips
-from hf_videovit.modeling.video_processing_base import without_colours
-
+from ..modeling.video_processing_base import without_colours
+from ..pictures.drawing import draw_strips
 from .arguments import RunConfig
-from .augmentation import BatchMixing, seeded_torch
 from .building import describe_inputs
-from .opening import load_sources
-from .pretraining import masks_of
-from .runs import clip_augmentation
-from .sources import VideoSource, stable_hash
-from .streaming import BadVideo, Batch, ClipStream, MaskedClipLoader, Record, TrainingClipLoader, merge_copies
-from .word_streams import WordData
+from .data.augmentation import BatchMixing, seeded_torch
+from .data.opening import load_sources
+from .data.sources import VideoSource, stable_hash
+from .data.streaming import (
+    BadVideo,
+    Batch,
+    ClipStream,
+    MaskedClipLoader,
+    Record,
+    TrainingClipLoader,
+    merge_copies,
+)
+from .data.streams import clip_augmentation
+from .methods.masked_pixels import masks_of
+from .words.streams import WordData
 
 
 logger = logging.get_logger(__name__)

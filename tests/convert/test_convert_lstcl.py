@@ -5,7 +5,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
-from hf_videovit import LstclConfig, LstclForPreTraining, LstclForVideoClassification, convert_checkpoint
+from hf_videovit import (
+    LstclConfig,
+    LstclForPreTraining,
+    LstclForVideoClassification,
+    convert_checkpoint,
+)
 from hf_videovit.convert.convert_lstcl import resize_positions
 from tests.parity.lstcl import MOCO_NAMES, official
 

@@ -43,7 +43,11 @@ def test_the_width_of_heads_is_demanded_where_no_shape_shows_it(case):
 
 def skeleton(size: str, modality: str, **fields) -> dict[str, torch.Tensor]:
     """Names and shapes of a published size in the official layout, without memory."""
-    from hf_videovit import UniFormerConfig, UniFormerForImageClassification, UniFormerForVideoClassification
+    from hf_videovit import (
+        UniFormerConfig,
+        UniFormerForImageClassification,
+        UniFormerForVideoClassification,
+    )
     from tests.parity.uniformer import official_layout
 
     model_class = UniFormerForVideoClassification if modality == "video" else UniFormerForImageClassification

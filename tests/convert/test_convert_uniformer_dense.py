@@ -13,7 +13,12 @@ from transformers import (
 )
 from transformers.testing_utils import CaptureLogger
 
-from hf_videovit import UniFormerBackbone, UniFormerConfig, UniFormerForPoseEstimation, convert_checkpoint
+from hf_videovit import (
+    UniFormerBackbone,
+    UniFormerConfig,
+    UniFormerForPoseEstimation,
+    convert_checkpoint,
+)
 from hf_videovit.convert import convert_to_folder
 from hf_videovit.convert.convert_uniformer import logger
 from tests.parity.uniformer import official_layout

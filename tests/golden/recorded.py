@@ -18,9 +18,9 @@ import torch
 
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
-from hf_videovit.training.finetuning import finetune
-from hf_videovit.training.pretraining import pretrain
-from hf_videovit.training.sources import Sample, SampleList
+from hf_videovit.training.data.sources import Sample, SampleList
+from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.masked_pixels import pretrain
 from tests.clips import STEPS, moving_square_clip
 
 

@@ -9,12 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEConfig
 
-from hf_videovit import (
-    LstclConfig,
-    LstclForPreTraining,
-    LstclForVideoClassification,
-    LstclModel,
-)
+from hf_videovit import LstclConfig, LstclForPreTraining, LstclForVideoClassification, LstclModel
 from hf_videovit.modeling.backbone_timesformer import TimesformerAttention
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
 from tests.families import FAMILIES, LABELS

@@ -12,7 +12,7 @@ from hf_videovit import BevtVideoProcessor, convert_checkpoint
 from hf_videovit.convert.codebook import convert_codebook
 from hf_videovit.modeling.frame_sampling import crop_offsets, sample_clips
 from hf_videovit.modeling.word_pixels import word_pixels
-from hf_videovit.training.block_masking import BlockMasks
+from hf_videovit.training.data.block_masking import BlockMasks
 
 from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance
 

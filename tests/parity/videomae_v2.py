@@ -9,7 +9,7 @@ import torch
 from hf_videovit import VideoMAEV2VideoProcessor, convert_checkpoint
 from hf_videovit.modeling.frame_sampling import crop_offsets, sample_clips
 from hf_videovit.published import kinetics_710_rows, kinetics_spellings, published_labels
-from hf_videovit.training.masking import dual_masks, running_cell_mask, running_cell_masks, tube_mask
+from hf_videovit.training.data.masking import dual_masks, running_cell_mask, running_cell_masks, tube_mask
 
 from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance, numbered
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_videovit.training.visual_words import PatchTokenizer
+from hf_videovit.training.words.tokenizers import PatchTokenizer
 from tests.clips import STEPS, moving_square_clip, write_clip
 from tests.families import FAMILIES
 

@@ -11,11 +11,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.engine import Observer
-from hf_videovit.training.finetuning import finetune
+from hf_videovit.training.engine.loop import Observer
+from hf_videovit.training.methods.classification import finetune
 from hf_videovit.training.tasks import ClassificationTask
-
-from .test_engine import Regression, run
+from tests.training.engine.test_loop import Regression, run
 
 
 def train(fields, **changes):

@@ -6,7 +6,7 @@ from torch import nn
 from hf_videovit.modeling.configuration_videomae_v2 import VideoMAEV2Config
 from hf_videovit.modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
 from hf_videovit.training.arguments import OptimizationArguments
-from hf_videovit.training.engine import count_steps
+from hf_videovit.training.engine.loop import count_steps
 from hf_videovit.training.optimization import (
     build_optimizer,
     head_parameters,

@@ -5,13 +5,13 @@ import pytest
 from PIL import Image
 
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.augmentation import sample_seed
 from hf_videovit.training.building import describe_inputs
-from hf_videovit.training.opening import load_sources
+from hf_videovit.training.data.augmentation import sample_seed
+from hf_videovit.training.data.opening import load_sources
+from hf_videovit.training.data.streaming import Record
+from hf_videovit.training.data.streams import clip_augmentation
 from hf_videovit.training.preview import draw_preview, preview_clips, target_text
-from hf_videovit.training.runs import clip_augmentation
-from hf_videovit.training.streaming import Record
-from hf_videovit.training.word_streams import WordData
+from hf_videovit.training.words.streams import WordData
 
 
 def test_clips_are_those_of_the_run(tiny_fields):

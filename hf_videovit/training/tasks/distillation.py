@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from ..sources import label_mapping
+from ..data.sources import label_mapping
 from .base import Task
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..visual_words import VisualTokenizer, check_tokenizer, find_words
+from ..words.tokenizers import VisualTokenizer, check_tokenizer, find_words
 from .base import Task
 
 

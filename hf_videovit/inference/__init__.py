@@ -1,0 +1,1 @@
+"""Trained models in use: pipeline, features, timelines, the demo page."""

@@ -1,0 +1,310 @@
+"""Features of videos: one vector a video, its tokens, or one vector a window of a long video. Never masked."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ..modeling.video_decoding import VideoDecodingError, decode_video, probe_video
+from ..modeling.video_processing_base import ClipVideoProcessor, without_colours
+
+
+logger = logging.get_logger(__name__)
+
+POOLINGS = ("default", "mean", "first", "tokens")
+CHUNK_BYTES = 256 * 2**20
+PROCESSED_FRAMES = 32
+
+
+def get_video_features(
+    model: PreTrainedModel,
+    processor: ClipVideoProcessor,
+    videos: Any,
+    *,
+    batch_size: int = 1,
+    pooling: str = "default",
+    window: int | None = None,
+    stride: int | None = None,
+    squash: bool = False,
+    device: str | torch.device | None = None,
+) -> torch.Tensor | list[torch.Tensor]:
+    """
+    Features of one or more videos, by the encoder inside any model of this package. No token is masked and no
+    classifier is involved.
+
+    Args:
+        model ([`PreTrainedModel`]):
+            A base model, or one with a head, which is left aside.
+        processor ([`ClipVideoProcessor`]):
+            The checkpoint's processor: its protocol says which clips and crops are looked at.
+        videos (a video, or a list or iterable of videos):
+            Paths, URLs, bytes, file objects, arrays or tensors `(T, H, W, C)`.
+        batch_size (`int`, *optional*, defaults to 1):
+            Videos (or windows) that go through the model together.
+        pooling (`str`, *optional*, defaults to `"default"`):
+            `"default"`: the model's own pooled output (VideoMAE V2: `fc_norm` of the mean token). `"mean"`: mean of
+            the last hidden state's tokens. `"first"`: its first token. `"tokens"`: all tokens, the views' one after
+            another. Pooled features of several views are averaged.
+        window (`int`, *optional*):
+            Look at every window of so many consecutive frames instead of following the sampling protocol; the model's
+            `num_frames` if only `stride` is given.
+        stride (`int`, *optional*):
+            Distance in frames between the starts of neighbouring windows; defaults to `window`.
+        squash (`bool`, *optional*, defaults to `False`):
+            With windows only: resize frames to the processor's crop size without keeping their shape (bilinear, no
+            antialias) and do not normalise beyond [0, 1]. Reproduces the features that were published for temporal
+            localisation (THUMOS14: stride 4, FineAction: stride 16).
+        device (`str` or `torch.device`, *optional*):
+            Where to move the model; by default it stays where it is.
+
+    Returns:
+        `torch.Tensor` of shape `(num_videos, hidden_size)`, or `(num_videos, num_tokens, hidden_size)` for
+        `"tokens"`. With windows a list of tensors of shape `(num_windows, hidden_size)`, one a video; a video shorter
+        than a window has none. Float32, on the CPU.
+
+    Raises:
+        ValueError: an argument is not allowed, or the model has no pooled output.
+        VideoDecodingError: a video cannot be read.
+
+    Example:
+
+    ```python
+    >>> features = get_video_features(model, processor, ["a.mp4", "b.mp4"], batch_size=2)
+    >>> windows = get_video_features(model, processor, ["film.mp4"], stride=4, batch_size=8)[0]
+    ```"""
+    iterator = iter_video_features(
+        model,
+        processor,
+        videos,
+        batch_size=batch_size,
+        pooling=pooling,
+        window=window,
+        stride=stride,
+        squash=squash,
+        device=device,
+    )
+    features: list[Any] = list(iterator)
+    if window is not None or stride is not None:
+        return features
+    if not features:
+        raise ValueError("`videos` must hold at least one video, got none.")
+    return torch.stack(features)
+
+
+def iter_video_features(
+    model: PreTrainedModel,
+    processor: ClipVideoProcessor,
+    videos: Any,
+    *,
+    batch_size: int = 1,
+    pooling: str = "default",
+    window: int | None = None,
+    stride: int | None = None,
+    squash: bool = False,
+    device: str | torch.device | None = None,
+    on_error: str = "raise",
+) -> Iterator[torch.Tensor | VideoDecodingError]:
+    """
+    [`get_video_features`] as a generator: one tensor a video, in order, with the memory of one batch (and, with
+    windows, of a few hundred megabytes of frames) however many or long the videos are. With `on_error="return"` a
+    video that cannot be read gives its [`VideoDecodingError`] instead.
+    """
+    if on_error not in ("raise", "return"):
+        raise ValueError(f"`on_error` must be 'raise' or 'return', got {on_error!r}.")
+    if pooling not in POOLINGS:
+        raise ValueError(f"`pooling` must be one of {', '.join(map(repr, POOLINGS))}, got {pooling!r}.")
+    for name, value in (("batch_size", batch_size), ("window", window), ("stride", stride)):
+        if value is not None and value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    windowed = window is not None or stride is not None
+    if squash and not windowed:
+        raise ValueError("`squash=True` applies to windows only: give `window` or `stride` too.")
+    encoder: Any = model.base_model.eval()
+    if device is not None:
+        encoder.to(device)
+    if not windowed:
+        yield from _features_by_protocol(encoder, processor, _listed(videos), batch_size, pooling, on_error)
+        return
+    window = window or model.config.num_frames
+    for video in _listed(videos):
+        frames = _processed_frames(video, processor, encoder.device, squash)
+        try:
+            yield _features_of_windows(encoder, frames, window, stride or window, batch_size, pooling)
+        except VideoDecodingError as error:
+            if on_error == "raise":
+                raise
+            yield error
+
+
+def save_features(
+    features: dict[str, torch.Tensor], path: str | os.PathLike, *, metadata: dict[str, str] | None = None
+) -> list[Path]:
+    """
+    Save named features.
+
+    Args:
+        features (`dict[str, torch.Tensor]`):
+            One tensor a video.
+        path (`str` or `os.PathLike`):
+            `NAME.safetensors`: one file with all tensors and the metadata. `NAME.npy`: one array, for a single video
+            or for features of one shape, stacked in order. Anything else is a folder that gets `VIDEO.npy` for each.
+        metadata (`dict[str, str]`, *optional*):
+            What to note in a safetensors file.
+
+    Returns:
+        `list[Path]`: the files written.
+
+    Raises:
+        ValueError: features of different shapes for one `.npy`, or names that collide in a folder.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in features.items()}, path, metadata=metadata)
+        return [path]
+    if path.suffix == ".npy":
+        arrays = [value.numpy() for value in features.values()]
+        if len({array.shape for array in arrays}) != 1:
+            raise ValueError(
+                f"`path` {str(path)!r} is one array, but the features have several shapes; give a folder or a "
+                ".safetensors file."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, arrays[0] if len(arrays) == 1 else np.stack(arrays))
+        return [path]
+    return _save_folder(features, path)
+
+
+def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
+    targets = {name: folder / f"{Path(name).stem}.npy" for name in features}
+    if len(set(targets.values())) != len(targets):
+        raise ValueError(
+            f"Two videos of the same name would be one file in {str(folder)!r}; write a .safetensors instead."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, target in targets.items():
+        np.save(target, features[name].numpy())
+    return list(targets.values())
+
+
+def _listed(videos: Any) -> Iterable[Any]:
+    one = isinstance(videos, (str, bytes, os.PathLike, dict)) or (
+        isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 4
+    )
+    return [videos] if one or not isinstance(videos, Iterable) or _is_file(videos) else videos
+
+
+def _is_file(videos: Any) -> bool:
+    return callable(getattr(videos, "read", None))
+
+
+def _features_by_protocol(
+    encoder: PreTrainedModel,
+    processor: ClipVideoProcessor,
+    videos: Iterable[Any],
+    batch_size: int,
+    pooling: str,
+    on_error: str,
+) -> Iterator[torch.Tensor | VideoDecodingError]:
+    batch: list[torch.Tensor | VideoDecodingError] = []
+    for video in videos:
+        try:
+            batch.append(processor(video, return_tensors="pt")["pixel_values"])
+        except VideoDecodingError as error:
+            if on_error == "raise":
+                raise
+            batch.append(error)
+        if len(batch) == batch_size:
+            yield from _encode_readable(encoder, batch, pooling)
+            batch = []
+    yield from _encode_readable(encoder, batch, pooling)
+
+
+def _encode_readable(
+    encoder: PreTrainedModel, batch: list[torch.Tensor | VideoDecodingError], pooling: str
+) -> Iterator[torch.Tensor | VideoDecodingError]:
+    clips = [item for item in batch if isinstance(item, torch.Tensor)]
+    same_size = len({clip.shape for clip in clips}) == 1
+    ready = [torch.cat(clips)] if same_size else clips  # other sizes (no crop): one by one
+    features = iter([feature for pixel_values in ready for feature in _encode(encoder, pixel_values, pooling)])
+    for item in batch:
+        yield next(features) if isinstance(item, torch.Tensor) else item
+
+
+@torch.no_grad()
+def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Features `(batch, [tokens,] hidden)` of clips `(batch, [views,] frames, channels, height, width)`."""
+    batch = len(pixel_values)
+    views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
+    outputs = encoder(pixel_values=views.to(encoder.device))
+    tokens = outputs.last_hidden_state  # (batch * views, tokens, hidden)
+    if pooling == "tokens":
+        return tokens.reshape(batch, -1, tokens.shape[-1]).float().cpu()
+    if pooling == "default" and outputs.pooler_output is None:
+        raise ValueError(
+            f"`pooling='default'` needs a pooled output, which the {type(encoder).__name__} of a pre-training model "
+            "lacks; load the checkpoint with AutoModel, or choose 'mean', 'first' or 'tokens'."
+        )
+    pooled = {"default": lambda: outputs.pooler_output, "mean": lambda: tokens.mean(1), "first": lambda: tokens[:, 0]}
+    return pooled[pooling]().float().view(batch, -1, tokens.shape[-1]).mean(dim=1).cpu()
+
+
+def _processed_frames(
+    video: Any, processor: ClipVideoProcessor, device: torch.device, squash: bool
+) -> Iterator[torch.Tensor]:
+    """Frames `(channels, height, width)` of a whole video in order, ready for the model; decoded a chunk at a time."""
+    probe = probe_video(video)
+    step = max(16, CHUNK_BYTES // (probe.height * probe.width * 3))
+    for start in range(0, probe.num_frames, step):
+        indices = range(start, min(start + step, probe.num_frames))
+        frames = decode_video(video, indices, decoder=processor.decoder).frames  # (chunk, height, width, channels)
+        for part in torch.from_numpy(frames).split(PROCESSED_FRAMES):  # as floats they are larger
+            if squash:
+                yield from _squash(part, processor, device)
+            else:
+                options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
+                yield from processor(part, **options)["pixel_values"][0]
+
+
+def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device) -> torch.Tensor:
+    target = processor.crop_size if processor.do_center_crop else processor.size
+    size = (target["height"], target["width"])
+    pixels = frames.to(device).permute(0, 3, 1, 2).float() / 255
+    pixels = without_colours(pixels) if processor.do_grayscale else pixels
+    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def _features_of_windows(
+    encoder: PreTrainedModel,
+    frames: Iterable[torch.Tensor],
+    window: int,
+    stride: int,
+    batch_size: int,
+    pooling: str,
+) -> torch.Tensor:
+    """Features of the windows that start at frame 0, stride, 2 * stride, ... and lie wholly inside the video."""
+    recent: deque[torch.Tensor] = deque(maxlen=window)
+    batch: list[torch.Tensor] = []
+    features = [torch.empty(0, encoder.config.hidden_size)]
+    for index, frame in enumerate(frames):
+        recent.append(frame)
+        start = index + 1 - window
+        if start >= 0 and start % stride == 0:
+            batch.append(torch.stack(tuple(recent)))  # (window, channels, height, width)
+        if len(batch) == batch_size:
+            features.append(_encode(encoder, torch.stack(batch), pooling))
+            batch = []
+    if batch:
+        features.append(_encode(encoder, torch.stack(batch), pooling))
+    return torch.cat(features[1:] or features)
+
+
+__all__ = ["get_video_features", "iter_video_features", "save_features"]

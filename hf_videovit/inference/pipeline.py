@@ -1,0 +1,299 @@
+"""`pipeline("video-classification")` for processors that carry a checkpoint's own protocol."""
+
+import copy
+import io
+import sys
+from collections.abc import Iterator, Mapping, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from transformers.pipelines import PIPELINE_REGISTRY, VideoClassificationPipeline
+from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
+from transformers.utils import logging
+
+from ..modeling.video_decoding import VideoDecodingError
+from ..modeling.video_processing_base import ClipVideoProcessor
+
+
+logger = logging.get_logger(__name__)
+
+TASK = "video-classification"
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+ON_ERROR = ("raise", "report")
+UNSET: Any = object()  # `top_k=None` has a meaning, so "not given" needs a value of its own
+
+
+class ClipClassificationPipeline(VideoClassificationPipeline):
+    """
+    Video classification that follows the protocol saved with the checkpoint.
+
+    Frames, clips, crops and normalisation come from the repository's [`ClipVideoProcessor`]; the model's head merges
+    the views. For any other processor the class steps aside: constructing it gives transformers' own
+    [`VideoClassificationPipeline`], untouched.
+
+    A video is a path (`str` or `pathlib.Path`), an http(s) or `hf://` URL, encoded `bytes`, a file object, a
+    dictionary with `path` and `bytes`, an array or tensor of frames, or a list of frames (PIL images or 3-D arrays).
+    Several videos are a list, tuple, iterator, 5-D array, torch data set or `datasets` data set with a `video`
+    column.
+
+    Args:
+        top_k (`int`, *optional*, defaults to 5):
+            How many labels to return, best first; `None` returns all. More than the model has means all.
+        function_to_apply (`str`, *optional*):
+            `"softmax"`, `"sigmoid"` or `"none"`. By default `"sigmoid"` for a multi-label model, `"none"` for
+            regression, `"softmax"` for any other.
+        num_frames (`int`, *optional*):
+            Frames of a clip. Defaults to the processor's.
+        frame_sampling_rate (`int`, *optional*):
+            Distance of neighbouring frames of a clip in the video. Defaults to the processor's `frame_stride`.
+        num_clips (`int`, *optional*):
+            Clips a video, spread in time. Defaults to the processor's.
+        num_crops (`int`, *optional*):
+            Crops a clip, spread along the longer side. Defaults to the processor's.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            What a file that cannot be read does: `"raise"` a [`VideoDecodingError`], or `"report"`: its result is
+            `{"error": message}` and the others are classified.
+
+    Example:
+
+    ```python
+    >>> import hf_videovit
+    >>> from transformers import pipeline
+
+    >>> classifier = pipeline("video-classification", model="path/to/model")
+    >>> classifier(["a.mp4", "b.webm"], batch_size=2, top_k=3)
+    ```"""
+
+    model: Any
+    video_processor: Any
+
+    # The base class leaves its methods' arguments open for its children to name, hence the ignored overrides.
+
+    def __new__(cls, *args: Any, video_processor: Any = None, **kwargs: Any) -> Any:
+        if isinstance(video_processor, ClipVideoProcessor):
+            return super().__new__(cls)
+        return VideoClassificationPipeline(*args, video_processor=video_processor, **kwargs)
+
+    def _sanitize_parameters(  # type: ignore[override]
+        self,
+        top_k: int | None = UNSET,
+        function_to_apply: str | None = None,
+        num_frames: int | None = None,
+        frame_sampling_rate: int | None = None,
+        num_clips: int | None = None,
+        num_crops: int | None = None,
+        on_error: str | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        preprocess_params = {
+            "num_frames": _positive("num_frames", num_frames),
+            "frame_stride": _positive("frame_sampling_rate", frame_sampling_rate),
+            "num_clips": _positive("num_clips", num_clips),
+            "num_crops": _positive("num_crops", num_crops),
+            "on_error": _one_of("on_error", on_error, ON_ERROR),
+        }
+        if frame_sampling_rate is not None and self.video_processor.frame_sampling != "dense":
+            raise ValueError(
+                "`frame_sampling_rate` only applies to dense sampling, but this checkpoint's processor uses "
+                f"frame_sampling={self.video_processor.frame_sampling!r}; leave the argument out."
+            )
+        postprocess_params = {"function_to_apply": _one_of("function_to_apply", function_to_apply, ACTIVATIONS)}
+        given = _given(postprocess_params)
+        if top_k is not UNSET:
+            given["top_k"] = _positive("top_k", top_k)
+        return _given(preprocess_params), {}, given
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """
+        Classify one video or many.
+
+        Args:
+            inputs (a video, or many):
+                See the class description.
+            kwargs:
+                The arguments of the class, for this call only, and `batch_size` and `num_workers`.
+
+        Returns:
+            One video: a list of `{"score": float, "label": str}`, best first. A list, tuple or 5-D array: a list with
+            one such list a video. An iterator or data set: a lazy iterator of them.
+        """
+        if inputs is None:
+            raise ValueError("`inputs` must be a video or several, got None.")
+        classify: Any = super().__call__
+        if _is_one_video(inputs):
+            # The base class takes any list for many inputs, so a list of frames goes to it as a tuple.
+            return classify(tuple(inputs) if isinstance(inputs, list) else inputs, **kwargs)
+        if _is_hub_dataset(inputs):
+            inputs = _left_encoded(inputs)
+            return classify(_Videos(inputs) if isinstance(inputs, Sized) else (row for row in inputs), **kwargs)
+        if isinstance(inputs, Dataset):
+            return classify(inputs, **kwargs)
+        if isinstance(inputs, Iterator):
+            return classify((video for video in inputs), **kwargs)
+        return list(classify(_Videos(list(inputs)), **kwargs))
+
+    def preprocess(  # type: ignore[override]
+        self, video: Any, on_error: str = "raise", **overrides: Any
+    ) -> dict[str, Any]:
+        """Read one video; `overrides` replace attributes of the processor."""
+        processor = self.video_processor
+        if processor.num_frames is None and "num_frames" in overrides:
+            # Told at a call, such a processor samples the whole video as transformers does; told here, by its
+            # protocol.
+            processor = copy.copy(processor)
+            processor.num_frames = overrides.pop("num_frames")
+        try:
+            clips = processor(_video_of_row(video), return_tensors="pt", **overrides)["pixel_values"]
+        except (VideoDecodingError, OSError) as error:
+            if on_error == "raise":
+                raise
+            return {"pixel_values": [], "errors": [str(error)]}
+        return {"pixel_values": [clips], "errors": [None]}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        errors = model_inputs["errors"]
+        readable = torch.tensor([error is None for error in errors], device=self.device)
+        logits = torch.zeros(len(errors), self.model.config.num_labels, device=self.device)
+        if model_inputs["pixel_values"]:
+            merged = [self.model(pixel_values=clips).logits for clips in model_inputs["pixel_values"]]
+            logits[readable] = torch.cat(merged).to(logits.dtype)
+        return {"logits": logits, "errors": errors}
+
+    def postprocess(  # type: ignore[override]
+        self, model_outputs: dict[str, Any], top_k: int | None = 5, function_to_apply: str | None = None
+    ) -> Any:
+        """Scores and names of one video."""
+        errors = model_outputs["errors"]
+        error = errors[0] if isinstance(errors, list) else errors
+        if error is not None:
+            return {"error": error}
+        config = self.model.config
+        if function_to_apply is None:
+            function_to_apply = {"regression": "none", "multi_label_classification": "sigmoid"}.get(
+                config.problem_type, "softmax"
+            )
+        scores = model_outputs["logits"][0]
+        if function_to_apply == "softmax":
+            scores = scores.softmax(-1)
+        elif function_to_apply == "sigmoid":
+            scores = scores.sigmoid()
+        best = scores.topk(min(top_k or config.num_labels, config.num_labels))
+        return [
+            {"score": score, "label": config.id2label[index]}
+            for score, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+        ]
+
+    def get_iterator(
+        self,
+        inputs: Any,
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> PipelineIterator:
+        # The stock method pads and refuses to batch without a tokenizer or image processor; clips only need stacking.
+        if isinstance(inputs, Dataset) and isinstance(inputs, Sized):
+            videos: Dataset = PipelineDataset(inputs, self.preprocess, preprocess_params)
+        else:
+            if num_workers > 1:
+                logger.warning("An iterator cannot be read by several workers: using num_workers=1.")
+            videos = PipelineIterator(inputs, self.preprocess, preprocess_params)
+            num_workers = min(num_workers, 1)
+        loader = DataLoader(videos, num_workers=num_workers, batch_size=batch_size, collate_fn=_collate)
+        outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
+        return PipelineIterator(outputs, self.postprocess, postprocess_params)
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Save the model and, unlike the stock pipeline, its video processor."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.video_processor.save_pretrained(save_directory, **kwargs)
+
+
+def register_pipeline() -> None:
+    """Make `pipeline("video-classification")` build [`ClipClassificationPipeline`]."""
+    PIPELINE_REGISTRY.supported_tasks[TASK]["impl"] = ClipClassificationPipeline
+
+
+class _Videos(Dataset):
+    """A sized collection, read by position."""
+
+    def __init__(self, videos: Any):
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.videos[index]
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+    clips = [item["pixel_values"][0] for item in items if item["pixel_values"]]
+    same_size = len({clip.shape[1:] for clip in clips}) == 1
+    return {
+        "pixel_values": [torch.cat(clips)] if same_size else clips,  # other sizes (no crop): one by one
+        "errors": [error for item in items for error in item["errors"]],
+    }
+
+
+def _is_one_video(inputs: Any) -> bool:
+    if isinstance(inputs, (np.ndarray, torch.Tensor)):
+        return inputs.ndim < 5
+    if isinstance(inputs, (list, tuple)):
+        return len(inputs) > 0 and all(_is_frame(item) for item in inputs)
+    if isinstance(inputs, io.IOBase):  # an iterator too, of lines
+        return True
+    return not isinstance(inputs, (Dataset, Iterator)) and not _is_hub_dataset(inputs)
+
+
+def _is_frame(item: Any) -> bool:
+    return isinstance(item, Image.Image) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim <= 3)
+
+
+def _is_hub_dataset(inputs: Any) -> bool:
+    datasets = sys.modules.get("datasets")  # not imported: nobody can hold one
+    return datasets is not None and isinstance(inputs, (datasets.Dataset, datasets.IterableDataset))
+
+
+def _left_encoded(dataset: Any) -> Any:
+    """The data set with its videos as paths and bytes, for our own decoding instead of the data set's."""
+    datasets = sys.modules["datasets"]
+    if not isinstance((dataset.features or {}).get("video"), datasets.Video):
+        return dataset
+    if isinstance(dataset, datasets.IterableDataset):
+        return dataset.decode(False)
+    return dataset.cast_column("video", datasets.Video(decode=False))
+
+
+def _video_of_row(video: Any) -> Any:
+    """The video of a data set's row; anything else unchanged."""
+    if not isinstance(video, dict) or {"path", "bytes"} & video.keys():
+        return video
+    if "video" not in video:
+        raise ValueError(
+            f"A row of a data set needs a `video` column, got columns {sorted(video)}; "
+            'name another with `transformers.pipelines.pt_utils.KeyDataset(dataset, "column")`.'
+        )
+    return video["video"]
+
+
+def _given(params: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _positive(name: str, value: int | None) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"`{name}` must be a positive int, got {value!r}.")
+    return value
+
+
+def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
+    if value is not None and value not in allowed:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    return value
+
+
+__all__ = ["ClipClassificationPipeline", "register_pipeline"]

@@ -1,0 +1,1 @@
+"""Pictures of clips, of reconstructions and of sparse tubes."""

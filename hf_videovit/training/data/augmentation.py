@@ -1,0 +1,444 @@
+"""
+What happens to a training clip. torchvision v2 does the work on uint8 tensors; every draw holds for all frames of a
+clip and depends on seed, epoch and sample id and on nothing else.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from transformers.image_utils import SizeDict
+
+from ...modeling.video_processing_base import output_size
+from ..arguments import AugmentationArguments
+from .sources import stable_hash
+
+
+RAND_AUGMENT_BINS = 11  # magnitudes 0 to 10, the scale of the recipes
+RAND_AUGMENT_FILL = 128
+SOLARIZE_FROM = 128 / 255
+ERASED_AREA = (0.02, 0.33)
+ERASED_RATIO = (0.3, 10 / 3)
+CROP_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the short side of the frame
+# Where a multi-scale crop starts, in quarters of the room it has to the right and below: corners, centre, middles of
+# the edges, and the middles between corners and centre.
+CROP_PLACES = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+
+
+def sample_seed(seed: int, epoch: int, name: str, stream: str = "augmentation") -> int:
+    """A 63-bit seed from (seed, epoch, sample id); another `stream` gives independent draws for another purpose."""
+    return stable_hash(f"{seed}/{epoch}/{stream}/{name}") >> 1
+
+
+@contextmanager
+def seeded_torch(seed: int) -> Iterator[None]:
+    """Run a block with torch's CPU generator set to `seed`, and put the generator back after it."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+class MultiScaleCrop(torch.nn.Module):
+    """
+    The crop of the official pretraining: width and height each one of `CROP_SIDES` of the short side, at most one step
+    apart, a side within 3 pixels of the wanted one taken to be it; at one of 13 fixed places; then resized, bilinear
+    with antialiasing as PIL does it.
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+    """
+
+    def __init__(self, size: tuple[int, int]):
+        super().__init__()
+        self.size = size
+
+    def crops(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Heights and widths to choose from for a frame of `height` x `width`."""
+        sides = [int(min(height, width) * share) for share in CROP_SIDES]
+        heights, widths = ([wanted if abs(side - wanted) < 3 else side for side in sides] for wanted in self.size)
+        pairs = itertools.product(range(len(sides)), repeat=2)
+        return [(heights[row], widths[column]) for row, column in pairs if abs(row - column) <= 1]
+
+    def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop, drawn from torch's global CPU generator."""
+        choices = self.crops(height, width)
+        crop_height, crop_width = choices[int(torch.randint(len(choices), ()))]
+        crop_height, crop_width = min(crop_height, height), min(crop_width, width)  # snapped beyond the frame
+        right, down = CROP_PLACES[int(torch.randint(len(CROP_PLACES), ()))]
+        return down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Crop `(..., height, width)` to `size`."""
+        top, left, height, width = self.draw(*clip.shape[-2:])
+        clip = clip[..., top : top + height, left : left + width]
+        return v2.functional.resize(clip, list(self.size), InterpolationMode.BILINEAR, antialias=True)
+
+
+class ShortSideCrop(torch.nn.Module):
+    """
+    A crop anywhere, of a clip whose short side was first resized to a random length; bicubic, not antialiased (BEVT's
+    pretraining).
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+        lengths (`Sequence[int]`):
+            Shortest and longest length of the short side; at least the crop's.
+    """
+
+    def __init__(self, size: tuple[int, int], lengths: Sequence[int]):
+        super().__init__()
+        if lengths[0] < max(size):
+            raise ValueError(f"`crop_short_side` must be at least the crop's {max(size)} pixels, got {lengths[0]}")
+        self.lengths, self.crop = lengths, v2.RandomCrop(size)
+
+    def draw(self) -> int:
+        """Length of the short side, drawn from torch's global CPU generator."""
+        return int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and crop `(..., height, width)`."""
+        scale = self.draw() / min(clip.shape[-2:])
+        sides = [int(side * scale + 0.5) for side in clip.shape[-2:]]
+        return self.crop(v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False))
+
+
+class CenterCrop(ShortSideCrop):
+    """
+    A crop about the middle, for what stands there: a face, a mouth, an aligned object. Clips are resized as for
+    evaluation, so that one that does not move is what the model is evaluated on.
+
+    Args:
+        size (`tuple[int, int]`):
+            Height and width of the result.
+        lengths (`Sequence[int]`):
+            Shortest and longest length of the short side; at least the crop's.
+        shift (`int`):
+            The furthest that the crop lies from the middle along either side, in pixels.
+        interpolation (`InterpolationMode`):
+            How clips are resized.
+        antialias (`bool`):
+            Whether downscaling is antialiased.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        lengths: Sequence[int],
+        shift: int,
+        interpolation: InterpolationMode,
+        antialias: bool,
+    ):
+        super().__init__(size, lengths)
+        self.around = [side + 2 * shift for side in size]
+        self.interpolation, self.antialias = interpolation, antialias
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Resize and crop `(..., height, width)`."""
+        sides = output_size(clip.shape[-2:], SizeDict(shortest_edge=self.draw()))
+        clip = v2.functional.resize(clip, list(sides), self.interpolation, antialias=self.antialias)
+        return self.crop(v2.functional.center_crop(clip, [min(pair) for pair in zip(sides, self.around)]))
+
+
+class ColourChanges(torch.nn.Module):
+    """
+    Jitter, grey, blur, solarisation, in MoCo v3's order; worked out in float32 and rounded to grey levels once.
+
+    Args:
+        arguments ([`AugmentationArguments`]):
+            What to draw from.
+        view (`int`):
+            0 for the short clip of contrastive pretraining (and any other clip), 1 for the long one.
+        size (`tuple[int, int]`):
+            Height and width of the frames.
+    """
+
+    def __init__(self, arguments: AugmentationArguments, view: int, size: tuple[int, int]):
+        super().__init__()
+        steps: list[torch.nn.Module] = []
+        blur, solarize = (values[min(view, len(values) - 1)] for values in (arguments.blur, arguments.solarize))
+        if arguments.color_jitter:
+            jitter = v2.ColorJitter(*arguments.color_jitter)
+            steps.append(v2.RandomApply([jitter], p=arguments.color_jitter_probability))
+        if arguments.grayscale:
+            steps.append(v2.RandomGrayscale(arguments.grayscale))
+        if blur:
+            low, high = arguments.blur_sigma
+            radius = min(math.ceil(3 * high), (min(size) - 1) // 2)  # three deviations, within the frame
+            steps.append(v2.RandomApply([v2.GaussianBlur(2 * radius + 1, (low, high))], p=blur))
+        if solarize:
+            steps.append(v2.RandomSolarize(SOLARIZE_FROM, p=solarize))
+        self.steps = torch.nn.Sequential(*steps)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """Change the colours of uint8 frames `(num_frames, 3, height, width)`, of all alike."""
+        return (self.steps(clip.float() / 255).clamp(0, 1) * 255).round().to(clip.dtype)
+
+
+class ClipAugmentation:
+    """
+    Random crop, colour changes, flip, RandAugment and erasing of one clip.
+
+    With `crop="multi_scale"` the crop is that of VideoMAE V2's pretraining, see [`MultiScaleCrop`]; with
+    `crop="short_side"` that of BEVT's, see [`ShortSideCrop`]; with `crop="center"` one about the middle, see
+    [`CenterCrop`].
+
+    Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (by default bilinear,
+    not antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
+    RandAugment applies each of its operations always, bilinear and with a fixed magnitude (officially each with
+    probability 0.5, bicubic and a slightly random one), and the erasing noise, laid on before normalisation, is cut at
+    black and white.
+
+    Args:
+        arguments ([`AugmentationArguments`]):
+            What to draw from.
+        crop_size (`tuple[int, int]`):
+            Height and width of the result.
+        image_mean (`tuple[float, ...]`):
+            Mean of the normalisation that follows, in [0, 1]: the centre of the erasing noise.
+        image_std (`tuple[float, ...]`):
+            Deviation of the normalisation that follows: the spread of the erasing noise.
+        interpolation (`InterpolationMode`, *optional*, defaults to `InterpolationMode.BILINEAR`):
+            That of crops by area and about the middle; the others' is that of their recipes.
+        antialias (`bool`, *optional*, defaults to `False`):
+            Whether their downscaling is antialiased. Both should be the processor's, or a model is evaluated on other
+            pixels than it was trained on.
+        jitter (`float`, *optional*, defaults to 0.0):
+            Largest change of brightness, contrast and saturation, before all else.
+        view (`int`, *optional*, defaults to 0):
+            Which of two clips it is for, where they are treated differently; see [`ColourChanges`].
+    """
+
+    def __init__(
+        self,
+        arguments: AugmentationArguments,
+        crop_size: tuple[int, int],
+        *,
+        image_mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        image_std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        interpolation: InterpolationMode = InterpolationMode.BILINEAR,
+        antialias: bool = False,
+        jitter: float = 0.0,
+        view: int = 0,
+    ):
+        self.arguments = arguments
+        self.image_mean, self.image_std = image_mean, image_std
+        steps: list[torch.nn.Module] = [v2.ColorJitter(jitter, jitter, jitter)] if jitter else []
+        if arguments.rand_augment_ops:
+            steps.append(
+                v2.RandAugment(
+                    arguments.rand_augment_ops,
+                    arguments.rand_augment_magnitude,
+                    RAND_AUGMENT_BINS,
+                    interpolation=InterpolationMode.BILINEAR,
+                    fill=RAND_AUGMENT_FILL,
+                )
+            )
+        if arguments.crop == "multi_scale":
+            steps.append(MultiScaleCrop(crop_size))
+        elif arguments.crop == "short_side":
+            steps.append(ShortSideCrop(crop_size, arguments.crop_short_side))
+        elif arguments.crop == "center":
+            lengths, shift = arguments.crop_short_side, arguments.crop_shift
+            steps.append(CenterCrop(crop_size, lengths, shift, interpolation, antialias))
+        else:
+            scale, ratio = (tuple(bounds) for bounds in (arguments.crop_scale, arguments.crop_ratio))
+            steps.append(v2.RandomResizedCrop(crop_size, scale, ratio, interpolation, antialias))
+        colours = ColourChanges(arguments, view, crop_size)
+        if len(colours.steps):
+            steps.append(colours)
+        if arguments.flip:
+            steps.append(v2.RandomHorizontalFlip(arguments.flip))
+        self.transform = v2.Compose(steps)
+
+    def __call__(self, clip: torch.Tensor, seed: int) -> torch.Tensor:
+        """
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seed (`int`):
+                Seed of every draw, see [`sample_seed`].
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, num_channels, *crop_size)`: uint8 frames.
+        """
+        with seeded_torch(seed):
+            clip = self.transform(clip)
+            if torch.rand(()).item() < self.arguments.random_erasing:
+                clip = self._erase(clip)
+        return clip.contiguous()
+
+    def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+        """
+        What a worker hands on of one clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seeds (`Sequence[int]`):
+                One for each augmented copy.
+
+        Returns:
+            `dict`: `pixel_values`, uint8 of shape `(num_copies, num_frames, num_channels, *crop_size)`.
+        """
+        return {"pixel_values": torch.stack([self(clip, seed) for seed in seeds])}
+
+    def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is left to do on the device: nothing."""
+        return rows
+
+    def _erase(self, clip: torch.Tensor) -> torch.Tensor:
+        num_frames, num_channels, height, width = clip.shape
+        for _ in range(10):
+            area = height * width * torch.empty(()).uniform_(*ERASED_AREA).item()
+            ratio = math.exp(torch.empty(()).uniform_(*map(math.log, ERASED_RATIO)).item())
+            box_height, box_width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if box_height < height and box_width < width:
+                break
+        else:
+            return clip
+        top = int(torch.randint(0, height - box_height + 1, ()))
+        left = int(torch.randint(0, width - box_width + 1, ()))
+        noise = torch.randn(num_frames, num_channels, box_height, box_width)
+        mean = torch.tensor(self.image_mean).view(-1, 1, 1)
+        std = torch.tensor(self.image_std).view(-1, 1, 1)
+        pixels = ((noise * std + mean).clamp(0, 1) * 255).round().to(clip)
+        clip = clip.clone()
+        clip[..., top : top + box_height, left : left + box_width] = pixels
+        return clip
+
+
+class DeviceAugmentation:
+    """
+    The same augmentation on the accelerator. Workers only decode, and shrink frames that have more than `area` pixels;
+    they hand on uint8 frames laid out flat, so that clips of all shapes stack. On the device each clip goes through
+    the very transforms of [`ClipAugmentation`], with the same seed. Frames that are not shrunk give the same pixels as
+    there (but for the device's rounding); of shrunk ones the same distribution of crops, but not the same crop.
+
+    Args:
+        augmentation ([`ClipAugmentation`]):
+            What happens to a clip.
+        area (`int`):
+            Pixels of a frame that go to the device.
+    """
+
+    def __init__(self, augmentation: ClipAugmentation, area: int):
+        self.augmentation, self.area = augmentation, area
+
+    def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+        """
+        What a worker hands on of one clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seeds (`Sequence[int]`):
+                One for each augmented copy.
+
+        Returns:
+            `dict`: `frames`, uint8 of shape `(1, num_frames, num_channels, area)`, of which the first `height * width`
+            pixels count; `frame_size`, these two, of shape `(1, 2)`; `seeds` of shape `(num_copies,)`.
+        """
+        height, width = clip.shape[-2:]
+        if height * width > self.area:
+            scale = math.sqrt(self.area / (height * width))
+            size = [max(1, int(height * scale)), max(1, int(width * scale))]
+            clip = v2.functional.resize(clip, size, InterpolationMode.BILINEAR, antialias=True)
+            height, width = size
+        frames = clip.new_zeros(1, *clip.shape[:2], self.area)
+        frames[0, ..., : height * width] = clip.flatten(-2)
+        return {"frames": frames, "frame_size": torch.tensor([[height, width]]), "seeds": torch.tensor(list(seeds))}
+
+    def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Augment a batch where it lies.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                Rows of several clips, their copies merged: `seeds` go through all clips once for each copy.
+
+        Returns:
+            `dict`: `pixel_values`, uint8 of shape `(num_clips * num_copies, num_frames, num_channels, *crop_size)`,
+            and the other rows.
+        """
+        rows = dict(rows)
+        frames, seeds = rows.pop("frames"), rows.pop("seeds").tolist()
+        sizes = rows.pop("frame_size").tolist()
+        clips = [
+            clip[..., : height * width].unflatten(-1, (height, width)) for clip, (height, width) in zip(frames, sizes)
+        ]
+        augmented = [self.augmentation(clips[index % len(clips)], seed) for index, seed in enumerate(seeds)]
+        return {"pixel_values": torch.stack(augmented), **rows}
+
+
+Augmentation = ClipAugmentation | DeviceAugmentation
+
+
+def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:
+    """
+    Pairs of labels that are each other's mirror image: swapping "left" and "right" in one name gives the other.
+
+    Args:
+        label_names (`Sequence[str]`):
+            Names of the data's labels.
+    """
+    sides = {"left": "right", "right": "left"}
+    known = {name.lower(): name for name in label_names}
+    pairs = []
+    for lower, name in known.items():
+        swapped = re.sub(r"(?<![a-z])(left|right)(?![a-z])", lambda match: sides[match[1]], lower)
+        if lower < swapped and swapped in known:
+            pairs.append((name, known[swapped]))
+    return pairs
+
+
+class BatchMixing:
+    """
+    Mixup and cutmix of a batch: one of the two and one share for the whole batch, as in the official recipes.
+
+    Args:
+        arguments ([`AugmentationArguments`]):
+            `mixup`, `cutmix`, `mix_probability`, `mix_switch`.
+        num_labels (`int`):
+            Number of classes of the soft labels.
+    """
+
+    def __init__(self, arguments: AugmentationArguments, num_labels: int):
+        self.arguments = arguments
+        self.mixup = v2.MixUp(alpha=arguments.mixup, num_classes=num_labels) if arguments.mixup else None
+        self.cutmix = v2.CutMix(alpha=arguments.cutmix, num_classes=num_labels) if arguments.cutmix else None
+
+    def __call__(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Draws from torch's global CPU generator.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+            labels (`torch.Tensor` of shape `(batch_size,)`):
+                Class indices.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: mixed clips, and soft labels of shape `(batch_size, num_labels)`; both
+            unchanged when this batch is not mixed.
+        """
+        mix = self.mixup or self.cutmix
+        if mix is None or torch.rand(()).item() >= self.arguments.mix_probability:
+            return pixel_values, labels
+        if self.mixup and self.cutmix and torch.rand(()).item() < self.arguments.mix_switch:
+            mix = self.cutmix
+        mixed, soft = mix(tv_tensors.Video(pixel_values), labels)
+        return mixed.as_subclass(torch.Tensor), soft

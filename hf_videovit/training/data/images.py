@@ -1,0 +1,137 @@
+"""Image files where videos are expected: a source of them, and a processor to which each is a clip of one frame."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers.video_utils import VideoMetadata
+
+from ...modeling.image_processing_tubevit import TubeViTImageProcessor
+from ...modeling.video_decoding import VideoDecodingError, source_name
+from ...modeling.video_processing_base import ClipVideoProcessor
+from ...modeling.video_processing_bevt import BevtVideoProcessor
+from ...modeling.video_processing_tubevit import TubeViTVideoProcessor
+from .lists import LIST_SUFFIXES, list_source
+from .manifest import read_label_names
+from .opening import list_splits
+from .sources import EVAL_SPLITS, VideoList, folder_source
+
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class ImageFileMixin(ClipVideoProcessor):
+    """
+    Reads image files, each a clip of one frame. Put it before a family's video processor: images are then cropped and
+    normalised as that one's frames.
+    """
+
+    def _load(
+        self, video: Any, metadata: VideoMetadata | None, options: dict[str, Any]
+    ) -> tuple[torch.Tensor, VideoMetadata]:
+        if isinstance(video, str | os.PathLike):
+            video = [read_image(video)]
+        return super()._load(video, metadata, options | {"do_sample_frames": False})
+
+
+class ImageFileTubeViTVideoProcessor(ImageFileMixin, TubeViTVideoProcessor):
+    """TubeViT's own processor, but for image files."""
+
+
+class ImageFileBevtVideoProcessor(ImageFileMixin, BevtVideoProcessor):
+    """BEVT's."""
+
+
+IMAGE_READERS: dict[type, type[ImageFileMixin]] = {
+    BevtVideoProcessor: ImageFileBevtVideoProcessor,
+    TubeViTVideoProcessor: ImageFileTubeViTVideoProcessor,
+}
+
+
+def image_reader(processor: ClipVideoProcessor) -> ImageFileMixin:
+    """
+    The processor of image files that does with them what a video processor does with frames.
+
+    Args:
+        processor ([`ClipVideoProcessor`]):
+            The videos', of a family that learns from images too.
+    """
+    if type(processor) not in IMAGE_READERS:
+        raise ValueError(
+            f"`processor` must be one of {[one.__name__ for one in IMAGE_READERS]} to read images, got a "
+            f"{type(processor).__name__}"
+        )
+    known = processor.valid_kwargs.__annotations__
+    fields = {name: value for name, value in processor.to_dict().items() if name in known}
+    return IMAGE_READERS[type(processor)](**fields | {"num_frames": 1, "num_clips": 1, "num_crops": 1})
+
+
+def image_processor(processor: TubeViTVideoProcessor) -> TubeViTImageProcessor:
+    """
+    The image processor that goes with a video processor, for a model that is used on images alone.
+
+    Args:
+        processor ([`TubeViTVideoProcessor`]):
+            The videos'.
+    """
+    if processor.do_grayscale:
+        raise ValueError(
+            "`do_grayscale` must be false where images are classified, too: their processor keeps colours"
+        )
+    names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
+    switches = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+    known = {name: value for name, value in processor.to_dict().items() if name in (*names, *switches)}
+    return TubeViTImageProcessor(**{name: value for name, value in known.items() if value is not None})
+
+
+def read_image(path: str | os.PathLike) -> Image.Image:
+    """
+    An image file in RGB, upright.
+
+    Raises:
+        VideoDecodingError: it is missing or damaged; the training loop counts it with the unreadable videos.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image.convert("RGB"))
+    except FileNotFoundError as error:
+        raise VideoDecodingError(source_name(path), "PIL", "there is no such file", kind="missing") from error
+    except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise VideoDecodingError(source_name(path), "PIL", str(error), kind="undecodable") from error
+
+
+def open_images(data: str | Path, train_split: str = "train") -> tuple[VideoList, VideoList | None]:
+    """
+    Labelled image files.
+
+    Args:
+        data (`str` or `Path`):
+            `{data}/{split}/{class}/*.jpg`, `{data}/{class}/*.jpg`, or a list (CSV, TSV, JSON, JSONL).
+        train_split (`str`, *optional*, defaults to `"train"`):
+            The split to train on, where there are splits.
+
+    Returns:
+        `tuple[VideoList, VideoList | None]`: the images to train on, and those of a split to evaluate on if there is
+        one. ValueError if there are none.
+    """
+    path = Path(data).expanduser()
+    splits = list_splits(path)
+    if splits and train_split not in splits:
+        raise ValueError(f"`image_data` {str(data)!r} has the splits {', '.join(splits)}, got {train_split!r}")
+    held_out = next((split for split in EVAL_SPLITS if split in splits), None)
+    train = _open(path, train_split if splits else None)
+    if held_out is None:
+        return train, None
+    return train, _open(path, held_out).with_label_names(train.label_names)
+
+
+def _open(path: Path, split: str | None) -> VideoList:
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        source = list_source(path, split)
+        if isinstance(source, VideoList):
+            return source
+    if not path.is_dir():
+        raise ValueError(f"`image_data` {str(path)!r} must be a folder of classes or a list of image files")
+    return folder_source(path if split is None else path / split, read_label_names(path), IMAGE_SUFFIXES)

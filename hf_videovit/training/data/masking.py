@@ -1,0 +1,120 @@
+"""
+Masks of masked video modelling. `True` = hidden from the encoder, or not reconstructed by the decoder.
+
+`rng` is a `numpy.random.Generator`; a `numpy.random.RandomState` gives the very draws of the official data loaders.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from ...modeling.frame_sampling import Random, draw
+
+
+Grid = tuple[int, int, int]
+
+
+def tube_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray:
+    """
+    Hide the same random positions in every frame (Tong et al., 2022).
+
+    Args:
+        grid (`tuple[int, int, int]`):
+            Tokens of a clip along frames, height and width.
+        ratio (`float`):
+            Share of each frame to hide; the count is rounded down.
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+            Source of the draw; a fresh one by default.
+
+    Returns:
+        `numpy.ndarray` of bool of shape `(frames, height * width)`.
+
+    Raises:
+        ValueError: the ratio hides nothing or everything.
+    """
+    frames, height, width = grid
+    hidden = int(ratio * height * width)
+    if not 0 < hidden < height * width:
+        raise ValueError(f"`ratio` must hide some but not all of {height * width} positions, got {ratio}.")
+    mask = np.arange(height * width) >= height * width - hidden
+    (np.random.default_rng() if rng is None else rng).shuffle(mask)
+    return np.repeat(mask[None], frames, axis=0)
+
+
+@lru_cache(maxsize=32)
+def running_cell_masks(grid: Grid, ratio: float) -> np.ndarray:
+    """
+    The four phases of the running-cell mask (Wang et al., 2023): in every 2 x 2 cell `int(4 * ratio)` positions are
+    masked, and the pattern moves on by one position in reading order from frame to frame.
+
+    Args:
+        grid (`tuple[int, int, int]`):
+            Tokens of a clip along frames, height and width; height and width must be even.
+        ratio (`float`):
+            Share not to reconstruct: 0.25, 0.5 or 0.75 (other values are rounded down to these).
+
+    Returns:
+        `numpy.ndarray` of bool of shape `(4, frames, height * width)`, not to be written to.
+
+    Raises:
+        ValueError: an odd grid, or a ratio that masks none or all of a cell.
+    """
+    frames, height, width = grid
+    if height % 2 or width % 2:
+        raise ValueError(f"`grid` must have an even height and width for 2 x 2 cells, got {height} x {width}.")
+    masked = int(4 * ratio)
+    if masked not in (1, 2, 3):
+        raise ValueError(f"`ratio` must mask 1, 2 or 3 of the 4 positions of a cell, got {ratio}.")
+    cell = 2 * (np.arange(height) % 2)[:, None] + np.arange(width) % 2  # position in its cell, (height, width)
+    phase = np.arange(4)[:, None, None, None]
+    frame = np.arange(frames)[:, None, None]
+    masks = (cell + phase + 1 + frame) % 4 < masked
+    masks.flags.writeable = False
+    return masks.reshape(4, frames, height * width)
+
+
+def running_cell_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray:
+    """One phase of [`running_cell_masks`] by chance. Shape `(frames, height * width)`."""
+    rng = np.random.default_rng() if rng is None else rng
+    return running_cell_masks(tuple(grid), ratio)[int(draw(rng, 0, 4))].copy()
+
+
+def dual_masks(
+    grid: Grid, encoder_ratio: float, decoder_ratio: float, rng: Random | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Encoder and decoder mask of one sample, drawn in the official order.
+
+    Args:
+        grid (`tuple[int, int, int]`):
+            Tokens of a clip along frames, height and width.
+        encoder_ratio (`float`):
+            Of the tube mask.
+        decoder_ratio (`float`):
+            Of the running-cell mask; 0 reconstructs exactly what the encoder does not see (VideoMAE V1).
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+            Source of the draws; a fresh one by default.
+
+    Returns:
+        `tuple` of two `numpy.ndarray` of bool of shape `(frames * height * width,)`.
+    """
+    rng = np.random.default_rng() if rng is None else rng
+    encoder = tube_mask(grid, encoder_ratio, rng).ravel()
+    decoder = ~encoder if decoder_ratio == 0 else running_cell_mask(grid, decoder_ratio, rng).ravel()
+    return encoder, decoder
+
+
+def batch_dual_masks(
+    grid: Grid, encoder_ratio: float, decoder_ratio: float, batch_size: int, rng: Random | None = None
+) -> dict[str, torch.Tensor]:
+    """
+    [`dual_masks`] of `batch_size` samples under the names of the model's arguments.
+
+    Returns:
+        `dict`: `encoder_mask` and `decoder_mask`, `torch.BoolTensor` of shape `(batch_size, frames * height * width)`.
+    """
+    rng = np.random.default_rng() if rng is None else rng
+    pairs = [dual_masks(grid, encoder_ratio, decoder_ratio, rng) for _ in range(batch_size)]
+    encoder, decoder = (torch.from_numpy(np.stack(masks)) for masks in zip(*pairs))
+    return {"encoder_mask": encoder, "decoder_mask": decoder}

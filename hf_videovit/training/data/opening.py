@@ -1,0 +1,245 @@
+"""From what a user calls "the data" to sources of samples: of which kind it is, which splits it has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from ..arguments import DataArguments
+from .lists import LIST_SUFFIXES, list_source, read_rows
+from .manifest import read_label_names, read_shard_sizes
+from .repos import list_repo_splits, parse_address, reaching, repo_source
+from .shards import SHARD_SUFFIXES, VideoShards, shard_source
+from .sources import EVAL_SPLITS, SPLITS, VideoList, VideoSource, folder_source, label_mapping
+
+
+logger = logging.get_logger(__name__)
+
+
+def open_source(
+    data: str | Path,
+    split: str | None = None,
+    *,
+    video_column: str | None = None,
+    label_column: str | None = None,
+    label_names: Sequence[str] | None = None,
+    label_separator: str | None = None,
+    root: str | None = None,
+    config: str | None = None,
+    shuffle_buffer: int = 256,
+) -> VideoSource:
+    """
+    Open labelled videos of any kind.
+
+    Args:
+        data (`str` or `Path`):
+            A folder (`{data}/{split}/{class}/*.mp4`, `{data}/{class}/*.mp4`, `{data}/{split}.csv`, or tars or parquet
+            files named after the split or in its folder), a CSV, TSV, JSON or JSONL list, one tar or parquet file, a
+            pattern of such files (`clips/*.tar`), or a data set repo: its id (`owner/name`), or
+            `hf://datasets/owner/name@revision/path` for a revision, and for a folder, list or shards in it.
+        split (`str`, *optional*):
+            The split; needed where the data has splits.
+        video_column (`str`, *optional*):
+            Column of the video; the usual names are tried otherwise.
+        label_column (`str`, *optional*):
+            Column of the label; likewise.
+        label_names (`Sequence[str]`, *optional*):
+            Names that the labels index; by default those in the folder's `labels.json` (a list of names), else those
+            found in the data, sorted.
+        label_separator (`str`, *optional*):
+            What stands between the labels of a clip that has several, in lists and streams; JSON lists need none.
+        root (`str`, *optional*):
+            Folder that the paths of a list start from.
+        config (`str`, *optional*):
+            Configuration of a data set repo.
+        shuffle_buffer (`int`, *optional*, defaults to 256):
+            Encoded samples held for shuffling a stream.
+
+    Returns:
+        `VideoSource`: the videos. ValueError if there is nothing of the kind.
+    """
+    columns: dict[str, Any] = {"video_column": video_column, "label_column": label_column}
+    columns |= {"label_names": label_names, "label_separator": label_separator}
+    address = parse_address(str(data))
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return _open_folder(path, split, columns, root, shuffle_buffer)
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        return list_source(path, split, root=root, **columns)
+    files = _matching_files(path)
+    if files and all(file.suffix in SHARD_SUFFIXES for file in files):
+        return _shards(files, columns, shuffle_buffer)
+    if path.is_file() or files:
+        raise ValueError(
+            f"`data` {str(data)!r} must be a list ({', '.join(LIST_SUFFIXES)}) or shards ({', '.join(SHARD_SUFFIXES)})"
+        )
+    if address is not None:
+        with reaching(address):
+            return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
+    raise ValueError(f"`data` {str(data)!r} is no folder, list, shard, pattern of shards or data set repo id")
+
+
+def list_splits(data: str | Path, config: str | None = None) -> list[str]:
+    """Names of the splits of some data, empty if it has none."""
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return [split for split in SPLITS if (path / split).is_dir() or _split_files(path, split)]
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        return sorted({str(row["split"]) for row in read_rows(path) if "split" in row})
+    address = parse_address(str(data))
+    return list_repo_splits(address, config) if address is not None and not path.exists() else []
+
+
+def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, VideoSource | None]:
+    """
+    The videos to train on and those to evaluate on, with one set of label names.
+
+    Args:
+        arguments ([`DataArguments`]):
+            The data of a run.
+        seed (`int`):
+            Chooses the videos where `max_train_samples` or `max_eval_samples` asks for fewer.
+
+    Returns:
+        `tuple[VideoSource, VideoSource | None]`: where the data has no split to evaluate on, a share (`holdout`) of
+        the training videos is held out; with `holdout=0` there is nothing to evaluate on.
+    """
+    if arguments.data is None:
+        raise ValueError("`data` is needed: a folder, list, shards or data set repo id")
+    splits = list_splits(arguments.data, arguments.data_config)
+    train = _open(arguments, arguments.data, arguments.train_split if splits else None)
+    if arguments.eval_data is not None:
+        theirs = list_splits(arguments.eval_data, arguments.data_config)
+        evaluation: VideoSource | None = _open(arguments, arguments.eval_data, _eval_split(arguments, theirs))
+    elif splits and _eval_split(arguments, splits):
+        evaluation = _open(arguments, arguments.data, _eval_split(arguments, splits))
+    else:
+        train, evaluation = _hold_out(train, arguments.holdout)
+    if evaluation is not None:
+        if train.label_names:
+            evaluation = evaluation.with_label_names(train.label_names)
+        evaluation = _limit(evaluation, arguments.max_eval_samples, seed)
+    return _limit(train, arguments.max_train_samples, seed), evaluation
+
+
+def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSource:
+    """
+    The videos to evaluate on, with label names of their own.
+
+    Args:
+        arguments ([`DataArguments`]):
+            `eval_data` (or `data`), `eval_split`, columns.
+        seed (`int`, *optional*, defaults to 0):
+            Chooses the videos where `max_eval_samples` asks for fewer.
+    """
+    data = arguments.eval_data or arguments.data
+    if data is None:
+        raise ValueError("`eval_data` is needed: a folder, list, shards or data set repo id")
+    splits = list_splits(data, arguments.data_config)
+    split = _eval_split(arguments, splits)
+    if splits and split is None:
+        raise ValueError(f"`eval_split` is needed: {data!r} has the splits {', '.join(splits)}")
+    return _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
+
+
+def match_labels(source: VideoSource, id2label: dict[int, str]) -> VideoSource:
+    """
+    Give a source the labels of a model, matched by name.
+
+    Args:
+        source ([`VideoSource`]):
+            Labelled videos.
+        id2label (`dict[int, str]`):
+            The model's label names.
+
+    Returns:
+        `VideoSource`: the same videos, their labels indexing the model's classes. ValueError with both sides' names if
+        one is missing.
+    """
+    names = [id2label[index] for index in range(len(id2label))]
+    label_mapping(source.label_names, names)
+    return source.with_label_names(names)
+
+
+def _open(arguments: DataArguments, data: str, split: str | None) -> VideoSource:
+    return open_source(
+        data,
+        split,
+        video_column=arguments.video_column,
+        label_column=arguments.label_column,
+        label_names=arguments.label_names,
+        label_separator=arguments.label_separator,
+        root=arguments.data_root,
+        config=arguments.data_config,
+        shuffle_buffer=arguments.shuffle_buffer,
+    )
+
+
+def _eval_split(arguments: DataArguments, splits: Sequence[str]) -> str | None:
+    if arguments.eval_split is not None:
+        if splits and arguments.eval_split not in splits:
+            raise ValueError(f"`eval_split` {arguments.eval_split!r} is not among the splits {', '.join(splits)}")
+        return arguments.eval_split
+    return next((split for split in EVAL_SPLITS if split in splits), None)
+
+
+def _hold_out(train: VideoSource, share: float) -> tuple[VideoSource, VideoSource | None]:
+    if share == 0:
+        return train, None
+    if not isinstance(train, VideoList):
+        raise ValueError("A stream cannot be split: give `eval_data`, `eval_split`, or `holdout` 0 for no evaluation")
+    rest, held_out = train.split(share)
+    logger.warning(f"No split to evaluate on: {len(held_out)} of {len(train)} clips are held out, by name.")
+    return rest, held_out
+
+
+def _limit(source: VideoSource, count: int | None, seed: int) -> VideoSource:
+    if count is None:
+        return source
+    if isinstance(source, VideoShards):
+        raise ValueError("`max_train_samples` and `max_eval_samples` need single files; streams take `max_steps`")
+    return source.sample(count, seed) if isinstance(source, VideoList) else source
+
+
+def _open_folder(path: Path, split: str | None, columns: dict, root: str | None, shuffle_buffer: int) -> VideoSource:
+    splits = list_splits(path)
+    columns = columns | {"label_names": columns["label_names"] or read_label_names(path)}
+    if splits and split not in splits:
+        raise ValueError(f"`split` must be one of {', '.join(splits)} in {str(path)!r}, got {split!r}")
+    if not splits:
+        shards = _shards_in(path, "*")
+        return _shards(shards, columns, shuffle_buffer) if shards else folder_source(path, columns["label_names"])
+    files = _split_files(path, str(split))
+    if not files:
+        return folder_source(path / str(split), columns["label_names"])
+    if files[0].suffix in SHARD_SUFFIXES:
+        return _shards(files, columns, shuffle_buffer)
+    return list_source(files[0], None, root=root, **columns)
+
+
+def _shards(files: Sequence[Path], columns: dict, shuffle_buffer: int) -> VideoShards:
+    folder = files[0].parent
+    names = columns["label_names"] or read_label_names(folder)
+    options = columns | {"label_names": names, "sizes": read_shard_sizes(folder), "shuffle_buffer": shuffle_buffer}
+    return shard_source([str(file) for file in files], **options)
+
+
+def _split_files(path: Path, split: str) -> list[Path]:
+    """Lists or shards that make up a split of a folder."""
+    lists = [path / f"{split}{suffix}" for suffix in LIST_SUFFIXES if (path / f"{split}{suffix}").is_file()]
+    return lists[:1] or _shards_in(path / split, "*") or _shards_in(path, f"{split}[-_.]*")
+
+
+def _shards_in(path: Path, stem: str) -> list[Path]:
+    for suffix in SHARD_SUFFIXES:
+        files = sorted(path.glob(f"{stem}{suffix}"))
+        if files:
+            return files
+    return []
+
+
+def _matching_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else []

@@ -1,0 +1,381 @@
+"""
+Videos that come in a stream through `datasets`: WebDataset tars and parquet files.
+"""
+
+import copy
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, read_column, split_labels
+from .sources import (
+    VIDEO_SUFFIXES,
+    Label,
+    Sample,
+    VideoSource,
+    label_mapping,
+    preview,
+    sort_label_names,
+)
+
+
+SHARD_SUFFIXES = (".tar", ".parquet")
+VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
+
+
+class VideoShards(VideoSource):
+    """
+    Videos that lie in tars or parquet files, or in a data set repo, read in a stream through `datasets`.
+
+    A process reads whole shards of its own when their number is a multiple of the number of processes. Otherwise it
+    reads past the samples of the others, still encoded, and keeps every `world`-th. Samples are shuffled by the order
+    of the shards and by a buffer of encoded samples.
+
+    Args:
+        dataset (`datasets.IterableDataset`):
+            The stream, with decoding switched off.
+        video_column (`str`):
+            Column that holds `{"path", "bytes"}` or a path.
+        label_column (`str` or `None`):
+            Column of the label; a dot reaches into a structure (`json.label`).
+        label_names (`Sequence[str]`):
+            Names of the labels.
+        whole_number_labels (`bool`, *optional*, defaults to `False`):
+            Whether whole numbers in the label column are indices into `label_names` (else they are names themselves).
+        label_separator (`str`, *optional*):
+            What stands between the labels of a video that has several; lists need none.
+        shard_sizes (`Sequence[int]`, *optional*):
+            Number of samples in each shard, where known.
+        shuffle_buffer (`int`, *optional*, defaults to 256):
+            Encoded samples held in memory for shuffling.
+    """
+
+    reads_ahead = True
+
+    def __init__(
+        self,
+        dataset: Any,
+        video_column: str,
+        label_column: str | None,
+        label_names: Sequence[str],
+        whole_number_labels: bool = False,
+        label_separator: str | None = None,
+        shard_sizes: Sequence[int] | None = None,
+        shuffle_buffer: int = 256,
+    ):
+        self.dataset = dataset
+        self.video_column, self.label_column = video_column, label_column
+        self.label_names = list(label_names)
+        self.whole_number_labels, self.label_separator = whole_number_labels, label_separator
+        self.multi_label = bool(label_column) and (bool(label_separator) or holds_lists(dataset, label_column))
+        self.shard_sizes = None if shard_sizes is None else list(shard_sizes)
+        self.shuffle_buffer = shuffle_buffer
+        self.num_samples = None if shard_sizes is None else sum(shard_sizes)
+        self.num_shards = dataset.num_shards
+        self._data_names = self.label_names
+        self._to_label = {name: index for index, name in enumerate(self.label_names)}
+
+    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
+        # Which shards are whose is the same in all epochs: only so is the number of a process's samples.
+        whole = self._whole_shards(world)
+        shards = range(rank, self.num_shards, world) if whole else range(self.num_shards)
+        order = list(shards)
+        if seed is not None:
+            generator = np.random.default_rng([seed, epoch, rank] if whole else [seed, epoch])
+            order = [shards[int(index)] for index in generator.permutation(len(shards))]
+        samples = self._unshuffled(order, 0, 1) if whole else self._unshuffled(order, rank, world)
+        if seed is not None:
+            samples = shuffle_in_buffer(samples, self.shuffle_buffer, np.random.default_rng([seed, epoch, rank, 1]))
+        for position, sample in enumerate(samples):
+            if position >= start:
+                yield sample
+
+    def place(self, position: int, rank: int, world: int) -> int:
+        if self.shard_sizes is None or not self._whole_shards(world):
+            return super().place(position, rank, world)
+        shard = rank
+        while position >= self.shard_sizes[shard]:
+            position -= self.shard_sizes[shard]
+            shard += world
+        return sum(self.shard_sizes[:shard]) + position
+
+    def _whole_shards(self, world: int) -> bool:
+        return self.num_shards % world == 0
+
+    def share_size(self, rank: int, world: int) -> int | None:
+        if self.shard_sizes is None or self.num_samples is None:
+            return None
+        if self._whole_shards(world):
+            return sum(self.shard_sizes[rank::world])
+        return len(range(rank, self.num_samples, world))
+
+    def with_label_names(self, label_names: Sequence[str]) -> "VideoShards":
+        to_new = label_mapping(self.label_names, label_names)
+        renamed = copy.copy(self)
+        renamed.label_names = list(label_names)
+        renamed._to_label = {name: to_new[index] for name, index in self._to_label.items()}
+        return renamed
+
+    def _unshuffled(self, shards: Sequence[int], rank: int, world: int) -> Iterator[Sample]:
+        _stop_at_lost_connections()
+        index = 0
+        for shard in shards:
+            rows = self.dataset.shard(num_shards=self.num_shards, index=shard)
+            for row_index, row in enumerate(_whole(rows, shard)):
+                if index % world == rank:
+                    yield self._sample(row, shard, row_index)
+                index += 1
+
+    def _sample(self, row: Mapping[str, Any], shard: int, row_index: int) -> Sample:
+        video = row.get(self.video_column)
+        if video is None:  # a tar may hold videos of several formats; or the video is missing
+            video = next((row[name] for name in VIDEO_EXTENSIONS if row.get(name) is not None), {"bytes": b""})
+        name = ""
+        if isinstance(video, Mapping):
+            path, content = video.get("path"), video.get("bytes")
+            name = Path(path or "").name
+            video = path if content is None and path else {"path": path, "bytes": content or b""}
+        if "__key__" in row:
+            name = f"{Path(row['__url__']).name}/{row['__key__']}"
+        else:
+            name = f"{shard:05d}/{row_index:06d}/{name}".rstrip("/")
+        return Sample(name, video, self._label(row, name))
+
+    def _label(self, row: Mapping[str, Any], name: str) -> Label:
+        value = read_column(row, self.label_column) if self.label_column else None
+        value = None if value is None else split_labels(value, self.label_separator)
+        if isinstance(value, list):
+            return tuple(dict.fromkeys(self._index(part, name) for part in value))
+        return None if value is None else self._index(value, name)
+
+    def _index(self, value: Any, name: str) -> int:
+        known = self._data_names
+        if self.whole_number_labels and isinstance(value, int):
+            label = known[value] if 0 <= value < len(known) else None
+        else:
+            label = str(value).strip()
+        if label not in self._to_label:
+            raise ValueError(f"Sample {name!r} has the label {value!r}, which is not among {preview(known)}")
+        return self._to_label[label]
+
+
+def _stop_at_lost_connections() -> None:
+    """
+    A connection that is lost twice in a row ends the reading with an error. `datasets` would ask the same file again,
+    and `huggingface_hub`'s then says that it has ended, so that a tar loses the rest of its clips without a word.
+    """
+    from datasets import config
+
+    config.STREAMING_READ_MAX_RETRIES = 1
+
+
+def _whole(rows: Iterable[Mapping[str, Any]], shard: int) -> Iterator[Mapping[str, Any]]:
+    """The rows of a shard. ConnectionError, naming it, where the Hub does not give it to its end."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    number = 0
+    try:
+        for row in rows:
+            yield row
+            number += 1
+    except (tarfile.TarError, ConnectionError, HfHubHTTPError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise ConnectionError(f"Shard {shard} of the data broke off after {number} samples: {reason}") from error
+
+
+def shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random.Generator) -> Iterator[Sample]:
+    """Shuffle a stream through a buffer; the same generator gives the same order, so skipping replays it exactly."""
+    buffer: list[Sample] = []
+    for sample in samples:
+        if len(buffer) < size:
+            buffer.append(sample)
+            continue
+        slot = int(generator.integers(size))
+        buffer[slot], sample = sample, buffer[slot]
+        yield sample
+    for slot in generator.permutation(len(buffer)):
+        yield buffer[int(slot)]
+
+
+def shard_source(
+    files: Sequence[str],
+    video_column: str | None = None,
+    label_column: str | None = None,
+    label_names: Sequence[str] | None = None,
+    label_separator: str | None = None,
+    shuffle_buffer: int = 256,
+    sizes: Mapping[str, int] | None = None,
+) -> VideoShards:
+    """
+    WebDataset tars or parquet files, here or on a Hub. Headers and labels are read once, the videos are not; nothing
+    is read of tars on a Hub, whose number of videos is then unknown.
+
+    Args:
+        files (`Sequence[str]`):
+            Paths or `hf://` URLs of the shards, all `.tar` or all `.parquet`.
+        video_column (`str`, *optional*):
+            Column of the video; the usual names are tried otherwise.
+        label_column (`str`, *optional*):
+            Column of the label; likewise. A dot reaches into a structure (`json.label`).
+        label_names (`Sequence[str]`, *optional*):
+            Names to index; those declared or found in the data otherwise.
+        label_separator (`str`, *optional*):
+            What stands between the labels of a video that has several; lists need none.
+        shuffle_buffer (`int`, *optional*, defaults to 256):
+            Encoded samples held in memory for shuffling.
+        sizes (`Mapping[str, int]`, *optional*):
+            Number of videos of shards, by file name, where somebody has counted them.
+    """
+    suffixes = {Path(file).suffix for file in files}
+    if suffixes not in ({".tar"}, {".parquet"}):
+        raise ValueError(f"`data` must be all .tar or all .parquet files, got {', '.join(sorted(suffixes))}")
+    kind = "webdataset" if suffixes == {".tar"} else "parquet"
+    shards = sorted(file if "://" in file else str(Path(file).absolute()) for file in files)
+    dataset = open_stream(kind, shards)
+    video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
+    names = label_names or class_label_names(dataset, label_column)
+    known = sizes or {}
+    counted = [known[name] for name in (Path(shard).name for shard in shards) if name in known]
+    if names is None and label_column or len(counted) < len(shards):
+        if kind == "webdataset" and "://" in shards[0]:
+            if names is None and label_column:
+                raise ValueError(f"`label_names` is needed: {shards[0]!r} would have to be read to know its labels")
+            return VideoShards(dataset, video_column, label_column, names or [], True, label_separator)
+        scan = scan_tar if kind == "webdataset" else scan_parquet
+        scanned = [scan(shard, None if names else label_column, label_separator) for shard in shards]
+        counted = [count for count, _ in scanned]
+        found = sort_label_names(name for _, labels in scanned for name in labels)
+    return VideoShards(
+        dataset,
+        video_column,
+        label_column,
+        names or (found if label_column else []),
+        names is not None,
+        label_separator,
+        counted,
+        shuffle_buffer,
+    )
+
+
+def open_stream(kind: str, shards: Sequence[str]) -> Any:
+    """
+    Shards as a stream without decoding. `datasets` takes the columns of tars from their first five samples; here the
+    videos of other formats that local tars hold become columns too, so that they are not lost.
+    """
+    from datasets import Video, load_dataset
+
+    _stop_at_lost_connections()
+    options: dict[str, Any] = {"data_files": list(shards), "split": "train", "streaming": True}
+    try:
+        dataset = load_dataset(kind, **options)
+    except tarfile.TarError as error:
+        raise ValueError(f"`data` holds the damaged shard {shards[0]!r}: {error}") from error
+    except ValueError as error:
+        if "same types" not in str(error):
+            raise
+        raise ValueError(f"`data`: the first five samples of {shards[0]!r} must consist of the same files") from error
+    if kind == "webdataset":
+        formats = {name for shard in shards if "://" not in shard for name in video_formats(shard)}
+        if missing := sorted(formats - set(dataset.features)):
+            features = dataset.features.copy()
+            features.update({name: Video() for name in missing})
+            dataset = load_dataset(kind, features=features, **options)
+    return dataset.decode(False)
+
+
+def video_formats(tar: str) -> set[str]:
+    """Extensions of the videos in a tar."""
+    with open_tar(tar) as archive:
+        extensions = {Path(member.name).suffix.removeprefix(".") for member in archive if member.isfile()}
+    return {extension for extension in extensions if extension.lower() in VIDEO_EXTENSIONS}
+
+
+@contextmanager
+def open_tar(path: str) -> Iterator[tarfile.TarFile]:
+    """A tar to be read; ValueError if it is damaged."""
+    try:
+        with tarfile.open(path) as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise ValueError(f"`data` holds the damaged shard {path!r}: {error}") from error
+
+
+def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
+    """Number of samples of a WebDataset tar and its distinct labels (none if no column is asked for)."""
+    extension, _, field = (label_column or "").partition(".")
+    keys, labels = set(), set()
+    with open_tar(path) as archive:
+        for member in archive:
+            folder, _, name = member.name.rpartition("/")
+            stem, _, member_extension = name.partition(".")
+            if not member.isfile() or not stem or not member_extension:
+                continue
+            keys.add(f"{folder}/{stem}")
+            if label_column and member_extension.lower() == extension:
+                reader = archive.extractfile(member)
+                text = reader.read().decode("utf-8") if reader else ""
+                labels.update(_parts(json.loads(text).get(field) if field else text.strip(), label_separator))
+    return len(keys), labels
+
+
+def scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
+    """Number of rows of a parquet file and its distinct labels (none if no column is asked for)."""
+    from huggingface_hub import HfFileSystem
+
+    with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:
+        labels: set[Any] = set()
+        if label_column:
+            for batch in file.iter_batches(columns=[label_column]):
+                for row in batch.to_pylist():
+                    labels.update(_parts(read_column(row, label_column), label_separator))
+        return file.metadata.num_rows, labels
+
+
+def _parts(value: Any, separator: str | None) -> list[Any]:
+    """The labels in a value of the label column."""
+    value = None if value is None else split_labels(value, separator)
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def choose_stream_columns(dataset: Any, video: str | None, label: str | None) -> tuple[str, str | None]:
+    """Video and label column of a stream; structures count as `name.field`."""
+    columns: list[str] = []
+    for name, feature in (dataset.features or {}).items():
+        columns.append(name)
+        if isinstance(feature, dict):
+            columns.extend(f"{name}.{field}" for field in feature)
+    video_column = choose_column(video, columns, (*VIDEO_COLUMNS, *VIDEO_EXTENSIONS), "video")
+    if video_column is None:
+        raise ValueError(f"`video_column` is needed: the data set has the columns {', '.join(columns)}")
+    return video_column, choose_column(label, columns, LABEL_COLUMNS, "label")
+
+
+def column_feature(dataset: Any, column: str | None) -> Any:
+    """What a data set declares of a column; a dot reaches into a structure."""
+    features = dataset.features or {}
+    for part in [column] if column in features else (column or "").split("."):
+        features = features.get(part) if isinstance(features, dict) else None
+    return features
+
+
+def holds_lists(dataset: Any, column: str | None) -> bool:
+    """Whether a column holds a list in each row."""
+    from datasets import LargeList, List
+
+    return isinstance(column_feature(dataset, column), list | List | LargeList)
+
+
+def class_label_names(dataset: Any, label_column: str | None) -> list[str] | None:
+    """Label names that the data set itself declares, for one label a row or a list of them."""
+    from datasets import ClassLabel
+
+    feature = column_feature(dataset, label_column)
+    if holds_lists(dataset, label_column):
+        feature = feature[0] if isinstance(feature, list) else feature.feature
+    return list(feature.names) if isinstance(feature, ClassLabel) else None

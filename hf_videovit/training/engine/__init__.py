@@ -1,0 +1,1 @@
+"""The one training loop, with its checkpoints, its sharded weights and its reports."""

@@ -1,0 +1,555 @@
+"""
+The one training loop. It knows a method only by its `forward(batch)`, the data only as a stream of batches, and runs
+on whatever `accelerate launch` starts.
+
+A SIGTERM (a cluster taking the machine back) saves a checkpoint after the step it comes in, and ends the run.
+
+Processes may run out of videos at different times (uneven shares, unreadable files). So before each step they add up
+how many clips they bring. A process without any takes part with weight 0, the loss is the mean over the clips of all
+processes, and the epoch ends when nobody has any left: nothing hangs, nothing is seen twice, nothing is left out.
+"""
+
+import math
+import shutil
+import signal
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ..arguments import OptimizationArguments, RunConfig
+from ..data.sources import stable_hash
+from ..data.streaming import BadVideoLedger, Batch, BatchStream
+from ..optimization import LearningRates, scaled_learning_rates, set_learning_rate
+from ..schedules import cosine_with_warmup
+from ..tasks import Task
+from .checkpointing import Checkpoint, list_checkpoints, load_checkpoint, replace_tensors, save_checkpoint
+from .reporting import Clock, RunReport
+from .sharding import arrange_weights
+
+
+logger = logging.get_logger(__name__)
+
+FP16_OVERFLOWS = 24  # steps in a row that loss scaling may skip while it looks for its scale
+LOWER_IS_BETTER = {"loss"}  # of a validation's metrics
+
+BatchPreparation = Callable[[dict[str, torch.Tensor], torch.device], dict[str, torch.Tensor]]
+Validation = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """
+    Looks at the model every so often, beside the validation: probes, pictures.
+
+    Args:
+        name (`str`):
+            Under which its metrics stand in the log.
+        look (`Callable[[PreTrainedModel, int], dict[str, float]]`):
+            Is given the model (averaged, if it is) and the step, by all processes together; must leave the model as it
+            was. Random numbers are put back after it. Nothing is logged of an empty answer.
+        epochs (`int`, *optional*, defaults to 1):
+            Epochs from one look to the next; 0 for none. The last epoch is looked at, too.
+        steps (`int`, *optional*):
+            Steps from one look to the next, besides those.
+        at_start (`bool`, *optional*, defaults to `False`):
+            Whether to look before the first step, for comparison.
+    """
+
+    name: str
+    look: Callable[[PreTrainedModel, int], dict[str, float]]
+    epochs: int = 1
+    steps: int | None = None
+    at_start: bool = False
+
+
+@dataclass
+class FitResult:
+    """
+    A finished run.
+
+    Args:
+        model (`PreTrainedModel`):
+            The trained model: the last weights, their moving average (`ema_decay`), or the best ones (`keep_best`).
+        history (`list[dict]`):
+            The lines of `logs/metrics.jsonl`.
+        steps (`int`):
+            Optimiser steps done.
+        epochs (`int`):
+            Epochs done, a last incomplete one included.
+        seconds (`float`):
+            Duration, of this start only.
+        bad_videos (`int`):
+            Training videos this process could not read, over all epochs.
+    """
+
+    model: PreTrainedModel
+    history: list[dict[str, Any]]
+    steps: int
+    epochs: int
+    seconds: float
+    bad_videos: int
+
+
+@dataclass
+class Plan:
+    """The length of a run, known before it starts."""
+
+    steps_per_epoch: int | None
+    total_steps: int
+    warmup_steps: int
+    rates: LearningRates
+    peak_after_warmup: bool = False
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, before each group's factor."""
+        peak, final = self.rates.peak, self.rates.final
+        return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
+
+    def constant_rate(self, step: int) -> float:
+        """Likewise of parameters that stay at the peak once they have reached it."""
+        return self.learning_rate(step) if step < self.warmup_steps else self.rates.peak
+
+
+def make_plan(config: RunConfig, stream: BatchStream) -> Plan:
+    """
+    Count the steps of a run.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        stream ([`BatchStream`]):
+            The data, as this process sees it.
+    """
+    return count_steps(config.optimization, [stream.num_batches(rank) for rank in range(stream.world)])
+
+
+def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> Plan:
+    """
+    Count the steps of a run.
+
+    Args:
+        arguments ([`OptimizationArguments`]):
+            The run's.
+        batches (`list[int | None]`):
+            Batches an epoch of each process, `None` where its stream does not say.
+    """
+    world = len(batches)
+    counted = [count for count in batches if count is not None]
+    per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
+    if per_epoch is None and arguments.max_steps is None:
+        raise ValueError("`max_steps` is needed: this stream does not say how many clips it has")
+    if per_epoch == 0:
+        raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch")
+    total = arguments.max_steps or arguments.epochs * (per_epoch or 0)
+    warmup = arguments.warmup_steps
+    if warmup is None:
+        if arguments.warmup_epochs and per_epoch is None:
+            raise ValueError("`warmup_steps` is needed: this stream does not say how many clips an epoch has")
+        warmup = round(arguments.warmup_epochs * (per_epoch or 0))
+    rates = scaled_learning_rates(arguments, world)
+    return Plan(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)
+
+
+def fit(
+    task: Task,
+    stream: BatchStream,
+    config: RunConfig,
+    *,
+    accelerator: Accelerator,
+    prepare_batch: BatchPreparation,
+    ledger: BadVideoLedger,
+    validate: Validation | None = None,
+    observers: Sequence[Observer] = (),
+) -> FitResult:
+    """
+    Train a method.
+
+    Args:
+        task ([`Task`]):
+            The method with its model.
+        stream ([`BatchStream`]):
+            This process's batches.
+        config ([`RunConfig`]):
+            `optimization` and `run` are read.
+        accelerator (`Accelerator`):
+            Devices and processes; neither stream nor task must have been prepared with it.
+        prepare_batch (`Callable[[dict, torch.device], dict]`):
+            Moves a batch's tensors to the device and makes the task's input of them.
+        ledger ([`BadVideoLedger`]):
+            The one that the stream reports unreadable videos to.
+        validate (`Callable[[PreTrainedModel], dict[str, float]]`, *optional*):
+            Measures the model; all processes call it together.
+        observers (`Sequence[Observer]`, *optional*):
+            Look at it besides.
+
+    Returns:
+        [`FitResult`]
+    """
+    return _Run(task, stream, config, accelerator, prepare_batch, ledger, validate, observers).run()
+
+
+@dataclass
+class _Progress:
+    """Where a run stands; what a checkpoint keeps beside the tensors."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    nonfinite: int = 0
+    best: float | None = None
+    stale: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+class _Run:
+    def __init__(
+        self,
+        task: Task,
+        stream: BatchStream,
+        config: RunConfig,
+        accelerator: Accelerator,
+        prepare_batch: BatchPreparation,
+        ledger: BadVideoLedger,
+        validate: Validation | None,
+        observers: Sequence[Observer] = (),
+    ):
+        self.stream, self.config, self.accelerator = stream, config, accelerator
+        self.prepare_batch, self.validate, self.observers = prepare_batch, validate, observers
+        self.ledger = ledger
+        self.plan = make_plan(config, stream)
+        self.folder = Path(config.run.output_dir)
+        self.report = RunReport(config, accelerator, self.plan.total_steps)
+        self.weights = arrange_weights(accelerator, task, config.optimization)
+        self.task = self.weights.task
+        if config.model.compile:
+            self.weights.module.model.compile()
+        self.progress = _Progress()
+        self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
+        self.template: Batch | None = None
+        self.window = Clock()
+        self.num_bad = 0
+        self.stopping = threading.Event()
+        self.told_to_stop = False
+
+    def run(self) -> FitResult:
+        started = time.perf_counter()
+        self._begin()
+        with noticing_sigterm() as self.stopping, self.report.open(self.progress.step):
+            self._observe_at(self.progress.step)
+            while not self._finished():
+                reached_the_end = self._train_epoch()
+                if self.sums:
+                    self._log_window()
+                if reached_the_end:
+                    self.progress.epoch += 1
+                    self.progress.position = 0
+                self._end_epoch()
+        self.report.draw()
+        model = self._best_model()
+        seconds = time.perf_counter() - started
+        progress = self.progress
+        epochs = progress.epoch + (progress.position > 0)
+        return FitResult(model, self.report.log.lines, progress.step, epochs, seconds, self.ledger.lines)
+
+    def _finished(self) -> bool:
+        arguments, progress, patience = self.config.optimization, self.progress, self.config.run.patience
+        if patience is not None and progress.stale >= patience:
+            return True
+        if arguments.max_steps is not None:
+            return progress.step >= arguments.max_steps
+        return progress.epoch >= arguments.epochs
+
+    def _train_epoch(self) -> bool:
+        """Train to the end of the epoch, and say whether it was reached (else the run's last step was)."""
+        self.task.train()
+        start = self.progress.position
+        if start == 0:
+            self.ledger.begin(self.progress.epoch)
+        batches = self.stream.epoch(self.progress.epoch, start)
+        before = self.progress.step
+        while not self._finished():
+            self.window.wait()
+            place, listed = self.progress.position, self.ledger.state_dict()
+            batch_group = self._next(batches)
+            self.window.work()
+            num_clips = self._agree(batch_group)
+            if self.told_to_stop:  # some process may have no clips for this step, which would be another one
+                self.progress.position = place
+                self.ledger.load_state_dict(listed)
+                self._stop()
+            if num_clips == 0:
+                if self.progress.step == before and start == 0:
+                    raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
+                return True
+            self._step(batch_group, num_clips)
+            self._after_step(num_clips)
+        return False
+
+    def _next(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The batches of a step; none after a SIGTERM."""
+        if self.stopping.is_set():
+            return []
+        batch_group = list(islice(batches, self.config.optimization.accumulation))
+        self.progress.position = self.stream.position
+        return batch_group
+
+    def _agree(self, batch_group: list[Batch]) -> int:
+        """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
+        clips = sum(len(batch) for batch in batch_group)
+        counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
+        if self.stream.world > 1:
+            total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
+            counts = self.accelerator.reduce(total, "sum").tolist()
+        self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
+        self.num_bad = counts[2]
+        self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
+        return counts[0]
+
+    def _step(self, batch_group: list[Batch], num_clips: int) -> None:
+        """One optimiser step over the mean loss of the clips that all processes bring."""
+        run, world = self.config.run, self.stream.world
+        torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
+        step = self.progress.step
+        set_learning_rate(self.weights.optimizer, self.plan.learning_rate(step), self.plan.constant_rate(step))
+        self.weights.module.begin_step(step, self.plan.total_steps)
+        passes = list(self._passes(batch_group))
+        for index, (batch, clips) in enumerate(passes):
+            last = index == len(passes) - 1
+            with self.weights.backward_pass(last) as backward:
+                outputs = self.task(self.prepare_batch(batch.rows, self.accelerator.device))
+                backward(outputs["loss"] * (clips * world / num_clips))
+            for name, value in outputs.items():
+                self.sums[name] = self.sums[name] + value.detach().float() * clips
+        self.sums["clips"] = self.sums["clips"] + sum(clips for _, clips in passes)
+        self._count_step(self.weights.step(), batch_group)
+
+    def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
+        """Batches with the number of clips that count; where processes wait for each other, as many as they have."""
+        for batch in batch_group:
+            self.template = batch
+            yield batch, len(batch)
+        missing = self.config.optimization.accumulation - len(batch_group) if self.stream.world > 1 else 0
+        for _ in range(missing):
+            if self.template is None:
+                raise RuntimeError(
+                    f"Process {self.stream.rank} has no readable training video, so {self.stream.world} processes are "
+                    f"too many for this data"
+                )
+            yield self.template, 0
+
+    def _count_step(self, norm: torch.Tensor, batch_group: list[Batch]) -> None:
+        """Go on after a step; after too many whose gradient was not finite, stop the run."""
+        self.progress.step += 1
+        if math.isfinite(norm.item()):
+            self.progress.nonfinite = 0
+            self.sums["grad_norm"] = self.sums["grad_norm"] + norm.detach().float()
+            self.sums["finite_steps"] = self.sums["finite_steps"] + 1
+            self.weights.update_average()
+            return
+        self.progress.nonfinite += 1
+        ids = [name for batch in batch_group for name in batch.ids]
+        self.report.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
+        allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else self.config.run.nonfinite_limit
+        if self.progress.nonfinite >= allowed:
+            raise FloatingPointError(
+                f"The gradient was not finite in {self.progress.nonfinite} steps in a row, last in step "
+                f"{self.progress.step} with the clips {', '.join(ids)}: lower `learning_rate`, set `clip_grad`, or "
+                f"use `mixed_precision` bf16; all such steps are in {self.folder / 'logs'}"
+            )
+
+    def _after_step(self, num_clips: int) -> None:
+        run, step = self.config.run, self.progress.step
+        self.window.clips += num_clips
+        self.report.advance(step)
+        if step % run.log_every == 0:
+            self._log_window()
+        self._observe_at(step)
+        if run.save_steps and step % run.save_steps == 0:
+            self._save()
+
+    def _stop(self) -> NoReturn:
+        if not self.weights.resumes:
+            raise SystemExit(f"Told to stop (SIGTERM) after step {self.progress.step}; nothing is saved")
+        self._save()
+        raise SystemExit(f"Told to stop (SIGTERM): step {self.progress.step} is saved, `resume` goes on from there")
+
+    def _log_window(self) -> None:
+        """Average over all steps and processes since the last line."""
+        names = sorted(self.sums)
+        values = torch.tensor([float(self.sums[name]) for name in names], dtype=torch.float64)
+        if self.stream.world > 1:
+            on_device = values.float().to(self.accelerator.device)  # not every accelerator has float64
+            values = self.accelerator.reduce(on_device, "sum").double().cpu()
+        sums = dict(zip(names, values.tolist()))
+        clips, steps = sums.pop("clips"), sums.pop("finite_steps", 0.0)
+        norm = sums.pop("grad_norm", 0.0) / steps if steps else math.nan
+        line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
+        line |= {name: value / clips for name, value in sums.items()}
+        line |= {"grad_norm": norm, "learning_rate": self.plan.learning_rate(self.progress.step - 1)}
+        line |= self.window.close() | {"bad_videos": self.num_bad}
+        self.sums.clear()
+        self.report.write(line)
+
+    def _end_epoch(self) -> None:
+        run, epoch = self.config.run, self.progress.epoch
+        finished = self._finished()
+        if self.validate is not None and run.eval_every and (finished or epoch % run.eval_every == 0):
+            self._validate(self.validate)
+            finished = self._finished()  # it may have been the last that a run without progress is given
+        for observer in self.observers:
+            if observer.epochs and (finished or epoch % observer.epochs == 0):
+                self._observe(observer)
+        if run.save_every and (finished or epoch % run.save_every == 0):
+            self._save()
+        self.window = Clock()
+
+    def _observe_at(self, step: int) -> None:
+        """What is due at a step; a run that goes on catches up on what its end cut off."""
+        for observer in self.observers:
+            if step % observer.steps == 0 if step and observer.steps else not step and observer.at_start:
+                self._observe(observer)
+
+    def _observe(self, observer: Observer) -> None:
+        step = self.progress.step
+        if self.report.told(observer.name, step):
+            return
+        device = self.accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            metrics = observer.look(self.weights.model(), step)
+        if metrics:
+            self.report.write({"step": step, "epoch": self.progress.epoch, observer.name: metrics})
+
+    def _validate(self, validate: Validation) -> None:
+        model, progress = self.weights.model(), self.progress
+        metrics = validate(model)
+        self.report.write({"step": progress.step, "epoch": progress.epoch, "validation": metrics})
+        name = self.config.run.best_metric or next(iter(metrics))
+        if name not in metrics:
+            raise ValueError(f"`best_metric` {name!r} is not among the validation's {', '.join(metrics)}")
+        sign = -1 if name in LOWER_IS_BETTER else 1
+        if progress.best is not None and sign * metrics[name] <= sign * progress.best:
+            progress.stale += 1
+            return
+        progress.best, progress.stale = metrics[name], 0
+        if self.config.run.keep_best and self.accelerator.is_main_process:
+            self._best_path.parent.mkdir(parents=True, exist_ok=True)
+            replace_tensors(self._best_path, model.state_dict())
+
+    @property
+    def _best_path(self) -> Path:
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    def _best_model(self) -> PreTrainedModel:
+        model = self.weights.model()
+        self.accelerator.wait_for_everyone()
+        if self.config.run.keep_best and self._best_path.exists():
+            model.load_state_dict(load_file(self._best_path))
+        return model.eval()
+
+    def _save(self) -> None:
+        """Write a checkpoint from which the run goes on exactly as if it had not stopped."""
+        parts, groups = self.weights.parts()
+        progress = self.progress
+        state: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "nonfinite": progress.nonfinite,
+            "best": progress.best,
+            "groups": groups,
+        }
+        state |= {"stale": progress.stale, "config": self.config.to_dict()}
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        sums = {name: float(value) for name, value in self.sums.items()}
+        own = {"position": progress.position, "ledger": self.ledger.state_dict(), "sums": sums}
+        save_checkpoint(
+            self.folder / "checkpoints",
+            Checkpoint(progress.step, parts, state, own),
+            keep=self.config.run.keep_checkpoints,
+            rank=self.stream.rank,
+            world=self.stream.world,
+            agree=self._all_agree,
+        )
+
+    def _all_agree(self, yes: bool) -> bool:
+        """Whether all processes say yes; they wait for each other."""
+        if self.stream.world == 1:
+            return yes
+        no = torch.tensor(int(not yes), device=self.accelerator.device)
+        return int(self.accelerator.reduce(no, "sum")) == 0
+
+    def _begin(self) -> None:
+        run, folder = self.config.run, self.folder / "checkpoints"
+        checkpoints = list_checkpoints(folder)
+        if not self.weights.resumes and (run.save_every or run.save_steps or run.resume):
+            raise ValueError(
+                "A run under DeepSpeed cannot be taken up again: set `save_every` to 0 and neither `save_steps` nor "
+                "`resume`, or use FSDP2 (examples/accelerate/fsdp2.yaml), which shares out as much"
+            )
+        if run.resume and checkpoints:
+            self._resume(checkpoints[-1])
+            return
+        if checkpoints and not run.overwrite:
+            raise ValueError(
+                f"`output_dir` {str(self.folder)!r} holds the checkpoints of a run: give `resume` to go on with it, "
+                "`overwrite` to start over, or another folder"
+            )
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder / "logs", ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self, path: Path) -> None:
+        loaded = load_checkpoint(path, self.stream.rank, self.stream.world)
+        changes = self.config.changed_fields(loaded.state.get("config", {}))
+        if changes:
+            raise ValueError(
+                f"`resume` goes on with the run in `output_dir` {str(self.folder)!r}, which had other settings: "
+                f"{'; '.join(changes)}. Set them back, or give another folder"
+            )
+        logger.warning(f"Going on from {path}")
+        self.weights.load(loaded.tensors, loaded.state["groups"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
+        self.ledger.load_state_dict(loaded.rank_state["ledger"])
+        self.sums.update(loaded.rank_state["sums"])
+        state, position = loaded.state, loaded.rank_state["position"]
+        stale = state.get("stale", 0)
+        self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"], stale)
+        self.report.log.read_to(loaded.step)
+        self.accelerator.wait_for_everyone()  # all have read what the first writes anew
+        self.report.log.rewrite()
+
+
+@contextmanager
+def noticing_sigterm() -> Iterator[threading.Event]:
+    """
+    An event that is set when this process is told to end, instead of ending it there and then. Outside of the main
+    thread, where signals cannot be handled, it never is.
+    """
+    noticed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield noticed
+        return
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        noticed.set()
+
+    before = signal.signal(signal.SIGTERM, notice)
+    try:
+        yield noticed
+    finally:
+        signal.signal(signal.SIGTERM, before)

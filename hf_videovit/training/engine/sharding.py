@@ -1,0 +1,285 @@
+"""
+Where the weights and the optimiser's state live while a run trains: whole in every process (one process, DDP), or
+shared out among them (FSDP2, DeepSpeed ZeRO). The loop asks for the same few things of each; validation, pictures and
+the saved model always get an ordinary, whole model.
+"""
+
+import copy
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from timm.utils import ModelEmaV3
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel
+
+from ..arguments import OptimizationArguments
+from ..optimization import build_optimizer
+from ..tasks import Task
+from .checkpointing import flatten_optimizer, unflatten_optimizer
+
+
+Tensors = dict[str, torch.Tensor]
+DATA_PARALLEL = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
+
+class WholeWeights:
+    """
+    Every process holds everything.
+
+    Args:
+        accelerator (`Accelerator`):
+            Prepares task and optimiser.
+        task ([`Task`]):
+            The method with its model.
+        arguments ([`OptimizationArguments`]):
+            Of the optimiser.
+    """
+
+    resumes = True
+
+    def __init__(self, accelerator: Accelerator, task: Task, arguments: OptimizationArguments):
+        self.accelerator, self.arguments = accelerator, arguments
+        groups = task.parameter_groups(arguments.weight_decay, arguments.layer_decay, arguments.parameter_rules)
+        self.task, self.optimizer = self._prepare(task, build_optimizer(groups, arguments))
+        self.module: Task = accelerator.unwrap_model(self.task)
+        self.parameters: list[Any] = [value for group in self.optimizer.param_groups for value in group["params"]]
+        self._start_average()
+
+    def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        return self.accelerator.prepare(task, optimizer)
+
+    def _start_average(self) -> None:
+        decay = self.arguments.ema_decay
+        self.average: ModelEmaV3 | None = ModelEmaV3(self.module.model, decay) if decay else None
+
+    @contextmanager
+    def backward_pass(self, last: bool) -> Iterator[Any]:
+        """
+        Around forward and backward; gives the function that goes backward from a loss.
+
+        Args:
+            last (`bool`):
+                Whether the step's gradient is complete after it, so that processes add theirs up.
+        """
+        with nullcontext() if last else self.accelerator.no_sync(self.task):
+            yield self.accelerator.backward
+
+    def step(self) -> torch.Tensor:
+        """
+        Update the weights, unless the gradient is not finite, and forget the gradient.
+
+        Returns:
+            `torch.Tensor`: the gradient's norm before clipping, the same in all processes, so all decide alike.
+        """
+        limit = self.arguments.clip_grad
+        norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
+        norm = whole_tensor(norm)
+        # the loss scaler skips overflowing steps itself, and needs to see them
+        if self.accelerator.scaler is not None or math.isfinite(norm.item()):
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        return norm
+
+    def update_average(self) -> None:
+        """Move the average on; after each step that was done."""
+        if self.average is not None:
+            self.average.update(self.module.model)
+
+    def model(self) -> PreTrainedModel:
+        """The whole model, averaged if it is; all processes ask together."""
+        return self.module.model if self.average is None else self.average.module
+
+    def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
+        """What a checkpoint keeps: whole tensors (in the first process at least), and the optimiser's groups."""
+        tensors, groups = flatten_optimizer(self.optimizer.state_dict())
+        parts = {"task": self.module.state_dict(), "optimizer": tensors}
+        if self.average is not None:
+            parts["ema"] = self.average.module.state_dict()
+        return parts, groups
+
+    def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
+        """Go back to a checkpoint."""
+        self.module.load_state_dict(parts["task"])
+        self.optimizer.load_state_dict(unflatten_optimizer(parts["optimizer"], groups))
+        if self.average is not None:
+            self.average.module.load_state_dict(parts["ema"])
+
+
+class FullyShardedWeights(WholeWeights):
+    """
+    FSDP2: every process holds a part of each tensor. Checkpoints hold whole tensors, as without it.
+
+    The encoder's blocks, which the model names (`_no_split_modules`), are gathered one at a time.
+    """
+
+    def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        present = {type(module).__name__ for module in task.modules()}
+        task._no_split_modules = [name for name in task.model._no_split_modules or [] if name in present]
+        self.whole = copy.deepcopy(task.model)
+        return self.accelerator.prepare(task, optimizer)
+
+    def _start_average(self) -> None:
+        self.shards: Tensors = {}
+        if self.arguments.ema_decay:
+            state = self.module.model.state_dict()
+            self.shards = {name: value.detach().clone() for name, value in state.items()}
+
+    def update_average(self) -> None:
+        """As [`WholeWeights.update_average`], each process its own part."""
+        state = self.module.model.state_dict()
+        for name, kept in self.shards.items():
+            ours, new = local_tensor(kept), local_tensor(state[name].detach())
+            if ours.is_floating_point():
+                ours.lerp_(new.to(ours.dtype), 1 - (self.arguments.ema_decay or 0.0))
+            else:
+                ours.copy_(new)
+
+    def model(self) -> PreTrainedModel:
+        """A copy of the model, with whole weights."""
+        state = self.shards or self.module.model.state_dict()
+        self.whole.load_state_dict({name: whole_tensor(value) for name, value in state.items()})
+        return self.whole.to(self.accelerator.device)
+
+    def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
+        """As [`WholeWeights.parts`]; every process takes part in gathering, the first one keeps the result."""
+        tensors, groups = flatten_optimizer(self.optimizer.state_dict())
+        parts = {"task": self.module.state_dict(), "optimizer": tensors}
+        if self.shards:
+            parts["ema"] = self.shards
+        return {name: self._gathered(values) for name, values in parts.items()}, groups
+
+    def _gathered(self, tensors: Tensors) -> Tensors:
+        gathered = {}
+        for name, value in tensors.items():
+            whole = whole_tensor(value)
+            if self.accelerator.is_main_process:
+                gathered[name] = whole.cpu()
+        return gathered
+
+    def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
+        """As [`WholeWeights.load`]; each process takes its part."""
+        copy_shards(parts["task"], self.module.state_dict())
+        state = {}
+        for name, value in parts["optimizer"].items():
+            like = self.parameters[int(name.partition(".")[0])]
+            state[name] = value if value.ndim == 0 else shard(value, like)
+        self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
+        copy_shards(parts.get("ema", {}), self.shards)
+
+
+class ZeroWeights(WholeWeights):
+    """
+    DeepSpeed ZeRO, which makes the step itself: it clips, and it cannot leave out a step whose gradient is not finite.
+    The optimiser's state lies in flat pieces that get names only with the first step, so a run cannot be taken up
+    again: no checkpoints, and neither averaged weights nor fp16, whose loss scale is DeepSpeed's own.
+    """
+
+    resumes = False
+
+    def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        if self.arguments.ema_decay:
+            raise ValueError(
+                f"`ema_decay` {self.arguments.ema_decay} does not work with DeepSpeed; it does with FSDP2"
+            )
+        if self.accelerator.mixed_precision == "fp16":
+            raise ValueError("`mixed_precision` fp16 does not work with DeepSpeed here; use bf16")
+        self.whole = type(task.model)(task.model.config)  # stage 3 may have shared out the model at its construction
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config
+        config["train_micro_batch_size_per_gpu"] = self.arguments.batch_size
+        config["gradient_accumulation_steps"] = 1  # losses come weighted, and `last` says when a step is complete
+        config["gradient_clipping"] = self.arguments.clip_grad or 0.0
+        return self.accelerator.prepare(task, optimizer)
+
+    def _start_average(self) -> None:
+        self.average = None
+
+    @contextmanager
+    def backward_pass(self, last: bool) -> Iterator[Any]:
+        """As [`WholeWeights.backward_pass`]."""
+        self.task.set_gradient_accumulation_boundary(is_boundary=last)
+        yield self.task.backward
+
+    def step(self) -> torch.Tensor:
+        """As [`WholeWeights.step`]; a gradient that is not finite stops the run, the weights are spoilt then."""
+        self.task.step()
+        norm = torch.as_tensor(self.task.get_global_grad_norm())
+        if not math.isfinite(norm.item()):
+            raise FloatingPointError(
+                "The gradient is not finite, and DeepSpeed has updated the weights with it: lower `learning_rate` or "
+                "set `clip_grad`; DDP and FSDP2 leave such steps out"
+            )
+        return norm
+
+    def model(self) -> PreTrainedModel:
+        """A copy of the model, with whole weights in full precision."""
+        from deepspeed import zero
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        state = dict(self.module.model.named_buffers())
+        for name, parameter in self.module.model.named_parameters():
+            whole = safe_get_full_fp32_param(parameter)
+            if whole is None:  # frozen
+                with zero.GatheredParameters([parameter]):
+                    whole = parameter.detach().clone()
+            state[name] = whole
+        wanted = self.whole.state_dict()
+        self.whole.load_state_dict({name: state[name].detach() for name in wanted})
+        return self.whole.to(self.accelerator.device)
+
+
+def arrange_weights(accelerator: Accelerator, task: Task, arguments: OptimizationArguments) -> WholeWeights:
+    """
+    Prepare task and optimiser the way in which the processes were started.
+
+    Args:
+        accelerator (`Accelerator`):
+            The processes.
+        task ([`Task`]):
+            The method with its model; not yet prepared.
+        arguments ([`OptimizationArguments`]):
+            Of the optimiser.
+
+    Returns:
+        [`WholeWeights`] or one of its kin. ValueError for FSDP's first version, which accelerate itself replaces.
+    """
+    if task.idle_parameters and accelerator.distributed_type in DATA_PARALLEL:
+        accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
+        accelerator.ddp_handler.find_unused_parameters = True
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return ZeroWeights(accelerator, task, arguments)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if not accelerator.is_fsdp2:
+            raise ValueError("`fsdp_version` must be 2 (examples/accelerate/fsdp2.yaml), got 1")
+        return FullyShardedWeights(accelerator, task, arguments)
+    return WholeWeights(accelerator, task, arguments)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor with the parts of all processes, which ask for it together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """This process's part of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """A whole tensor shared out as another one is."""
+    if not isinstance(like, DTensor):
+        return value.to(like.device)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+@torch.no_grad()
+def copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor]) -> None:
+    """Fill tensors, shared out or not, with whole ones of the same names."""
+    if values.keys() != into.keys():
+        raise ValueError(f"A checkpoint of another model: {', '.join(sorted(values.keys() ^ into.keys())[:8])}")
+    for name, tensor in into.items():
+        tensor.copy_(shard(values[name], tensor))

@@ -1,0 +1,501 @@
+"""
+Evaluation through the checkpoint's own protocol: the processor makes the views, the model merges them. For each video
+this is `model(**processor(video))`, what the pipeline does too.
+"""
+
+import csv
+import importlib.util
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from rich.markup import escape
+from rich.table import Column, Table
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ...modeling.video_decoding import available_decoders
+from ...pictures.drawing import draw_confusion_matrix
+from ..building import MULTI_LABEL
+from ..data.opening import match_labels
+from ..data.sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
+from ..data.streaming import BadVideo, ClipStream, Record, label_tensor
+from .metrics import (
+    average_precisions,
+    confusion_matrix,
+    mean_average_precision,
+    mean_class_accuracy,
+    top_k_accuracy,
+)
+
+
+logger = logging.get_logger(__name__)
+
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class EvaluationResult:
+    """
+    What a model answered for every video, and how good that was.
+
+    Args:
+        ids (`list[str]`):
+            Videos that could be read, in the data's order.
+        labels (`np.ndarray` of shape `(num_videos,)` or `(num_videos, num_labels)`, or `None`):
+            Right answers as class indices of the model (multi-label: zeros and ones), -1 for a video without; `None`
+            if all are.
+        logits (`np.ndarray` of shape `(num_videos, num_labels)`):
+            The model's output, views merged.
+        failed (`list[dict]`):
+            Videos that could not be read (`id`, `label`, `reason`, `kind`, `decoder`): not scored, never replaced.
+        label_names (`list[str]`):
+            The model's label names.
+        metrics (`dict[str, float]`):
+            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`; multi-label `mAP` (every class
+            counts the same) and `mAP_weighted` (by its videos). Over the videos that could be read and have labels.
+        multi_label (`bool`):
+            Whether a video has any number of labels.
+        protocol (`dict`):
+            Frames, clips, crops, sizes, normalisation, and how views were merged.
+        environment (`dict`):
+            Versions, decoders and their FFmpeg, device, command.
+        manifest (`str` or `None`):
+            SHA-256 of the videos' ids and labels, unreadable ones included, see [`~sources.manifest_hash`].
+        seconds (`float`):
+            Duration.
+    """
+
+    ids: list[str]
+    labels: np.ndarray | None
+    logits: np.ndarray
+    failed: list[dict[str, Any]]
+    label_names: list[str]
+    metrics: dict[str, float] = field(default_factory=dict)
+    multi_label: bool = False
+    protocol: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    manifest: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Softmax (multi-label: sigmoid) of the logits, of shape `(num_videos, num_labels)`."""
+        logits = torch.from_numpy(self.logits)
+        return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)).numpy()
+
+    def scored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logits and labels of the videos that have labels; ValueError if none has."""
+        if self.labels is None:
+            raise ValueError("Nothing can be scored without labels")
+        known = self.labels >= 0 if self.labels.ndim == 1 else (self.labels >= 0).all(axis=1)
+        return self.logits[known], self.labels[known]
+
+    def predictions(self) -> list[dict[str, Any]]:
+        """
+        One row a video: its id, the predicted label and its probability, and the right label where known. Multi-label:
+        lists, the predicted labels being those with a probability of at least one half, best first.
+        """
+        rows = []
+        for index, (name, scores) in enumerate(zip(self.ids, self.probabilities)):
+            ranked = np.argsort(-scores, kind="stable")
+            best = [int(label) for label in ranked if scores[label] >= 0.5] if self.multi_label else [int(ranked[0])]
+            prediction = [self.label_names[label] for label in best]
+            probability = [float(scores[label]) for label in best]
+            row = {"id": name, "prediction": prediction, "probability": probability}
+            if self.labels is not None and (self.labels[index] >= 0).all():
+                right = np.flatnonzero(self.labels[index]) if self.multi_label else [self.labels[index]]
+                row["label"] = [self.label_names[int(label)] for label in right]
+            rows.append(row if self.multi_label else {key: _only(value) for key, value in row.items()})
+        return rows
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """
+        One row a class that occurs: its videos, the share that is recognised, what most others are taken for.
+        Multi-label: its videos and its average precision.
+        """
+        logits, labels = self.scored()
+        if self.multi_label:
+            precisions = average_precisions(logits, labels)
+            return [
+                {"label": name, "videos": int(count), "average_precision": float(precision)}
+                for name, count, precision in zip(self.label_names, labels.sum(axis=0), precisions)
+                if count
+            ]
+        matrix = confusion_matrix(logits, labels)
+        rows = []
+        for label in np.flatnonzero(matrix.sum(axis=1)):
+            wrong = matrix[label].copy()
+            wrong[label] = 0
+            rows.append(
+                {
+                    "label": self.label_names[label],
+                    "videos": int(matrix[label].sum()),
+                    "accuracy": float(matrix[label, label] / matrix[label].sum()),
+                    "taken_for": self.label_names[int(wrong.argmax())] if wrong.any() else None,
+                }
+            )
+        return rows
+
+    def table(self, max_classes: int = 40) -> Table:
+        """
+        [`~EvaluationResult.per_class`] to be printed with `rich`, the worst classes first.
+
+        Args:
+            max_classes (`int`, *optional*, defaults to 40):
+                Classes shown at most.
+        """
+        rows, measure = self.per_class(), "average_precision" if self.multi_label else "accuracy"
+        worst = sorted(rows, key=lambda row: row[measure])[:max_classes]
+        caption = f"the {len(worst)} worst of {len(rows)} classes" if len(worst) < len(rows) else None
+        columns = [Column("label", overflow="fold"), Column("videos", justify="right")]
+        columns.append(Column(measure.replace("_", " "), justify="right"))
+        columns += [] if self.multi_label else [Column("mostly taken for", overflow="fold")]
+        table = Table(*columns, box=None, pad_edge=False, caption=caption)
+        for row in worst:
+            words = [escape(row["label"]), str(row["videos"]), f"{100 * row[measure]:.1f} %"]
+            table.add_row(*words, *([] if self.multi_label else [escape(row["taken_for"] or "")]))
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the predictions, as plain values."""
+        return {
+            "metrics": self.metrics,
+            "per_class": [] if self.labels is None else self.per_class(),
+            "num_videos": len(self.ids),
+            "num_failed": len(self.failed),
+            "failed": self.failed,
+            "protocol": self.protocol,
+            "manifest_sha256": self.manifest,
+            "environment": self.environment,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def save(self, path: str | Path, **more: Any) -> None:
+        """
+        Write the result file and, where there is a confusion matrix and matplotlib is installed, its picture beside it
+        (`results.json` and `results_confusion.png`).
+
+        Args:
+            path (`str` or `Path`):
+                The file, usually `results.json` beside the weights.
+            more:
+                Further plain values to write, such as `seed`.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+        if self.labels is None or self.multi_label:
+            return
+        if importlib.util.find_spec("matplotlib") is None:
+            logger.info("No picture of the confusion matrix: matplotlib is not installed (`hf_videovit[train]`)")
+        else:
+            matrix = confusion_matrix(*self.scored())
+            draw_confusion_matrix(matrix, self.label_names, path.with_name(f"{path.stem}_confusion.png"))
+
+    def save_confusion_matrix(self, path: str | Path) -> None:
+        """Write a CSV table: a row for each right label, a column for each predicted one, the number of videos."""
+        if self.multi_label:
+            raise ValueError("There is no confusion matrix of clips with several labels")
+        matrix = confusion_matrix(*self.scored())
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["", *self.label_names])
+            for name, counts in zip(self.label_names, matrix.tolist()):
+                writer.writerow([name, *counts])
+
+    def save_predictions(self, path: str | Path) -> None:
+        """Write [`~EvaluationResult.predictions`] as JSONL."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions()]
+        Path(path).write_text("".join(lines), encoding="utf-8")
+
+
+class EvaluationClipLoader:
+    """
+    Makes the model's input of one video: the processor's answer, untouched.
+
+    Args:
+        processor ([`ClipVideoProcessor`]):
+            The checkpoint's processor.
+        sampling_mode (`str`, *optional*):
+            Overrides the processor's.
+        num_labels (`int`, *optional*):
+            Number of labels where a video has any number of them.
+    """
+
+    def __init__(self, processor: Any, sampling_mode: str | None = None, num_labels: int | None = None):
+        self.processor, self.num_labels = processor, num_labels
+        self.options = {} if sampling_mode is None else {"sampling_mode": sampling_mode}
+
+    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
+        inputs = self.processor(record.sample.video, return_tensors="pt", **self.options)
+        return {
+            "pixel_values": inputs["pixel_values"][0],
+            "labels": label_tensor(record.sample.label, self.num_labels),
+        }
+
+
+class _Noting(VideoSource):
+    """Another source that writes down what was asked for, since an unreadable video comes back without its label."""
+
+    def __init__(self, source: VideoSource):
+        self.source = source
+        self.label_names, self.multi_label, self.num_samples = (
+            source.label_names,
+            source.multi_label,
+            source.num_samples,
+        )
+        self.reads_ahead = source.reads_ahead
+        self.noted: dict[str, Label] = {}
+
+    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
+        for sample in self.source.share(rank, world, seed, epoch, start):
+            self.noted[sample.id] = sample.label
+            yield sample
+
+    def share_size(self, rank: int, world: int) -> int | None:
+        return self.source.share_size(rank, world)
+
+    def place(self, position: int, rank: int, world: int) -> int:
+        return self.source.place(position, rank, world)
+
+    def with_label_names(self, label_names: Sequence[str]) -> "VideoSource":
+        return _Noting(self.source.with_label_names(label_names))
+
+
+def evaluate_model(
+    model: PreTrainedModel,
+    processor: Any,
+    samples: VideoSource | Iterable[Sample] | Iterable[tuple[str, Any, int | None]],
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    sampling_mode: str | None = None,
+    accelerator: Accelerator | None = None,
+    mixed_precision: str | None = None,
+    timeout: float = 300.0,
+    progress: bool = False,
+) -> EvaluationResult:
+    """
+    Ask a model about every video.
+
+    With several processes each asks about its share and all get the whole result. With `batch_size=1` and no mixed
+    precision the logits are those of `model(**processor(video))` to the last bit.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model for video classification, on the device to use.
+        processor ([`ClipVideoProcessor`]):
+            Its processor.
+        samples ([`VideoSource`], or samples, or tuples `(id, video, label)`):
+            The videos. A source's labels are matched with the model's by name; samples and tuples hold the model's own
+            indices.
+        batch_size (`int`, *optional*, defaults to 1):
+            Videos in a forward pass.
+        num_workers (`int`, *optional*, defaults to 0):
+            Decoding processes.
+        sampling_mode (`str`, *optional*):
+            `"validation"` for the quick single view during training; the processor's own otherwise.
+        accelerator (`Accelerator`, *optional*):
+            The processes to share the videos; this one alone by default.
+        mixed_precision (`str`, *optional*):
+            `"bf16"` or `"fp16"` for autocast.
+        timeout (`float`, *optional*, defaults to 300.0):
+            Seconds after which silent workers count as hung.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a bar.
+
+    Returns:
+        [`EvaluationResult`]
+    """
+    started = time.perf_counter()
+    config = model.config
+    multi_label = config.problem_type == MULTI_LABEL
+    source = _Noting(_labelled_source(samples, config.id2label, multi_label))
+    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    bad: list[BadVideo] = []
+    stream = ClipStream(
+        source,
+        EvaluationClipLoader(processor, sampling_mode, config.num_labels if multi_label else None),
+        batch_size,
+        seed=None,
+        rank=rank,
+        world=world,
+        num_workers=num_workers,
+        timeout=timeout,
+        on_bad_video=bad.append,
+    )
+    answers = _answers(model, stream, mixed_precision, progress and rank == 0)
+    failures = [(source.place(video.position, rank, world), video) for video in bad]
+    answers, failures = _gathered(answers, accelerator), _gathered(failures, accelerator)
+    noted = dict(_gathered(list(source.noted.items()), accelerator))
+    label_names = [config.id2label[index] for index in range(config.num_labels)]
+    result = _collect(answers, failures, noted, label_names, multi_label)
+    result.protocol = describe_protocol(model, processor, sampling_mode)
+    result.environment = describe_environment(model, world) | {"decoder": _decoder_used(processor)}
+    result.manifest = manifest_hash(noted.items(), label_names)
+    result.seconds = time.perf_counter() - started
+    if result.failed:
+        logger.warning(f"{len(result.failed)} of {len(result.ids) + len(result.failed)} videos could not be read")
+    return result
+
+
+def describe_protocol(model: PreTrainedModel, processor: Any, sampling_mode: str | None = None) -> dict[str, Any]:
+    """
+    How an answer comes about: what the processor saves, and the model's merging of views.
+
+    Args:
+        model (`PreTrainedModel`):
+            The model.
+        processor ([`ClipVideoProcessor`]):
+            Its processor.
+        sampling_mode (`str`, *optional*):
+            Where it overrides the processor's.
+    """
+    protocol = json.loads(processor.to_json_string())
+    merging = model.config.to_dict().get("view_merging")
+    return protocol | ({"sampling_mode": sampling_mode} if sampling_mode else {}) | {"view_merging": merging}
+
+
+def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, Any]:
+    """
+    What a result was computed with.
+
+    Args:
+        model (`PreTrainedModel`):
+            Tells device and dtype.
+        world (`int`, *optional*, defaults to 1):
+            Number of processes.
+    """
+    packages = ("torch", "torchvision", "transformers", "accelerate", "av")
+    decoders = {name: {"version": info.version, "ffmpeg": info.ffmpeg} for name, info in available_decoders().items()}
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine()
+    return {
+        "packages": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "decoders": decoders,
+        "device": f"{model.device.type}: {device}",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "processes": world,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """
+    Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`; mean
+    average precision where `labels` are zeros and ones of that shape, none if all are zeros.
+    """
+    if labels.ndim == 2:
+        if not labels.any():
+            return {}
+        weighted = mean_average_precision(logits, labels, "weighted")
+        return {"mAP": mean_average_precision(logits, labels), "mAP_weighted": weighted}
+    metrics = {"top1": top_k_accuracy(logits, labels, 1), "mean_class_accuracy": mean_class_accuracy(logits, labels)}
+    return metrics | ({"top5": top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {})
+
+
+def _labelled_source(samples: Any, id2label: Mapping[int, str], multi_label: bool) -> VideoSource:
+    if isinstance(samples, VideoSource):
+        source = match_labels(samples, dict(id2label)) if samples.label_names else samples
+    else:
+        listed = [sample if isinstance(sample, Sample) else Sample(*sample) for sample in samples]
+        for sample in listed:
+            if unknown := [label for label in label_indices(sample.label) if label not in id2label]:
+                raise ValueError(
+                    f"Sample {sample.id!r} has label {unknown[0]}, the model has 0 to {len(id2label) - 1}"
+                )
+        source = SampleList(listed)
+    if source.multi_label and not multi_label:
+        raise ValueError(
+            f"A video of the data has any number of labels, but the model's `problem_type` is not {MULTI_LABEL!r}"
+        )
+    return source
+
+
+def _only(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _decoder_used(processor: Any) -> dict[str, Any]:
+    """Which decoder the processor asks for, with its FFmpeg."""
+    name = "pyav" if processor.decoder == "auto" else processor.decoder
+    info = available_decoders()[name]
+    return {"name": name, "version": info.version, "ffmpeg": info.ffmpeg, "policy": processor.decoding_policy}
+
+
+def _answers(
+    model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
+) -> list[tuple[int, str, int | list[float], np.ndarray]]:
+    """This process's answers: place in the data's order, id, label, logits."""
+    was_training = model.training
+    model.eval()
+    dtype = PRECISIONS.get(mixed_precision or "no")
+    answers = []
+    try:
+        for batch in tqdm(stream.epoch(0), total=stream.num_batches(), desc="evaluating", disable=not progress):
+            pixel_values = batch.rows["pixel_values"].to(model.device)
+            with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+                logits = model(pixel_values=pixel_values).logits.float().cpu().numpy()
+            for position, name, label, row in zip(batch.positions, batch.ids, batch.rows["labels"].tolist(), logits):
+                place = stream.source.place(position, stream.rank, stream.world)
+                answers.append((place, name, label, row))
+    finally:
+        model.train(was_training)
+    return answers
+
+
+def _gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
+    """Items of all processes; gathered once, so processes may have different numbers of them."""
+    return items if accelerator is None or accelerator.num_processes == 1 else gather_object(items)
+
+
+def _collect(
+    answers: list[tuple[int, str, int | list[float], np.ndarray]],
+    failures: list[tuple[int, BadVideo]],
+    noted: Mapping[str, Label],
+    label_names: list[str],
+    multi_label: bool,
+) -> EvaluationResult:
+    by_id = {name: (name, label, row) for _, name, label, row in sorted(answers, key=lambda answer: answer[0])}
+    failed = {video.id: video for _, video in sorted(failures, key=lambda failure: failure[0])}
+    rows = list(by_id.values())
+    logits = np.stack([row for _, _, row in rows]) if rows else np.zeros((0, len(label_names)), np.float32)
+    labels = np.array([label for _, label, _ in rows], np.int64)
+    result = EvaluationResult(
+        ids=[name for name, _, _ in rows],
+        labels=labels if (labels >= 0).any() else None,
+        logits=logits,
+        failed=[
+            {
+                "id": video.id,
+                "label": [label_names[label] for label in label_indices(noted[video.id])],
+                "reason": video.reason,
+                "kind": video.kind,
+                "decoder": video.decoder,
+            }
+            for video in failed.values()
+        ],
+        label_names=label_names,
+        multi_label=multi_label,
+    )
+    if result.labels is not None:
+        result.metrics = score(*result.scored())
+        unlabelled = len(rows) - len(result.scored()[0])
+        if unlabelled:
+            logger.warning(f"{unlabelled} of {len(rows)} videos have no label and are not scored")
+    return result

@@ -1,0 +1,190 @@
+"""Reading a clip to its last frame, and writing it smaller."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from ...modeling.video_decoding import VideoDecodingError, VideoProbe, decode_video, probe_video
+
+
+CHUNK_BYTES = 128 * 2**20  # of decoded frames held at once
+TIME_BASE = 90_000  # ticks a second, as in MPEG
+KEEPABLE = (".mp4", ".m4v", ".mov")
+# ITU-R BT.601, studio range: rows are Y, Cb and Cr without their offsets.
+RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
+RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
+SLACK = 1.0  # seconds that a file may be longer than its clip and still be the clip
+
+
+@dataclass(frozen=True)
+class EncodingSettings:
+    """
+    How clips are written.
+
+    Args:
+        short_side (`int`, *optional*, defaults to 256):
+            Shorter side of the frames at most; `None` keeps all sizes.
+        crf (`int`, *optional*, defaults to 18):
+            Quality of H.264; smaller is better and larger.
+        keyframe_every (`int`, *optional*, defaults to 48):
+            Frames between two that decoding can start at, at most.
+        reencode (`bool`, *optional*, defaults to `False`):
+            Whether to encode also what could stay as it is: H.264 in MP4, upright, small enough, not to be cut.
+    """
+
+    short_side: int | None = 256
+    crf: int = 18
+    keyframe_every: int = 48
+    reencode: bool = False
+
+    def __post_init__(self) -> None:
+        if self.short_side is not None and self.short_side < 16:
+            raise ValueError(f"`short_side` must be at least 16, got {self.short_side}")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"`crf` must be between 0 and 51, got {self.crf}")
+        if self.keyframe_every < 1:
+            raise ValueError(f"`keyframe_every` must be at least 1, got {self.keyframe_every}")
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """
+    A clip that was read to its end and is ready to be stored.
+
+    Args:
+        content (`bytes`):
+            The file.
+        suffix (`str`):
+            Its suffix.
+        probe ([`VideoProbe`]):
+            What it holds.
+        kept (`bool`):
+            Whether it is the source, byte for byte.
+    """
+
+    content: bytes
+    suffix: str
+    probe: VideoProbe
+    kept: bool
+
+
+def encode_clip(
+    path: str | Path, settings: EncodingSettings, start: float | None = None, end: float | None = None
+) -> EncodedClip:
+    """
+    Read a clip to its end and write it as the settings say. The same input gives the same bytes (with one version of
+    FFmpeg and x264).
+
+    Args:
+        path (`str` or `Path`):
+            The video.
+        settings ([`EncodingSettings`]):
+            How to write it.
+        start, end (`float`, *optional*):
+            Seconds to cut out of it, unless it is hardly longer than that.
+
+    Raises:
+        VideoDecodingError: the video, or the part of it, is damaged or missing.
+    """
+    probe = probe_video(path)
+    indices = np.arange(probe.num_frames)
+    if start is not None and end is not None and (probe.duration or 0) > end - start + SLACK:
+        indices = _frames_between(path, probe, start, end)
+    height, width = _smaller(probe.height, probe.width, settings.short_side)
+    # Encoded video says its own size: what is smaller than wanted stays, odd sides lose a pixel.
+    untouched = (height, width) == (probe.height, probe.width) and len(indices) == probe.num_frames
+    plain = Path(path).suffix.lower() in KEEPABLE and probe.codec == "h264" and probe.rotation == 0
+    if untouched and plain and not settings.reencode:
+        for _ in _read(path, probe, indices):
+            continue
+        content = Path(path).read_bytes()
+        return EncodedClip(content, Path(path).suffix.lower(), probe, kept=True)
+    content = _encode(_read(path, probe, indices), probe, (height, width), settings)
+    written = probe_video(content)
+    if written.num_frames != len(indices):
+        reason = f"{len(indices)} frames were written, {written.num_frames} can be read again"
+        raise VideoDecodingError(str(path), "pyav", reason)
+    return EncodedClip(content, ".mp4", written, kept=False)
+
+
+def _frames_between(path: str | Path, probe: VideoProbe, start: float, end: float) -> np.ndarray:
+    times = np.arange(probe.num_frames) / (probe.fps or 25.0) if probe.timestamps is None else probe.timestamps
+    indices = np.flatnonzero((times - times[0] >= start) & (times - times[0] < end))
+    if not len(indices):
+        raise VideoDecodingError(str(path), "pyav", f"no frame between {start:g} and {end:g} s", "empty")
+    return indices
+
+
+def _smaller(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """The size to write: the short side at most as asked, the ratio kept, both sides even as 4:2:0 needs them."""
+    share = 1.0 if short_side is None else min(1.0, short_side / min(height, width))
+    if share == 1.0:
+        return max(2, height - height % 2), max(2, width - width % 2)
+    return max(2, 2 * round(height * share / 2)), max(2, 2 * round(width * share / 2))
+
+
+def _read(path: str | Path, probe: VideoProbe, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames and their times in chunks that fit into memory; damage anywhere raises."""
+    step = max(16, CHUNK_BYTES // (probe.height * probe.width * 3))
+    for first in range(0, len(indices), step):
+        chunk = indices[first : first + step]
+        decoded = decode_video(path, chunk, policy="strict")
+        times = decoded.timestamps
+        yield decoded.frames, chunk / (probe.fps or 25.0) if times is None or not len(times) else times
+
+
+def _encode(
+    chunks: Iterator[tuple[np.ndarray, np.ndarray]],
+    probe: VideoProbe,
+    size: tuple[int, int],
+    settings: EncodingSettings,
+) -> bytes:
+    height, width = size
+    file = io.BytesIO()
+    begin, last = None, -1
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(probe.fps or 25.0).limit_denominator(1001))
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, TIME_BASE)
+        stream.codec_context.thread_count = 1  # several threads give other bytes
+        # x264's macroblock tree gives other bytes from run to run where the processor has AVX-512.
+        options = {"crf": settings.crf, "preset": "veryfast", "g": settings.keyframe_every, "mbtree": 0}
+        stream.options = {name: str(value) for name, value in options.items()}
+        for frames, times in chunks:
+            for pixels, time in zip(frames, times):
+                begin = time if begin is None else begin
+                if pixels.shape[:2] != size:
+                    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                    frame = frame.reformat(width=width, height=height, interpolation="BICUBIC", threads=1)
+                    pixels = frame.to_ndarray()
+                frame = av.VideoFrame.from_ndarray(to_yuv420(pixels[None])[0], format="yuv420p")
+                last = max(last + 1, round((time - begin) * TIME_BASE))
+                frame.pts, frame.time_base = last, Fraction(1, TIME_BASE)
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def to_yuv420(frames: np.ndarray) -> np.ndarray:
+    """
+    RGB to 8-bit studio-range BT.601 planes. PyAV converts too, but picks each colour sample out of one pixel instead
+    of the mean of four.
+
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            uint8, even sides.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames, height * 3 / 2, width)`.
+    """
+    num_frames, height, width, _ = frames.shape
+    luma, blue, red = np.moveaxis(frames.astype(np.float32) @ RGB_TO_YUV.T, -1, 0)  # each (num_frames, height, width)
+    corners = [(slice(None), slice(row, None, 2), slice(column, None, 2)) for row in (0, 1) for column in (0, 1)]
+    chroma = [sum(plane[corner] for corner in corners).reshape(num_frames, -1) / 4 + 128 for plane in (blue, red)]
+    planes = np.concatenate([luma.reshape(num_frames, -1) + 16, *chroma], axis=1)
+    return np.rint(planes).astype(np.uint8).reshape(num_frames, height * 3 // 2, width)

@@ -1,0 +1,586 @@
+"""
+From a data set as it is published to data that trains: every clip read to its end, resized, and put into shards, with
+a manifest and a label map. What `hf-videovit prepare` runs.
+
+A shard is the unit of work: a process makes it under another name, renames it and then notes it, so that an
+interrupted preparation goes on where it was. Which clip lies where is decided before the first is read; neither the
+number of processes nor an interruption changes a byte.
+"""
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ...modeling.video_decoding import VideoDecodingError, available_decoders
+from ..data.manifest import LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE
+from .annotations import Annotations, VideoIndex, order_labels, read_annotations
+from .encoding import EncodedClip, EncodingSettings, encode_clip
+
+
+logger = logging.get_logger(__name__)
+
+FORMATS = ("tar", "parquet", "folder")
+NOTES = ".preparing"  # folder of the notes on finished shards, gone when all are
+ROWS_PER_GROUP = 16  # of a parquet file; a reader holds a whole group of encoded videos
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip of a shard: what it is called there and where its video is, or why there is none."""
+
+    id: str
+    key: str
+    label: str | tuple[str, ...] | None
+    path: str | None
+    source: str
+    start: float | None = None
+    end: float | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """
+    A unit of work.
+
+    Args:
+        name (`str`):
+            Its file; for plain folders only a name.
+        split (`str`):
+            Its split.
+        jobs (`tuple[Job, ...]`):
+            Its clips.
+        format (`str`):
+            One of `FORMATS`.
+        label_names (`tuple[str, ...]`):
+            Names of the labels.
+        encoding ([`EncodingSettings`]):
+            How clips are written.
+        by_class (`bool`):
+            Whether a plain folder has a folder a class.
+    """
+
+    name: str
+    split: str
+    jobs: tuple[Job, ...]
+    format: str
+    label_names: tuple[str, ...]
+    encoding: EncodingSettings
+    by_class: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """What the shard's content depends on; the folder of the videos may move."""
+        facts = asdict(self)
+        for job in facts["jobs"]:
+            job["path"] = job["path"] is not None
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass
+class PreparedData:
+    """
+    What was prepared.
+
+    Args:
+        folder (`Path`):
+            `data` of a training run.
+        label_names (`list[str]`):
+            Names of the labels, in order.
+        videos (`dict[str, int]`):
+            Clips of each split.
+        failures (`list[dict]`):
+            Rows of the manifest with a clip that is not there: `id`, `split`, `source`, `error`, `kind`.
+        duplicates (`list[list[str]]`):
+            Groups of clips whose content is the same, as `split/id`.
+        shards_kept (`int`):
+            Shards that an earlier start had finished.
+    """
+
+    folder: Path
+    label_names: list[str]
+    videos: dict[str, int]
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    duplicates: list[list[str]] = field(default_factory=list)
+    shards_kept: int = 0
+
+
+def prepare(
+    source: str | Path,
+    output: str | Path,
+    *,
+    layout: str = "auto",
+    videos: str | Path | None = None,
+    format: str = "tar",
+    encoding: EncodingSettings | None = None,
+    clips_per_shard: int = 128,
+    split_number: int = 1,
+    holdout: float = 0.0,
+    label_names: Sequence[str] | None = None,
+    seed: int = 0,
+    num_workers: int = 1,
+    overwrite: bool = False,
+    progress: bool = False,
+    **columns: Any,
+) -> PreparedData:
+    """
+    Prepare a data set for training.
+
+    Args:
+        source (`str` or `Path`):
+            Its annotations: a folder of classes, a list, or an official layout, see [`read_annotations`].
+        output (`str` or `Path`):
+            A new folder, or one in which this very preparation was interrupted.
+        layout (`str`, *optional*, defaults to `"auto"`):
+            Which layout `source` has; found out by default.
+        videos (`str` or `Path`, *optional*):
+            Folder of the videos, at any depth; that of the annotations by default.
+        format (`str`, *optional*, defaults to `"tar"`):
+            `"tar"` (WebDataset), `"parquet"` or `"folder"`.
+        encoding ([`EncodingSettings`], *optional*):
+            Size and quality.
+        clips_per_shard (`int`, *optional*, defaults to 128):
+            Clips of a shard.
+        split_number (`int`, *optional*, defaults to 1):
+            Which of the three official splits of UCF101 and HMDB51.
+        holdout (`float`, *optional*, defaults to 0.0):
+            Share of the clips that becomes the split `val`, where there are no splits.
+        label_names (`Sequence[str]`, *optional*):
+            Order of the labels; the official one, else sorted.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the order of the clips: shards have to mix the classes.
+        num_workers (`int`, *optional*, defaults to 1):
+            Processes.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether an earlier preparation in `output` may be replaced.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a bar.
+        columns:
+            `video_column`, `label_column`, `label_separator` and `root` of a list.
+
+    Returns:
+        [`PreparedData`]; `output` holds the shards, `labels.json`, `manifest.jsonl` (a line a clip: where it is, its
+        hash, size, frames, rate, label; or why it is missing) and `prepared.json`.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}")
+    for name, value in (("clips_per_shard", clips_per_shard), ("num_workers", num_workers)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value}")
+    annotations = read_annotations(source, layout, split_number, holdout, **columns)
+    names = order_labels(annotations, label_names)
+    root = Path(videos or source).expanduser()
+    shards = plan_shards(
+        annotations,
+        root if root.is_dir() else root.parent,
+        names,
+        format=format,
+        encoding=encoding or EncodingSettings(),
+        clips_per_shard=clips_per_shard,
+        seed=seed,
+    )
+    output = Path(output)
+    notes = _begin(output, shards, overwrite)
+    kept = len(notes)
+    todo = [shard for shard in shards if shard.name not in notes]
+    bar = tqdm(total=sum(len(shard.jobs) for shard in todo), desc="preparing", unit="clip", disable=not progress)
+    with bar:
+        for shard, note in _made(todo, output, num_workers):
+            notes[shard.name] = note
+            bar.update(len(shard.jobs))
+    return _finish(output, shards, notes, names, annotations.layout, kept)
+
+
+def plan_shards(
+    annotations: Annotations,
+    root: Path,
+    label_names: Sequence[str],
+    *,
+    format: str,
+    encoding: EncodingSettings,
+    clips_per_shard: int,
+    seed: int,
+) -> list[Shard]:
+    """
+    Decide what lies where.
+
+    Args:
+        annotations ([`Annotations`]):
+            The clips.
+        root (`Path`):
+            Folder of the videos.
+        label_names (`Sequence[str]`):
+            Names of the labels, in order.
+        format (`str`):
+            One of `FORMATS`.
+        encoding ([`EncodingSettings`]):
+            How clips are written.
+        clips_per_shard (`int`):
+            Clips of a shard.
+        seed (`int`):
+            Seed of the order in each split.
+    """
+    index = VideoIndex(root)
+    one_label = all(isinstance(clip.label, str) for clip in annotations.clips)
+    by_class = one_label and all(re.fullmatch(r"[^./\\][^/\\]*", name) for name in label_names)
+    shards = []
+    for split in dict.fromkeys(clip.split for clip in annotations.clips):
+        clips = [clip for clip in annotations.clips if clip.split == split]
+        keys = unique_keys([clip.id for clip in clips])
+        order = np.random.default_rng([seed, *split.encode()]).permutation(len(clips))
+        jobs = []
+        for number in order:
+            clip, key = clips[number], keys[number]
+            path, cut, problem = index.find(clip)
+            name = clip.names[0] if path is None else _relative(path, root)
+            start, end = (clip.start, clip.end) if cut else (None, None)
+            place = None if path is None else str(path)
+            jobs.append(Job(clip.id, key, clip.label, place, name, start, end, problem))
+        suffix = "" if format == "folder" else f".{format}"
+        for number, first in enumerate(range(0, len(jobs), clips_per_shard)):
+            part = tuple(jobs[first : first + clips_per_shard])
+            name = f"{split}-{number:05d}{suffix}"
+            shards.append(Shard(name, split, part, format, tuple(label_names), encoding, by_class))
+    return shards
+
+
+def unique_keys(ids: Sequence[str]) -> list[str]:
+    """File names without suffix, made of ids: plain characters, no dots, no two that differ only in case."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for name in ids:
+        stem = re.sub(r"\.[A-Za-z0-9]{2,4}$", "", name)
+        key = re.sub(r"[^\w-]+", "_", stem).strip("_") or "clip"
+        seen[key.lower()] += 1
+        keys.append(key if seen[key.lower()] == 1 else f"{key}~{seen[key.lower()]}")
+    return keys
+
+
+def make_shard(shard: Shard, output: Path) -> dict[str, Any]:
+    """
+    Read, write and note the clips of a shard.
+
+    Args:
+        shard ([`Shard`]):
+            What to make.
+        output (`Path`):
+            Where.
+
+    Returns:
+        `dict[str, Any]`: `fingerprint`, `bytes` of its file and `rows` of the manifest.
+    """
+    rows: list[dict[str, Any]] = []
+    writer = WRITERS[shard.format](shard, output)
+    for job in shard.jobs:
+        label = list(job.label) if isinstance(job.label, tuple) else job.label
+        row: dict[str, Any] = {"id": job.id, "split": shard.split, "label": label, "shard": shard.name}
+        row["source"] = job.source
+        try:
+            if job.path is None:
+                raise VideoDecodingError(job.source, None, job.problem, "missing")
+            clip = encode_clip(job.path, shard.encoding, job.start, job.end)
+            rows.append(row | {"file": writer.add(job, clip)} | describe(job, clip))
+        except VideoDecodingError as error:
+            rows.append(row | {"error": error.reason, "kind": error.kind})
+    note = {"fingerprint": shard.fingerprint, "bytes": writer.close(), "rows": rows}
+    write_atomically(output / NOTES / f"{shard.name}.json", json.dumps(note, ensure_ascii=False))
+    return note
+
+
+def describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
+    """What the manifest says of a stored clip."""
+    probe = clip.probe
+    facts: dict[str, Any] = {"sha256": hashlib.sha256(clip.content).hexdigest(), "bytes": len(clip.content)}
+    facts |= {"num_frames": probe.num_frames, "fps": round(probe.fps, 4) if probe.fps else None}
+    facts |= {"width": probe.width, "height": probe.height}
+    facts |= {"duration": round(probe.duration, 4) if probe.duration else None, "kept": clip.kept}
+    return facts | ({} if job.start is None else {"start": job.start, "end": job.end})
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(partial, path)
+
+
+# ---------------------------------------------------------------------- formats
+
+
+class TarWriter:
+    """A WebDataset tar: `key.mp4` and `key.json` a clip; no times and owners, so that the same clips give one file."""
+
+    def __init__(self, shard: Shard, output: Path):
+        self.path, self.partial = output / shard.name, output / f".{shard.name}.partial"
+        self.archive: tarfile.TarFile | None = None
+
+    def add(self, job: Job, clip: EncodedClip) -> str:
+        """Store a clip and say where."""
+        self.archive = self.archive or tarfile.TarFile(self.partial, "w", format=tarfile.PAX_FORMAT)
+        named: dict[str, Any] = {"id": job.id}
+        if job.label is not None:
+            named["labels" if isinstance(job.label, tuple) else "label"] = job.label
+        text = json.dumps(named, ensure_ascii=False).encode("utf-8", "surrogateescape")
+        for suffix, content in ((clip.suffix, clip.content), (".json", text)):
+            member = tarfile.TarInfo(job.key + suffix)
+            member.size = len(content)
+            self.archive.addfile(member, io.BytesIO(content))
+        return f"{self.path.name}/{job.key}"
+
+    def close(self) -> int:
+        """Put the file in its place and say how large it is."""
+        if self.archive is None:  # no clip could be read
+            return 0
+        self.archive.close()
+        os.replace(self.partial, self.path)
+        return self.path.stat().st_size
+
+
+class ParquetWriter:
+    """A parquet file with the columns `id`, `video` and `label` (`labels`), described as `datasets` does."""
+
+    def __init__(self, shard: Shard, output: Path):
+        from datasets import ClassLabel, Features, List, Value, Video
+
+        self.shard = shard
+        self.path, self.partial = output / shard.name, output / f".{shard.name}.partial"
+        several = any(isinstance(job.label, tuple) for job in shard.jobs)
+        self.column = None if all(job.label is None for job in shard.jobs) else "labels" if several else "label"
+        features: dict[str, Any] = {"id": Value("string"), "video": Video()}
+        if self.column is not None:
+            label = ClassLabel(names=list(shard.label_names))
+            features[self.column] = List(label) if several else label
+        self.schema = Features(features).arrow_schema
+        self.writer: pq.ParquetWriter | None = None
+        self.rows: list[dict[str, Any]] = []
+        self.count = 0
+
+    def add(self, job: Job, clip: EncodedClip) -> str:
+        """Store a clip and say where."""
+        row: dict[str, Any] = {"id": job.id, "video": {"bytes": clip.content, "path": job.key + clip.suffix}}
+        if isinstance(job.label, tuple):
+            row["labels"] = [self.shard.label_names.index(name) for name in job.label]
+        elif job.label is not None:
+            row["label"] = self.shard.label_names.index(job.label)
+        self.rows.append(row)
+        self.count += 1
+        if len(self.rows) == ROWS_PER_GROUP:
+            self._flush()
+        return f"{self.path.name}/{self.count - 1}"
+
+    def close(self) -> int:
+        """Put the file in its place and say how large it is."""
+        if self.rows:
+            self._flush()
+        if self.writer is None:
+            return 0
+        self.writer.close()
+        os.replace(self.partial, self.path)
+        return self.path.stat().st_size
+
+    def _flush(self) -> None:
+        # Videos are compressed already.
+        self.writer = self.writer or pq.ParquetWriter(self.partial, self.schema, compression="none")
+        self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
+        self.rows = []
+
+
+class FolderWriter:
+    """Plain files: `split/class/key.mp4`, or `videos/split/key.mp4` where clips have not one label each."""
+
+    def __init__(self, shard: Shard, output: Path):
+        self.shard, self.output, self.bytes = shard, output, 0
+
+    def add(self, job: Job, clip: EncodedClip) -> str:
+        """Store a clip and say where."""
+        folder = f"{self.shard.split}/{job.label}" if self.shard.by_class else f"videos/{self.shard.split}"
+        path = self.output / folder / f"{job.key}{clip.suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(clip.content)
+        os.replace(partial, path)
+        self.bytes += len(clip.content)
+        return path.relative_to(self.output).as_posix()
+
+    def close(self) -> int:
+        """Bytes of all files."""
+        return self.bytes
+
+
+WRITERS: dict[str, Any] = {"tar": TarWriter, "parquet": ParquetWriter, "folder": FolderWriter}
+
+
+# ---------------------------------------------------------------------- beginning and end
+
+
+def _relative(path: Path, root: Path) -> str:
+    """A name that means something on other machines, too."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
+
+
+def _begin(output: Path, shards: Sequence[Shard], overwrite: bool) -> dict[str, dict[str, Any]]:
+    """Look at what is there already: notes on the shards that need not be made again."""
+    notes = _read_notes(output)
+    foreign = output.exists() and any(output.iterdir()) and not notes and not (output / NOTES).exists()
+    if foreign:
+        raise ValueError(f"`output` {str(output)!r} must be a new folder, it holds something else")
+    wanted = {shard.name: shard.fingerprint for shard in shards}
+    good = {name: note for name, note in notes.items() if wanted.get(name) == note["fingerprint"]}
+    if len(good) < len(notes) and not overwrite:
+        raise ValueError(
+            f"`output` {str(output)!r} holds a preparation of other clips or with other settings: choose another "
+            "folder, or `overwrite` it"
+        )
+    if len(good) < len(notes):
+        _remove(output, [notes[name] for name in notes.keys() - good.keys()])
+    good = {name: note for name, note in good.items() if _is_there(output, note)}
+    (output / NOTES).mkdir(parents=True, exist_ok=True)
+    for partial in output.rglob(".*.partial"):
+        partial.unlink()
+    return good
+
+
+def _read_notes(output: Path) -> dict[str, dict[str, Any]]:
+    notes: dict[str, dict[str, Any]] = {}
+    if (output / SUMMARY_FILE).is_file():
+        shards = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))["shards"]
+        notes = {
+            name: {"fingerprint": one["fingerprint"], "bytes": one["bytes"], "rows": []}
+            for name, one in shards.items()
+        }
+        for line in (output / MANIFEST_FILE).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+            row = json.loads(line)
+            notes[row["shard"]]["rows"].append(row)
+    for path in sorted((output / NOTES).glob("*.json")):
+        notes[path.stem] = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    return notes
+
+
+def _files(output: Path, note: dict[str, Any]) -> dict[Path, int]:
+    """Files of a shard and their sizes."""
+    rows = [row for row in note["rows"] if "file" in row]
+    if rows and Path(rows[0]["shard"]).suffix:
+        return {output / rows[0]["shard"]: note["bytes"]}
+    return {output / row["file"]: row["bytes"] for row in rows}
+
+
+def _is_there(output: Path, note: dict[str, Any]) -> bool:
+    return all(path.is_file() and path.stat().st_size == size for path, size in _files(output, note).items())
+
+
+def _remove(output: Path, notes: Sequence[dict[str, Any]]) -> None:
+    """Take out shards, what described all of them, and folders that are empty then."""
+    splits = {row["split"] for note in notes for row in note["rows"]}
+    for name in (LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE, *(f"{split}.jsonl" for split in splits)):
+        (output / name).unlink(missing_ok=True)
+    for note in notes:
+        for path in _files(output, note):
+            path.unlink(missing_ok=True)
+    for path in sorted(output.rglob("*"), reverse=True):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _made(shards: Sequence[Shard], output: Path, num_workers: int) -> Iterator[tuple[Shard, dict[str, Any]]]:
+    """Make shards, in one process or several, as they get ready."""
+    if num_workers == 1 or len(shards) < 2:
+        for shard in shards:
+            yield shard, make_shard(shard, output)
+        return
+    # Forked from a fresh process where that exists: one that has decoded or used torch's threads must not be forked.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    if "forkserver" in methods:
+        context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(max_workers=min(num_workers, len(shards)), mp_context=context) as pool:
+        jobs = {pool.submit(make_shard, shard, output): shard for shard in shards}
+        for job in as_completed(jobs):
+            yield jobs[job], job.result()
+
+
+def _finish(
+    output: Path,
+    shards: Sequence[Shard],
+    notes: dict[str, dict[str, Any]],
+    label_names: list[str],
+    layout: str,
+    kept: int,
+) -> PreparedData:
+    """Write the label map, the manifest and the summary; the notes are in them then."""
+    rows = [row for shard in shards for row in notes[shard.name]["rows"]]
+    stored = [row for row in rows if "file" in row]
+    failures = [row for row in rows if "error" in row]
+    if not stored:
+        reason = f"; the first: {failures[0]['source']}: {failures[0]['error']}" if failures else ""
+        raise ValueError(f"None of the {len(rows)} clips could be read{reason}")
+    write_atomically(output / LABELS_FILE, json.dumps(label_names, indent=1, ensure_ascii=False) + "\n")
+    manifest = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(output / MANIFEST_FILE, manifest)
+    if shards[0].format == "folder" and not shards[0].by_class:
+        _write_lists(output, stored)
+    videos = Counter(row["split"] for row in stored)
+    failed = Counter(row["split"] for row in failures)
+    duplicates = _duplicates(stored)
+    ffmpeg = available_decoders()["pyav"].ffmpeg
+    summary = {
+        "layout": layout,
+        "format": shards[0].format,
+        "encoding": asdict(shards[0].encoding),
+        "splits": {split: {"videos": videos[split], "failed": failed[split]} for split in {**videos, **failed}},
+        "num_labels": len(label_names),
+        "duplicates": duplicates,
+        "manifest_sha256": hashlib.sha256(manifest.encode("utf-8", "surrogateescape")).hexdigest(),
+        "versions": {"av": version("av"), "ffmpeg": ffmpeg},
+        "shards": {
+            shard.name: {
+                "videos": sum("file" in row for row in notes[shard.name]["rows"]),
+                "bytes": notes[shard.name]["bytes"],
+                "fingerprint": notes[shard.name]["fingerprint"],
+            }
+            for shard in shards
+        },
+    }
+    write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    shutil.rmtree(output / NOTES)
+    if failures:
+        logger.warning(f"{len(failures)} of {len(rows)} clips are missing or damaged; {MANIFEST_FILE} says why")
+    return PreparedData(output, label_names, dict(videos), failures, duplicates, kept)
+
+
+def _write_lists(output: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """A list a split, for plain files that no class folder labels."""
+    for split in dict.fromkeys(row["split"] for row in rows):
+        lines = []
+        for row in rows:
+            if row["split"] == split:
+                column = "labels" if isinstance(row["label"], list) else "label"
+                named = {} if row["label"] is None else {column: row["label"]}
+                lines.append(json.dumps({"video": row["file"], **named}, ensure_ascii=False) + "\n")
+        write_atomically(output / f"{split}.jsonl", "".join(lines))
+
+
+def _duplicates(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Groups of clips with the same content: across splits they make a score too good."""
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row["sha256"], []).append(f"{row['split']}/{row['id']}")
+    return sorted(group for group in groups.values() if len(group) > 1)

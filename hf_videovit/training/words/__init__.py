@@ -1,0 +1,1 @@
+"""Visual words: tokenizers, their cache, and batches with words."""

@@ -1,0 +1,306 @@
+"""
+Tokenizers of visual words: what a frozen model calls each patch of an image. Masked visual words are predicted from
+the rest of the picture.
+
+A tokenizer is anything with `vocab_size`, `patch_size` and a call that maps pixels to words; see [`VisualTokenizer`].
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
+
+from ...modeling.word_pixels import word_pixels
+from ..data.sources import VideoSource
+
+
+FITTING_STEPS = 20
+
+
+@runtime_checkable
+class VisualTokenizer(Protocol):
+    """
+    Maps pixels of shape `(num_images, num_channels, height, width)` in [0.1, 0.9] to words of shape `(num_images,
+    height / patch_size, width / patch_size)`, one of `vocab_size` each.
+    """
+
+    vocab_size: int
+    patch_size: int
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor: ...
+
+
+@runtime_checkable
+class PaintsWords(Protocol):
+    """A tokenizer that knows what a word looks like."""
+
+    def paint(self, words: torch.Tensor) -> torch.Tensor:
+        """Pixels `(num_images, num_channels, height, width)` in [0.1, 0.9] of words `(num_images, rows, columns)`."""
+
+
+@runtime_checkable
+class PreparesClips(Protocol):
+    """A tokenizer to which a patch says more beside the rest of its clip."""
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """
+        What its call is to be given instead of pixels of whole clips `(num_clips, num_frames, num_channels, height,
+        width)` or images `(num_images, [1,] num_channels, height, width)` in [0.1, 0.9]; of the same shape and range.
+        """
+
+
+class CodebookTokenizer(nn.Module):
+    """
+    The encoder of DALL-E's discrete VAE, which BEVT was trained with.
+
+    Args:
+        codebook (`FlavaImageCodebook`):
+            As [`~convert.codebook.convert_codebook`] makes it, or transformers' `facebook/flava-image-codebook`.
+        images_at_once (`int`, *optional*, defaults to 64):
+            Images that go through it together: its activations are large.
+    """
+
+    patch_size = 8
+
+    def __init__(self, codebook: FlavaImageCodebook, images_at_once: int = 64):
+        super().__init__()
+        self.codebook, self.images_at_once = codebook.eval().requires_grad_(False), images_at_once
+        self.vocab_size = codebook.config.vocab_size
+
+    @torch.no_grad()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        parts = pixels.to(self.codebook.dtype).split(self.images_at_once)
+        return torch.cat([self.codebook.get_codebook_indices(part) for part in parts])
+
+
+class PatchTokenizer(nn.Module):
+    """
+    The nearest of a few typical patches (k-means): words for data of any kind in seconds, for small pictures and
+    trials. It has none of the meaning that DALL-E's words have.
+
+    Args:
+        patches (`torch.Tensor` of shape `(vocab_size, num_channels, patch_size, patch_size)`):
+            The typical patches, in [0.1, 0.9].
+    """
+
+    patches: torch.Tensor
+
+    def __init__(self, patches: torch.Tensor):
+        super().__init__()
+        if patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
+            raise ValueError(
+                "`patches` must have shape (vocab_size, num_channels, patch_size, patch_size), got "
+                f"{tuple(patches.shape)}"
+            )
+        self.register_buffer("patches", patches.float())
+        self.vocab_size, self.num_channels, self.patch_size, _ = patches.shape
+
+    @torch.no_grad()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        cut, size = patches_of(pixels.float(), self.patch_size), self.patch_size
+        words = nearest(cut, self.patches.flatten(1))
+        return words.view(len(pixels), pixels.shape[-2] // size, pixels.shape[-1] // size)
+
+    def paint(self, words: torch.Tensor) -> torch.Tensor:
+        """See [`PaintsWords`]."""
+        patches = self.patches[words]  # (num_images, rows, columns, num_channels, patch_size, patch_size)
+        return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+    @classmethod
+    def fit(cls, pixels: torch.Tensor, vocab_size: int, patch_size: int, seed: int = 0) -> "PatchTokenizer":
+        """
+        Find the typical patches of some images.
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
+                In [0.1, 0.9]; see [`~word_pixels.word_pixels`].
+            vocab_size (`int`):
+                How many words there are to be; fewer where the images have fewer different patches.
+            patch_size (`int`):
+                Height and width of a patch.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the start.
+        """
+        if vocab_size < 2:
+            raise ValueError(f"`vocab_size` must be at least 2, got {vocab_size}")
+        generator = torch.Generator().manual_seed(seed)
+        cut = patches_of(pixels.float(), patch_size)
+        different = torch.unique(cut, dim=0)
+        centres = different[torch.randperm(len(different), generator=generator)[:vocab_size]]
+        for _ in range(FITTING_STEPS):
+            words = nearest(cut, centres)
+            sums = torch.zeros_like(centres).index_add_(0, words, cut)
+            counts = torch.bincount(words, minlength=len(centres))[:, None]
+            centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        return cls(centres.view(-1, pixels.shape[1], patch_size, patch_size))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the patches, for [`load_tokenizer`]."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        save_file({"patches": self.patches.cpu().contiguous()}, path / "model.safetensors")
+        (kind,) = (name for name, one in TOKENIZER_TYPES.items() if one is type(self))
+        (path / "config.json").write_text(json.dumps({"tokenizer_type": kind}) + "\n", encoding="utf-8")
+
+
+class MovingPatchTokenizer(PatchTokenizer):
+    """
+    Words of what moves: the typical patches of a clip from which its mean frame is taken away. A backdrop that stands
+    still, however rich, is one word, so that all there is to learn is what moves, where and when; for cameras that
+    stand still. Of an image its mean colours are taken away.
+    """
+
+    @staticmethod
+    def prepare(pixels: torch.Tensor) -> torch.Tensor:
+        """See [`PreparesClips`]: mid-grey (0.5) where a clip is like its mean frame."""
+        alone = pixels.ndim == 4 or pixels.shape[-4] == 1
+        mean = pixels.mean((-2, -1), keepdim=True) if alone else pixels.mean(-4, keepdim=True)
+        return (pixels - mean + 0.5).clamp(0.1, 0.9)
+
+
+TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by the `tokenizer_type` of their configuration file
+    "patch_words": PatchTokenizer,
+    "moving_patch_words": MovingPatchTokenizer,
+}
+
+
+def fit_patch_tokenizer(
+    source: VideoSource,
+    processor: Any,
+    config: PreTrainedConfig,
+    vocab_size: int,
+    num_videos: int = 64,
+    tokenizer_class: type[PatchTokenizer] = PatchTokenizer,
+) -> PatchTokenizer:
+    """
+    A [`PatchTokenizer`] whose words are as large as a model needs them, from some frames of a source.
+
+    Args:
+        source ([`VideoSource`]):
+            Videos, or images.
+        processor ([`ClipVideoProcessor`]):
+            Reads them as the model sees them.
+        config (`PreTrainedConfig`):
+            The model's.
+        vocab_size (`int`):
+            Number of words.
+        num_videos (`int`, *optional*, defaults to 64):
+            Videos to look at, the first of the source's order with seed 0.
+        tokenizer_class (`type`, *optional*, defaults to [`PatchTokenizer`]):
+            That, or [`MovingPatchTokenizer`].
+    """
+    frames: list[torch.Tensor] = []
+    for sample in itertools.islice(source.share(0, 1, 0, 0), num_videos):
+        options: dict[str, Any] = {"do_rescale": False, "do_normalize": False, "return_tensors": "pt"}
+        clip = processor(sample.video, sampling_mode="validation", **options)["pixel_values"][0]
+        small = word_pixels(clip, (clip.shape[-2] // 2, clip.shape[-1] // 2))
+        if issubclass(tokenizer_class, MovingPatchTokenizer):
+            small = tokenizer_class.prepare(small[None])[0]
+        frames.append(small[:: max(len(clip) // 4, 1)])
+    return tokenizer_class.fit(torch.cat(frames), vocab_size, config.prediction_patch_size // 2)
+
+
+def patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
+    """Patches `(num_patches, num_channels * size * size)` of images, row by row."""
+    if pixels.shape[-2] % size or pixels.shape[-1] % size:
+        raise ValueError(f"`pixels` must have sides that are multiples of {size}, got {tuple(pixels.shape[-2:])}")
+    cut = pixels.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))  # (images, channels, rows, size, columns, size)
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)
+
+
+def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """Index of the nearest centre of each row."""
+    gaps = centres.square().sum(1) - 2 * rows @ centres.T  # of squared distances, what differs between centres
+    return gaps.argmin(1)
+
+
+def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
+    """Which patch tokenizer a folder holds, if any."""
+    file = Path(name) / "config.json"
+    if not file.is_file():
+        return None
+    return TOKENIZER_TYPES.get(json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type", ""))
+
+
+def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
+    """ValueError where a tokenizer's patches or words are not those of a model."""
+    size, vocabulary = config.prediction_patch_size, config.vocab_size
+    if 2 * tokenizer.patch_size != size:
+        raise ValueError(
+            f"`tokenizer` must name patches of {size // 2} pixels, half of the model's {size}, it names "
+            f"patches of {tokenizer.patch_size}"
+        )
+    if tokenizer.vocab_size > vocabulary:
+        raise ValueError(
+            f"`tokenizer` must have at most the model's {vocabulary} words (`vocab_size`), it has "
+            f"{tokenizer.vocab_size}"
+        )
+
+
+@torch.no_grad()
+def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.Tensor]:
+    """
+    Words of groups of frames, in one go where all are of one size.
+
+    Args:
+        tokenizer ([`VisualTokenizer`]):
+            Is moved to the frames' device.
+        groups (`torch.Tensor` of shape `(..., num_channels, height, width)`):
+            Grey levels from 0 to 255.
+
+    Returns:
+        `list[torch.Tensor]`: of shape `(..., rows, columns)`.
+    """
+    device = groups[0].device
+    tokenizer = tokenizer.to(device) if isinstance(tokenizer, nn.Module) else tokenizer
+    small = [word_pixels(group, (group.shape[-2] // 2, group.shape[-1] // 2)) for group in groups]
+    if isinstance(tokenizer, PreparesClips):
+        small = [tokenizer.prepare(pixels) for pixels in small]
+    small = [pixels.flatten(0, -4) for pixels in small]
+    with torch.autocast(device.type, enabled=False):
+        if len({pixels.shape[-2:] for pixels in small}) > 1:
+            words = [tokenizer(pixels) for pixels in small]
+        else:
+            words = list(tokenizer(torch.cat(small)).split([len(pixels) for pixels in small]))
+    return [found.unflatten(0, group.shape[:-3]) for found, group in zip(words, groups)]
+
+
+def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
+    """
+    Args:
+        name (`str` or `Path`):
+            Folder of a [`PatchTokenizer`], or folder or Hub id of a `FlavaImageCodebook`.
+
+    Raises:
+        ValueError: it holds neither.
+    """
+    patch_tokenizer = patch_tokenizer_type(name)
+    if patch_tokenizer is not None:
+        return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
+    config: Any = AutoConfig.from_pretrained(name)
+    if not isinstance(config, FlavaImageCodebookConfig):
+        raise ValueError(
+            f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook) or a saved "
+            f"PatchTokenizer, it is a {config.model_type}"
+        )
+    return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
+
+
+__all__ = [
+    "CodebookTokenizer",
+    "MovingPatchTokenizer",
+    "PaintsWords",
+    "PatchTokenizer",
+    "PreparesClips",
+    "VisualTokenizer",
+    "check_tokenizer",
+    "find_words",
+    "fit_patch_tokenizer",
+    "load_tokenizer",
+    "patch_tokenizer_type",
+]

@@ -1,0 +1,140 @@
+import errno
+import json
+
+import pytest
+import torch
+
+from hf_videovit.training.engine import checkpointing
+from hf_videovit.training.engine.checkpointing import (
+    Checkpoint,
+    flatten_optimizer,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    unflatten_optimizer,
+)
+
+
+def make_checkpoint(step):
+    return Checkpoint(step, {"task": {"weight": torch.full((3,), float(step))}}, {"epoch": 1}, {"position": step})
+
+
+def test_round_trip_keeps_the_latest(tmp_path):
+    for step in (9, 10, 100):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000010", "step_00000100"]
+    loaded = load_checkpoint(list_checkpoints(tmp_path)[-1])
+    assert (loaded.step, loaded.state, loaded.rank_state) == (100, {"epoch": 1}, {"position": 100})
+    assert torch.equal(loaded.tensors["task"]["weight"], torch.full((3,), 100.0))
+
+
+@pytest.mark.parametrize("failing", ["write_tensors", "write_json", "sync"])
+def test_disk_full_leaves_the_previous_checkpoint_intact(tmp_path, monkeypatch, failing):
+    save_checkpoint(tmp_path, make_checkpoint(1))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, failing, full)
+    with pytest.raises(OSError, match="step_00000002 could not be written .*No space left.*step_00000001 is intact"):
+        save_checkpoint(tmp_path, make_checkpoint(2))
+    kept = list_checkpoints(tmp_path)[0]
+    assert load_checkpoint(kept).step == 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_what_a_killed_writer_left_is_not_a_checkpoint(tmp_path):
+    save_checkpoint(tmp_path, make_checkpoint(1))
+    (tmp_path / ".step_00000002.draft").mkdir()
+    (tmp_path / "step_00000003").mkdir()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000001"]
+    save_checkpoint(tmp_path, make_checkpoint(2))
+    assert load_checkpoint(list_checkpoints(tmp_path)[-1]).step == 2
+
+
+def test_another_number_of_processes_is_refused_with_the_reason(tmp_path):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    with pytest.raises(ValueError, match="written by 1 processes and cannot go on with 2"):
+        load_checkpoint(path, rank=0, world=2)
+
+
+def test_another_format_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    state = json.loads((path / "state.json").read_text()) | {"format": 99}
+    (path / "state.json").write_text(json.dumps(state))
+    with pytest.raises(ValueError, match="not of format 1"):
+        load_checkpoint(path)
+
+
+def test_optimizer_state_survives_without_pickle(tmp_path):
+    layer = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, betas=(0.8, 0.9))
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    tensors, groups = flatten_optimizer(optimizer.state_dict())
+    save_checkpoint(tmp_path, Checkpoint(1, {"optimizer": tensors}, {"groups": groups}, {}))
+    loaded = load_checkpoint(list_checkpoints(tmp_path)[0])
+    fresh = torch.optim.AdamW(torch.nn.Linear(3, 2).parameters())
+    fresh.load_state_dict(unflatten_optimizer(loaded.tensors["optimizer"], loaded.state["groups"]))
+    first, second = optimizer.state_dict(), fresh.state_dict()
+    assert first["param_groups"] == second["param_groups"]
+    for index, values in first["state"].items():
+        assert all(torch.equal(value, second["state"][index][name]) for name, value in values.items())
+
+
+def test_a_file_that_cannot_grow_any_more_is_a_full_disk_too(tmp_path):
+    """What safetensors raises is no `OSError` of its own accord."""
+    resource = pytest.importorskip("resource")
+    save_checkpoint(tmp_path, make_checkpoint(1))
+    large = Checkpoint(2, {"task": {"weight": torch.zeros(2**18)}}, {}, {})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
+    try:
+        with pytest.raises(OSError, match="step_00000002 could not be written .*File too large.*00000001 is intact"):
+            save_checkpoint(tmp_path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+    assert load_checkpoint(tmp_path / "step_00000001").step == 1
+
+
+def test_all_processes_fail_when_one_does(tmp_path):
+    asked = []
+
+    def another_process_failed(well):
+        asked.append(well)
+        return len(asked) != 2
+
+    with pytest.raises(OSError, match="another process says why.*there is no earlier one"):
+        save_checkpoint(tmp_path, make_checkpoint(1), agree=another_process_failed)
+    assert asked == [True, True]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("killed_before", ["draft", "aside"])
+def test_a_step_saved_again_is_never_missing(tmp_path, monkeypatch, killed_before):
+    save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
+    again = Checkpoint(1, {"task": {"weight": torch.zeros(1)}}, {"epoch": 2}, {})
+    replace, rmtree = checkpointing.os.replace, checkpointing.shutil.rmtree
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    if killed_before == "draft":
+        monkeypatch.setattr(
+            checkpointing.os, "replace", lambda old, new: stop() if ".draft" in old.name else replace(old, new)
+        )
+    else:
+        monkeypatch.setattr(
+            checkpointing.shutil,
+            "rmtree",
+            lambda path, **options: stop() if path.exists() and path.name.endswith("d") else rmtree(path, **options),
+        )
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, again, keep=1)
+    monkeypatch.undo()
+    epochs = [load_checkpoint(path).state["epoch"] for path in list_checkpoints(tmp_path)]
+    assert epochs == ([1] if killed_before == "draft" else [1, 2])
+    save_checkpoint(tmp_path, again, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]

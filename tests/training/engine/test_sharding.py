@@ -1,0 +1,120 @@
+"""Configurations of accelerate, and runs that share out their weights among two processes on the CPU."""
+
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from safetensors.torch import load_file
+
+from hf_videovit.training.arguments import ModelArguments
+from hf_videovit.training.building import build_model
+from hf_videovit.training.engine.checkpointing import list_checkpoints
+from tests.clips import STEPS
+from tests.training.engine.test_many_processes import curve, do_runs
+
+
+CONFIGS = Path(__file__).parents[3] / "examples" / "accelerate"
+
+
+def launched(name, monkeypatch, *words):
+    """What `accelerate launch --config_file` makes of a file: its arguments, and the processes' environment."""
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    parser = launch_command_parser()
+    arguments = parser.parse_args(["--config_file", str(CONFIGS / name), *words, "examples/finetune.py"])
+    arguments, _, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        fields = load_config_from_file(str(CONFIGS / name)).deepspeed_config
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(fields)  # as `launch_command` does
+        return arguments, prepare_deepspeed_cmd_env(arguments)[1]
+    if arguments.multi_gpu or arguments.use_fsdp:
+        return arguments, prepare_multi_gpu_env(arguments)
+    return arguments, prepare_simple_launcher_cmd_env(arguments)[1]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.yaml")))
+def test_accelerate_knows_every_field(name):
+    config = load_config_from_file(str(CONFIGS / name))
+    assert config.num_processes == {"one": 1, "two": 2}.get(name.split("_")[0], 8)
+
+
+def test_what_the_launcher_makes_of_them(monkeypatch):
+    arguments, environment = launched("one_cpu.yaml", monkeypatch)
+    assert environment["ACCELERATE_USE_CPU"] == "True" and not arguments.multi_gpu
+    arguments, _ = launched("two_cpu_processes.yaml", monkeypatch)
+    assert arguments.multi_gpu and arguments.num_processes == 2 and not arguments.use_cpu
+    arguments, _ = launched("ddp.yaml", monkeypatch)
+    assert arguments.multi_gpu and arguments.num_processes == 8 and arguments.mixed_precision == "bf16"
+    arguments, environment = launched("fsdp2.yaml", monkeypatch)
+    assert arguments.use_fsdp
+    assert (environment["ACCELERATE_USE_FSDP"], environment["FSDP_VERSION"]) == ("true", "2")
+    for stage in ("2", "3"):
+        arguments, environment = launched(f"deepspeed_zero{stage}.yaml", monkeypatch)
+        assert arguments.use_deepspeed
+        assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
+        assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == stage
+
+
+@pytest.fixture
+def fields(tiny_fields, tmp_path):
+    """9 steps over 3 epochs of 18 clips, whose last step brings fewer, with everything that has a state."""
+    more = {"batch_size": 2, "accumulation": 2, "epochs": 3, "save_steps": 2, "save_every": 0, "eval_every": 1}
+    more |= {"ema_decay": 0.9, "layer_decay": 0.8, "clip_grad": 1.0, "output_dir": str(tmp_path / "ddp")}
+    return tiny_fields | more | {"num_workers": 0, "resume": True, "max_train_samples": 18}
+
+
+def test_fsdp2_trains_saves_and_resumes_like_ddp(fields, tmp_path, monkeypatch):
+    _, environment = launched("fsdp2.yaml", monkeypatch)
+    environment = {key: value for key, value in environment.items() if key.startswith(("FSDP", "ACCELERATE_USE_FSDP"))}
+    fsdp = {"world": 2, "sharding": "fsdp", "environment": environment}
+    sharded = fields | {"output_dir": str(tmp_path / "fsdp")}
+    killed = fields | {"output_dir": str(tmp_path / "killed")}
+    runs = [
+        {"world": 2, "fields": fields},
+        fsdp | {"fields": sharded},
+        fsdp | {"fields": killed, "kill": ["update", 5]},
+        fsdp | {"fields": killed},
+    ]
+    answers = do_runs(tmp_path, runs)
+    assert [answer["statuses"] for answer in answers] == [[0, 0], [0, 0], [-9, -9], [0, 0]], answers
+    ours, theirs = curve(tmp_path / "fsdp"), curve(tmp_path / "ddp")
+    assert len(ours) == 9
+    for one, other in zip(ours, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    assert curve(tmp_path / "killed") == ours
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("fsdp", "ddp", "killed")}
+    for name, tensor in weights["ddp"].items():
+        assert weights["fsdp"][name].shape == tensor.shape
+        assert (weights["fsdp"][name] - tensor).abs().max() < 1e-4
+        assert weights["killed"][name].equal(weights["fsdp"][name])
+    whole = [list_checkpoints(tmp_path / name / "checkpoints")[-1] for name in ("fsdp", "ddp")]
+    for part in ("task", "optimizer", "ema"):
+        ours, theirs = (load_file(path / f"{part}.safetensors") for path in whole)
+        assert {name: value.shape for name, value in ours.items()} == {
+            name: value.shape for name, value in theirs.items()
+        }
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_trains_like_ddp(fields, tmp_path, monkeypatch, stage):
+    pytest.importorskip("deepspeed")
+    _, environment = launched(f"deepspeed_zero{stage}.yaml", monkeypatch, "--mixed_precision", "no")
+    environment = {key: value for key, value in environment.items() if key.startswith("ACCELERATE_")}
+    model, processor = build_model(
+        ModelArguments(config=fields["config"], processor=fields["processor"]), sorted(STEPS)
+    )
+    for part in (model, processor):  # from scratch, transformers draws other weights under stage 3
+        part.save_pretrained(tmp_path / "start")
+    fields |= {"save_steps": None, "resume": False, "ema_decay": None, "checkpoint": str(tmp_path / "start")}
+    sharded = fields | {"output_dir": str(tmp_path / "zero")}
+    zero = {"world": 2, "sharding": "deepspeed", "environment": environment | {"DS_ACCELERATOR": "cpu"}}
+    runs = [{"world": 2, "fields": fields}, zero | {"fields": sharded}, zero | {"fields": sharded | {"resume": True}}]
+    answers = do_runs(tmp_path, runs)
+    assert [answer["statuses"] for answer in answers] == [[0, 0], [0, 0], [1, 1]], answers
+    assert "cannot be taken up again" in answers[2]["said"][0]
+    for one, other in zip(curve(tmp_path / "zero"), curve(tmp_path / "ddp"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("zero", "ddp")}
+    for name, tensor in weights["ddp"].items():
+        assert (weights["zero"][name] - tensor).abs().max() < 1e-4

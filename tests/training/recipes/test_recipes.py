@@ -1,0 +1,41 @@
+"""Recipes that come with the package: each can be read, says what it promises, and its model can be built."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import hf_videovit.training
+from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.methods.classification import build_model
+from hf_videovit.training.methods.image_classification import build_image_model, trains_images
+
+
+FOLDER = Path(hf_videovit.training.__file__).parent / "recipes"
+RECIPES = sorted(FOLDER.rglob("*.yaml"))
+PROMISES = {"reproduces", "hardware", "cost", "expected", "departures"}
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 2
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_says_what_it_promises(path):
+    about = RunConfig.from_yaml(path).about
+    assert about.keys() >= PROMISES
+    assert all(str(about[name]).strip() for name in PROMISES)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_its_model_can_be_built(path):
+    config = RunConfig.from_yaml(path)
+    if config.model.checkpoint is not None:
+        pytest.skip("starts from a checkpoint")
+    config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
+    config.model.image_model = None
+    images = trains_images(config.model)
+    with torch.device("meta"):
+        model, processor = (build_image_model if images else build_model)(config.model, ["a", "b"])
+    assert model.config.model_type == path.parent.name
+    assert processor.num_frames == (1 if images else model.config.num_frames)
