@@ -49,7 +49,6 @@ SENT = (
 )
 # What a commit of ours replaces as a whole: weights in other shards, or other code, must not stay behind.
 OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
-HUB_DATA = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?")
 MAX_SHARD_SIZE = "5GB"
 
 

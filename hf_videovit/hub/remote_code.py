@@ -99,18 +99,6 @@ def code_manifest(files: list[Path]) -> dict[str, Any]:
     }
 
 
-def changed_code(folder: str | os.PathLike) -> list[str]:
-    """Names of the code files of a repo that are missing or are not those that its `modeling_code.json` names."""
-    folder = Path(folder)
-    named = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    found = {name: folder / name for name in named}
-    return sorted(
-        name
-        for name, path in found.items()
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != named[name]
-    )
-
-
 def package_revision() -> str | None:
     """
     Commit of the package: of its checkout (with `-dirty` where files were changed), or that it was installed from;

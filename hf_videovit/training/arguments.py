@@ -276,7 +276,6 @@ class RunArguments:
 
 
 ProbeName = Literal["knn", "linear", "attentive"]
-PROBES: tuple[ProbeName, ...] = typing.get_args(ProbeName)
 
 
 @dataclass

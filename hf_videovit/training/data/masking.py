@@ -7,7 +7,6 @@ Masks of masked video modelling. `True` = hidden from the encoder, or not recons
 from functools import lru_cache
 
 import numpy as np
-import torch
 
 from ...modeling.frame_sampling import Random, draw
 
@@ -103,18 +102,3 @@ def dual_masks(
     encoder = tube_mask(grid, encoder_ratio, rng).ravel()
     decoder = ~encoder if decoder_ratio == 0 else running_cell_mask(grid, decoder_ratio, rng).ravel()
     return encoder, decoder
-
-
-def batch_dual_masks(
-    grid: Grid, encoder_ratio: float, decoder_ratio: float, batch_size: int, rng: Random | None = None
-) -> dict[str, torch.Tensor]:
-    """
-    [`dual_masks`] of `batch_size` samples under the names of the model's arguments.
-
-    Returns:
-        `dict`: `encoder_mask` and `decoder_mask`, `torch.BoolTensor` of shape `(batch_size, frames * height * width)`.
-    """
-    rng = np.random.default_rng() if rng is None else rng
-    pairs = [dual_masks(grid, encoder_ratio, decoder_ratio, rng) for _ in range(batch_size)]
-    encoder, decoder = (torch.from_numpy(np.stack(masks)) for masks in zip(*pairs))
-    return {"encoder_mask": encoder, "decoder_mask": decoder}

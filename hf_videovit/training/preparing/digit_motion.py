@@ -29,31 +29,16 @@ logger = logging.get_logger(__name__)
 
 __all__ = [
     "LABEL_SETS",
-    "MIRRORED_MOTION",
     "MOTIONS",
-    "REVERSED_MOTION",
     "DigitClip",
     "build_digit_motion",
     "generate_clip",
-    "mirror_clip",
-    "reverse_clip",
     "write_clip",
     "write_example_clips",
 ]
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "counter-clockwise")
 SPLITS = ("train", "test")
-
-# Playing a clip backwards swaps the classes in pairs; mirroring it leaves the vertical ones alone.
-REVERSED_MOTION = {
-    "right": "left",
-    "left": "right",
-    "down": "up",
-    "up": "down",
-    "clockwise": "counter-clockwise",
-    "counter-clockwise": "clockwise",
-}
-MIRRORED_MOTION = {**REVERSED_MOTION, "down": "down", "up": "up"}
 
 SPEED_NAMES = ("slow", "medium", "fast")
 BLINK_COUNTS = (1, 2, 3, 4)
@@ -381,16 +366,6 @@ def _check(
         raise ValueError(f"`num_frames` must be at least 2, one frame has no motion, got {num_frames}")
     if not 0 <= backdrop_contrast <= 1:
         raise ValueError(f"`backdrop_contrast` must lie between 0 and 1, got {backdrop_contrast}")
-
-
-def reverse_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
-    """The clip played backwards, and the motion it then shows."""
-    return frames[::-1], REVERSED_MOTION[motion]
-
-
-def mirror_clip(frames: np.ndarray, motion: str) -> tuple[np.ndarray, str]:
-    """The clip seen in a mirror, and the motion it then shows. Flipping without this swap would teach a lie."""
-    return frames[:, :, ::-1], MIRRORED_MOTION[motion]
 
 
 def write_clip(path: str | Path, frames: np.ndarray, fps: int = FRAMES_PER_SECOND) -> None:

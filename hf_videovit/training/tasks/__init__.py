@@ -1,6 +1,6 @@
 """
 Training methods. A method is a module whose `forward(batch)` returns `{"loss": ..., parts}`; whatever it needs besides
-the model (heads, teachers, queues) lives inside it, and the loop in `engine.py` knows none by name.
+the model (heads, teachers, queues) lives inside it, and the loop in `engine/loop.py` knows none by name.
 """
 
 from .base import Task
@@ -13,18 +13,7 @@ from .masked_words import MaskedWordsTask
 from .token_labels import TokenLabelTask
 
 
-TASKS: dict[str, type[Task]] = {
-    "classification": ClassificationTask,
-    "contrastive": ContrastiveTask,
-    "distillation": DistillationTask,
-    "joint_classification": JointClassificationTask,
-    "masked_modeling": MaskedModelingTask,
-    "masked_words": MaskedWordsTask,
-    "token_labels": TokenLabelTask,
-}
-
 __all__ = [
-    "TASKS",
     "ClassificationTask",
     "ContrastiveTask",
     "DistillationTask",

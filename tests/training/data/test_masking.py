@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_videovit.training.data.masking import batch_dual_masks, dual_masks, running_cell_masks, tube_mask
+from hf_videovit.training.data.masking import dual_masks, running_cell_masks, tube_mask
 
 
 even = st.integers(1, 8).map(lambda half: 2 * half)
@@ -37,12 +36,16 @@ def test_decoder_ratio_zero_reconstructs_what_the_encoder_lacks():
     assert (decoder == ~encoder).all()
 
 
-def test_a_batch_draws_each_sample_and_repeats_with_its_seed():
-    first, second = (batch_dual_masks((8, 14, 14), 0.9, 0.5, 6, np.random.default_rng(0)) for _ in range(2))
-    assert all(first[name].equal(second[name]) for name in first)
-    assert first["encoder_mask"].shape == (6, 1568) and first["encoder_mask"].dtype == torch.bool
-    assert len(first["encoder_mask"].unique(dim=0)) == 6 and len(first["decoder_mask"].unique(dim=0)) > 1
-    assert (first["encoder_mask"].sum(1) == 8 * 176).all() and (first["decoder_mask"].sum(1) == 784).all()
+def test_each_draw_is_another_and_repeats_with_its_seed():
+    first, second = (
+        [np.stack(masks) for masks in zip(*(dual_masks((8, 14, 14), 0.9, 0.5, rng) for _ in range(6)))]
+        for rng in (np.random.default_rng(0), np.random.default_rng(0))
+    )
+    for encoder, decoder in (first, second):
+        assert encoder.shape == (6, 1568) and len(np.unique(encoder, axis=0)) == 6
+        assert len(np.unique(decoder, axis=0)) > 1
+        assert (encoder.sum(1) == 8 * 176).all() and (decoder.sum(1) == 784).all()
+    assert all((one == other).all() for one, other in zip(first, second))
 
 
 @pytest.mark.parametrize(
