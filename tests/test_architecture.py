@@ -18,7 +18,7 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 
 # The storeys, lowest first. A module imports from lower ones, and from its own package.
 STOREYS = (
-    ("modeling", "published"),
+    ("modeling", "published", "modes"),
     ("pictures",),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards

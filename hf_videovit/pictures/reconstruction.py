@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..modes import evaluation_mode
 from .drawing import draw_strips
 
 
@@ -55,13 +56,9 @@ def reconstruct_clips(
     Returns:
         [`Reconstruction`]
     """
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         pixel_values, encoder_mask = pixel_values.to(model.device), encoder_mask.to(model.device).bool()
         outputs = model(pixel_values=pixel_values, encoder_mask=encoder_mask)
-    finally:
-        model.train(was_training)
     config = model.config
     pixels = model.targets(pixel_values, normalize=False).unflatten(2, (-1, config.num_channels))
     predicted = outputs.logits.float().unflatten(2, (-1, config.num_channels))  # (batch, decoded, pixels, channels)

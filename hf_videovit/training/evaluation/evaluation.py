@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ...modeling.video_decoding import available_decoders
+from ...modes import evaluation_mode
 from ...pictures.drawing import draw_confusion_matrix
 from ..building import MULTI_LABEL
 from ..data.opening import match_labels
@@ -442,11 +443,9 @@ def _answers(
     model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
 ) -> list[tuple[int, str, int | list[float], np.ndarray]]:
     """This process's answers: place in the data's order, id, label, logits."""
-    was_training = model.training
-    model.eval()
     dtype = PRECISIONS.get(mixed_precision or "no")
     answers = []
-    try:
+    with evaluation_mode(model):
         for batch in tqdm(stream.epoch(0), total=stream.num_batches(), desc="evaluating", disable=not progress):
             pixel_values = batch.rows["pixel_values"].to(model.device)
             with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
@@ -454,8 +453,6 @@ def _answers(
             for position, name, label, row in zip(batch.positions, batch.ids, batch.rows["labels"].tolist(), logits):
                 place = stream.source.place(position, stream.rank, stream.world)
                 answers.append((place, name, label, row))
-    finally:
-        model.train(was_training)
     return answers
 
 

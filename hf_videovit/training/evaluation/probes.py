@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ...modes import evaluation_mode
 from ..arguments import DataArguments, ProbeArguments, RunConfig
 from ..data.opening import load_sources
 from ..data.sources import VideoSource
@@ -148,10 +149,8 @@ def extract_features(
         timeout=timeout,
         on_bad_video=bad.append,
     )
-    was_training = model.training
-    model.eval()
     rows: list[tuple[int, str, int, np.ndarray, np.ndarray | None]] = []
-    try:
+    with evaluation_mode(model):
         for batch in stream.epoch(0):
             labels = batch.rows["labels"]
             if labels.ndim != 1 or bool((labels < 0).any()):
@@ -162,8 +161,6 @@ def extract_features(
             for index, (position, name) in enumerate(zip(batch.positions, batch.ids)):
                 own = None if tokens is None else tokens[index]
                 rows.append((position * world + rank, name, int(labels[index]), pooled[index], own))
-    finally:
-        model.train(was_training)
     failed = [(video.position * world + rank, video.id) for video in bad]
     if world > 1:
         rows, failed = gather_object(rows), gather_object(failed)

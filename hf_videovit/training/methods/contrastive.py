@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ...modes import evaluation_mode
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
 from ..data.augmentation import Augmentation, sample_seed
@@ -214,17 +215,15 @@ def matching(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerato
         than to those of the others in this process's share; `chance`, what guessing gets; `feature_std`, the spread of
         the encoder's normalised features, 0 where all are the same and 1 where they lie anywhere.
     """
-    was_training = model.training
-    model.eval()
     queries, keys, features = [], [], []
-    for batch in stream.epoch(0):
-        rows = {name: value.to(model.device) for name, value in batch.rows.items()}
-        with accelerator.autocast():
-            outputs = model(**rows)
-        queries.append(F.normalize(outputs.short_query.float(), dim=1))
-        keys.append(F.normalize(outputs.long_key.float(), dim=1))
-        features.append(F.normalize(outputs.features.float(), dim=1))
-    model.train(was_training)
+    with evaluation_mode(model):
+        for batch in stream.epoch(0):
+            rows = {name: value.to(model.device) for name, value in batch.rows.items()}
+            with accelerator.autocast():
+                outputs = model(**rows)
+            queries.append(F.normalize(outputs.short_query.float(), dim=1))
+            keys.append(F.normalize(outputs.long_key.float(), dim=1))
+            features.append(F.normalize(outputs.features.float(), dim=1))
     found = torch.zeros(4, device=model.device)
     if queries:
         nearest = (torch.cat(queries) @ torch.cat(keys).T).argmax(dim=1)  # (clips,)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from ...modes import evaluation_mode
 from ...pictures.reconstruction import draw_reconstructions, reconstruct_clips
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
@@ -210,15 +211,13 @@ def masked_loss(model: PreTrainedModel, stream: ClipStream, accelerator: Acceler
         `dict[str, float]`: `explained`, the share of the (patch-normalised) pixels' variance that is predicted: 0 is
         what a model that learnt nothing gets, 1 is perfect; and the mean `loss`.
     """
-    was_training = model.training
-    model.eval()
     total = torch.zeros(2, device=model.device)
-    for batch in stream.epoch(0):
-        rows = {name: value.to(model.device) for name, value in batch.rows.items()}
-        with accelerator.autocast():
-            loss = model(**rows).loss
-        total += torch.stack([loss.float() * len(batch), total.new_tensor(len(batch))])
-    model.train(was_training)
+    with evaluation_mode(model):
+        for batch in stream.epoch(0):
+            rows = {name: value.to(model.device) for name, value in batch.rows.items()}
+            with accelerator.autocast():
+                loss = model(**rows).loss
+            total += torch.stack([loss.float() * len(batch), total.new_tensor(len(batch))])
     total = accelerator.reduce(total, "sum")
     loss = (total[0] / total[1]).item() if total[1] else math.nan
     return {"explained": 1 - loss, "loss": loss}

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ...modes import evaluation_mode
 from ..arguments import RunConfig
 from ..building import build_pretraining_model, describe_inputs
 from ..data.streaming import Batch, ClipStream, merge_copies
@@ -154,19 +155,17 @@ class _WordRun:
 
     @torch.inference_mode()
     def _scores(self, model: PreTrainedModel, stream: ClipStream, kind: str) -> dict[str, float]:
-        was_training = model.training
-        model.eval()
         size = self.data.model_config.vocab_size
         total = torch.zeros(3 + size, dtype=torch.float32, device=model.device)  # count, right, loss, and each word
-        for batch in _named(stream, kind):
-            inputs = self.task.with_words(self.prepare(batch.rows, model.device))
-            with self.accelerator.autocast():
-                outputs = model(**inputs, masked_only=True)
-            words = hidden_words(inputs, kind, model.config)
-            loss, accuracy = outputs[f"{kind}_loss"], outputs[f"{kind}_accuracy"]
-            sums = torch.stack([torch.ones_like(accuracy), accuracy, loss]).float() * len(words)
-            total += torch.cat([sums, torch.bincount(words, minlength=size).float()])
-        model.train(was_training)
+        with evaluation_mode(model):
+            for batch in _named(stream, kind):
+                inputs = self.task.with_words(self.prepare(batch.rows, model.device))
+                with self.accelerator.autocast():
+                    outputs = model(**inputs, masked_only=True)
+                words = hidden_words(inputs, kind, model.config)
+                loss, accuracy = outputs[f"{kind}_loss"], outputs[f"{kind}_accuracy"]
+                sums = torch.stack([torch.ones_like(accuracy), accuracy, loss]).float() * len(words)
+                total += torch.cat([sums, torch.bincount(words, minlength=size).float()])
         count, right, loss, *_ = total = self.accelerator.reduce(total, "sum")
         if not count:
             return {"accuracy": math.nan}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ...modes import evaluation_mode
 from ...pictures.reconstruction import Reconstruction, draw_reconstructions
 from ..tasks import MaskedWordsTask
 from ..words.tokenizers import PaintsWords
@@ -33,11 +34,9 @@ def draw_words(model: PreTrainedModel, task: MaskedWordsTask, batch: Rows, path:
         path (`str` or `Path`):
             The picture.
     """
-    was_training = model.training
-    model.eval()
-    inputs = task.with_words(batch)
-    outputs = model(**inputs)
-    model.train(was_training)
+    with evaluation_mode(model):
+        inputs = task.with_words(batch)
+        outputs = model(**inputs)
     prefix = "" if "frames" in batch else "image_"
     frames, mask, words = (batch[f"{prefix}frames"].float(), inputs[f"{prefix}mask"], inputs[f"{prefix}labels"])
     if prefix:
