@@ -24,8 +24,8 @@ from .building import described_config
 from .data.images import open_images
 from .data.sources import VideoSource
 from .data.streaming import count_batches
-from .engine.loop import count_steps
 from .methods.image_classification import open_run_data
+from .schedules import schedule_steps
 from .words.tokenizers import patch_tokenizer_type
 
 
@@ -171,7 +171,7 @@ def plan_run(
     words = WordCost.of(config, model_config) if task == "masked_words" else None
     batches = [_batches(num_videos, rank, processes, config) for rank in range(processes)]
     unknown = num_videos is None and arguments.max_steps is None
-    steps = count_steps(arguments, [1] * processes if unknown else batches)
+    steps = schedule_steps(arguments, [1] * processes if unknown else batches)
     copies = config.augmentation.num_sample
     total = None if unknown else steps.total_steps
     videos = arguments.batch_size * arguments.accumulation * processes

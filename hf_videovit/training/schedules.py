@@ -1,6 +1,11 @@
-"""Learning rate as a function of the step: no state, so nothing to restore."""
+"""What changes over the steps of a run, as functions of the step: no state, so nothing to restore."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .arguments import OptimizationArguments
+from .optimization import LearningRates, scaled_learning_rates
 
 
 def cosine_with_warmup(
@@ -56,3 +61,71 @@ def cosine_to_one(step: float, total_steps: float, start: float) -> float:
     if step >= total_steps:
         return 1.0
     return 1.0 - (1.0 - start) * (1 + math.cos(math.pi * step / total_steps)) / 2
+
+
+@dataclass(frozen=True)
+class StepSchedule:
+    """
+    The steps of a run and their learning rates, known before it starts.
+
+    Args:
+        steps_per_epoch (`int` or `None`):
+            Optimiser steps of an epoch; `None` where the data does not say how many clips it has.
+        total_steps (`int`):
+            Optimiser steps of the run.
+        warmup_steps (`int`):
+            Steps of the warm-up, included in `total_steps`.
+        rates ([`LearningRates`]):
+            Highest and last learning rate.
+        peak_after_warmup (`bool`, *optional*, defaults to `False`):
+            See [`cosine_with_warmup`].
+    """
+
+    steps_per_epoch: int | None
+    total_steps: int
+    warmup_steps: int
+    rates: LearningRates
+    peak_after_warmup: bool = False
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of a step, from 0, before each parameter group's factor."""
+        peak, final = self.rates.peak, self.rates.final
+        return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
+
+    def constant_rate(self, step: int) -> float:
+        """Learning rate of a step for parameters that keep the peak once the warm-up has reached it."""
+        return self.learning_rate(step) if step < self.warmup_steps else self.rates.peak
+
+
+def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | None]) -> StepSchedule:
+    """
+    Count the steps of a run.
+
+    Args:
+        arguments ([`OptimizationArguments`]):
+            Epochs or steps, warm-up, batch and learning rates.
+        batches (`Sequence[int | None]`):
+            Batches of an epoch in each process; `None` where its stream does not say.
+
+    Returns:
+        [`StepSchedule`]
+
+    Raises:
+        ValueError: `max_steps` or `warmup_steps` is needed because a stream does not say its length, or an epoch has
+            no full batch.
+    """
+    world = len(batches)
+    counted = [count for count in batches if count is not None]
+    per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
+    if per_epoch is None and arguments.max_steps is None:
+        raise ValueError("`max_steps` is needed: this stream does not say how many clips it has")
+    if per_epoch == 0:
+        raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch")
+    total = arguments.max_steps or arguments.epochs * (per_epoch or 0)
+    warmup = arguments.warmup_steps
+    if warmup is None:
+        if arguments.warmup_epochs and per_epoch is None:
+            raise ValueError("`warmup_steps` is needed: this stream does not say how many clips an epoch has")
+        warmup = round(arguments.warmup_epochs * (per_epoch or 0))
+    rates = scaled_learning_rates(arguments, world)
+    return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)

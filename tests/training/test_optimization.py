@@ -6,7 +6,6 @@ from torch import nn
 from hf_videovit.modeling.configuration_videomae_v2 import VideoMAEV2Config
 from hf_videovit.modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
 from hf_videovit.training.arguments import OptimizationArguments
-from hf_videovit.training.engine.loop import count_steps
 from hf_videovit.training.optimization import (
     build_optimizer,
     head_parameters,
@@ -15,7 +14,7 @@ from hf_videovit.training.optimization import (
     scaled_learning_rates,
     set_learning_rate,
 )
-from hf_videovit.training.schedules import cosine_with_warmup
+from hf_videovit.training.schedules import cosine_with_warmup, schedule_steps
 
 
 FIELDS = {
@@ -85,9 +84,9 @@ def test_a_constant_rate_keeps_its_factor_and_the_others_their_schedule():
 
 def test_a_constant_rate_warms_up_and_stays_at_the_peak():
     arguments = OptimizationArguments(epochs=5, warmup_steps=4, learning_rate=0.5, min_learning_rate=0.0)
-    plan = count_steps(arguments, [2])
-    scheduled = [plan.learning_rate(step) for step in range(10)]
-    constant = [plan.constant_rate(step) for step in range(10)]
+    schedule = schedule_steps(arguments, [2])
+    scheduled = [schedule.learning_rate(step) for step in range(10)]
+    constant = [schedule.constant_rate(step) for step in range(10)]
     assert constant[:4] == scheduled[:4] and constant[4:] == [0.5] * 6
     assert scheduled[-1] < 0.05
 

@@ -26,7 +26,7 @@ ASIDE = ".replaced"  # ending of a checkpoint whose step is being saved again
 
 
 @dataclass
-class Checkpoint:
+class TrainingCheckpoint:
     """
     What a run needs to go on.
 
@@ -49,7 +49,7 @@ class Checkpoint:
 
 def save_checkpoint(
     folder: Path,
-    checkpoint: Checkpoint,
+    checkpoint: TrainingCheckpoint,
     *,
     keep: int = 2,
     rank: int = 0,
@@ -62,7 +62,7 @@ def save_checkpoint(
     Args:
         folder (`Path`):
             Holds the checkpoints of a run.
-        checkpoint ([`Checkpoint`]):
+        checkpoint ([`TrainingCheckpoint`]):
             The first process writes the common parts, each its own.
         keep (`int`, *optional*, defaults to 2):
             Latest checkpoints that stay.
@@ -131,7 +131,7 @@ def _put_in_place(draft: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> Checkpoint:
+def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckpoint:
     """
     Read a checkpoint.
 
@@ -155,7 +155,7 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> Checkpoint:
         )
     rank_state = json.loads((path / f"rank_{rank}.json").read_text(encoding="utf-8"))
     tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-    return Checkpoint(state.pop("step"), tensors, state, rank_state)
+    return TrainingCheckpoint(state.pop("step"), tensors, state, rank_state)
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

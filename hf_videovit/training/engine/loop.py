@@ -29,13 +29,13 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..arguments import OptimizationArguments, RunConfig
+from ..arguments import RunConfig
 from ..data.sources import stable_hash
 from ..data.streaming import BadVideoLedger, Batch, BatchStream
-from ..optimization import LearningRates, scaled_learning_rates, set_learning_rate
-from ..schedules import cosine_with_warmup
+from ..optimization import set_learning_rate
+from ..schedules import schedule_steps
 from ..tasks import Task
-from .checkpointing import Checkpoint, list_checkpoints, load_checkpoint, replace_tensors, save_checkpoint
+from .checkpointing import TrainingCheckpoint, list_checkpoints, load_checkpoint, replace_tensors, save_checkpoint
 from .reporting import Clock, RunReport
 from .sharding import arrange_weights
 
@@ -101,66 +101,6 @@ class FitResult:
     epochs: int
     seconds: float
     bad_videos: int
-
-
-@dataclass
-class Plan:
-    """The length of a run, known before it starts."""
-
-    steps_per_epoch: int | None
-    total_steps: int
-    warmup_steps: int
-    rates: LearningRates
-    peak_after_warmup: bool = False
-
-    def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, before each group's factor."""
-        peak, final = self.rates.peak, self.rates.final
-        return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
-
-    def constant_rate(self, step: int) -> float:
-        """Likewise of parameters that stay at the peak once they have reached it."""
-        return self.learning_rate(step) if step < self.warmup_steps else self.rates.peak
-
-
-def make_plan(config: RunConfig, stream: BatchStream) -> Plan:
-    """
-    Count the steps of a run.
-
-    Args:
-        config ([`RunConfig`]):
-            The run.
-        stream ([`BatchStream`]):
-            The data, as this process sees it.
-    """
-    return count_steps(config.optimization, [stream.num_batches(rank) for rank in range(stream.world)])
-
-
-def count_steps(arguments: OptimizationArguments, batches: list[int | None]) -> Plan:
-    """
-    Count the steps of a run.
-
-    Args:
-        arguments ([`OptimizationArguments`]):
-            The run's.
-        batches (`list[int | None]`):
-            Batches an epoch of each process, `None` where its stream does not say.
-    """
-    world = len(batches)
-    counted = [count for count in batches if count is not None]
-    per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
-    if per_epoch is None and arguments.max_steps is None:
-        raise ValueError("`max_steps` is needed: this stream does not say how many clips it has")
-    if per_epoch == 0:
-        raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch")
-    total = arguments.max_steps or arguments.epochs * (per_epoch or 0)
-    warmup = arguments.warmup_steps
-    if warmup is None:
-        if arguments.warmup_epochs and per_epoch is None:
-            raise ValueError("`warmup_steps` is needed: this stream does not say how many clips an epoch has")
-        warmup = round(arguments.warmup_epochs * (per_epoch or 0))
-    rates = scaled_learning_rates(arguments, world)
-    return Plan(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)
 
 
 def fit(
@@ -229,9 +169,10 @@ class _Run:
         self.stream, self.config, self.accelerator = stream, config, accelerator
         self.prepare_batch, self.validate, self.observers = prepare_batch, validate, observers
         self.ledger = ledger
-        self.plan = make_plan(config, stream)
+        batches = [stream.num_batches(rank) for rank in range(stream.world)]
+        self.schedule = schedule_steps(config.optimization, batches)
         self.folder = Path(config.run.output_dir)
-        self.report = RunReport(config, accelerator, self.plan.total_steps)
+        self.report = RunReport(config, accelerator, self.schedule.total_steps)
         self.weights = arrange_weights(accelerator, task, config.optimization)
         self.task = self.weights.task
         if config.model.compile:
@@ -323,8 +264,8 @@ class _Run:
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
         step = self.progress.step
-        set_learning_rate(self.weights.optimizer, self.plan.learning_rate(step), self.plan.constant_rate(step))
-        self.weights.module.begin_step(step, self.plan.total_steps)
+        set_learning_rate(self.weights.optimizer, self.schedule.learning_rate(step), self.schedule.constant_rate(step))
+        self.weights.module.begin_step(step, self.schedule.total_steps)
         passes = list(self._passes(batch_group))
         for index, (batch, clips) in enumerate(passes):
             last = index == len(passes) - 1
@@ -398,7 +339,7 @@ class _Run:
         norm = sums.pop("grad_norm", 0.0) / steps if steps else math.nan
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
         line |= {name: value / clips for name, value in sums.items()}
-        line |= {"grad_norm": norm, "learning_rate": self.plan.learning_rate(self.progress.step - 1)}
+        line |= {"grad_norm": norm, "learning_rate": self.schedule.learning_rate(self.progress.step - 1)}
         line |= self.window.close() | {"bad_videos": self.num_bad}
         self.sums.clear()
         self.report.write(line)
@@ -476,7 +417,7 @@ class _Run:
         own = {"position": progress.position, "ledger": self.ledger.state_dict(), "sums": sums}
         save_checkpoint(
             self.folder / "checkpoints",
-            Checkpoint(progress.step, parts, state, own),
+            TrainingCheckpoint(progress.step, parts, state, own),
             keep=self.config.run.keep_checkpoints,
             rank=self.stream.rank,
             world=self.stream.world,

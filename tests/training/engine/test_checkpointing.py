@@ -6,7 +6,7 @@ import torch
 
 from hf_videovit.training.engine import checkpointing
 from hf_videovit.training.engine.checkpointing import (
-    Checkpoint,
+    TrainingCheckpoint,
     flatten_optimizer,
     list_checkpoints,
     load_checkpoint,
@@ -16,7 +16,8 @@ from hf_videovit.training.engine.checkpointing import (
 
 
 def make_checkpoint(step):
-    return Checkpoint(step, {"task": {"weight": torch.full((3,), float(step))}}, {"epoch": 1}, {"position": step})
+    weight = torch.full((3,), float(step))
+    return TrainingCheckpoint(step, {"task": {"weight": weight}}, {"epoch": 1}, {"position": step})
 
 
 def test_round_trip_keeps_the_latest(tmp_path):
@@ -73,7 +74,7 @@ def test_optimizer_state_survives_without_pickle(tmp_path):
     layer(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     tensors, groups = flatten_optimizer(optimizer.state_dict())
-    save_checkpoint(tmp_path, Checkpoint(1, {"optimizer": tensors}, {"groups": groups}, {}))
+    save_checkpoint(tmp_path, TrainingCheckpoint(1, {"optimizer": tensors}, {"groups": groups}, {}))
     loaded = load_checkpoint(list_checkpoints(tmp_path)[0])
     fresh = torch.optim.AdamW(torch.nn.Linear(3, 2).parameters())
     fresh.load_state_dict(unflatten_optimizer(loaded.tensors["optimizer"], loaded.state["groups"]))
@@ -87,7 +88,7 @@ def test_a_file_that_cannot_grow_any_more_is_a_full_disk_too(tmp_path):
     """What safetensors raises is no `OSError` of its own accord."""
     resource = pytest.importorskip("resource")
     save_checkpoint(tmp_path, make_checkpoint(1))
-    large = Checkpoint(2, {"task": {"weight": torch.zeros(2**18)}}, {}, {})
+    large = TrainingCheckpoint(2, {"task": {"weight": torch.zeros(2**18)}}, {}, {})
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
     try:
@@ -115,7 +116,7 @@ def test_all_processes_fail_when_one_does(tmp_path):
 @pytest.mark.parametrize("killed_before", ["draft", "aside"])
 def test_a_step_saved_again_is_never_missing(tmp_path, monkeypatch, killed_before):
     save_checkpoint(tmp_path, make_checkpoint(1), keep=1)
-    again = Checkpoint(1, {"task": {"weight": torch.zeros(1)}}, {"epoch": 2}, {})
+    again = TrainingCheckpoint(1, {"task": {"weight": torch.zeros(1)}}, {"epoch": 2}, {})
     replace, rmtree = checkpointing.os.replace, checkpointing.shutil.rmtree
 
     def stop(*arguments, **options):

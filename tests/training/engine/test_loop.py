@@ -8,12 +8,13 @@ from accelerate import Accelerator
 from torch import nn
 
 from hf_videovit.modeling.video_decoding import VideoDecodingError
-from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.arguments import OptimizationArguments, RunConfig
 from hf_videovit.training.data.sources import VideoList, VideoSource
 from hf_videovit.training.data.streaming import BadVideoLedger, ClipStream
 from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.engine.checkpointing import list_checkpoints
-from hf_videovit.training.engine.loop import Observer, fit, make_plan
+from hf_videovit.training.engine.loop import Observer, fit
+from hf_videovit.training.schedules import schedule_steps
 from hf_videovit.training.tasks import Task
 
 
@@ -215,10 +216,10 @@ def test_an_uncounted_stream_needs_a_number_of_steps():
     source = Uncounted(VideoList(names, names, [0] * 5, ["only"]))
     stream = ClipStream(source, NumberLoader(), 2, seed=0)
     with pytest.raises(ValueError, match="`max_steps` is needed"):
-        make_plan(RunConfig(), stream)
+        schedule_steps(OptimizationArguments(), [stream.num_batches()])
     with pytest.raises(ValueError, match="`warmup_steps` is needed"):
-        make_plan(RunConfig.from_fields(max_steps=9, warmup_epochs=1), stream)
-    assert make_plan(RunConfig.from_fields(max_steps=9, warmup_steps=2), stream).total_steps == 9
+        schedule_steps(OptimizationArguments(max_steps=9, warmup_epochs=1), [stream.num_batches()])
+    assert schedule_steps(OptimizationArguments(max_steps=9, warmup_steps=2), [stream.num_batches()]).total_steps == 9
     assert [len(batch) for batch in stream.epoch(0)] == [2, 2, 1]
 
 

@@ -9,8 +9,8 @@ import hf_videovit.training
 from hf_videovit import TubeViTForVideoClassification
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import build_joint_model, described_config
-from hf_videovit.training.engine.loop import count_steps
 from hf_videovit.training.optimization import freeze_layers, scaled_learning_rates
+from hf_videovit.training.schedules import schedule_steps
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes" / "tubevit"
@@ -59,7 +59,7 @@ def test_numbers_of_the_paper(name):
     assert optimization.batch_size * processes * optimization.accumulation == batch
     rates = scaled_learning_rates(optimization, processes)
     assert (rates.peak, rates.final, optimization.weight_decay) == (peak, 0.0, decay)
-    counted = count_steps(optimization, [1000] * processes)
+    counted = schedule_steps(optimization, [1000] * processes)
     assert (counted.total_steps, counted.warmup_steps) == (steps, 10_000)
     augmentation = config.augmentation
     assert (augmentation.rand_augment_ops, augmentation.rand_augment_magnitude) == (2, 10)

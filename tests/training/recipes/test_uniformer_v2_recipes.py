@@ -10,8 +10,8 @@ import hf_videovit.training
 from hf_videovit import UniFormerV2ForVideoClassification
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model, described_config
-from hf_videovit.training.engine.loop import count_steps
 from hf_videovit.training.optimization import scaled_learning_rates
+from hf_videovit.training.schedules import schedule_steps
 from tests.families import FAMILIES
 
 
@@ -83,7 +83,7 @@ def test_optimisation(name):
     assert (optimization.betas, optimization.eps, optimization.weight_decay) == ([0.9, 0.999], 1e-8, 0.05)
     assert (optimization.layer_decay, optimization.ema_decay) == (1.0, None)
     assert (config.run.mixed_precision, config.run.seed, config.run.keep_best) == ("fp16", 6666, True)
-    steps = count_steps(optimization, [240_000 // gpus // optimization.batch_size] * gpus)
+    steps = schedule_steps(optimization, [240_000 // gpus // optimization.batch_size] * gpus)
     assert steps.warmup_steps == warmup * steps.steps_per_epoch
 
 

@@ -7,9 +7,9 @@ import pytest
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import described_config
-from hf_videovit.training.engine.loop import count_steps
 from hf_videovit.training.optimization import scaled_learning_rates
 from hf_videovit.training.planning import estimate_memory, measure_model
+from hf_videovit.training.schedules import schedule_steps
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes" / "videomae_v2"
@@ -80,7 +80,7 @@ def test_pretraining(size):
     assert (model.drop_path_rate, model.num_frames, config.model.processor["frame_stride"]) == (0.0, 16, 4)
     assert config.model.gradient_checkpointing == (size in ("huge", "giant"))
     assert config.run.mixed_precision == "fp16"
-    steps = count_steps(optimization, [1_350_000 // gpus // batch] * gpus)
+    steps = schedule_steps(optimization, [1_350_000 // gpus // batch] * gpus)
     assert steps.warmup_steps == warmup * steps.steps_per_epoch
     assert steps.learning_rate(0) == 0
     assert steps.learning_rate(steps.warmup_steps - 1) == pytest.approx(peak)
