@@ -7,6 +7,7 @@ A directory is one case (`config.json`, `io.safetensors`, `checkpoint.pth`, ...)
 about a case is read from its files. One line a tensor: `case tensor max_abs_diff tolerance ok|FAIL`; models run with
 eager and sdpa attention, each as converted and after a save/load round trip. Exits with 1 if a comparison fails, or if
 a tensor of `io.safetensors` was neither compared nor is among those that need no comparison, for the reason printed.
+Cases of families that the package does not have yet are skipped by name; if nothing was compared, it exits with 1.
 """
 
 import argparse
@@ -35,6 +36,8 @@ ADAPTERS = {
     "uniformer_v2": UniFormerV2Adapter,
     "videomae_v2": VideoMAEV2Adapter,
 }
+# Families of fixtures that the package has no models for yet.
+UNSUPPORTED = ("action_detection", "temporal_localization")
 
 
 def run(directory: Path) -> Iterator[Report]:
@@ -62,8 +65,13 @@ def cases(directories: list[Path]) -> Iterator[Path]:
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__.strip().splitlines()[0])
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR")
-    failures = compared = 0
+    failures = compared = skipped = 0
     for directory in cases(parser.parse_args(words).directories):
+        family, case = directory.resolve().parts[-2:]
+        if family in UNSUPPORTED:
+            print(f"{family}/{case} skipped: {family} is not supported yet")
+            skipped += 1
+            continue
         try:
             for report in run(directory):
                 print(*report.lines, sep="\n")
@@ -72,7 +80,7 @@ def main(words: list[str]) -> int:
         except Exception as error:  # a case that cannot run is a failure, and the others still run
             print(f"{directory} {type(error).__name__}: {error} FAIL")
             failures += 1
-    print(f"{compared} comparisons, {failures} failed")
+    print(f"{compared} comparisons, {failures} failed, {skipped} cases skipped")
     return 1 if failures or not compared else 0
 
 

@@ -50,7 +50,7 @@ class BevtAdapter:
             return "codebook"
         if "num_masking_patches" in self.config:
             return "masks"
-        if self.fixture.has("checkpoint_2d.pth"):
+        if self.inflations():
             return "inflate"
         if "frame_interval" in self.config:
             return "sampling"
@@ -58,6 +58,10 @@ class BevtAdapter:
             return "joint" if "video_mask" in self.tensors else "pretrain"
         classifies = any(name.startswith("logits_") for name in self.tensors)
         return "classify" if "backbone" in self.config and classifies else None
+
+    def inflations(self) -> dict[str, dict[str, Any]]:
+        """The models that the case makes of other models' files, by name."""
+        return {name: one for name, one in self.config.items() if isinstance(one, dict) and "source" in one}
 
     def recognises(self) -> bool:
         return self.kind is not None
@@ -111,7 +115,7 @@ class BevtAdapter:
     def run_pretrain(self, report: Report, mode: Mode):
         model, codebook = self.pretraining_model(mode)
         image = self.tensors["pixel_values"].ndim == 4
-        mask, prefix = self.tensors["mask"].bool(), "image_" if image else ""
+        mask, stream, prefix = self.tensors["mask"].bool(), *(("image", "image_") if image else ("video", ""))
         pixels = self.tensors["pixel_values"] if image else self.tensors["pixel_values"].transpose(1, 2)
         words = visual_words(codebook, self.tensors["tokenizer_pixel_values"])
         report.compare("target_ids", words.flatten(1 if image else 2), EXACT)
@@ -124,9 +128,9 @@ class BevtAdapter:
             value = value if name == "features" else channels_first(value)
             report.compare(name, value[:, :, 0] if image and value.ndim == 5 else value)
         report.compare("logits", outputs[f"{prefix}logits"])
-        report.compare("loss", outputs.loss)
-        report.compare("mask_acc", outputs.image_accuracy if image else outputs.video_accuracy)
-        report.compare("loss", model(**inputs, masked_only=True).loss)
+        report.compare("loss", outputs[f"{stream}_loss"])  # unweighted
+        report.compare("mask_acc", outputs[f"{stream}_accuracy"])
+        report.compare("loss", model(**inputs, masked_only=True)[f"{stream}_loss"])
         model(**{f"{prefix}pixel_values": pixels})
         report.compare("features_unmasked", seen["features"])
 
@@ -168,8 +172,7 @@ class BevtAdapter:
         pixels = self.tensors["pixels_uint8"]
         report.compare("mapped", word_pixels(pixels, tuple(pixels.shape[-2:])), TABLES)
         seen = {}
-        for name in ("input", *(f"group_{number}" for number in range(1, 5))):
-            module = getattr(codebook.blocks, name)
+        for name, module in codebook.blocks.named_children():
             module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output.clone()}))
         with torch.no_grad():
             logits = codebook(self.tensors["mapped"])
@@ -180,15 +183,14 @@ class BevtAdapter:
     # Weights of one model for another
 
     def run_inflate(self, report: Report, mode: Mode):
-        for case, asked in self.config.items():
-            if not (isinstance(asked, dict) and "source" in asked):
-                continue
+        for case, asked in self.inflations().items():
             task = "pretraining" if asked["model"] == "SwinTransformerBEVT" else "video-classification"
             fields = {} if task == "pretraining" else {"num_labels": 2}
             model = self.model(
                 mode,
                 task,
                 asked["source"],
+                tubelet_size=self.config["patch_size"][0],
                 window_size=asked["window_size"],
                 pretrained_window_size=asked.get("pretrained_window_size"),
                 **fields,
@@ -209,16 +211,18 @@ class BevtAdapter:
         masks = BlockMasks(
             height,
             width,
-            ratio=self.config["num_masking_patches"] / (height * width),
+            ratio=(self.config["num_masking_patches"] + 0.5) / (height * width),  # rounded down to the count
             smallest_block=self.config["min_num_patches"],
             widest_aspect=self.config["max_aspect"],
             shortest_tube=self.config["masked_tube_range"][0],
             longest_tube=self.config["masked_tube_range"][1],
         )
-        for name in ("block_masks", "image_masks"):
+        for name in [name for name in ("block_masks", "image_masks") if name in self.tensors]:
             rng = random.Random(self.config["seeds"][name])
             drawn = [torch.from_numpy(masks.image(rng)) for _ in self.tensors[name]]
             report.compare(name, torch.stack(drawn), EXACT)
+        if "tube_input" not in self.tensors:
+            return
         scale, rng = self.config["temporal_scale"], random.Random(self.config["seeds"]["tube"])
         frames = self.config["clip_len"] // scale
         tubes = torch.stack([torch.from_numpy(masks.clip(frames, rng)) for _ in self.tensors["tube_input"]])

@@ -143,7 +143,7 @@ def compare_views(
     report: Report, config: dict[str, Any], tensors: dict[str, torch.Tensor], processor_class: Any
 ) -> None:
     """Crops of recorded frames, resized, cut and normalised by a processor."""
-    for record in config["spatial"]:
+    for record in config["spatial"] or ():
         frames, size, names = tensors[record["input"]], record["size"], record["outputs"]
         processor = processor_class(
             num_frames=len(frames),

@@ -30,7 +30,7 @@ class VideoMAEV2Adapter:
             return "pretrain"
         if reference == "VisionTransformer":
             return "classify"
-        if self.fixture.has("cases.json") and "dense_train" in self.fixture.json("cases.json"):
+        if self.fixture.has("cases.json"):
             return "sampling"
         if self.fixture.has("label_maps.json"):
             return "label_maps"
