@@ -20,21 +20,16 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .layers import (
-    DropPath,
-    computing_dtype,
     drop_path_rates,
     eager_attention_forward,
-    feed_forward,
     init_as_torch,
-    is_hooked,
-    is_plain,
-    product_of_projections,
     token_grid,
 )
 
@@ -126,28 +121,16 @@ class TimesformerAttention(nn.Module):
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self, hidden_states: torch.Tensor, first_only: bool = False, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        `(batch, sequence, hidden_size)` to as many, or to the first token alone; and the probabilities where the
-        implementation gives them.
+        `(batch, sequence, hidden_size)` to as many, and the probabilities where the implementation gives them.
         """
-        context, probabilities = self.attend(hidden_states, first_only, **kwargs)
-        return self.dropout(self.o_proj(context)), probabilities
-
-    def attend(
-        self, hidden_states: torch.Tensor, first_only: bool = False, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What `forward` does before the last projection."""
-        if first_only and self.spares_keys(hidden_states):
-            return self.attend_as_first(hidden_states), None
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (batch, heads, sequence, head_dim)
         context, probabilities = attention(
             self,
-            query[:, :, :1] if first_only else query,
+            query,
             key,
             value,
             None,
@@ -156,35 +139,7 @@ class TimesformerAttention(nn.Module):
             is_causal=self.is_causal,
             **kwargs,
         )
-        return context.flatten(2), probabilities
-
-    def spares_keys(self, hidden_states: torch.Tensor) -> bool:
-        """
-        Whether the first token may attend by [`attend_as_first`]: nobody else's attention, no dropout within it, and
-        no half precision, in which the scores would be rounded before the softmax.
-        """
-        return (
-            self.config._attn_implementation in ("eager", "sdpa")
-            and not (self.training and self.attention_dropout > 0.0)
-            and computing_dtype(hidden_states).itemsize >= 4
-            and is_plain(self.qkv)
-        )
-
-    def attend_as_first(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """
-        `attend` for the first token alone, `(batch, 1, hidden_size)`, and no keys and values of the others: with the
-        weights of the keys on its side, a query meets the tokens as they are; the weights of the values then take the
-        mean of the tokens by its probabilities. A bias of the keys would raise all its scores alike.
-        """
-        heads = (self.num_heads, -1)
-        of_query, of_key, of_value = self.qkv.weight.chunk(3)
-        query_bias, _, value_bias = (None,) * 3 if self.qkv.bias is None else self.qkv.bias.chunk(3)
-        query = self.scaling * F.linear(hidden_states[:, 0], of_query, query_bias)
-        query = query.unflatten(-1, heads).transpose(0, 1) @ of_key.unflatten(0, heads)  # (heads, batch, hidden_size)
-        probabilities = (query.transpose(0, 1) @ hidden_states.mT).softmax(dim=-1)  # (batch, heads, sequence)
-        means = (probabilities @ hidden_states).transpose(0, 1)  # (heads, batch, hidden_size)
-        context = (means @ of_value.unflatten(0, heads).mT).transpose(0, 1).flatten(1)
-        return (context if value_bias is None else context + value_bias)[:, None]
+        return self.dropout(self.o_proj(context.flatten(2))), probabilities
 
 
 class TimesformerTemporalProjection(nn.Linear):
@@ -200,9 +155,8 @@ class TimesformerMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.dropout.p > 0.0:
-            return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
-        return feed_forward(hidden_states, self.fc1, self.activation, self.fc2, self.training)
+        hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))
+        return self.dropout(self.fc2(hidden_states))
 
 
 class TimesformerLayer(GradientCheckpointingLayer):
@@ -220,22 +174,16 @@ class TimesformerLayer(GradientCheckpointingLayer):
         self.attention = TimesformerAttention(config, width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = TimesformerMLP(config)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
-    def forward(
-        self, hidden_states: torch.Tensor, frames: int, first_only: bool = False, **kwargs: Any
-    ) -> torch.Tensor:
-        """All tokens to as many; with `first_only` to the class token alone."""
+    def forward(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
         if self.divided:
-            hidden_states = self.attend_in_turn(hidden_states, frames, first_only, **kwargs)
+            hidden_states = self.attend_in_turn(hidden_states, frames, **kwargs)
         else:
-            residual = self.attention(self.norm1(hidden_states), first_only, **kwargs)[0]
-            hidden_states = (hidden_states[:, :1] if first_only else hidden_states) + self.drop_path(residual)
+            hidden_states = hidden_states + self.drop_path(self.attention(self.norm1(hidden_states), **kwargs)[0])
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
-    def attend_in_turn(
-        self, hidden_states: torch.Tensor, frames: int, first_only: bool, **kwargs: Any
-    ) -> torch.Tensor:
+    def attend_in_turn(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
         """
         Over time without the class token, then within each frame with a copy of it, whose residuals are averaged.
         Stochastic depth draws for every place, and for every frame.
@@ -243,35 +191,17 @@ class TimesformerLayer(GradientCheckpointingLayer):
         batch_size, _, width = hidden_states.shape
         first, patches = hidden_states.split((1, hidden_states.shape[1] - 1), dim=1)
         series = self.temporal_norm(patches).view(-1, frames, width)  # (batch * places, frames, hidden)
-        patches = patches + self.attend_over_time(series, **kwargs).view(batch_size, -1, width)
+        series = self.temporal_fc(self.drop_path(self.temporal_attention(series, **kwargs)[0]))
+        patches = patches + series.view(batch_size, -1, width)
 
         images = patches.unflatten(1, (-1, frames)).transpose(1, 2)  # (batch, frames, places, hidden)
         images = torch.cat((first[:, None].expand(-1, frames, -1, -1), images), dim=2).flatten(0, 1)
-        residual = self.drop_path(self.attention(self.norm1(images), first_only, **kwargs)[0])
+        residual = self.drop_path(self.attention(self.norm1(images), **kwargs)[0])
         residual = residual.unflatten(0, (-1, frames))
         of_first, of_patches = residual.split((1, residual.shape[2] - 1), dim=2)
         first = first + of_first.mean(dim=1)
-        if first_only:
-            return first
         patches = patches.unflatten(1, (-1, frames)) + of_patches.transpose(1, 2)
         return torch.cat((first, patches.flatten(1, 2)), dim=1)
-
-    def attend_over_time(self, series: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """
-        Temporal attention and what follows it, `(batch * places, frames, hidden)` to as many. Nothing stands between
-        its two projections but a factor a series (stochastic depth), so that for many vectors they are made one.
-        """
-        attention, projection = self.temporal_attention, self.temporal_fc
-        product = None
-        if not (is_hooked(attention) or is_hooked(attention.dropout) or self.training and attention.dropout.p > 0.0):
-            product = product_of_projections(attention.o_proj, projection, series.shape[0] * series.shape[1])
-        if product is None:
-            return projection(self.drop_path(attention(series, **kwargs)[0]))
-        weight, bias = product
-        context = attention.attend(series, **kwargs)[0]
-        if self.training and self.drop_path.drop_prob > 0.0:
-            return self.drop_path(F.linear(context, weight, bias)) + projection.bias
-        return F.linear(context, weight, projection.bias if bias is None else bias + projection.bias)
 
 
 class TimesformerEncoder(nn.Module):
@@ -280,18 +210,10 @@ class TimesformerEncoder(nn.Module):
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         self.layers = nn.ModuleList(TimesformerLayer(config, rate) for rate in rates)
 
-    def forward(
-        self, hidden_states: torch.Tensor, frames: int, first_only: bool = False, **kwargs: Any
-    ) -> torch.Tensor:
-        """
-        With `first_only` the last block works out nothing but the class token, unless somebody watches the block or a
-        part of it (recorded hidden states and attentions, counters of operations).
-        """
-        *layers, last = self.layers
-        for layer in layers:
+    def forward(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+        for layer in self.layers:
             hidden_states = layer(hidden_states, frames, **kwargs)
-        first_only = first_only and not any(is_hooked(module) for module in last.modules())
-        return last(hidden_states, frames, first_only, **kwargs)
+        return hidden_states
 
 
 class TimesformerBackbone(nn.Module):
@@ -307,24 +229,21 @@ class TimesformerBackbone(nn.Module):
         self.encoder = TimesformerEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, pixel_values: torch.Tensor, first_only: bool = False, **kwargs: Any) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
-            first_only (`bool`, *optional*, defaults to `False`):
-                Whether nothing but the class token is wanted.
 
         Returns:
             `torch.Tensor` of shape `(batch_size, 1 + height * width * frames, hidden_size)` in tokens, without the
-            axis of frames for `"space_only"`: the class token first. With `first_only` it stands alone, unless
-            somebody watches the last block.
+            axis of frames for `"space_only"`: the class token first.
 
         Raises:
             ValueError: height or width is not a whole number of patches.
         """
         grid = token_grid(pixel_values, 1, self.config.patch_size)
-        hidden_states = self.encoder(self.embeddings(pixel_values, grid), grid[0], first_only, **kwargs)
+        hidden_states = self.encoder(self.embeddings(pixel_values, grid), grid[0], **kwargs)
         if self.config.attention_type == "space_only":
             hidden_states = hidden_states.unflatten(0, (-1, grid[0])).mean(dim=1)
         return self.layernorm(hidden_states)

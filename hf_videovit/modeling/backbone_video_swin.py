@@ -23,12 +23,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers import DropPath, drop_path_rates, eager_attention_forward, init_as_torch
+from .layers import drop_path_rates, eager_attention_forward, init_as_torch
 
 
 Size3 = tuple[int, int, int]
@@ -451,7 +452,7 @@ class VideoSwinLayer(GradientCheckpointingLayer):
         self.attention = VideoSwinAttention(config, dim, num_heads)
         self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.mlp = VideoSwinMLP(config, dim)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, plan: BatchPlan, **kwargs: Any) -> torch.Tensor:
         rows = self.norm1(hidden_states).flatten(0, 3)  # (samples * tokens, dim)

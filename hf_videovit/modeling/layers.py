@@ -1,51 +1,18 @@
 """
-Small parts that several families share: stochastic depth, eager attention, position tables, view merging, losses.
+Small parts that several families share: rates of stochastic depth, eager attention, tables of positions, merged views,
+losses.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.modules import module as torch_module
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.activations import GELUActivation
 from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
-
-
-# torch's registries of hooks on the calls of all modules, as counters of operations use them
-EVERY_MODULES_HOOKS = (
-    torch_module._global_forward_hooks,
-    torch_module._global_forward_pre_hooks,
-    torch_module._global_backward_hooks,
-    torch_module._global_backward_pre_hooks,
-)
-
-
-class DropPath(nn.Module):
-    """
-    Stochastic depth a sample (Huang et al., 2016): a residual branch is dropped with probability `drop_prob` and
-    scaled by `1 / (1 - drop_prob)` where it is kept.
-    """
-
-    def __init__(self, drop_prob: float = 0.0):
-        super().__init__()
-        self.drop_prob = drop_prob
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        if self.drop_prob == 0.0 or not self.training:
-            return hidden_states
-        keep_prob = 1.0 - self.drop_prob
-        keep = hidden_states.new_empty((hidden_states.shape[0],) + (1,) * (hidden_states.ndim - 1))
-        return hidden_states * keep.bernoulli_(keep_prob).div_(keep_prob)
-
-    def extra_repr(self) -> str:
-        return f"p={self.drop_prob}"
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -180,134 +147,6 @@ def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     exported.
     """
     return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_kept]
-
-
-# glibc gives freed blocks of 32 MiB and more back to the kernel, which hands out the next ones page by page.
-LARGEST_PIECE = 3 * 2**23
-
-
-def _pieces(width: int, *matrices: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """
-    Matrices of as many rows in pieces that, `width` wide, a processor's memory takes again and again; whole on an
-    accelerator, whose allocator keeps what is freed.
-    """
-    first, number = matrices[0], 1
-    if first.device.type == "cpu":
-        number = max(1, math.ceil(len(first) * width * first.element_size() / LARGEST_PIECE))
-    return zip(*(matrix.chunk(number) for matrix in matrices), strict=True)
-
-
-def _project(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor) -> None:
-    """`F.linear` into a matrix that stands already."""
-    if bias is None:
-        torch.mm(rows, weight.mT, out=out)
-    else:
-        torch.addmm(bias, rows, weight.mT, out=out)
-
-
-class _GeluProjection(torch.autograd.Function):
-    """`F.linear(F.gelu(rows), weight, bias)` that keeps `rows` alone for the backward pass."""
-
-    @staticmethod
-    def forward(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        projected = rows.new_empty(len(rows), len(weight))
-        for part, place in _pieces(rows.shape[1], rows, projected):
-            _project(F.gelu(part), weight, bias, out=place)
-        return projected
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        rows, weight, _ = inputs
-        ctx.save_for_backward(rows, weight)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
-        for_rows, for_weight, for_bias = ctx.needs_input_grad
-        grad_rows = torch.empty_like(rows) if for_rows else None
-        grad_weight = torch.empty_like(weight) if for_weight else None
-        if grad_weight is not None:
-            for number, (part, grad_part) in enumerate(_pieces(rows.shape[1], rows, gradient)):
-                grad_weight.addmm_(grad_part.mT, F.gelu(part), beta=min(number, 1))
-        if grad_rows is not None:
-            for part, grad_part, place in _pieces(rows.shape[1], rows, gradient, grad_rows):
-                torch.mm(grad_part, weight, out=place)
-                torch.ops.aten.gelu_backward.grad_input(place, part, grad_input=place)
-        return grad_rows, grad_weight, gradient.sum(dim=0) if for_bias else None
-
-
-def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody sees or changes a module's calls: hooks of its own or of all modules, another `forward`."""
-    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(own) or any(EVERY_MODULES_HOOKS) or "forward" in vars(module)
-
-
-def is_plain(projection: nn.Module) -> TypeGuard[nn.Linear]:
-    """Whether calling a layer is the matrix product with its weights, and nothing else."""
-    return (
-        type(projection).forward is nn.Linear.forward
-        and type(projection.weight) in (nn.Parameter, torch.Tensor)
-        and not is_hooked(projection)
-    )
-
-
-def feed_forward(
-    hidden_states: torch.Tensor, first: nn.Module, activation: nn.Module, second: nn.Module, training: bool
-) -> torch.Tensor:
-    """
-    `second(activation(first(hidden_states)))`, whose middle is the widest tensor of a block. Between plain layers GELU
-    leaves no copy of it: in training it is computed again in the backward pass, for a pointwise function is cheap, and
-    where no gradient is wanted it works in place, on a processor piece by piece. Layers that are more than plain
-    (adapted, quantised, sharded, hooked) and other activations are called as they are; compilers see to it themselves.
-    """
-    gelu = type(activation) is GELUActivation and activation.act is F.gelu and not is_hooked(activation)
-    as_they_are = torch.compiler.is_compiling() or torch.is_grad_enabled() and not training
-    if as_they_are or not (gelu and is_plain(first) and is_plain(second)):
-        return second(activation(first(hidden_states)))
-    dtype = computing_dtype(hidden_states)
-    weight, bias = second.weight.to(dtype), None if second.bias is None else second.bias.to(dtype)
-    if training and torch.is_grad_enabled():
-        middle = first(hidden_states)
-        return _GeluProjection.apply(middle.flatten(0, -2), weight, bias).unflatten(0, middle.shape[:-1])
-    projected = hidden_states.new_empty(*hidden_states.shape[:-1], len(weight), dtype=dtype)
-    for part, place in _pieces(len(first.weight), hidden_states.flatten(0, -2), projected.flatten(0, -2)):
-        _project(torch.ops.aten.gelu_(first(part)), weight, bias, out=place)
-    return projected
-
-
-def computing_dtype(hidden_states: torch.Tensor) -> torch.dtype:
-    """What a linear layer computes in: autocast's choice, else its input's."""
-    device = hidden_states.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.get_autocast_dtype(device)
-    return hidden_states.dtype
-
-
-def product_of_projections(
-    first: nn.Module, second: nn.Module, num_rows: int
-) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-    """
-    Two linear layers, one behind the other, as one product: `second(first(x))` is `F.linear(x, weight, bias) +
-    second.bias`.
-
-    Args:
-        first, second (`nn.Module`):
-            The layers.
-        num_rows (`int`):
-            How many vectors are to go through them.
-
-    Returns:
-        `tuple`: weight and bias, differentiable. `None` where multiplying the layers is more work than it saves, where
-        one of them is more than a plain layer, and for compilers, whose graphs are to serve every number of vectors.
-    """
-    if torch.compiler.is_compiling() or not (is_plain(first) and is_plain(second)):
-        return None
-    (middle, before), after = first.weight.shape, second.weight.shape[0]
-    if num_rows * (before + after) * middle <= (num_rows + middle) * before * after:
-        return None
-    bias = None if first.bias is None else F.linear(first.bias, second.weight)
-    return second.weight @ first.weight, bias
 
 
 def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | None) -> torch.Tensor:

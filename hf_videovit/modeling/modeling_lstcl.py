@@ -158,26 +158,21 @@ class LstclModel(LstclPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
-        self, pixel_values: torch.Tensor, pooled_only: bool = False, **kwargs: Unpack[TransformersKwargs]
-    ) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
-            pooled_only (`bool`, *optional*, defaults to `False`):
-                Whether nothing but `pooler_output` is wanted, as by the classifier and by pretraining. TimeSformer's
-                last block then works out the class token alone, where that is what is pooled.
 
         Returns:
-            [`BaseModelOutputWithPooling`], its `last_hidden_state` `None` with `pooled_only`.
+            [`BaseModelOutputWithPooling`]
 
         Raises:
             ValueError: a shape does not fit the configuration.
         """
         check_clips(pixel_values, self.config)
         if self.config.backbone_config is None:
-            return self.encode(pixel_values, pooled_only, **kwargs)
+            return self.encode(pixel_values, **kwargs)
         outputs = self.backbone(pixel_values=pixel_values, **kwargs)
         tokens = outputs.last_hidden_state
         if self.config.feature_pooling == "pooler":
@@ -185,25 +180,17 @@ class LstclModel(LstclPreTrainedModel):
         else:
             pooled = self.pool(tokens)
         return BaseModelOutputWithPooling(
-            last_hidden_state=None if pooled_only else tokens,
+            last_hidden_state=tokens,
             pooler_output=pooled,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
     @capture_outputs(tie_last_hidden_states=False)
-    def encode(
-        self, pixel_values: torch.Tensor, pooled_only: bool, **kwargs: Unpack[TransformersKwargs]
-    ) -> BaseModelOutputWithPooling:
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
         """TimeSformer's or Swin's answer; arguments as of `forward`."""
-        if isinstance(self.backbone, TimesformerBackbone):
-            first_only = pooled_only and self.config.feature_pooling == "first_token"
-            tokens = self.backbone(pixel_values, first_only=first_only, **kwargs)
-        else:
-            tokens = self.backbone(pixel_values, **kwargs)
-        return BaseModelOutputWithPooling(
-            last_hidden_state=None if pooled_only else tokens, pooler_output=self.pool(tokens)
-        )
+        tokens = self.backbone(pixel_values, **kwargs)
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self.pool(tokens))
 
     def pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """First or mean of tokens `(batch_size, ..., hidden_size)`."""
@@ -223,10 +210,6 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
         self.classifier = LstclClassifier(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """The encoder's answer without the tokens, which the classifier does not use."""
-        return self.lstcl(pixel_values, pooled_only=True, **kwargs)
-
 
 class LstclTarget(nn.Module):
     """The branch that makes keys: a copy of encoder and projector that follows them slowly and is never trained."""
@@ -239,7 +222,7 @@ class LstclTarget(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Keys `(batch_size, projection_size)` of clips."""
-        return self.projector(self.lstcl(pixel_values, pooled_only=True).pooler_output)
+        return self.projector(self.lstcl(pixel_values).pooler_output)
 
 
 class LstclForPreTraining(LstclPreTrainedModel):
@@ -334,20 +317,18 @@ class LstclForPreTraining(LstclPreTrainedModel):
         Raises:
             ValueError: a shape does not fit the configuration, or processes bring different numbers of clips.
         """
-        outputs = self.lstcl(pixel_values, pooled_only=True, **kwargs)
+        outputs = self.lstcl(pixel_values, **kwargs)
         short_projection = self.projector(outputs.pooler_output)
         short_query, long_query, short_key = self.predictor(short_projection), None, None
         if self.target is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.symmetric):
-                long_key = self.projector(self.lstcl(long_pixel_values, pooled_only=True).pooler_output)
+                long_key = self.projector(self.lstcl(long_pixel_values).pooler_output)
             if self.config.symmetric:
                 long_query, short_key = self.predictor(long_key), short_projection.detach()
             long_key = long_key.detach()
         else:
             if self.config.symmetric:
-                long_query = self.predictor(
-                    self.projector(self.lstcl(long_pixel_values, pooled_only=True).pooler_output)
-                )
+                long_query = self.predictor(self.projector(self.lstcl(long_pixel_values).pooler_output))
             if self.training if update_target is None else update_target:
                 self.update_target(target_momentum)
             if self.config.symmetric:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -26,7 +27,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_tubevit import Tube, TubeViTConfig
 from .layers import (
-    DropPath,
     as_single_views,
     classification_loss,
     drop_path_rates,
@@ -330,7 +330,7 @@ class TubeViTLayer(GradientCheckpointingLayer):
         self.attention = TubeViTAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = TubeViTMLP(config)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         normed = self.norm1(hidden_states)

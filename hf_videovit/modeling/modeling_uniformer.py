@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -32,7 +33,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_uniformer import UniFormerConfig
 from .layers import (
-    DropPath,
     LayerScale,
     as_single_views,
     classification_loss,
@@ -248,7 +248,7 @@ class UniFormerConvBlock(nn.Module):
         self.norm2 = nn.BatchNorm1d(channels)
         self.mlp = UniFormerConvMLP(config, stage)
         self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
@@ -335,7 +335,7 @@ class UniFormerAttentionBlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = UniFormerMLP(config, stage)
         self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
@@ -416,7 +416,7 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.mlp = UniFormerMLP(config, stage)
         self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(
         self,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -28,7 +29,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_uniformer_v2 import UniFormerV2Config
 from .layers import (
-    DropPath,
     VideoClassificationMixin,
     classification_loss,
     drop_path_rates,
@@ -285,7 +285,7 @@ class UniFormerV2Layer(GradientCheckpointingLayer):
         self.local2 = UniFormerV2LocalModule(config) if config.num_local_modules > 1 else None
         self.norm2 = UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = UniFormerV2MLP(config)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = self.mix_frames(self.local1, hidden_states, grid)
@@ -316,7 +316,7 @@ class UniFormerV2GlobalBlock(GradientCheckpointingLayer):
         self.attention = UniFormerV2CrossAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = UniFormerV2GlobalMLP(config, dropout)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(
         self, query: torch.Tensor, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]

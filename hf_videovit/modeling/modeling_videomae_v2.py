@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import StochasticDepth
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
@@ -25,7 +26,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_videomae_v2 import VideoMAEV2Config
 from .layers import (
-    DropPath,
     LayerScale,
     VideoClassificationMixin,
     classification_loss,
@@ -210,7 +210,7 @@ class VideoMAEV2Layer(GradientCheckpointingLayer):
         self.attention = VideoMAEV2Attention(config, hidden_size, num_heads)
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
         self.mlp = VideoMAEV2MLP(config, hidden_size, intermediate_size)
-        self.drop_path = DropPath(drop_path_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, "row")
         scaled = config.layer_scale_init_value > 0
         self.layer_scale1 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
         self.layer_scale2 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()

@@ -1,16 +1,13 @@
 """What is special to LSTCL: encoders, branches, losses, and several processes that act as one."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TimesformerConfig, TimesformerModel, VideoMAEConfig
 
 from hf_videovit import LstclConfig, LstclForPreTraining, LstclForVideoClassification, LstclModel
-from hf_videovit.modeling.backbone_timesformer import TimesformerAttention
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
 from tests.families import FAMILIES, LABELS
 from tests.two_processes import run_in_processes, training_step
@@ -168,98 +165,6 @@ def test_spared_work_changes_nothing(fields):
         torch.testing.assert_close(model(pixel_values).logits, other(pixel_values).logits, atol=1e-6, rtol=1e-5)
 
 
-def products(model: torch.nn.Module, **inputs: Any) -> list[tuple[int, ...]]:
-    """Shapes of the results of all matrix products with weights, without a watcher on modules."""
-    shapes: list[tuple[int, ...]] = []
-
-    class Products(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            if function.overloadpacket in (torch.ops.aten.addmm, torch.ops.aten.mm):
-                shapes.append(tuple(out.shape))
-            return out
-
-    with torch.no_grad(), Products():
-        model(**inputs)
-    return shapes
-
-
-def test_the_last_block_works_out_what_is_asked_for():
-    config = LstclConfig(**TINY)
-    model, pixel_values = LstclModel(config).eval(), clips()
-    shapes = products(model, pixel_values=pixel_values, pooled_only=True)
-    rows = [shape[0] for shape in shapes if shape[1] == config.intermediate_size]
-    tokens = len(pixel_values) * (1 + 4 * (32 // config.patch_size) ** 2)
-    assert rows == [tokens] * (config.num_hidden_layers - 1) + [len(pixel_values)]
-    queries_keys_values = [shape for shape in shapes if shape[1] == 3 * config.hidden_size]
-    assert len(queries_keys_values) == 2 * config.num_hidden_layers - 1  # over time; within frames but in the last
-    whole = model(pixel_values)
-    pooled = model(pixel_values, pooled_only=True)
-    assert pooled.last_hidden_state is None and whole.last_hidden_state.shape[1] == tokens // len(pixel_values)
-    torch.testing.assert_close(pooled.pooler_output, whole.pooler_output)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_first_token_attends_without_keys(bias):
-    torch.manual_seed(0)
-    attention = TimesformerAttention(LstclConfig(**TINY, qkv_bias=bias), 32, 4).double()
-    hidden, weights = torch.randn(3, 7, 32, dtype=torch.float64), torch.randn(3, 1, 32, dtype=torch.float64)
-    hidden.requires_grad_()
-    answers = []
-    for context in (attention.attend_as_first(hidden), attention.attend(hidden)[0][:, :1]):
-        inputs = [hidden, *attention.qkv.parameters()]
-        answers.append((context, *torch.autograd.grad((context * weights).sum(), inputs)))
-    for one, two in zip(*answers, strict=True):
-        torch.testing.assert_close(one, two)
-
-
-def test_who_wants_keys_has_them():
-    """Half precision, dropout of the probabilities, another attention and whoever watches the projection."""
-    attention = TimesformerAttention(LstclConfig(**TINY, attn_implementation="sdpa"), 32, 4)
-    hidden = torch.ones(1, 3, 32)
-    assert attention.spares_keys(hidden)
-    assert not attention.spares_keys(hidden.bfloat16())
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not attention.spares_keys(hidden)
-    attention.attention_dropout = 0.1
-    assert attention.eval().spares_keys(hidden) and not attention.train().spares_keys(hidden)
-    attention.eval().config._attn_implementation = "flash_attention_2"
-    assert not attention.spares_keys(hidden)
-    attention.config._attn_implementation = "eager"
-    assert attention.spares_keys(hidden)
-    attention.qkv.register_forward_hook(lambda *_: None)
-    assert not attention.spares_keys(hidden)
-
-
-def test_hidden_states_and_attentions_are_whole_where_they_are_asked_for():
-    model = LstclForVideoClassification(LstclConfig(**TINY)).eval()
-    model.set_attn_implementation("eager")
-    asked = {"output_hidden_states": True, "output_attentions": True}
-    outputs, whole = model(clips(), **asked), model.lstcl(clips(), **asked)
-    for name in ("hidden_states", "attentions"):
-        assert len(outputs[name]) == len(whole[name])
-        for one, two in zip(outputs[name], whole[name], strict=True):
-            torch.testing.assert_close(one, two)
-
-
-def test_who_watches_the_last_block_sees_all_tokens():
-    model, seen = LstclForVideoClassification(LstclConfig(**TINY)).eval(), []
-    mlp = model.lstcl.backbone.encoder.layers[-1].mlp
-    mlp.register_forward_hook(lambda module, args, output: seen.append(output.shape[1]))
-    model(clips())
-    assert seen == [1 + 4 * (32 // TINY["patch_size"]) ** 2]
-
-
-def test_two_projections_behind_temporal_attention_are_one_product():
-    """One product for each layer's vectors less, one of weights more."""
-    config = LstclConfig(**TINY)
-    model = LstclModel(config).eval()
-    vectors, width = 4 * 4 * (32 // config.patch_size) ** 2, config.hidden_size
-    assert vectors > width
-    shapes = products(model, pixel_values=clips())
-    assert shapes.count((vectors, width)) == shapes.count((width, width)) == config.num_hidden_layers
-
-
 # Branches and losses
 
 
@@ -335,10 +240,7 @@ def test_frozen_patches_still_enter_the_target():
 
 def test_drop_path_is_the_online_branch_s_alone():
     model = pretraining(drop_path_rate=0.5)
-    rates = [
-        [layer.drop_path.drop_prob for layer in one.backbone.encoder.layers]
-        for one in (model.lstcl, model.target.lstcl)
-    ]
+    rates = [[layer.drop_path.p for layer in one.backbone.encoder.layers] for one in (model.lstcl, model.target.lstcl)]
     assert rates == [[0.0, 0.5], [0.0, 0.0]]
 
 
