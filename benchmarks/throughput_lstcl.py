@@ -6,8 +6,7 @@ TimeSformer-B against transformers' port of it, with the same weights and the sa
 
 8 frames of 224 x 224 pixels, forward (logits) and training step (AdamW), one clip and four. Rounds alternate between
 the two and the best of each counts. transformers' side has its one way of attention (eager). Memory is what a training
-step needs above weights, gradients and optimiser, measured for each side in a process of its own. Work, and with it
-the share of the matrix-product rate, is that of all layers for every token, though ours spares a part of it.
+step needs above weights, gradients and optimiser, measured for each side in a process of its own.
 """
 
 import argparse
