@@ -42,12 +42,9 @@ def sample_seed(seed: int, epoch: int, name: str, stream: str = "augmentation") 
 @contextmanager
 def seeded_torch(seed: int) -> Iterator[None]:
     """Run a block with torch's CPU generator set to `seed`, and put the generator back after it."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`, which would seed accelerators, too
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 class MultiScaleCrop(torch.nn.Module):
