@@ -37,7 +37,7 @@ INSTALL_REQUIRES = [
 SPACE = ["gradio>=6.0", "pandas>=2.0"]
 
 EXTRAS_REQUIRE = {
-    "train": ["matplotlib>=3.8", "timm>=1.0.11"],
+    "train": ["matplotlib>=3.8"],
     "track": ["tensorboard>=2.15", "trackio>=0.5"],
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
     "space": SPACE,
@@ -52,6 +52,7 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
         "setuptools>=64",
+        "timm>=1.0.11",
         "torchcodec>=0.2; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
     "dev": ["mypy>=1.13", "ruff>=0.9", "types-PyYAML"],

@@ -32,7 +32,6 @@ PACKAGES = (
     "datasets",
     "huggingface-hub",
     "safetensors",
-    "timm",
     "av",
     "decord",
     "torchcodec",

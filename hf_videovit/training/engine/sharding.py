@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-from timm.utils import ModelEmaV3
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
 from ..arguments import OptimizationArguments
@@ -25,6 +25,38 @@ from .checkpointing import flatten_optimizer, unflatten_optimizer
 
 Tensors = dict[str, torch.Tensor]
 DATA_PARALLEL = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
+
+class MovingAverage:
+    """
+    Exponential moving average of a state dict. Of sharded tensors each process averages its own part.
+
+    Args:
+        values (`dict[str, torch.Tensor]`):
+            Where the average starts; updated in place.
+        decay (`float`):
+            Share of the average that an update keeps.
+    """
+
+    def __init__(self, values: Tensors, decay: float):
+        self.values = values
+        self._average = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self, state: Tensors) -> None:
+        """
+        Move the average towards new values. Whole numbers, such as counters, are copied.
+
+        Args:
+            state (`dict[str, torch.Tensor]`):
+                A state dict of the same names.
+        """
+        pairs = [(local_tensor(kept), local_tensor(state[name].detach())) for name, kept in self.values.items()]
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._average([kept for kept, _ in floating], [new for _, new in floating], None)
+        for kept, new in pairs:
+            if not kept.is_floating_point():
+                kept.copy_(new)
 
 
 class WholeWeights:
@@ -54,8 +86,11 @@ class WholeWeights:
         return self.accelerator.prepare(task, optimizer)
 
     def _start_average(self) -> None:
-        decay = self.arguments.ema_decay
-        self.average: ModelEmaV3 | None = ModelEmaV3(self.module.model, decay) if decay else None
+        self.averaged: PreTrainedModel | None = None
+        self.average: MovingAverage | None = None
+        if decay := self.arguments.ema_decay:
+            self.averaged = copy.deepcopy(self.module.model).eval()
+            self.average = MovingAverage(self.averaged.state_dict(), decay)
 
     @contextmanager
     def backward_pass(self, last: bool) -> Iterator[Any]:
@@ -88,26 +123,30 @@ class WholeWeights:
     def update_average(self) -> None:
         """Move the average on; after each step that was done."""
         if self.average is not None:
-            self.average.update(self.module.model)
+            self.average.update(self.module.model.state_dict())
 
     def model(self) -> PreTrainedModel:
         """The whole model, averaged if it is; all processes ask together."""
-        return self.module.model if self.average is None else self.average.module
+        return self.module.model if self.averaged is None else self.averaged
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
         """What a checkpoint keeps: whole tensors (in the first process at least), and the optimiser's groups."""
         tensors, groups = flatten_optimizer(self.optimizer.state_dict())
         parts = {"task": self.module.state_dict(), "optimizer": tensors}
         if self.average is not None:
-            parts["ema"] = self.average.module.state_dict()
+            parts["ema"] = self.average.values
         return parts, groups
 
     def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
-        """Go back to a checkpoint."""
-        self.module.load_state_dict(parts["task"])
-        self.optimizer.load_state_dict(unflatten_optimizer(parts["optimizer"], groups))
+        """Go back to a checkpoint; each process takes its part of the whole tensors."""
+        copy_shards(parts["task"], self.module.state_dict())
+        state = {}
+        for name, value in parts["optimizer"].items():
+            like = self.parameters[int(name.partition(".")[0])]
+            state[name] = value if value.ndim == 0 else shard(value, like)
+        self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
         if self.average is not None:
-            self.average.module.load_state_dict(parts["ema"])
+            copy_shards(parts["ema"], self.average.values)
 
 
 class FullyShardedWeights(WholeWeights):
@@ -124,33 +163,20 @@ class FullyShardedWeights(WholeWeights):
         return self.accelerator.prepare(task, optimizer)
 
     def _start_average(self) -> None:
-        self.shards: Tensors = {}
-        if self.arguments.ema_decay:
+        self.average = None
+        if decay := self.arguments.ema_decay:
             state = self.module.model.state_dict()
-            self.shards = {name: value.detach().clone() for name, value in state.items()}
-
-    def update_average(self) -> None:
-        """As [`WholeWeights.update_average`], each process its own part."""
-        state = self.module.model.state_dict()
-        for name, kept in self.shards.items():
-            ours, new = local_tensor(kept), local_tensor(state[name].detach())
-            if ours.is_floating_point():
-                ours.lerp_(new.to(ours.dtype), 1 - (self.arguments.ema_decay or 0.0))
-            else:
-                ours.copy_(new)
+            self.average = MovingAverage({name: value.detach().clone() for name, value in state.items()}, decay)
 
     def model(self) -> PreTrainedModel:
         """A copy of the model, with whole weights."""
-        state = self.shards or self.module.model.state_dict()
+        state = self.module.model.state_dict() if self.average is None else self.average.values
         self.whole.load_state_dict({name: whole_tensor(value) for name, value in state.items()})
         return self.whole.to(self.accelerator.device)
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
         """As [`WholeWeights.parts`]; every process takes part in gathering, the first one keeps the result."""
-        tensors, groups = flatten_optimizer(self.optimizer.state_dict())
-        parts = {"task": self.module.state_dict(), "optimizer": tensors}
-        if self.shards:
-            parts["ema"] = self.shards
+        parts, groups = super().parts()
         return {name: self._gathered(values) for name, values in parts.items()}, groups
 
     def _gathered(self, tensors: Tensors) -> Tensors:
@@ -160,16 +186,6 @@ class FullyShardedWeights(WholeWeights):
             if self.accelerator.is_main_process:
                 gathered[name] = whole.cpu()
         return gathered
-
-    def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
-        """As [`WholeWeights.load`]; each process takes its part."""
-        copy_shards(parts["task"], self.module.state_dict())
-        state = {}
-        for name, value in parts["optimizer"].items():
-            like = self.parameters[int(name.partition(".")[0])]
-            state[name] = value if value.ndim == 0 else shard(value, like)
-        self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
-        copy_shards(parts.get("ema", {}), self.shards)
 
 
 class ZeroWeights(WholeWeights):
@@ -196,7 +212,7 @@ class ZeroWeights(WholeWeights):
         return self.accelerator.prepare(task, optimizer)
 
     def _start_average(self) -> None:
-        self.average = None
+        self.averaged = self.average = None
 
     @contextmanager
     def backward_pass(self, last: bool) -> Iterator[Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from hf_videovit.training.arguments import ModelArguments
 from hf_videovit.training.building import build_model
 from hf_videovit.training.engine.checkpointing import list_checkpoints
+from hf_videovit.training.engine.sharding import MovingAverage
 from tests.clips import STEPS
 from tests.training.engine.test_many_processes import curve, do_runs
 
@@ -54,6 +56,17 @@ def test_what_the_launcher_makes_of_them(monkeypatch):
         assert arguments.use_deepspeed
         assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
         assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == stage
+
+
+def test_a_moving_average_moves_weights_and_copies_counters():
+    values = {"weight": torch.zeros(2), "double": torch.zeros(1, dtype=torch.float64), "seen": torch.tensor(0)}
+    average = MovingAverage(values, 0.75)
+    for seen in (1, 2):
+        average.update(
+            {"weight": torch.ones(2), "half": torch.ones(1, dtype=torch.float64), "seen": torch.tensor(seen)}
+        )
+    assert values["weight"].tolist() == [0.4375, 0.4375] and values["double"].item() == 0.4375  # 1 - 0.75 ** 2
+    assert values["seen"].item() == 2
 
 
 @pytest.fixture
