@@ -359,6 +359,7 @@ def _metadata(facts: CardFacts) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
         license=facts.licence,
+        license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
         tags=["image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type, *facts.tags],
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,

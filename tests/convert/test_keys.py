@@ -56,6 +56,14 @@ def test_wrappers(content, legacy, tmp_path):
     assert_weights(open_checkpoint(path))
 
 
+@pytest.mark.parametrize("place", range(3))
+def test_of_several_wrappers_the_official_loaders_first_is_taken(place):
+    """`model` before `module` before `state_dict` before `model_state`, in whatever order the file has them."""
+    wrappers = ("model", "module", "state_dict", "model_state")[place:]
+    others = {name: {key: tensor + 1 for key, tensor in WEIGHTS.items()} for name in wrappers[1:]}
+    assert_weights(open_checkpoint({**others, wrappers[0]: WEIGHTS}))
+
+
 def test_training_state_is_reported(tmp_path):
     torch.save({"model": WEIGHTS, "epoch": 7, "optimizer": {}}, tmp_path / "w.pth")
     assert sorted(open_checkpoint(tmp_path / "w.pth").ignored) == ["epoch", "optimizer"]

@@ -1,5 +1,6 @@
 """Cards: facts only, metadata that the Hub's own tools read back, usage lines that run."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -27,9 +28,11 @@ from hf_videovit.hub.cards import (
     write_model_card,
     write_published_cards,
 )
-from hf_videovit.published import list_published, published_entry
+from hf_videovit.published import PublishedLicence, list_published, published_entry
+from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES
+from tests.published.test_facts import FACTS
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_processor
 
 
@@ -194,24 +197,54 @@ def test_rendered_cards_are_current(tmp_path):
         check_published(ModelCard(content), path.stem)
 
 
+# A row of a card's table of results, and a score of `facts.csv`: data set, percent, source.
+RESULT_ROW = re.compile(r"^\| ([^|]+) \| [^|]+ \| ([\d.]+) % \| [^|]* \| \[?([^\]|]+?)(?:\]| \|)", re.MULTILINE)
+SCORE = re.compile(r"(.+?) \w+ ([\d.]+) \S+ \[(.+)\]")
+
+
 def check_published(card, name):
-    entry, data = published_entry(name), card.data.to_dict()
+    entry, data, facts = published_entry(name), card.data.to_dict(), FACTS[name]
     assert entry.summary in card.text
     assert data["pipeline_tag"] == PIPELINE_TAGS.get(entry.task, "feature-extraction")
-    for licence in entry.licences:
-        assert f"{licence.covers}: {licence.licence} ({licence.source})" in card.text
-    weights = {licence.licence for licence in entry.licences if licence.covers == "weights"}
-    assert data.get("license") == (weights.pop() if len(weights) == 1 else "other" if weights else None)
+    licences = [one.split() for one in facts["licences"].split("; ") if one]
+    for covers, licence, source in licences:
+        assert f"{covers}: {licence} ({source})" in card.text
+    assert ([data["license"]] if "license" in data else []) == [one[1] for one in licences if one[0] == "weights"]
     for note in entry.notes:
         assert note in card.text
     assert "### Measured with hf_videovit" not in card.text
-    for result in entry.results:
-        assert f"| {result.data} |" in card.text
-        assert f"{result.value:.1f} %" in card.text
+    assert RESULT_ROW.findall(card.text) == [
+        SCORE.fullmatch(one).groups() for one in facts["scores"].split("; ") if one
+    ]
     if "model-index" in data:
         _, results = model_index_to_eval_results(data["model-index"])
         assert all(result.source_url for result in results), "the Hub would show others' numbers as ours"
         assert len(results) <= sum(result.kind != "recalled-unverified" for result in entry.results)
+
+
+@pytest.mark.parametrize(
+    ("licences", "expected"),
+    [
+        ((), None),
+        ((("weights", "MIT"),), "mit"),
+        ((("code", "mit"), ("weights", "apache-2.0")), "apache-2.0"),
+        ((("weights", "mit"), ("weights", "MIT")), "mit"),
+        ((("weights", "mit"), ("weights", "cc-by-nc-4.0")), "other"),
+    ],
+    ids=["none", "one", "of the code", "twice the same", "two"],
+)
+def test_licence_of_weights_in_the_metadata(monkeypatch, licences, expected):
+    """Where two sources state two licences the Hub is told neither, but that the card tells."""
+    entry = published_entry("videomae-v2-small-k710-distilled")
+    stated = tuple(PublishedLicence(f"source {index}", one, covers) for index, (covers, one) in enumerate(licences))
+    monkeypatch.setattr(
+        "hf_videovit.hub.cards.published_entry", lambda name: dataclasses.replace(entry, licences=stated)
+    )
+    card = render_published_card(entry.name)
+    assert card.data.to_dict().get("license") == expected
+    assert not problems(card.content)
+    for licence in stated:
+        assert f"{licence.covers}: {licence.licence} ({licence.source})" in card.text
 
 
 def test_cards_of_checkpoints_that_are_gone_are_removed(tmp_path, monkeypatch):

@@ -56,6 +56,8 @@ def test_a_window_is_scored_as_a_clip_of_its_own(classifier, clip):
     decoded = load_views(tiny_processor(num_frames=40, frame_stride=1), clip).frames[0]
     windows = scores_over_time(classifier, clip, num_windows=4)
     assert [(window.first, window.end) for window in windows] == [(0, 7), (11, 18), (22, 29), (33, 40)]
+    nearest = [window.first for window in scores_over_time(classifier, clip, num_windows=6)]
+    assert nearest == [0, 7, 13, 20, 26, 33]  # multiples of 6.6
     for window in windows:
         assert window.start_seconds == pytest.approx(window.first / 20)
         assert window.end_seconds == pytest.approx(window.end / 20)

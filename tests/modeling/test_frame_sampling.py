@@ -5,10 +5,16 @@ tests/test_parity.
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hf_videovit.modeling.frame_sampling import FRAME_SAMPLINGS, SAMPLING_MODES, crop_offsets, sample_clips
+from hf_videovit.modeling.frame_sampling import (
+    FRAME_SAMPLINGS,
+    SAMPLING_MODES,
+    crop_offsets,
+    sample_at_rate,
+    sample_clips,
+)
 
 
 lengths = st.integers(1, 400)
@@ -22,10 +28,11 @@ strides = st.integers(1, 9)
     stride=strides,
     clips=st.integers(1, 6),
     sampling=st.sampled_from(FRAME_SAMPLINGS),
-    mode=st.sampled_from(("train", "validation", "test")),
+    mode=st.sampled_from(SAMPLING_MODES),
     seed=st.integers(0, 5),
 )
 def test_indices_exist_ascend_and_repeat_with_the_seed(total, num_frames, stride, clips, sampling, mode, seed):
+    assume(mode != "pretrain" or sampling in ("dense", "dense_cyclic"))
     options = {"frame_sampling": sampling, "sampling_mode": mode, "num_frames": num_frames, "frame_stride": stride}
     draws = [sample_clips(total, num_clips=clips, rng=np.random.default_rng(seed), **options) for _ in range(2)]
     np.testing.assert_array_equal(*draws)
@@ -107,8 +114,27 @@ def test_a_crop_larger_than_the_side_is_refused():
         crop_offsets(4, 5, 3)
 
 
-def test_every_mode_is_covered_by_the_first_test():
-    assert set(SAMPLING_MODES) == {"train", "validation", "test", "pretrain"}
+def test_a_centred_crop_rounds_half_pixels_to_the_even_one():
+    assert [crop_offsets(5 + spare, 5, 1) for spare in (5, 6, 7, 9)] == [[2], [3], [4], [4]]
+
+
+def test_bounds_of_segments_are_rounded_to_the_nearest_and_halves_to_the_even_frame():
+    """Bounds of 11 frames in 4 parts: 0, 2.5, 5, 7.5."""
+    assert sample_clips(11, frame_sampling="sparse", sampling_mode="test", num_frames=4).tolist() == [[1, 3, 6, 9]]
+    assert sample_clips(12, frame_sampling="sparse_middle", sampling_mode="test", num_frames=4).tolist() == [
+        [1, 4, 7, 9]
+    ]
+
+
+@given(
+    total=st.integers(50, 400), num_frames=st.integers(2, 16), rates=st.sampled_from(((25, 12), (30, 7), (24, 7.5)))
+)
+def test_clips_of_a_fixed_rate_reach_the_last_frame(total, num_frames, rates):
+    """However the rates divide: a place that is a whole frame but for rounding is that frame, not the one before."""
+    step = rates[0] / rates[1]
+    assume(step * (num_frames - 1) <= total - 1)
+    clips = sample_at_rate(total, num_frames, step, sampling_mode="test", num_clips=3)
+    assert clips[0, 0] == 0 and clips[-1, -1] == total - 1
 
 
 @given(total=lengths, num_frames=clip_lengths, seed=st.integers(0, 5))

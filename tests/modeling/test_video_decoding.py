@@ -36,7 +36,7 @@ from hf_videovit.modeling.video_decoding import (
     source_name,
 )
 
-from ..clips import moving_square_clip
+from ..clips import moving_square_clip, write_clip
 
 
 MEDIA = Path(os.environ.get("HF_VIDEOVIT_ODD_MEDIA", Path(__file__).parents[1] / "media" / "odd"))
@@ -548,6 +548,32 @@ def test_a_decoder_that_cannot_be_relied_on_is_replaced_with_one_warning(caplog)
     assert [record.message for record in caplog.records if "instead of decord" in record.message] == [
         f"{MEDIA / 'gen_edit_list.mp4'}: an edit list or a start other than 0: decoded with PyAV instead of decord."
     ]
+
+
+@pytest.mark.parametrize(
+    ("size", "left"), [((96, 128), True), ((128, 144), True), ((128, 78), True), ((112, 80), False)]
+)
+def test_widths_that_decord_takes_wrongly_are_left_to_pyav(tmp_path, size, left):
+    width, height = size
+    path = write_clip(tmp_path / "clip.mp4", moving_square_clip(num_frames=8, height=height, width=width))
+    with video_decoding_pyav.PyAVReader(str(path), "clip", limits=VideoLimits()) as reader:
+        doubt = video_decoding._decord_doubt(reader)
+    assert doubt == (f"{width} pixels wide" if left else None)
+
+
+def test_frames_of_other_times_are_not_believed():
+    """Whatever another decoder gives is held against the times of the index."""
+    name, positions = "gen_hevc.mp4", [3, 10]
+    with video_decoding_pyav.PyAVReader(str(MEDIA / name), name, limits=VideoLimits()) as reader:
+        frames, index = reader.read(positions).frames, reader.index
+        starts = index.times[positions] * index.time_base
+        right = video_decoding._agreeing(frames, starts, reader, positions)
+        np.testing.assert_array_equal(right.timestamps, starts)
+        for shift in (np.array([0, 1]), -0.6):  # in frames
+            with pytest.raises(video_decoding._Doubt, match="other times"):
+                video_decoding._agreeing(frames, starts + shift / index.fps, reader, positions)
+        with pytest.raises(video_decoding._Doubt, match="shape"):
+            video_decoding._agreeing(frames[:1], starts, reader, positions)
 
 
 def test_damage_prints_nothing(capfd):

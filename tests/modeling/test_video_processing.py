@@ -89,6 +89,15 @@ def test_crops_cover_the_long_side():
     assert tall.equal(crops.transpose(-1, -2))
 
 
+def test_crops_of_a_square_clip_go_along_its_width():
+    ramp = np.broadcast_to(np.arange(48, dtype=np.uint8)[None, None, :, None], (4, 48, 48, 3)).copy()
+    make = processor(num_crops=3, size={"shortest_edge": 48}, do_normalize=False, do_rescale=False)
+    crops = make(ramp, return_tensors="pt").pixel_values[0]
+    assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 8, 16]
+    turned = make(ramp.transpose(0, 2, 1, 3), return_tensors="pt").pixel_values[0]
+    assert [int(crop[0, 0, 0, 0]) for crop in turned] == [8, 8, 8]
+
+
 @pytest.mark.parametrize(("spare", "offset"), [(10, 5), (11, 6), (12, 6), (13, 6)])
 def test_centre_crop_rounds_half_pixels_to_even(spare, offset):
     columns = np.arange(32 + spare, dtype=np.uint8)

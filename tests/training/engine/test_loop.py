@@ -100,7 +100,9 @@ def test_every_sample_once_an_epoch_and_the_schedule_ends(tmp_path):
     assert written == result.history
 
 
-@pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"accumulation": 2, "ema_decay": 0.9, "bad": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_workers": 2}, {"accumulation": 2, "ema_decay": 0.9, "bad": 1}, {"log_every": 3}]
+)
 @pytest.mark.parametrize("killed_at", [3, 8, 11])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, monkeypatch, options, killed_at):
     options = {"save_steps": 2, "bad_video_limit": 0.2, "epochs": 4, **options}
@@ -173,6 +175,20 @@ def test_best_weights_are_kept(tmp_path):
     result, _ = run(tmp_path, validate=validate, keep_best=True)
     assert all(torch.equal(first, second) for first, second in zip(result.model.parameters(), weights[1]))
     assert [line["validation"]["top1"] for line in result.history if "validation" in line] == [0.1, 0.9, 0.5]
+
+
+def test_a_resumed_run_still_knows_its_best_weights(tmp_path):
+    """Scored 0.1, 0.9 and, after a pause, 0.5: those of 0.9 are kept."""
+    scores, weights = iter([0.1, 0.9, 0.5]), []
+
+    def validate(model):
+        weights.append([parameter.detach().clone() for parameter in model.parameters()])
+        return {"top1": next(scores)}
+
+    run(tmp_path, epochs=2, validate=validate, keep_best=True)
+    resumed, _ = run(tmp_path, epochs=3, validate=validate, keep_best=True, resume=True)
+    assert len(weights) == 3
+    assert all(torch.equal(first, second) for first, second in zip(resumed.model.parameters(), weights[1]))
 
 
 def test_last_checkpoints_are_kept_and_not_overwritten_unasked(tmp_path):

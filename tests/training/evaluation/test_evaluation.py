@@ -1,3 +1,4 @@
+import copy
 import csv
 import io
 import json
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import nn
 
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
 from hf_videovit.training.data.opening import open_source
@@ -61,6 +63,27 @@ def test_batches_change_logits_only_within_float_error(model, clip_folder):
     single, batched = (evaluate_model(model, make_processor(), source, batch_size=size) for size in (1, 3))
     assert single.ids == batched.ids
     np.testing.assert_allclose(single.logits, batched.logits, atol=1e-5)
+
+
+def test_a_model_in_training_is_asked_without_dropout_and_goes_on_training(model, clip_folder):
+    source = open_source(clip_folder, "val")
+    expected = evaluate_model(model, make_processor(), source)
+    trained = VideoMAEV2ForVideoClassification(copy.deepcopy(model.config)).train()
+    trained.load_state_dict(model.state_dict())
+    for module in trained.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(
+                lambda module, inputs: nn.functional.dropout(inputs[0], 0.5, module.training)
+            )
+    assert np.array_equal(evaluate_model(trained, make_processor(), source).logits, expected.logits)
+    assert all(module.training for module in trained.modules())
+
+
+def test_scores_with_more_than_five_classes_have_top5():
+    logits = np.tile(np.arange(7.0), (4, 1))  # class 6 comes first, class 0 last
+    metrics = score(logits, np.array([6, 2, 1, 0]))
+    assert metrics == {"top1": 1 / 4, "top5": 2 / 4, "mean_class_accuracy": 1 / 4}
+    assert "top5" not in score(logits[:, :5], np.array([4, 2, 1, 0]))
 
 
 def test_labels_are_the_models_own_matched_by_name(model, clip_folder):
