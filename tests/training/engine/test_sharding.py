@@ -63,7 +63,7 @@ def test_a_moving_average_moves_weights_and_copies_counters():
     average = MovingAverage(values, 0.75)
     for seen in (1, 2):
         average.update(
-            {"weight": torch.ones(2), "half": torch.ones(1, dtype=torch.float64), "seen": torch.tensor(seen)}
+            {"weight": torch.ones(2), "double": torch.ones(1, dtype=torch.float64), "seen": torch.tensor(seen)}
         )
     assert values["weight"].tolist() == [0.4375, 0.4375] and values["double"].item() == 0.4375  # 1 - 0.75 ** 2
     assert values["seen"].item() == 2
