@@ -10,15 +10,17 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.utils import logging
 
-from .modeling.video_decoding import VideoDecodingError, available_decoders, decode_video, probe_video
+from .modeling.video_decoding import DecoderInfo, VideoDecodingError, available_decoders, decode_video, probe_video
 
 
 logger = logging.get_logger(__name__)
@@ -43,6 +45,10 @@ VIDEO_SUFFIXES = frozenset(
     for name in "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()  # noqa: SIM905
 )
 CHUNK_BYTES = 256 * 2**20
+# The clip that each decoder is tried on: a grey level a frame, and how far a decoded one may be off.
+CLIP_LEVELS = (40, 80, 120, 160, 200)
+CLIP_HEIGHT, CLIP_WIDTH = 128, 160
+LEVEL_TOLERANCE = 8
 
 
 @dataclass(frozen=True)
@@ -90,11 +96,12 @@ class VideoCheck:
 def environment_report() -> dict[str, Any]:
     """
     Versions, decoders, accelerators, memory and cores of this machine, and what is wrong with them under `warnings`.
+    A decoder is available if it decodes a small clip made in memory.
 
     Returns:
         `dict[str, Any]`: plain values only, ready for JSON.
     """
-    decoders = {name: asdict(info) for name, info in available_decoders().items()}
+    decoders = {name: asdict(_try_decoder(name, info)) for name, info in available_decoders().items()}
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -270,12 +277,45 @@ def _usable_cores() -> int:
         return os.cpu_count() or 1
 
 
+def _try_decoder(name: str, info: DecoderInfo) -> DecoderInfo:
+    """`info`, no longer available if the decoder fails on a small clip."""
+    if not info.available:
+        return info
+    try:
+        decoded = decode_video(_make_clip(), decoder=name)
+    except Exception as error:  # whatever a broken installation raises is what the report is for
+        return replace(info, available=False, reason=f"fails on a small clip ({type(error).__name__}: {error})")
+    if decoded.metadata.video_backend != name:
+        return replace(info, available=False, reason="fails on a small clip, which PyAV decodes")
+    levels = decoded.frames.mean(axis=(1, 2, 3))
+    if len(levels) != len(CLIP_LEVELS) or np.abs(levels - CLIP_LEVELS).max() > LEVEL_TOLERANCE:
+        return replace(info, available=False, reason="gives wrong frames of a small clip")
+    return info
+
+
+def _make_clip() -> bytes:
+    """An MP4 of one grey level a frame, encoded in memory."""
+    import av
+
+    file = BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = CLIP_HEIGHT, CLIP_WIDTH, "yuv420p"
+        for level in CLIP_LEVELS:
+            pixels = np.full((CLIP_HEIGHT, CLIP_WIDTH, 3), level, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
 def _decoder_warnings(decoders: dict[str, dict[str, Any]]) -> list[str]:
     warnings = []
     if not any(decoder["available"] for decoder in decoders.values()):
         warnings.append("no video decoder works: install one with `pip install av`")
     floor = ".".join(map(str, FFMPEG_FLOOR))
     for name, decoder in decoders.items():
+        if decoder["version"] is not None and not decoder["available"]:
+            warnings.append(f"{name} {decoder['version']} is installed and cannot be used: {decoder['reason']}")
         version = _version_numbers(decoder["ffmpeg"])
         if decoder["available"] and version is not None and version < FFMPEG_FLOOR:
             warnings.append(

@@ -32,11 +32,13 @@ def moving_square_clip(
     return frames
 
 
-def write_clip(path: str | Path, frames: np.ndarray, *, fps: int = 25) -> Path:
+def write_clip(path: str | Path, frames: np.ndarray, *, fps: int = 25, title: str = "") -> Path:
     """Encode `(num_frames, height, width, 3)` frames as H.264 (even sides only) and return the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -3,11 +3,16 @@
 import csv
 import json
 import os
+import re
+from dataclasses import asdict
 
+import numpy as np
 import pytest
+from transformers.video_utils import VideoMetadata
 
 from hf_videovit import doctor
 from hf_videovit.doctor import check_video, check_videos, environment_report, find_videos, write_report
+from hf_videovit.modeling.video_decoding import DecodedVideo, DecoderInfo, available_decoders
 from tests.clips import moving_square_clip, write_clip
 
 
@@ -45,14 +50,49 @@ def test_environment_report_is_plain_and_complete():
     ],
 )
 def test_an_old_ffmpeg_is_named(monkeypatch, ffmpeg, warned):
-    decoders = {"decord": {"available": True, "ffmpeg": ffmpeg}, "torchcodec": {"available": False, "ffmpeg": "4.1"}}
-    warnings = doctor._decoder_warnings(decoders)
+    decoders = {"decord": DecoderInfo(True, "1.0", ffmpeg), "torchcodec": DecoderInfo(False, None, "4.1")}
+    warnings = doctor._decoder_warnings({name: asdict(info) for name, info in decoders.items()})
     assert bool(warnings) is warned
     assert not warned or f"decord decodes with FFmpeg {ffmpeg}, older than 8.1" in warnings[0]
 
 
 def test_no_decoder_is_a_warning():
-    assert "no video decoder works" in doctor._decoder_warnings({"pyav": {"available": False, "ffmpeg": None}})[0]
+    assert "no video decoder works" in doctor._decoder_warnings({"pyav": asdict(DecoderInfo(False))})[0]
+
+
+def broken(frames, backend):
+    """What `decode_video` answers where a decoder gives `frames`, or raises where that is an error."""
+
+    def decode(clip, decoder):
+        if isinstance(frames, Exception):
+            raise frames
+        return DecodedVideo(frames, VideoMetadata(total_num_frames=len(frames), video_backend=backend or decoder))
+
+    return decode
+
+
+@pytest.mark.parametrize(
+    ("frames", "backend", "reason"),
+    [
+        (TypeError("no such argument"), None, r"fails on a small clip \(TypeError: no such argument\)"),
+        (np.zeros((5, 128, 160, 3), dtype=np.uint8), None, "gives wrong frames of a small clip"),
+        (np.zeros((4, 128, 160, 3), dtype=np.uint8), None, "gives wrong frames of a small clip"),
+        (np.zeros((5, 128, 160, 3), dtype=np.uint8), "another", "fails on a small clip, which PyAV decodes"),
+    ],
+)
+def test_a_decoder_that_fails_on_a_clip_is_not_available(monkeypatch, frames, backend, reason):
+    monkeypatch.setattr(doctor, "decode_video", broken(frames, backend))
+    report = environment_report()
+    assert not any(decoder["available"] for decoder in report["decoders"].values())
+    assert re.fullmatch(reason, report["decoders"]["pyav"]["reason"])
+    assert "no video decoder works" in report["warnings"][0]
+    version = report["decoders"]["pyav"]["version"]
+    assert report["warnings"][1].startswith(f"pyav {version} is installed and cannot be used: ")
+
+
+def test_every_decoder_that_can_be_imported_decodes_the_clip():
+    for name, info in available_decoders().items():
+        assert environment_report()["decoders"][name]["available"] is info.available
 
 
 def test_find_videos(folder, monkeypatch):

@@ -544,6 +544,20 @@ def pool_scores(scores: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
     return pooled * (scores.sum(dim=1, keepdim=True) / pooled.sum(dim=1, keepdim=True))
 
 
+@dataclass
+class UniFormerStageRecorder(OutputRecorder):
+    """
+    Records a hidden state a stage.
+
+    Args:
+        num_hidden_layers_key (`str`, *optional*, defaults to `"num_stages"`):
+            Attribute of the configuration that says how many there are, for negative indices. A field of
+            `OutputRecorder` itself from transformers 5.23 on; releases before select no hidden states and ignore it.
+    """
+
+    num_hidden_layers_key: str = "num_stages"
+
+
 class UniFormerPreTrainedModel(PreTrainedModel):
     """Weight initialisation of the official code, and what transformers and a trainer must know of the models."""
 
@@ -560,7 +574,7 @@ class UniFormerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(UniFormerStage, index=0, num_hidden_layers_key="num_stages"),
+        "hidden_states": UniFormerStageRecorder(UniFormerStage, index=0),
         "attentions": OutputRecorder(UniFormerAttention, index=1),
     }
 

@@ -132,6 +132,7 @@ def decode_video(
     Raises:
         ValueError: an argument is not allowed.
         VideoDecodingError: the video cannot be read.
+        ImportError: PyAV is not installed, or its release cannot be used.
     """
     _check_arguments(decoder, policy, num_threads, isolate, timeout)
     frames = decoded_frames(source)
@@ -171,6 +172,7 @@ def probe_video(
     Raises:
         ValueError: an argument is not allowed.
         VideoDecodingError: the video cannot be read, or not one frame of it decodes.
+        ImportError: PyAV is not installed, or its release cannot be used.
     """
     _check_arguments("auto", "strict", 1, isolate, timeout)
     frames = decoded_frames(source)
@@ -460,6 +462,8 @@ def _inspect_torchcodec() -> DecoderInfo:
         from torchcodec import ffmpeg_major_version
     except ImportError:  # an older release, which does not tell
         return DecoderInfo(True, torchcodec.__version__)
+    if ffmpeg_major_version is None:  # newer releases can be imported without FFmpeg, and fail on every file
+        return DecoderInfo(False, torchcodec.__version__, reason="Could not load a version of FFmpeg that it supports")
     return DecoderInfo(True, torchcodec.__version__, str(ffmpeg_major_version))
 
 

@@ -78,6 +78,7 @@ class DecodingProcess:
 
         Raises:
             VideoDecodingError: the child answered with one, died, or did not answer in time.
+            ImportError: the child has no PyAV, or one that cannot be used.
         """
         too_late = threading.Event()
 
@@ -104,6 +105,8 @@ class DecodingProcess:
                 self.kill()
         if "error" in answer:
             raise VideoDecodingError(*answer["error"])
+        if "import_error" in answer:
+            raise ImportError(answer["import_error"])
         return answer, payload
 
     def _exchange(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -255,6 +258,8 @@ def serve() -> None:
             answer, payload = _answer(reader, request)
         except VideoDecodingError as error:
             answer = {"error": list(error.args)}
+        except ImportError as error:
+            answer = {"import_error": str(error)}
         answers.write(json.dumps(answer | {"size": len(payload)}).encode() + b"\n")
         answers.write(payload)
         answers.flush()

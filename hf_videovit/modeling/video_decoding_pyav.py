@@ -26,6 +26,8 @@ try:
 
     # What PyAV raises on broken files: ValueError for text that is none, IndexError for streams that come and go.
     BROKEN = (av.FFmpegError, OSError, ValueError, IndexError)
+    # A tag that is not UTF-8 must not keep a video from opening. From 19.0 on PyAV takes any tag and has no argument.
+    TAG_ERRORS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 except ImportError:
     av = None  # type: ignore[assignment]
 
@@ -273,11 +275,15 @@ class PyAVReader:
                 f"file:{self.file}" if isinstance(self.file, str) else self.file,
                 # Not `options`: on FLV and MPEG, whose streams turn up late, that crashes PyAV 17.
                 container_options={"format_whitelist": DEMUXERS, "protocol_whitelist": "file"},
-                metadata_errors="replace",
                 timeout=None if self.deadline is None else max(self.deadline - time.monotonic(), 0.001),
+                **TAG_ERRORS,
             )
         except av.ExitError:
             raise self._error("opening takes too long", "timeout") from None
+        except TypeError as error:  # no fault of the video: every other one would fail as well
+            raise ImportError(
+                f"PyAV {av.__version__} cannot be used: {error}. Install another release of `av`."
+            ) from error
         except BROKEN as error:
             raise self._error(_words(error)) from None
         self._used = False

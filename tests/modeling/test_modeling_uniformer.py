@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers.utils import output_capturing
 
 from hf_videovit import (
     UniFormerBackbone,
@@ -66,6 +67,19 @@ def test_an_odd_number_of_frames_is_halved_and_rounded_up(frames, kept):
     model = UniFormerModel(config()).eval()
     hidden_states = model(torch.randn(1, frames, 3, 64, 64), output_hidden_states=True).hidden_states
     assert [one.shape[2] for one in hidden_states] == [kept] * 5
+
+
+@pytest.mark.skipif(
+    not hasattr(output_capturing, "select_hidden_states"), reason="this transformers keeps all hidden states or none"
+)
+def test_hidden_states_are_counted_from_the_last_stage():
+    """There are five: the stem's and one a stage."""
+    model = UniFormerModel(config()).eval()
+    clip = torch.randn(1, 2, 3, 64, 64)
+    every = model(clip, output_hidden_states=True).hidden_states
+    some = model(clip, output_hidden_states=[-1, -3]).hidden_states
+    assert [one is not None for one in some] == [False, False, True, False, True]
+    assert torch.equal(some[4], every[4]) and torch.equal(some[2], every[2])
 
 
 def test_a_map_without_tokens_is_refused():

@@ -128,6 +128,30 @@ def test_every_decoder_gives_the_same_frames(name, decoder):
         assert 10 * np.log10(255**2 / max((gap**2).mean(), 1e-9)) > 25
 
 
+def test_a_tag_that_is_not_utf8_keeps_no_video_from_opening(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", moving_square_clip(num_frames=3), title="the title")
+    expected = decode_video(path).frames
+    content = path.read_bytes()
+    assert content.count(b"the title") == 1
+    path.write_bytes(content.replace(b"the title", "un été là".encode("latin-1")))
+    np.testing.assert_array_equal(decode_video(path).frames, expected)
+
+
+def test_a_pyav_without_an_argument_is_no_fault_of_the_video(monkeypatch):
+    monkeypatch.setattr(video_decoding_pyav, "TAG_ERRORS", {"no_such_argument": "replace"})
+    with pytest.raises(ImportError, match="PyAV .* cannot be used: .*no_such_argument"):
+        decode_video(MEDIA / "gen_hevc.mp4", [0])
+
+
+def test_a_child_without_pyav_is_no_fault_of_the_video(tmp_path, monkeypatch):
+    (tmp_path / "av.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(video_decoding_isolation, "_child", None)
+    with pytest.raises(ImportError, match="needs PyAV"):
+        decode_video(MEDIA / "gen_hevc.mp4", [0], isolate=True)
+    video_decoding_isolation._child.kill()
+
+
 @pytest.mark.parametrize("name", PARTIAL)
 def test_damaged_files_are_refused_or_salvaged(name):
     truth = EXPECTED[name]
@@ -498,8 +522,9 @@ def signalling(number: int):
 @pytest.mark.parametrize(("name", "kind"), [("SIGSEGV", "undecodable"), ("SIGSTOP", "timeout")])
 def test_a_child_that_crashes_or_hangs_is_an_error_and_the_next_call_works(name, kind):
     plan = signalling(getattr(signal, name))
+    timeout = 3.0 if kind == "timeout" else None
     with pytest.raises(VideoDecodingError) as caught:
-        decode_video(MEDIA / "gen_hevc.mp4", plan, isolate=True, timeout=3.0)
+        decode_video(MEDIA / "gen_hevc.mp4", plan, isolate=True, timeout=timeout)
     assert caught.value.kind == kind
     assert decode_video(MEDIA / "gen_hevc.mp4", [0], isolate=True).frames.shape == (1, 136, 320, 3)
 
