@@ -27,7 +27,7 @@ try:
     # What PyAV raises on broken files: ValueError for text that is none, IndexError for streams that come and go.
     BROKEN = (av.FFmpegError, OSError, ValueError, IndexError)
     # A tag that is not UTF-8 must not keep a video from opening. From 19.0 on PyAV takes any tag and has no argument.
-    TAG_ERRORS = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+    TAG_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 except ImportError:
     av = None  # type: ignore[assignment]
 
