@@ -41,7 +41,7 @@ with running(hub):
     time.sleep = lambda seconds: None
     from pathlib import Path
     from hf_videovit.modeling.video_decoding import VideoDecodingError, decode_video
-    from hf_videovit.training.opening import open_source
+    from hf_videovit.training.data.opening import open_source
     from tests.clips import STEPS
     from tests.training.data.test_repos import parquet_of
 

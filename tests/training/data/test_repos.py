@@ -22,8 +22,8 @@ NAMES = sorted(STEPS)
 READER = """
 import json, sys
 from hf_videovit.modeling.video_decoding import decode_video
-from hf_videovit.training.opening import list_splits, open_source
-from hf_videovit.training.streaming import ClipStream
+from hf_videovit.training.data.opening import list_splits, open_source
+from hf_videovit.training.data.streaming import ClipStream
 import torch
 
 def load(record):

@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[3]
 SCRIPT = """
 import sys, time
 import torch
-import hf_videovit.training.engine as engine
+from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.finetuning import finetune
+from hf_videovit.training.methods.classification import finetune
 after_step, validate = engine._Run._after_step, engine._Run._validate
 def slowly(self, *arguments):
     after_step(self, *arguments)

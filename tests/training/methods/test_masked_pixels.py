@@ -156,7 +156,7 @@ def test_the_same_masks_and_losses_with_workers_and_after_a_stop(pretraining_fie
     whole = pretrain(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
     fields |= {"num_workers": num_workers, "augment_on_device": on_device, "output_dir": str(tmp_path / "part")}
     part = RunConfig.from_fields(**fields)
-    import hf_videovit.training.engine as engine
+    from hf_videovit.training.engine import loop as engine
 
     after_step = engine._Run._after_step
 
