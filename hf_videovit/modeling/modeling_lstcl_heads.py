@@ -21,7 +21,12 @@ def world_size() -> int:
 
 
 class SumOverProcesses(torch.autograd.Function):
-    """The sum over all processes; so is, going backward, its gradient."""
+    """
+    The sum over all processes; so is, going backward, its gradient.
+
+    `torch.distributed.nn.functional.all_reduce` warns of its deprecation in torch 2.14, and what it refers to,
+    `torch.distributed._functional_collectives.all_reduce`, has no gradient in torch 2.6.
+    """
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
