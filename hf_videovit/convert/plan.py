@@ -5,13 +5,14 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -29,7 +30,7 @@ SAFETENSORS_DTYPES = {
 }
 STORED_DTYPES = {**SAFETENSORS_DTYPES, torch.int64: "I64"}
 
-Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]  # shape and type of each tensor
+Layout = dict[str, torch.Tensor]  # shape and type of each tensor, on the meta device
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ class Plan:
         Shape and type of every tensor in the order of storing, where weights become `dtype`. Counters stay whole
         numbers, and come first: a reader maps a tensor only at a multiple of its type's size.
         """
-        types = {name: dtype if one.is_floating_point() else one.dtype for name, one in self._skeleton().items()}
         shapes = self.check()
-        return {name: (shapes[name], types[name]) for name in sorted(shapes, key=lambda name: -types[name].itemsize)}
+        types = {name: dtype if one.is_floating_point() else one.dtype for name, one in self._skeleton().items()}
+        tensors = {name: torch.empty(shape, dtype=types[name], device="meta") for name, shape in shapes.items()}
+        return dict(sorted(tensors.items(), key=lambda pair: -pair[1].itemsize))
 
     def _shape(self, piece: Piece) -> tuple[int, ...]:
         return tuple(piece.take(torch.empty(self.checkpoint.shapes[piece.source], device="meta")).shape)
@@ -140,10 +142,11 @@ class Plan:
         for name, reason in self.fresh.items():
             logger.warning(f"{name} starts fresh: {reason}.")
 
-    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
-        """Our tensors one at a time as `dtype`, each with memory of its own."""
-        fresh = self._fresh_tensors()
-        for name, (_, stored) in self.layout(dtype).items():
+    def tensors(self, dtype: torch.dtype, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+        """Our tensors one at a time as `dtype`, each with memory of its own; in the order of `names` if given."""
+        fresh, layout = self._fresh_tensors(), self.layout(dtype)
+        for name in layout if names is None else names:
+            stored = layout[name].dtype
             if name in fresh:
                 tensor = fresh[name]
             else:
@@ -204,7 +207,7 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         unfinished = Path(temporary) / "model"
         unfinished.mkdir()
-        _write_weights(plan.tensors(dtype), _shard(layout, max_shard_bytes), unfinished)
+        _write_weights(plan, layout, dtype, max_shard_bytes, unfinished)
         config = copy.deepcopy(plan.config)
         config.architectures, config.dtype = [plan.model_class.__name__], dtype
         config.save_pretrained(unfinished)
@@ -214,48 +217,26 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
     return folder
 
 
-Shards = list[Layout]
-
-
-def _num_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    return torch.Size(shape).numel() * dtype.itemsize
-
-
-def _shard(layout: Layout, max_bytes: int) -> Shards:
-    """Tensors by file, in order, each file of at most `max_bytes` where a tensor is not larger."""
-    shards: Shards = [{}]
-    size = 0
-    for name, (shape, dtype) in layout.items():
-        added = _num_bytes(shape, dtype)
-        if shards[-1] and size + added > max_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = (shape, dtype)
-        size += added
-    return shards
-
-
-def _write_weights(tensors: Iterator[tuple[str, torch.Tensor]], shards: Shards, folder: Path) -> None:
+def _write_weights(plan: Plan, layout: Layout, dtype: torch.dtype, max_shard_bytes: int, folder: Path) -> None:
     """safetensors' own `save_file` wants a whole shard in memory, and copies it."""
-    count = len(shards)
-    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-    names = names if count > 1 else ["model.safetensors"]
-    for file_name, shard in zip(names, shards, strict=True):
+    split = split_torch_state_dict_into_shards(layout, max_shard_size=max_shard_bytes)
+    order = [name for names in split.filename_to_tensors.values() for name in names]
+    tensors = plan.tensors(dtype, order)
+    for file_name, names in split.filename_to_tensors.items():
         with (folder / file_name).open("wb") as file:
-            _write_header(file, shard)
-            for expected, (_, dtype) in shard.items():
+            _write_header(file, {name: layout[name] for name in names})
+            for expected in names:
                 name, tensor = next(tensors)
-                if name != expected or tensor.dtype != dtype:
-                    raise RuntimeError(f"{name} ({tensor.dtype}) came where {expected} ({dtype}) was announced")
+                if name != expected or tensor.dtype != layout[name].dtype:
+                    raise RuntimeError(
+                        f"{name} ({tensor.dtype}) came where {expected} ({layout[expected].dtype}) was announced"
+                    )
                 file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    if count > 1:
-        stored = [one for shard in shards for one in shard.values()]
+    if split.is_sharded:
+        num_parameters = sum(tensor.numel() for tensor in layout.values())
         index = {
-            "metadata": {
-                "total_parameters": sum(torch.Size(shape).numel() for shape, _ in stored),
-                "total_size": sum(_num_bytes(shape, dtype) for shape, dtype in stored),
-            },
-            "weight_map": {name: file_name for file_name, shard in zip(names, shards) for name in shard},
+            "metadata": {"total_parameters": num_parameters, **split.metadata},
+            "weight_map": split.tensor_to_filename,
         }
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -264,9 +245,13 @@ def _write_header(file: BinaryIO, shard: Layout) -> None:
     """Length of the header, header padded to a multiple of 8 bytes; then follow the tensors in its order."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, (shape, dtype) in shard.items():
-        end = offset + _num_bytes(shape, dtype)
-        header[name] = {"dtype": STORED_DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+    for name, tensor in shard.items():
+        end = offset + tensor.nbytes
+        header[name] = {
+            "dtype": STORED_DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode("utf-8")
     encoded += b" " * (-len(encoded) % 8)

@@ -530,6 +530,23 @@ def test_a_folder_is_what_convert_checkpoint_makes(task, shard_bytes, classifier
     assert all(file.stat().st_size < shard_bytes + 4096 for file in folder.glob("*.safetensors"))
 
 
+def test_a_tensor_larger_than_a_shard_gets_a_file_of_its_own(classifier, tmp_path):
+    state = official_layout(classifier)
+    folder = convert_to_folder(
+        "videomae_v2", state, tmp_path / "made", task=CLASSIFICATION, max_shard_bytes=3000, **UNSHOWN
+    )
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    sizes = {name: tensor.nbytes for name, tensor in classifier.state_dict().items()}
+    large = [name for name, size in sizes.items() if size > 3000]
+    assert large and index["metadata"]["total_size"] == sum(sizes.values())
+    for file in set(index["weight_map"].values()):
+        held = [name for name, place in index["weight_map"].items() if place == file]
+        assert len(held) == 1 or sum(sizes[name] for name in held) <= 3000
+        assert load_file(folder / file).keys() == set(held)
+    loaded = LOADERS[CLASSIFICATION].from_pretrained(folder)
+    assert same_weights(loaded, classifier)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_written_weights_are_ordinary_safetensors(dtype, classifier, tmp_path):
     folder = convert_to_folder(
