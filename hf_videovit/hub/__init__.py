@@ -1,1 +1,1 @@
-"""What goes to the Hub with a model: its card."""
+"""Model cards, publishing to the Hub, and reading from it."""

@@ -1,4 +1,4 @@
-"""Rows of a card's tables: protocol, architecture, what a run was told and what it counted."""
+"""Rows of the tables of a card: protocol, architecture, settings and counts of a run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.image_utils import PILImageResampling
 
 
-# Which saved fields of a run its card shows, in this order: group, field, words.
+# Saved fields of a run that its card shows, in this order: group, field, label.
 RUN_FACTS = (
     ("data", "data", "data"),
     ("data", "eval_data", "evaluation data"),
@@ -18,34 +18,45 @@ RUN_FACTS = (
     ("model", "size", "size"),
     ("optimization", "epochs", "epochs"),
     ("optimization", "max_steps", "steps"),
-    ("optimization", "batch_size", "batch size of a process"),
-    ("optimization", "accumulation", "forward passes a step"),
+    ("optimization", "batch_size", "batch size per process"),
+    ("optimization", "accumulation", "forward passes per step"),
     ("optimization", "learning_rate", "learning rate"),
     ("optimization", "weight_decay", "weight decay"),
     ("optimization", "layer_decay", "layer-wise learning-rate decay"),
     ("run", "mixed_precision", "mixed precision"),
     ("run", "seed", "seed"),
 )
-# Likewise of what a finished run counted.
+# Counts of a finished run that its card shows: name, label.
 COUNTED_FACTS = (
     ("num_train_videos", "training videos"),
     ("num_bad_train_videos", "of which unreadable"),
     ("steps", "optimiser steps done"),
-    ("effective_batch", "videos a step"),
+    ("effective_batch", "videos per step"),
     ("hardware", "hardware"),
     ("seconds", "seconds"),
 )
 
 
 def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
-    """What happens to a video or image between the file and the model's answer, as rows of a table."""
+    """
+    Rows on the processing of a video or an image: sampling, views, resizing, cropping, normalisation.
+
+    Args:
+        config ([`PreTrainedConfig`]):
+            The model's configuration.
+        processor (`Any`):
+            The checkpoint's video or image processor.
+
+    Returns:
+        `list[tuple[str, str]]`: name and value of each row.
+    """
     rows = _clip_rows(config, processor) if hasattr(processor, "num_clips") else []
     if processor.do_resize:
         rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
     if processor.do_center_crop:
         rows.append(("crop", _size_words(processor.crop_size)))
     if hasattr(processor, "num_clips") and processor.do_grayscale:
-        rows.append(("colours", "none: brightness in all channels"))
+        rows.append(("colours", "none: greyscale in all channels"))
     if processor.do_normalize:
         rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
     return rows
@@ -56,19 +67,19 @@ def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]
     num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
     rate = processor.to_dict().get("frame_rate")
     sampling = {
-        "dense": f"{num_frames} frames, " + (f"{rate:g} a second" if rate else f"{processor.frame_stride} apart"),
-        "dense_cyclic": f"{num_frames} frames, {processor.frame_stride} apart, from the start again past the end",
+        "dense": f"{num_frames} frames, " + (f"{rate:g} per second" if rate else f"{processor.frame_stride} apart"),
+        "dense_cyclic": f"{num_frames} frames, {processor.frame_stride} apart, cyclic past the end",
         "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
-        "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} neighbouring ones",
+        "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} consecutive ones",
         "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "sparse_middle": f"{num_frames} frames, from the middle of each of {num_frames} equal segments",
         "uniform": f"{num_frames} frames, spread over the whole video",
     }
-    rows: list[tuple[str, str]] = [("a clip", sampling[processor.frame_sampling])]
+    rows: list[tuple[str, str]] = [("clip", sampling[processor.frame_sampling])]
     merging = {"softmax_mean": ", probabilities averaged", "logits_mean": ", logits averaged"}
     views = f"{processor.num_clips} clips x {processor.num_crops} crops"
     views += merging.get(config.to_dict().get("view_merging", ""), "")
-    return [*rows, ("views of a video", views if processor.num_views > 1 else "one")]
+    return [*rows, ("views per video", views if processor.num_views > 1 else "one")]
 
 
 def _resampling_words(processor: Any) -> str:
@@ -78,7 +89,18 @@ def _resampling_words(processor: Any) -> str:
 
 
 def architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[str, str]]:
-    """Class, size and input of a model, and how its blocks are built."""
+    """
+    Rows on a model: class, number of parameters, input size and blocks.
+
+    Args:
+        config ([`PreTrainedConfig`]):
+            The model's configuration.
+        auto_class (`Any`):
+            The auto class that builds the model.
+
+    Returns:
+        `list[tuple[str, str]]`: name and value of each row.
+    """
     with torch.device("meta"):
         model = auto_class.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -122,7 +144,18 @@ def _token_row(config: PreTrainedConfig, fields: Mapping[str, Any]) -> tuple[str
 
 
 def run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
-    """How a model was trained: a table of `run.yaml` and of what the run counted."""
+    """
+    Markdown lines on the training of a model.
+
+    Args:
+        run (`Mapping[str, Any]`):
+            The content of `run.yaml`, by group of arguments.
+        counted (`Mapping[str, Any]`):
+            The counts of the run, see [`~cards.write_model_card`].
+
+    Returns:
+        `list[str]`: the entries of `about`, and a table of settings and counts.
+    """
     rows = []
     for group, name, words in RUN_FACTS:
         value = run.get(group, {}).get(name)
@@ -135,12 +168,30 @@ def run_lines(run: Mapping[str, Any], counted: Mapping[str, Any]) -> list[str]:
 
 
 def last_part(path: str | None) -> str | None:
-    """A Hub id unchanged; of a path only the name, since folders of one machine mean nothing on another."""
+    """
+    Shorten a local path to its name, because folders of one machine mean nothing on another.
+
+    Args:
+        path (`str`):
+            A path or a Hub id.
+
+    Returns:
+        `str`, *optional*: a Hub id unchanged, the last part of a path, or `None`.
+    """
     return path if path is None or hub_id(path) else Path(path).name
 
 
 def hub_id(name: str | None) -> str | None:
-    """The name, if it is a Hub id and no path of this machine."""
+    """
+    Tell a Hub id from a local path.
+
+    Args:
+        name (`str`):
+            A path or a Hub id.
+
+    Returns:
+        `str`, *optional*: the name if it is a Hub id, otherwise `None`.
+    """
     return name if name and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
 
 

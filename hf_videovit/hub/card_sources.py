@@ -1,4 +1,4 @@
-"""What cards cite: papers, addresses of sources, the Hub's names of metrics."""
+"""References of the cards: citations, addresses of sources, and the Hub's names of metrics."""
 
 METRICS = {
     "top1": "top-1 accuracy",
@@ -7,7 +7,7 @@ METRICS = {
     "mean_average_precision": "mean average precision",
     "box_average_precision": "average precision of boxes",
     "mask_average_precision": "average precision of masks",
-    "keypoint_average_precision": "average precision of key points",
+    "keypoint_average_precision": "average precision of keypoints",
     "mean_iou": "mean intersection over union",
     "mAP": "mean average precision",
     "mAP_weighted": "mean average precision, weighted by videos",
@@ -69,7 +69,7 @@ CITATIONS = {
   year      = {2023}
 }""",
 }
-# The Hub's name of a metric, where it is not accuracy.
+# The Hub's names of metrics other than accuracy.
 METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
 SOURCE_URLS = {
     "BEVT README": "https://github.com/xyzforever/BEVT",

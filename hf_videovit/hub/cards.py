@@ -1,6 +1,5 @@
 """
-Model cards, rendered from facts: a published checkpoint's entry, or what training left in a folder. Nothing is typed
-twice.
+Model cards, rendered from the entry of a published checkpoint or from the files that training left in a folder.
 
 `python -m hf_videovit.hub.cards --output model_cards` renders the card of every published checkpoint.
 """
@@ -63,30 +62,30 @@ AUTO_CLASSES: dict[str, Any] = {
     KEYPOINTS: AutoModelForKeypointDetection,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
-# The Hub's name of what a model is for, where it is not ours.
+# Pipeline tags of the Hub that differ from our task names.
 PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
 
 
 @dataclass(frozen=True)
 class Result:
     """
-    One number.
+    One number on a card.
 
     Args:
         data (`str`):
-            Data set, and split where known.
+            Data set, and split if known.
         metric (`str`):
             Name of the metric, such as `"top1"`.
         value (`float`):
             In percent.
-        how (`str`):
+        how (`str`, *optional*):
             Protocol: frames, clips, crops, decoder.
         source (`str`, *optional*):
-            Who reports it; `None` for what was measured with this package.
+            Who reports it; `None` if it was measured with this package.
         source_url (`str`, *optional*):
             Where it is reported.
         in_metadata (`bool`, *optional*, defaults to `True`):
-            Whether the Hub may show it as the model's result. Not for baselines and for what nobody has checked.
+            Whether the Hub may show it as the model's result. `False` for baselines and for unverified numbers.
     """
 
     data: str
@@ -100,7 +99,45 @@ class Result:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card says; [`render_card`] adds no fact of its own."""
+    """
+    The content of a card; [`render_card`] adds no facts.
+
+    Args:
+        title (`str`):
+            Headline.
+        model_id (`str`):
+            Folder or Hub id that the usage example loads.
+        task (`str`):
+            One of the keys of `AUTO_CLASSES`.
+        summary (`str`):
+            A sentence or two on the model.
+        config ([`PreTrainedConfig`]):
+            The model's configuration.
+        processor (`Any`):
+            The checkpoint's video or image processor.
+        results (`Sequence[Result]`, *optional*, defaults to `()`):
+            Measured and reported results.
+        obtain (`str`, *optional*):
+            How to obtain and convert the weights, in markdown.
+        training (`Sequence[str]`, *optional*, defaults to `()`):
+            Markdown lines on the training.
+        labels (`Sequence[str]`, *optional*, defaults to `()`):
+            Class names in the order of the outputs.
+        limits (`Sequence[str]`, *optional*, defaults to `()`):
+            Known limits, one sentence or more each.
+        licence (`str`, *optional*):
+            Licence id of the weights, for the metadata.
+        licences (`Sequence[str]`, *optional*, defaults to `()`):
+            Licences as each source states them.
+        citation (`str`, *optional*):
+            BibTeX.
+        base_model (`str`, *optional*):
+            Hub id of the checkpoint that training started from.
+        datasets (`Sequence[str]`, *optional*, defaults to `()`):
+            Hub ids of the training data.
+        tags (`Sequence[str]`, *optional*):
+            Further tags for the metadata.
+    """
 
     title: str
     model_id: str
@@ -122,7 +159,16 @@ class CardFacts:
 
 
 def render_card(facts: CardFacts) -> ModelCard:
-    """The card of a model, metadata included."""
+    """
+    Render a card with its metadata.
+
+    Args:
+        facts ([`CardFacts`]):
+            The content.
+
+    Returns:
+        [`ModelCard`]
+    """
     auto_class = AUTO_CLASSES[facts.task]
     architecture = architecture_rows(facts.config, auto_class)
     return ModelCard.from_template(
@@ -162,36 +208,35 @@ def write_model_card(
     citation: str = "",
 ) -> Path:
     """
-    Write `README.md` for a trained model from what its folder holds: configuration, processor, `results.json`,
+    Write `README.md` for a trained model from the files in its folder: configuration, processor, `results.json`,
     `run.yaml`.
 
     Args:
         folder (`str` or `os.PathLike`):
             A folder with a saved model and its processor.
         results (`Mapping[str, Any]`, *optional*):
-            The evaluation, in the form of `results.json`, which is read if this is left out. `metrics` are shares of
-            one; `baselines` (name to share), `data` (name of the data) and `protocol` are shown where present.
+            The evaluation, in the form of `results.json`, which is the default. `metrics` are shares of one;
+            `baselines` (name to share), `data` (name of the data) and `protocol` are shown if present.
         facts (`Mapping[str, Any]`, *optional*):
-            What a run counted: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`; `outcomes`, more
-            rows of words and values ([`~training.finetuning.FinetuneResult`] and
-            [`~training.pretraining.PretrainResult`] have them).
+            Counts of the run: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`; `outcomes` holds
+            more rows (label to value).
         model_id (`str`, *optional*):
-            What the usage lines load. Defaults to the folder's name.
+            Folder or Hub id that the usage example loads. Defaults to the folder's name.
         title (`str`, *optional*):
             Headline. Defaults to the folder's name.
         summary (`str`, *optional*):
-            A sentence or two on what the model is for. Defaults to what the configuration says.
+            A sentence or two on the model. Defaults to a sentence from the configuration.
         licence (`str`, *optional*):
-            Licence id of the weights, such as `"apache-2.0"`. Without it the card says that none is stated.
+            Licence id of the weights, such as `"apache-2.0"`. Without it the card states that the licence is unknown.
         datasets (`Sequence[str]`, *optional*):
             Hub ids of the training data.
         base_model (`str`, *optional*):
-            Hub id of the checkpoint that training started from. Defaults to the run's, if that is a Hub id.
+            Hub id of the checkpoint that training started from. Defaults to that of `run.yaml`, if it is a Hub id.
         citation (`str`, *optional*):
             BibTeX.
 
     Returns:
-        `Path`: the card.
+        `Path`: the card's file.
     """
     folder = Path(folder)
     config = AutoConfig.from_pretrained(folder)
@@ -216,7 +261,7 @@ def write_model_card(
         licences=[
             f"Weights: {licence}."
             if licence
-            else "Not stated here. It depends on the data and on the weights that this started from."
+            else "Not stated. It depends on the training data and on the initial weights."
         ],
         citation=citation,
         base_model=base_model or hub_id(run.get("model", {}).get("checkpoint")),
@@ -231,12 +276,15 @@ def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, pub
 
     Args:
         folder (`str` or `os.PathLike`):
-            The converted model.
+            Folder of the converted model.
         checkpoint_name (`str`):
-            Name of the file it was made of.
+            Name of the official file.
         published (`str`, *optional*):
-            Name of the published checkpoint, where it was converted as it is: its card is written. Otherwise the card
-            claims nothing but what the folder shows.
+            Name of the published checkpoint, if it was converted without changes; its card is then written. Otherwise
+            the card states only what the folder contains.
+
+    Returns:
+        `Path`: the card's file.
     """
     folder = Path(folder)
     name = folder.resolve().name
@@ -247,13 +295,16 @@ def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, pub
 
 def render_published_card(name: str, *, model_id: str | None = None) -> ModelCard:
     """
-    The card of an official checkpoint after conversion.
+    Render the card of an official checkpoint after conversion.
 
     Args:
         name (`str`):
             One of [`~published.list_published`].
         model_id (`str`, *optional*):
-            What the usage lines load. Defaults to a folder called like the checkpoint.
+            Folder or Hub id that the usage example loads. Defaults to `name`.
+
+    Returns:
+        [`ModelCard`]
     """
     entry = published_entry(name)
     config = published_config(name)
@@ -272,9 +323,9 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         licence=_common_licence(entry),
         licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences]
         or [
-            "No weights, no licence."
+            "No weights were released."
             if entry.file.availability == NEVER_RELEASED
-            else "Not stated where the file was listed."
+            else "Not stated at the source of the file."
         ],
         citation=CITATIONS.get(entry.model_type, ""),
     )
@@ -283,11 +334,14 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
 
 def write_published_cards(folder: str | os.PathLike) -> list[Path]:
     """
-    Render the card of every published checkpoint; cards of checkpoints that are gone are removed.
+    Render the card of every published checkpoint, and delete cards of checkpoints that are no longer listed.
 
     Args:
         folder (`str` or `os.PathLike`):
             Receives `NAME.md` for each.
+
+    Returns:
+        `list[Path]`: the cards' files.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -301,24 +355,45 @@ def write_published_cards(folder: str | os.PathLike) -> list[Path]:
 
 def seal_card(text: str) -> str:
     """
-    A card with its own hash in a comment at the end, by which [`is_rendered`] knows later that nobody has edited it.
+    Append the hash of a card in a comment, so that [`is_rendered`] can tell later whether it was edited.
 
     Args:
         text (`str`):
-            The card, sealed or not.
+            The card, with or without such a comment.
+
+    Returns:
+        `str`: the card with a new comment.
     """
     body = SEAL.sub("", text).rstrip() + "\n"
     return f"{body}\n<!-- rendered by hf_videovit, sha256 {_hash(body)} -->\n"
 
 
 def is_rendered(text: str) -> bool:
-    """Whether a card is as [`seal_card`] left it."""
+    """
+    Whether a card is unchanged since [`seal_card`].
+
+    Args:
+        text (`str`):
+            The card.
+
+    Returns:
+        `bool`: `False` if the card was edited or written by hand.
+    """
     seal = SEAL.search(text)
     return seal is not None and seal[1] == _hash(text[: seal.start()].rstrip() + "\n")
 
 
 def task_of(config: PreTrainedConfig) -> str:
-    """The task of a saved configuration, by the class that was saved."""
+    """
+    Task of a saved model, from its class.
+
+    Args:
+        config ([`PreTrainedConfig`]):
+            The model's configuration, with `architectures`.
+
+    Returns:
+        `str`: one of the keys of `AUTO_CLASSES`.
+    """
     architecture = (config.architectures or [""])[0]
     if architecture.endswith("ForImageClassification"):
         return IMAGE_CLASSIFICATION
@@ -393,7 +468,7 @@ def _published_result(result: PublishedResult, task: str) -> Result:
         result.data,
         result.metric,
         result.value,
-        how if checked else f"{how}; quoted from memory, not checked",
+        how if checked else f"{how}; from memory, not verified",
         result.source,
         result.url or SOURCE_URLS.get(result.source),
         in_metadata=checked and task != BACKBONE,  # a backbone alone has no such result
@@ -404,8 +479,8 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     file = entry.file
     if file.availability == NEVER_RELEASED:
         return (
-            "No weights were ever released, so there is nothing to convert: this card describes what was published. "
-            "A model of your own training is used like this:"
+            "The authors released no weights. This card describes the published model. A model that you trained "
+            "yourself is used like this:"
         )
     address = file.path or (file.url if file.availability == "listed" else None)
     checkpoint = Path(address).name if address else "FILE"
@@ -414,50 +489,50 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     )
     if file.availability == "cloud drive":
         where = f"[a cloud drive]({file.url})" + (", in this folder" if "/folders/" in str(file.url) else "")
-        return f"Its authors keep the file on {where}; a browser fetches it. Convert it once:\n\n{command}"
+        return f"The authors host the file on {where}. Download it with a browser and convert it once:\n\n{command}"
     if file.availability != "listed":
-        state = {"not listed": "is not among the files that its authors list", "dead link": "is no longer online"}
-        return f"The official file {state[file.availability]}. Who has it converts it once:\n\n{command}"
+        state = {"not listed": "is not listed by its authors", "dead link": "is no longer online"}
+        return f"The official file {state[file.availability]}. If you have it, convert it once:\n\n{command}"
     size = file.size or (f"{file.bytes / 1e9:.2f} GB" if file.bytes else "size not stated")
     if file.repository is None:
         return f"The weights are [{checkpoint}]({file.url}) ({size}). Convert the file once:\n\n{command}"
     return (
-        f"The weights are their authors': `{file.path}` ({size}) of "
+        f"The authors' weights are `{file.path}` ({size}) in "
         f"[{file.repository}](https://huggingface.co/{file.repository}). Convert the file once:\n\n{command}"
     )
 
 
 def _published_limits(entry: PublishedCheckpoint) -> list[str]:
     if entry.task == BACKBONE:
-        return ["It gives maps, not answers: train a head for dense prediction on them."]
+        return ["The model returns feature maps. Train a head for dense prediction on them."]
     if entry.task not in CLASSIFICATION_TASKS:
-        return ["It names nothing by itself: fine-tune it, or use its features."]
+        return ["The model has no classifier. Fine-tune it, or use its features."]
     unit = _unit(entry.task).split()[1]
     several = entry.config.get("problem_type") == MULTI_LABEL
     return [
         _several_labels(entry.num_labels) if several else _one_label(entry.num_labels, entry.task),
-        f"Its training {unit}s come from the web and carry that source's gaps and biases in places, people and "
+        f"The training {unit}s come from the web and have the gaps and biases of that source in places, people and "
         "topics.",
     ]
 
 
 def _common_licence(entry: PublishedCheckpoint) -> str | None:
-    """The id that all sources agree on for the weights; `other` where they do not."""
+    """Licence id of the weights if all sources agree on one, otherwise `other`."""
     stated = {one.licence.lower() for one in entry.licences if one.covers == "weights"}
     return stated.pop() if len(stated) == 1 else "other" if stated else None
 
 
 def _trained_summary(config: PreTrainedConfig, task: str) -> str:
     unit = _unit(task)
-    classes = f"names which of {config.num_labels} classes {unit} shows"
+    classes = f"assigns one of {config.num_labels} classes to {unit}"
     if config.problem_type == MULTI_LABEL:
-        classes = f"tells of each of {config.num_labels} labels whether it fits {unit}"
+        classes = f"assigns any number of {config.num_labels} labels to {unit}"
     kinds = {
         **dict.fromkeys(CLASSIFICATION_TASKS, classes),
-        BACKBONE: "turns an image into maps for dense prediction",
-        KEYPOINTS: f"finds {config.num_labels} keypoints of the person that an image was cropped to",
-        PRETRAINING: "was pre-trained without labels; fine-tune it or take its features",
-        FEATURES: "turns a video into features",
+        BACKBONE: "computes feature maps of an image for dense prediction",
+        KEYPOINTS: f"locates {config.num_labels} keypoints of a person in a cropped image",
+        PRETRAINING: "was pretrained without labels; fine-tune it or use its features",
+        FEATURES: "computes features of a video",
     }
     return f"A `{config.model_type}` model that {kinds[task]}. Trained with hf_videovit."
 
@@ -471,7 +546,7 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
     name = last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
     how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
     if results.get("num_failed"):
-        how.append(f"{results['num_failed']} unreadable ones not counted")
+        how.append(f"{results['num_failed']} unreadable videos not counted")
     protocol = results.get("protocol", {})
     if protocol.get("num_clips") and protocol.get("sampling_mode", "test") == "test":
         how.append(f"{protocol['num_clips']} x {protocol.get('num_crops', 1)} views")
@@ -484,7 +559,7 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
-    limits = ["On footage unlike its training data expect less."]
+    limits = ["Expect lower accuracy on data unlike the training data."]
     if task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
@@ -493,11 +568,12 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
 
 
 def _several_labels(num_labels: int | None) -> str:
-    return f"It gives any number of its {num_labels} labels, each with a probability of its own."
+    return f"The model predicts a separate probability for each of its {num_labels} labels."
 
 
 def _one_label(num_labels: int | None, task: str) -> str:
-    return f"It answers one of its {num_labels} labels for any {_unit(task).split()[1]}, also for one that shows none."
+    unit = _unit(task).split()[1]
+    return f"The model always predicts one of its {num_labels} labels, even if the {unit} shows none of them."
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -509,9 +585,15 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m hf_videovit.hub.cards`."""
+    """
+    Entry point of `python -m hf_videovit.hub.cards`.
+
+    Args:
+        arguments (`Sequence[str]`, *optional*):
+            Arguments of the command line. Defaults to those of the process.
+    """
     parser = argparse.ArgumentParser(description="Render the card of every published checkpoint.")
-    parser.add_argument("--output", default="model_cards", help="folder that receives them")
+    parser.add_argument("--output", default="model_cards", help="Folder for the cards.")
     write_published_cards(parser.parse_args(arguments).output)
 
 

@@ -1,4 +1,4 @@
-"""The weights and the configuration of a repo on the Hub, and nothing of it that could run."""
+"""Download of the weights and the configuration of a repo on the Hub, without its code."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ WEIGHTS = ["config.json", "model*.safetensors", "model.safetensors.index.json"]
 
 def fetch_weights(repo_id: str, revision: str | None = None) -> Path:
     """
-    Fetch `config.json` and the safetensors of a repo. Code and pickled files are left where they are.
+    Download `config.json` and the safetensors of a repo. Code and pickled files are not downloaded.
 
     Args:
         repo_id (`str`):
@@ -24,11 +24,11 @@ def fetch_weights(repo_id: str, revision: str | None = None) -> Path:
             Branch, tag or commit.
 
     Returns:
-        `Path`: a folder of the cache.
+        `Path`: the folder in the cache.
 
     Raises:
-        ValueError: no such repo or revision, or it holds no safetensors.
-        ConnectionError: the Hub cannot be reached, and the cache lacks something.
+        ValueError: the repo or revision does not exist, or has no complete safetensors.
+        ConnectionError: the Hub cannot be reached, and the cache is incomplete.
     """
     try:
         validate_repo_id(repo_id)
@@ -36,18 +36,20 @@ def fetch_weights(repo_id: str, revision: str | None = None) -> Path:
     except HFValidationError as error:
         raise ValueError(f"`repo_id` must be a Hub id such as 'owner/name', got {repo_id!r}") from error
     except LocalEntryNotFoundError as error:
-        raise ConnectionError(f"The Hub cannot be reached, and {repo_id} is not whole in the cache") from error
+        raise ConnectionError(f"The Hub cannot be reached, and {repo_id} is not complete in the cache") from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status >= 500:
-            raise ConnectionError(f"The Hub is not well (status {status}); {repo_id} was not fetched") from error
-        raise ValueError(f"The Hub gives no {repo_id} at {revision or 'main'} (status {status})") from error
+            raise ConnectionError(
+                f"The Hub returned a server error ({status}); {repo_id} was not downloaded"
+            ) from error
+        raise ValueError(f"{repo_id} at {revision or 'main'} is not available on the Hub ({status})") from error
     except Exception as error:
         if not is_transport_error(error):
             raise
-        raise ConnectionError(f"The connection to the Hub failed; {repo_id} was not fetched") from error
+        raise ConnectionError(f"The connection to the Hub failed; {repo_id} was not downloaded") from error
     try:
         weight_files(folder)
     except ValueError as error:
-        raise ValueError(f"{repo_id} holds no whole safetensors: {error}") from error
+        raise ValueError(f"{repo_id} has no complete safetensors: {error}") from error
     return folder

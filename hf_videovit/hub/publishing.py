@@ -1,8 +1,8 @@
 """
-From a trained or converted folder to a repo on the Hub, in one commit.
+Publishing of a trained or converted model to a repo on the Hub, in one commit.
 
-The commit holds what loads the model and what says how good it is, nothing else of the folder. Large files go first;
-if the connection breaks, the repo is as it was, and the same command goes on with the files that are missing.
+The commit holds only the files that load the model and its results. Large files are uploaded first. If the connection
+breaks, the repo is unchanged, and running the same command again uploads the missing files.
 """
 
 import hashlib
@@ -47,14 +47,26 @@ SENT = (
     RESULTS,
     "results_confusion.png",
 )
-# What a commit of ours replaces as a whole: weights in other shards, or other code, must not stay behind.
+# Files that a commit replaces as a whole, so that no weights in other shards are left.
 OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 MAX_SHARD_SIZE = "5GB"
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file of a publication: its path in the repo, where it lies here, its size in bytes and its SHA-256."""
+    """
+    A file of a publication.
+
+    Args:
+        path (`str`):
+            Path in the repo.
+        source (`Path`):
+            Local file.
+        size (`int`):
+            In bytes.
+        sha256 (`str`):
+            SHA-256 of the content, in hexadecimal.
+    """
 
     path: str
     source: Path
@@ -65,21 +77,21 @@ class PublishedFile:
 @dataclass(frozen=True)
 class Publication:
     """
-    What was sent, or would be.
+    Result of a publication, or its preview in a dry run.
 
     Args:
         repo_id (`str`):
             The repo.
         files (`Sequence[PublishedFile]`):
             Its files.
-        deleted (`Sequence[str]`):
-            Files of the repo that the commit removes: weights of another shape.
-        revision (`str`):
+        deleted (`Sequence[str]`, *optional*, defaults to `()`):
+            Files that the commit removes from the repo: weights in other shards.
+        revision (`str`, *optional*, defaults to `"main"`):
             Branch.
         url (`str`, *optional*):
-            Address of the commit, or of the pull request; `None` for a dry run.
+            Address of the commit or of the pull request; `None` for a dry run.
         commit (`str`, *optional*):
-            Its hash.
+            Hash of the commit; `None` for a dry run.
     """
 
     repo_id: str
@@ -110,38 +122,38 @@ def publish(
     token: str | bool | None = None,
 ) -> Publication:
     """
-    Send a model with its processor, card and evaluation to the Hub, in one commit.
+    Upload a model with its processor, card and results to the Hub, in one commit.
 
     Args:
         folder (`str` or `os.PathLike`):
-            A folder with a saved model. Without a `README.md` in it, one is rendered from what it holds.
+            Folder with a saved model. If it has no `README.md`, a card is rendered from its files.
         repo_id (`str`):
-            `"name"` or `"owner/name"`; the repo is made if it is not there.
+            `"name"` or `"owner/name"`; the repo is created if it does not exist.
         private (`bool`, *optional*, defaults to `False`):
-            Whether a new repo is private. One that is there stays as it is.
+            Whether a new repo is private. An existing repo keeps its visibility.
         revision (`str`, *optional*, defaults to `"main"`):
-            Branch, made if it is not there.
+            Branch; it is created if it does not exist.
         create_pr (`bool`, *optional*, defaults to `False`):
             Open a pull request instead of committing to the branch.
         with_code (`bool`, *optional*, defaults to `False`):
-            Send the model's code too, for `trust_remote_code=True` where this package is not installed.
+            Upload the model's code too, so that it loads without this package with `trust_remote_code=True`.
         dry_run (`bool`, *optional*, defaults to `False`):
-            Only say what would be sent. Nothing is asked of the Hub.
+            Only list the files. No request is sent to the Hub.
         overwrite_card (`bool`, *optional*, defaults to `False`):
-            Replace the card of the repo also if a person has edited it.
+            Replace the repo's card even if it was edited on the Hub.
         max_shard_size (`str`, *optional*, defaults to `"5GB"`):
-            Weights larger than this are sent in shards.
-        message (`str`, *optional*):
-            Of the commit.
+            Larger weights are uploaded in shards.
+        message (`str`, *optional*, defaults to `"Publish with hf_videovit"`):
+            Message of the commit.
         token (`str` or `bool`, *optional*):
-            By default that of `hf auth login` or of the environment.
+            Defaults to the token of `hf auth login` or of the environment.
 
     Returns:
         [`Publication`]
 
     Raises:
-        ValueError: the folder holds no whole model, or the repo's card was edited by a person.
-        PublishingError: the Hub refused or could not be reached.
+        ValueError: the folder has no complete model, or the repo's card was edited on the Hub.
+        PublishingError: the Hub rejected a request or could not be reached.
     """
     check_id(repo_id)
     with tempfile.TemporaryDirectory(prefix="publish-") as name:
@@ -173,13 +185,34 @@ def send_files(
     token: str | bool | None = None,
 ) -> Publication:
     """
-    Commit staged files to a repo, which is made if it is not there. Arguments as for [`publish`].
+    Commit staged files to a repo, which is created if it does not exist.
 
     Args:
         staged (`Sequence[PublishedFile]`):
             The files, see [`list_staged`].
+        repo_id (`str`):
+            `"name"` or `"owner/name"`.
         repo_type (`str`, *optional*, defaults to `"model"`):
-            `"model"`, or `"space"` for one that runs gradio.
+            `"model"`, or `"space"` for a Space with gradio.
+        private (`bool`, *optional*, defaults to `False`):
+            Whether a new repo is private. An existing repo keeps its visibility.
+        revision (`str`, *optional*, defaults to `"main"`):
+            Branch; it is created if it does not exist.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead of committing to the branch.
+        overwrite_card (`bool`, *optional*, defaults to `False`):
+            Replace the repo's card even if it was edited on the Hub.
+        message (`str`):
+            Message of the commit.
+        token (`str` or `bool`, *optional*):
+            Defaults to the token of `hf auth login` or of the environment.
+
+    Returns:
+        [`Publication`]
+
+    Raises:
+        ValueError: the repo's card was edited on the Hub.
+        PublishingError: the Hub rejected a request or could not be reached.
     """
     api = HfApi(token=token)
     sdk = "gradio" if repo_type == "space" else None
@@ -214,17 +247,17 @@ def send_files(
 
 def check_access(repo_id: str, token: str | bool | None = None) -> None:
     """
-    Whether the Hub can be reached with a token that it knows, to be asked before days of training.
+    Check before a long run that the Hub can be reached and accepts the token.
 
     Args:
         repo_id (`str`):
             The repo that will be published to.
         token (`str` or `bool`, *optional*):
-            By default that of `hf auth login` or of the environment.
+            Defaults to the token of `hf auth login` or of the environment.
 
     Raises:
-        ValueError: `repo_id` is no id.
-        PublishingError: no token, or none that the Hub knows, or no connection.
+        ValueError: `repo_id` is not a Hub id.
+        PublishingError: there is no token, the Hub rejects it, or there is no connection.
     """
     check_id(repo_id)
     asking(repo_id, HfApi(token=token).whoami)
@@ -232,18 +265,18 @@ def check_access(repo_id: str, token: str | bool | None = None) -> None:
 
 def finish_run(folder: str | os.PathLike, run: Any, facts: Mapping[str, Any]) -> Publication | None:
     """
-    Write the card of a finished run and, where its settings ask for it, publish it.
+    Write the card of a finished run and publish it if its settings ask for it.
 
     Args:
         folder (`str` or `os.PathLike`):
-            What the run saved.
+            Folder that the run saved.
         run ([`~training.arguments.RunArguments`]):
             `push_to_hub`, `hub_private` and `hub_with_code` are read.
         facts (`Mapping[str, Any]`):
-            What the run counted, see [`~cards.write_model_card`].
+            Counts of the run, see [`~cards.write_model_card`].
 
     Returns:
-        [`Publication`], or `None` if nothing was to be published.
+        [`Publication`], or `None` if `push_to_hub` is not set.
     """
     write_model_card(folder, facts=facts, model_id=run.push_to_hub)
     if run.push_to_hub is None:
@@ -260,7 +293,7 @@ def stage(
     max_shard_size: str = MAX_SHARD_SIZE,
 ) -> list[PublishedFile]:
     """
-    Put what a repo shall hold into a folder of its own.
+    Collect the files of a repo in a folder.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -268,20 +301,23 @@ def stage(
         target (`str` or `os.PathLike`):
             An empty folder. Large files are linked, not copied.
         repo_id (`str`):
-            Id of the repo, for the usage lines of its card.
+            Id of the repo, for the usage example of its card.
         with_code (`bool`, *optional*, defaults to `False`):
             Add the model's code.
-        max_shard_size (`str`, *optional*, defaults to `"5GB"`):
-            Weights larger than this are divided.
+        max_shard_size (`str`, *optional*):
+            Larger weights are divided into shards.
 
     Returns:
-        `list[PublishedFile]`: the files, by path. ValueError if the folder holds no whole model.
+        `list[PublishedFile]`: the files, by path.
+
+    Raises:
+        ValueError: the folder has no complete model.
     """
     folder, target = Path(folder), Path(target)
     target.mkdir(parents=True, exist_ok=True)
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"`folder` {str(folder)!r} holds no {', '.join(missing)}: it is no saved model")
+        raise ValueError(f"`folder` {str(folder)!r} has no {', '.join(missing)}; it is not a saved model")
     _stage_weights(folder, target, max_shard_size)
     for name in SENT:
         if (folder / name).is_file():
@@ -295,7 +331,16 @@ def stage(
 
 
 def list_staged(folder: Path) -> list[PublishedFile]:
-    """Every file in a folder, by path."""
+    """
+    Every file in a folder.
+
+    Args:
+        folder (`Path`):
+            A folder that [`stage`] filled.
+
+    Returns:
+        `list[PublishedFile]`: the files, by path.
+    """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
         PublishedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
@@ -303,13 +348,25 @@ def list_staged(folder: Path) -> list[PublishedFile]:
 
 
 def weight_files(folder: str | os.PathLike) -> list[Path]:
-    """The weights of a saved model: one file, or an index and all of its shards. ValueError if some are missing."""
+    """
+    The weights of a saved model: one file, or an index and its shards.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The model.
+
+    Returns:
+        `list[Path]`: the files, the index first.
+
+    Raises:
+        ValueError: there are no weights, or shards are missing.
+    """
     folder = Path(folder)
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():
         if (folder / WEIGHTS).is_file():
             return [folder / WEIGHTS]
-        raise ValueError(f"`folder` {str(folder)!r} holds no {WEIGHTS}: it is no saved model")
+        raise ValueError(f"`folder` {str(folder)!r} has no {WEIGHTS}; it is not a saved model")
     shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
@@ -328,7 +385,7 @@ def _stage_weights(folder: Path, target: Path, max_shard_size: str) -> None:
 
 
 def _stage_results(target: Path) -> None:
-    """The results without this machine's folders, and in the form that the Hub shows beside benchmarks."""
+    """Write the results without local folders, and in the format of the Hub's benchmarks."""
     results = json.loads((target / RESULTS).read_text(encoding="utf-8"))
     public = public_results(results)
     (target / RESULTS).write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -340,7 +397,16 @@ def _stage_results(target: Path) -> None:
 
 
 def public_results(results: Mapping[str, Any]) -> dict[str, Any]:
-    """`results.json` with paths of this machine cut to their last part."""
+    """
+    Shorten the paths in `results.json` to their last part.
+
+    Args:
+        results (`Mapping[str, Any]`):
+            The content of `results.json`.
+
+    Returns:
+        `dict[str, Any]`: the same without local folders.
+    """
 
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -353,18 +419,21 @@ def public_results(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_folders(text: str) -> str:
-    """Absolute paths in a text, each cut to its last part; addresses with a scheme stay."""
+    """Shorten each absolute path in a text to its last part; URLs are kept."""
     return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\s\"'\\/]+[\\/])+([^\s\"'\\/]+)", r"\1", text)
 
 
 def eval_entries(results: Mapping[str, Any]) -> list[EvalResultEntry]:
     """
-    Results as the Hub's `.eval_results` wants them. It shows them beside benchmarks that are data sets of the Hub, so
-    there are none of other data.
+    Results in the format of the Hub's `.eval_results`. The Hub shows them on benchmarks that are data sets of the Hub,
+    so there are none for other data.
 
     Args:
         results (`Mapping[str, Any]`):
-            `results.json`.
+            The content of `results.json`.
+
+    Returns:
+        `list[EvalResultEntry]`: one for each metric, or none.
     """
     found = re.fullmatch(
         r"(?:hf://datasets/)?([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}|[\w.-]+))?", str(results.get("data"))
@@ -384,7 +453,7 @@ def eval_entries(results: Mapping[str, Any]) -> list[EvalResultEntry]:
 
 
 def _stage_card(folder: Path, target: Path, repo_id: str) -> None:
-    """The folder's card with usage lines that load the repo."""
+    """Copy the folder's card with a usage example that loads the repo."""
     path = target / CARD
     if not path.is_file():
         write_model_card(target, model_id=repo_id, title=repo_id.rpartition("/")[2])
@@ -398,7 +467,7 @@ def _stage_card(folder: Path, target: Path, repo_id: str) -> None:
 
 
 def _check_card(api: HfApi, repo_id: str, revision: str, repo_type: str) -> None:
-    """ValueError where the repo's card is not as it was rendered."""
+    """Raise a ValueError if the repo's card was edited."""
     try:
         path = asking(
             repo_id,
@@ -410,8 +479,8 @@ def _check_card(api: HfApi, repo_id: str, revision: str, repo_type: str) -> None
     text = Path(path).read_text(encoding="utf-8")
     if ModelCard(text, ignore_metadata_errors=True).text.strip() and not is_rendered(text):
         raise ValueError(
-            f"The card of {repo_id} ({revision}) was written or edited by a person. Take the edits over into the "
-            "folder's README.md, or give `overwrite_card` (--overwrite-card) to replace it."
+            f"The card of {repo_id} ({revision}) was edited on the Hub. Copy the edits to the folder's README.md, or "
+            "replace the card with `overwrite_card` (--overwrite-card)."
         )
 
 

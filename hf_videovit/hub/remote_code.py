@@ -1,9 +1,8 @@
 """
-The code of a model inside its repo, so that it loads with `trust_remote_code=True` where this package is not
-installed.
+The code of a model inside its repo, so that it loads without this package with `trust_remote_code=True`.
 
-The files of `modeling/` are written to travel: a file and the siblings that it imports, recursively, are copied as
-they are. `modeling_code.json` names the version and revision of the package that they come from, and their hashes.
+The files of `modeling/` import only each other. A model's file and the siblings that it imports, recursively, are
+copied unchanged. `modeling_code.json` records the version and the revision of the package and the hashes of the files.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ from .. import FAMILIES, __version__
 
 PACKAGE = "hf_videovit"
 MANIFEST = "modeling_code.json"
-# Auto classes that are not named in config.json, and the file that names them instead.
+# Auto classes that another file than config.json names.
 PROCESSOR_FILES = {
     AutoVideoProcessor: "video_preprocessor_config.json",
     AutoImageProcessor: "preprocessor_config.json",
@@ -34,20 +33,19 @@ PROCESSOR_FILES = {
 
 def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     """
-    Put the code of a saved model beside it, and name it in `config.json` and in the processors' files.
+    Copy the code of a saved model into its folder, and name it in `config.json` and in the processors' files.
 
-    Every auto class of the family is named, so that the same repo opens as backbone, for pre-training or as
-    classifier, whichever was saved.
+    Every auto class of the family is named, so the same repo loads as backbone, for pretraining or as classifier.
 
     Args:
         folder (`str` or `os.PathLike`):
-            A folder with a saved model of one of this package's families.
+            Folder with a saved model of one of this package's families.
 
     Returns:
         `list[Path]`: the files that were written or changed.
 
     Raises:
-        ValueError: the folder holds no model of this package.
+        ValueError: the folder has no model of this package.
     """
     folder = Path(folder)
     written = []
@@ -68,20 +66,41 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
 
 
 def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
-    """The classes of the family that a saved model belongs to, by auto class; ValueError if it is none of ours."""
+    """
+    The classes of the family that a saved model belongs to.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Folder with a saved model.
+
+    Returns:
+        `dict[Any, type]`: each class by its auto class.
+
+    Raises:
+        ValueError: the folder has no model of this package.
+    """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise ValueError(f"`folder` {str(folder)!r} holds no config.json")
+        raise ValueError(f"`folder` {str(folder)!r} has no config.json")
     model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
     for config_class, classes in FAMILIES:
         if config_class.model_type == model_type:
             return {AutoConfig: config_class, **classes}
     known = ", ".join(config_class.model_type for config_class, _ in FAMILIES)
-    raise ValueError(f"`folder` {str(folder)!r} holds a model of type {model_type!r}; this package has {known}")
+    raise ValueError(f"`folder` {str(folder)!r} has a model of type {model_type!r}, must be one of {known}")
 
 
 def code_files(folder: str | os.PathLike) -> set[Path]:
-    """The files of this package that a saved model needs where the package is not installed."""
+    """
+    The files of this package that a saved model needs to load without the package.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Folder with a saved model.
+
+    Returns:
+        `set[Path]`: the files.
+    """
     files: set[Path] = set()
     for model_class in family_classes(folder).values():
         own = Path(inspect.getfile(model_class))
@@ -90,7 +109,16 @@ def code_files(folder: str | os.PathLike) -> set[Path]:
 
 
 def code_manifest(files: list[Path]) -> dict[str, Any]:
-    """From what package the code comes, and the SHA-256 of each of its files."""
+    """
+    Version and revision of the package, and the SHA-256 of each file.
+
+    Args:
+        files (`list[Path]`):
+            Copied source files.
+
+    Returns:
+        `dict[str, Any]`: the content of `modeling_code.json`.
+    """
     return {
         "package": PACKAGE,
         "version": __version__,
@@ -101,8 +129,11 @@ def code_manifest(files: list[Path]) -> dict[str, Any]:
 
 def package_revision() -> str | None:
     """
-    Commit of the package: of its checkout (with `-dirty` where files were changed), or that it was installed from;
-    `None` for an installed release, whose version says it all.
+    Commit of the package's source.
+
+    Returns:
+        `str`, *optional*: the commit of the checkout (with `-dirty` if files were changed), or the commit that the
+        package was installed from; `None` for an installed release.
     """
     root = Path(inspect.getfile(write_remote_code)).parents[2]
     if (root / ".git").exists() and shutil.which("git"):
@@ -118,7 +149,7 @@ def package_revision() -> str | None:
 
 
 def _address(model_class: type) -> str:
-    """`file.Class`, as `auto_map` has it."""
+    """`file.Class`, the form of `auto_map`."""
     return f"{Path(inspect.getfile(model_class)).stem}.{model_class.__name__}"
 
 

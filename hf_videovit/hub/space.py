@@ -1,4 +1,4 @@
-"""A Space of the Hub that shows a model: the page of `hf-videovit demo`, and nothing of its own."""
+"""A Space on the Hub that shows a model with the page of `hf-videovit demo`."""
 
 import os
 import re
@@ -18,8 +18,8 @@ from .publishing import CARD, Publication, PublishedFile, list_staged, send_file
 APP, REQUIREMENTS = "app.py", "requirements.txt"
 TEMPLATE = Path(__file__).with_name("space_template.md")
 PACKAGE = f"hf_videovit[space]>={__version__}"
-SDK_VERSION = "6.31.0"  # where gradio is not installed here: the one that the page was tested with
-APP_TEXT = '''"""The page of {model_id}. What it does stands in hf_videovit.inference.demo."""
+SDK_VERSION = "6.31.0"  # used if gradio is not installed here; the page was tested with it
+APP_TEXT = '''"""Demo of {model_id}, see hf_videovit.inference.demo."""
 
 from hf_videovit.inference.demo import build_demo, serve_demo
 
@@ -41,35 +41,34 @@ def publish_space(
     token: str | bool | None = None,
 ) -> Publication:
     """
-    Make a Space for a model on the Hub, in one commit.
+    Create or update a Space for a model on the Hub, in one commit.
 
     Args:
         model_id (`str`):
-            `"owner/name"` of the model. A private one is only shown if the Space has a secret `HF_TOKEN` that may
-            read it.
+            `"owner/name"` of the model. For a private model the Space needs a secret `HF_TOKEN` with read access.
         space_id (`str`):
-            `"name"` or `"owner/name"` of the Space, made if it is not there.
+            `"name"` or `"owner/name"` of the Space; it is created if it does not exist.
         private (`bool`, *optional*, defaults to `False`):
             Whether a new Space is private.
         dry_run (`bool`, *optional*, defaults to `False`):
-            Only say what would be sent. Nothing is asked of the Hub.
+            Only list the files. No request is sent to the Hub.
         overwrite_card (`bool`, *optional*, defaults to `False`):
-            Replace the Space's README also if a person has edited it.
+            Replace the Space's README even if it was edited on the Hub.
         title (`str`, *optional*):
             Headline. Defaults to the model's name.
         package (`str`, *optional*):
             The line of `requirements.txt` that installs this package; see [`write_space`].
-        message (`str`, *optional*):
-            Of the commit.
+        message (`str`, *optional*, defaults to `"Publish with hf_videovit"`):
+            Message of the commit.
         token (`str` or `bool`, *optional*):
-            By default that of `hf auth login` or of the environment.
+            Defaults to the token of `hf auth login` or of the environment.
 
     Returns:
         [`Publication`]
 
     Raises:
-        ValueError: an id is none, or the Space's README was edited by a person.
-        PublishingError: the Hub refused or could not be reached.
+        ValueError: an id or `package` is malformed, or the Space's README was edited on the Hub.
+        PublishingError: the Hub rejected a request or could not be reached.
     """
     check_id(space_id, "space_id")
     with tempfile.TemporaryDirectory(prefix="space-") as name:
@@ -101,7 +100,7 @@ def write_space(
 
     Args:
         folder (`str` or `os.PathLike`):
-            Receives them.
+            Folder for the files.
         model_id (`str`):
             `"owner/name"` of the model.
         title (`str`, *optional*):
@@ -110,10 +109,13 @@ def write_space(
             Licence id of the model.
         package (`str`, *optional*):
             The line of `requirements.txt` that installs this package with its extra `space`: a range of versions, or
-            `"hf_videovit[space] @ git+https://..."` for a version that no registry has.
+            `"hf_videovit[space] @ git+https://..."` for a version that is not on a registry.
 
     Returns:
         `list[PublishedFile]`: the files, by path.
+
+    Raises:
+        ValueError: `model_id` or `package` is malformed.
     """
     check_id(model_id, "model_id")
     if "/" not in model_id:
@@ -145,7 +147,7 @@ def _metadata(title: str, model_id: str, licence: str | None) -> SpaceCardData:
         license=licence,
         models=[model_id],
         tags=["video-classification", "hf_videovit"],
-        short_description="What a video shows, when, and in which frames",
+        short_description="Classifies a video and shows the important frames",
         preload_from_hub=[model_id],
         pinned=False,
     )
@@ -159,7 +161,7 @@ def _gradio_version() -> str:
 
 
 def _licence_of(api: HfApi, model_id: str) -> str | None:
-    """What the model's card on the Hub says. PublishingError where there is no such model."""
+    """Licence in the model's card on the Hub. PublishingError if the model does not exist."""
     asking(model_id, lambda: api.model_info(model_id))
     try:
         path = asking(model_id, lambda: api.hf_hub_download(model_id, CARD), EntryNotFoundError)

@@ -1,8 +1,8 @@
 """
-Facts about the official checkpoints: sizes, files, labels, protocols, licences and results, each with who states it.
+Facts about the official checkpoints: sizes, files, labels, protocols, licences and results, each with its source.
 
-`list_published()` names them; `published_config`, `published_labels` and `published_processor_kwargs` give what a
-converted one needs.
+`list_published()` lists the checkpoints. `published_config`, `published_labels` and `published_processor_kwargs`
+return what a converted checkpoint needs.
 """
 
 import json
@@ -45,28 +45,31 @@ DTYPES = ("float16", "float32")
 @dataclass(frozen=True)
 class PublishedFile:
     """
-    The official file.
+    An official file.
 
     Args:
         repository (`str`, *optional*):
-            Hub repository that lists it.
+            Hub repository that lists the file.
         path (`str`, *optional*):
             Path in the repository.
         url (`str`, *optional*):
-            Address, where it is in no Hub repository.
+            Address, if the file is in no Hub repository.
         sha256 (`str`, *optional*):
-            Checksum, where one is listed.
+            Checksum, if one is listed.
         bytes (`int`, *optional*):
-            Size as listed; `None` where only a rounded size is known, which `size` then states.
+            Size as listed; `None` if only the rounded `size` is known.
         size (`str`, *optional*):
-            Size in words.
+            Rounded size with its unit.
         dtype (`str`, *optional*):
-            Of its tensors.
+            Data type of the tensors.
         wrapper (`str`, *optional*):
-            Entry that holds the weights; `None` for none or unknown.
+            Entry of the file that holds the weights; `None` for none or unknown.
         availability (`str`, *optional*, defaults to `"listed"`):
-            `"listed"`, `"cloud drive"` (its authors link it where only a browser fetches it), `"not listed"` (results
-            are published, the file is not), `"dead link"`, or `"never released"` (nobody outside has it).
+            `"listed"`, `"cloud drive"` (linked by its authors, download with a browser), `"not listed"` (results are
+            published, the file is not), `"dead link"`, or `"never released"`.
+
+    Raises:
+        ValueError: a value is not allowed, or a listed file has no address.
     """
 
     repository: str | None = None
@@ -89,7 +92,36 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedProtocol:
-    """How the published numbers are evaluated; see the fields of the family's video processor."""
+    """
+    Evaluation protocol of the published numbers; see the fields of the family's video processor.
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 16):
+            Frames of a clip.
+        frame_sampling (`str`, *optional*, defaults to `"dense"`):
+            One of `FRAME_SAMPLINGS`.
+        frame_stride (`int`, *optional*, defaults to 4):
+            Distance of the sampled frames in frames of the video.
+        frame_rate (`float`, *optional*):
+            Frames per second of the sampled clip, if the protocol sets a rate instead of a stride.
+        num_clips (`int`, *optional*, defaults to 1):
+            Clips per video.
+        num_crops (`int`, *optional*, defaults to 1):
+            Crops per clip.
+        image_size (`int`, *optional*, defaults to 224):
+            Height and width of a crop in pixels.
+        image_mean (`tuple[float, ...]`, *optional*, defaults to `(0.485, 0.456, 0.406)`):
+            Mean of each channel, for pixels in [0, 1].
+        image_std (`tuple[float, ...]`, *optional*, defaults to `(0.229, 0.224, 0.225)`):
+            Standard deviation of each channel.
+        antialias (`bool`, *optional*, defaults to `False`):
+            Whether resizing uses antialiasing.
+        view_merging (`str`, *optional*, defaults to `"softmax_mean"`):
+            `"softmax_mean"` averages the probabilities of the views, `"logits_mean"` their logits.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
 
     num_frames: int = 16
     frame_sampling: str = "dense"
@@ -114,7 +146,7 @@ class PublishedProtocol:
 @dataclass(frozen=True)
 class PublishedResult:
     """
-    A number that others report.
+    A reported result.
 
     Args:
         data (`str`):
@@ -126,14 +158,17 @@ class PublishedResult:
         source (`str`):
             Who reports it.
         kind (`str`):
-            `"zoo"` (the official model zoo), `"paper"`, `"third party"`, or `"recalled-unverified"` (not read again in
+            `"zoo"` (the official model zoo), `"paper"`, `"third party"`, or `"recalled-unverified"` (not checked in
             its source).
         views (`str`, *optional*):
             `frames x clips x crops` of a video.
         url (`str`, *optional*):
-            Where.
+            Address of the source.
         note (`str`, *optional*):
-            What else to know.
+            Further conditions.
+
+    Raises:
+        ValueError: a value is not allowed.
     """
 
     data: str
@@ -154,7 +189,17 @@ class PublishedResult:
 
 @dataclass(frozen=True)
 class PublishedLicence:
-    """A licence as one source states it."""
+    """
+    A licence as one source states it.
+
+    Args:
+        source (`str`):
+            Who states it.
+        licence (`str`):
+            Licence id, such as `"apache-2.0"`.
+        covers (`str`, *optional*, defaults to `"weights"`):
+            `"weights"` or `"code"`.
+    """
 
     source: str
     licence: str
@@ -168,27 +213,36 @@ class PublishedCheckpoint:
 
     Args:
         name (`str`):
-            Name here.
+            Name in this package.
         model_type (`str`):
             Family.
         size (`str`):
             Preset of the family's configuration.
         summary (`str`):
-            What it is, in a sentence.
+            Description in one sentence.
         task (`str`):
-            What the file can do: `"video-classification"`, `"image-classification"`, `"backbone"` (maps for dense
+            Task of the file: `"video-classification"`, `"image-classification"`, `"backbone"` (feature maps for dense
             prediction), `"feature-extraction"` or `"pretraining"`.
+        file ([`PublishedFile`]):
+            The official file.
         num_labels (`int`, *optional*):
-            Classes of its head.
+            Number of classes; `None` for a model without a classifier.
         labels (`str`, *optional*):
-            Its label list, for [`published_labels`]; `None` where the names are not part of this package.
+            Its label list, for [`published_labels`]; `None` if the names are not part of this package.
         config (`dict[str, Any]`, *optional*):
-            Fields of the configuration over those of `size`: what no shape of the file shows, such as UniFormer's
-            `head_dim`.
-        file ([`PublishedFile`]), protocol ([`PublishedProtocol`]):
-            See there.
-        licences, results, notes (`tuple`):
-            As stated by each source.
+            Fields of the configuration that differ from those of `size` and that no tensor shape shows, such as
+            UniFormer's `head_dim`.
+        protocol ([`PublishedProtocol`], *optional*):
+            Evaluation protocol.
+        licences (`tuple[PublishedLicence, ...]`, *optional*, defaults to `()`):
+            Licences as each source states them.
+        results (`tuple[PublishedResult, ...]`, *optional*, defaults to `()`):
+            Results as each source reports them.
+        notes (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Remarks for the card.
+
+    Raises:
+        ValueError: a value is not allowed, or `num_labels` does not match `task` or `labels`.
     """
 
     name: str
@@ -221,8 +275,11 @@ def list_published(model_type: str | None = None) -> list[str]:
         model_type (`str`, *optional*):
             Only those of one family.
 
+    Returns:
+        `list[str]`: the names.
+
     Raises:
-        ValueError: no such family.
+        ValueError: the family does not exist.
     """
     types = sorted({entry.model_type for entry in _entries().values()})
     if model_type is not None:
@@ -232,10 +289,17 @@ def list_published(model_type: str | None = None) -> list[str]:
 
 def published_entry(name: str) -> PublishedCheckpoint:
     """
-    All that is known of an official checkpoint.
+    Entry of an official checkpoint.
+
+    Args:
+        name (`str`):
+            One of [`list_published`].
+
+    Returns:
+        [`PublishedCheckpoint`]
 
     Raises:
-        ValueError: no such checkpoint.
+        ValueError: the checkpoint does not exist.
     """
     one_of("name", name, list(_entries()))
     return _entries()[name]
@@ -243,10 +307,19 @@ def published_entry(name: str) -> PublishedCheckpoint:
 
 def published_config(name: str) -> PreTrainedConfig:
     """
-    Configuration of an official checkpoint, with its class names where they are known.
+    Configuration of an official checkpoint, with its class names if they are known.
+
+    Args:
+        name (`str`):
+            One of [`list_published`].
+
+    Returns:
+        [`PreTrainedConfig`]
+
+    Raises:
+        ValueError: the checkpoint does not exist.
 
     Example:
-
     ```python
     >>> from hf_videovit import published_config
 
@@ -267,12 +340,22 @@ def published_config(name: str) -> PreTrainedConfig:
 
 def published_processor_kwargs(name: str) -> dict[str, Any]:
     """
-    Arguments of the family's video processor, or image processor for a task on images, that make it follow the
-    checkpoint's evaluation protocol.
+    Arguments of the family's video processor, or image processor for a task on images, for the evaluation protocol of
+    a checkpoint.
+
+    Args:
+        name (`str`):
+            One of [`list_published`].
+
+    Returns:
+        `dict[str, Any]`: the arguments.
+
+    Raises:
+        ValueError: the checkpoint does not exist.
     """
     protocol, task = published_entry(name).protocol, published_entry(name).task
     normalisation = {"image_mean": list(protocol.image_mean), "image_std": list(protocol.image_std)}
-    if task == "backbone":  # sizes are the detector's, segmenter's or pose estimator's business
+    if task == "backbone":  # the detector, segmenter or pose estimator decides on sizes
         return {"do_resize": False, "do_center_crop": False, **normalisation}
     crop = {"height": protocol.image_size, "width": protocol.image_size}
     rate = {} if protocol.frame_rate is None else {"frame_rate": protocol.frame_rate}
@@ -298,16 +381,19 @@ def published_labels(name: str) -> list[str]:
 
     Args:
         name (`str`):
-            `"k400"`, `"k600"`, `"k700"` or `"k710"`: Kinetics as VideoMAE V2's heads order it. `"k400-uniformer"`: as
-            all official UniFormer and UniFormerV2 heads do (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
-            `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: as MMAction2's ports of UniFormerV2 do.
-            `"k600-uniformer"`: as UniFormer (version 1) does. `"imagenet-1k"`: ImageNet's usual order.
+            `"k400"`, `"k600"`, `"k700"` or `"k710"`: Kinetics as VideoMAE V2's heads order it. `"k400-uniformer"`: the
+            order of all official UniFormer and UniFormerV2 heads (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
+            `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: the order of MMAction2's ports of
+            UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual order.
             `"coco-keypoints"`: the 17 keypoints of COCO's persons. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
-            (Something-Something): the data sets' own order. Few of them are alphabetical: match by name against any
+            (Something-Something): the data sets' own order. Few of them are alphabetical: match by name with any
             other list.
 
+    Returns:
+        `list[str]`: the names.
+
     Raises:
-        ValueError: no such list.
+        ValueError: the list does not exist.
     """
     one_of("name", name, LABEL_LISTS)
     return list(_read_labels(name))
@@ -315,32 +401,62 @@ def published_labels(name: str) -> list[str]:
 
 def kinetics_710_rows(name: str) -> list[int]:
     """
-    Rows of a Kinetics-710 head that make the head of a part of Kinetics, in that list's order.
+    Rows of a Kinetics-710 head that are the head of a subset of Kinetics, in the order of that subset's list.
 
     Args:
         name (`str`):
-            A part of Kinetics that [`published_labels`] knows. Those that end in `-mmaction2` are rows of
+            A subset of Kinetics, see [`published_labels`]. Those that end in `-mmaction2` are rows of
             `"k710-mmaction2"`, the others of `"k710"`.
 
+    Returns:
+        `list[int]`: the rows.
+
     Raises:
-        ValueError: no such list.
+        ValueError: the list does not exist.
     """
     one_of("name", name, KINETICS_710_SUBSETS)
     return list(_read_labels("k710_rows")[name])
 
 
 def kinetics_spellings() -> dict[str, str]:
-    """Class names that other releases of Kinetics spell differently, with the spelling used here."""
+    """
+    Spelling variants of class names in other releases of Kinetics.
+
+    Returns:
+        `dict[str, str]`: the other spelling, with the spelling used here.
+    """
     return dict(_read_labels("spellings"))
 
 
 def label_fields(names: list[str]) -> dict[str, Any]:
-    """`id2label` and `label2id` of a configuration."""
+    """
+    Label fields of a configuration.
+
+    Args:
+        names (`list[str]`):
+            Class names in order.
+
+    Returns:
+        `dict[str, Any]`: `id2label` and `label2id`.
+    """
     return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 def one_of(argument: str, value: Any, allowed: Any) -> None:
-    """ValueError unless `value` is among those allowed."""
+    """
+    Check that a value is allowed.
+
+    Args:
+        argument (`str`):
+            Name of the caller's argument, for the error.
+        value (`Any`):
+            Its value.
+        allowed (`Any`):
+            The allowed values.
+
+    Raises:
+        ValueError: `value` is not among them.
+    """
     if value not in allowed:
         raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.")
 

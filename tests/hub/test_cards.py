@@ -95,7 +95,7 @@ def test_card_of_a_trained_model(trained):
         "Tells which way a square moves.",
         "2 clips x 3 crops, probabilities averaged",
         "4 frames, 2 apart",
-        "| squares | top-1 accuracy | 91.2 % | 80 videos, 2 unreadable ones not counted, 2 x 3 views |",
+        "| squares | top-1 accuracy | 91.2 % | 80 videos, 2 unreadable videos not counted, 2 x 3 views |",
         "for comparison: chance",
         "hardware: two CPU cores",
         "| learning rate | 0.001 |",
@@ -112,14 +112,14 @@ def test_a_bare_folder_gives_an_honest_card(tmp_path):
     card = ModelCard.load(write_model_card(folder))
     assert "license" not in card.data.to_dict()
     assert "model-index" not in card.data.to_dict()
-    assert "Nothing was measured" in card.text
-    assert "Not stated here." in card.text
+    assert "not evaluated with hf_videovit" in card.text
+    assert "Not stated." in card.text
     assert "## Training" not in card.text
 
 
 def test_a_card_says_that_colours_are_taken_away(tmp_path):
     folder = save_tiny_classifier(tmp_path / "model", do_grayscale=True)
-    assert "| colours | none: brightness in all channels |" in ModelCard.load(write_model_card(folder)).text
+    assert "| colours | none: greyscale in all channels |" in ModelCard.load(write_model_card(folder)).text
 
 
 def test_results_given_directly_are_used(trained):

@@ -29,9 +29,9 @@ def test_only_weights_and_configuration_are_fetched(repo, tmp_path):
 def test_what_cannot_be_fetched_says_why(repo, hub):
     hub.create("models", "owner/empty", {"README.md": b""})
     for name, revision, words in (
-        ("owner/none", None, "gives no owner/none"),
+        ("owner/none", None, "owner/none at main is not available"),
         ("owner/model", "no-such-branch", "at no-such-branch"),
-        ("owner/empty", None, "holds no whole safetensors"),
+        ("owner/empty", None, "has no complete safetensors"),
         ("a/b/c", None, "must be a Hub id"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -38,7 +38,7 @@ def test_every_result_of_the_paper_is_there_as_the_papers():
         assert (entry.file.availability, entry.file.path, entry.file.url) == ("never released", None, None)
         assert any("no public reproduction" in note for note in entry.notes)
         card = render_published_card(name).text
-        assert "No weights were ever released" in card
+        assert "The authors released no weights" in card
         assert "hf-videovit convert" not in card
 
 
@@ -66,7 +66,7 @@ def test_protocol(name, frames, rate):
         3,
     )
     assert published_config(name).num_frames == frames
-    assert f"{frames} frames, {rate} a second" in render_published_card(name).text
+    assert f"{frames} frames, {rate} per second" in render_published_card(name).text
 
 
 def test_charades_has_several_labels_and_larger_tubes():
