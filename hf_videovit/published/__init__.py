@@ -384,8 +384,8 @@ def published_labels(name: str) -> list[str]:
             `"k400"`, `"k600"`, `"k700"` or `"k710"`: Kinetics as VideoMAE V2's heads order it. `"k400-uniformer"`: the
             order of all official UniFormer and UniFormerV2 heads (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: the order of MMAction2's ports of
-            UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual order.
-            `"coco-keypoints"`: the 17 keypoints of COCO's persons. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
+            UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual
+            order. `"coco-keypoints"`: the 17 keypoints of COCO. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
             (Something-Something): the data sets' own order. Few of them are alphabetical: match by name with any
             other list.
 
