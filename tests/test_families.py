@@ -157,6 +157,7 @@ def test_compiles_as_one_graph(case):
             assert torch.allclose(parameter.grad, gradient, atol=1e-5, rtol=1e-4), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch's inductor needs the compiler g++ on a CPU")
 @every_classifier
 def test_compiles_with_inductor(case):

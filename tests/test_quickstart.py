@@ -5,9 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from transformers import AutoConfig
 
 from hf_videovit.training.preparing.digit_motion import build_digit_motion
+
+
+pytestmark = pytest.mark.slow
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +27,6 @@ def test_quickstart_on_a_folder_of_clips(tmp_path):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -48,6 +48,7 @@ def folders(tmp_path_factory):
     return paths
 
 
+@pytest.mark.slow
 def test_every_family_answers_alike_without_the_package(folders, tmp_path):
     video = str(write_clip(tmp_path / "clip.mp4", moving_square_clip()))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -174,7 +174,7 @@ def test_the_app_runs_as_it_was_sent(hub, folder, tmp_path, monkeypatch):
         labels, *_ = Client(address, verbose=False).predict(handle_file(clip), api_name="/classify")
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait()
     expected = pipeline("video-classification", model=str(folder))(clip, top_k=5)
     assert [(one["label"], one["confidence"]) for one in labels["confidences"]] == [
         (one["label"], one["score"]) for one in expected
@@ -189,10 +189,9 @@ def free_port() -> int:
 
 def wait_for(address, server, log):
     """Until the page is up; an app that ends before that fails with what it wrote."""
-    for _ in range(400):
+    while True:
         try:
-            return urllib.request.urlopen(address, timeout=5).close()
+            return urllib.request.urlopen(address).close()
         except OSError:
             assert server.poll() is None, log.read_text()[-3000:]
             threading.Event().wait(0.3)  # the fixture of the Hub lets nobody sleep
-    raise TimeoutError(log.read_text()[-3000:])

@@ -144,9 +144,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=[*FLAGS, *CAMERA])
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=[*FLAGS, *CAMERA], timeout=0)
         context = browser.new_context(viewport={"width": 1200, "height": 1600})
-        context.set_default_timeout(100_000)  # a busy machine
+        context.set_default_timeout(0)  # a busy machine
         yield context
         browser.close()
 
@@ -159,6 +159,7 @@ def upload(view, path):
     view.wait_for_selector("video[src*='/file=']", state="attached")
 
 
+@pytest.mark.slow
 def test_in_a_browser(page, browser, clip, damaged, expected):
     """A visitor forgets the clip, takes a broken one, then a real one; the page asks no other server for anything."""
     view = browser.new_page()
@@ -200,6 +201,7 @@ def record(view, frames):
     return view.evaluate("async () => (await (await fetch(document.querySelector('video').src)).blob()).size")
 
 
+@pytest.mark.slow
 def test_with_the_camera_of_a_browser(page, browser):
     """What the browser records has no even rate and no length in its header; it is read like any other file."""
     view = browser.new_page()

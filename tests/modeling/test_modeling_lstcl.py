@@ -291,6 +291,7 @@ def test_bad_configurations_are_refused(fields, message):
 # Several processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", ["moco_v3", "simsiam"])
 def test_two_processes_step_as_one(framework):
     """
@@ -308,5 +309,6 @@ def test_two_processes_step_as_one(framework):
             torch.testing.assert_close(answer[name], expected, atol=tolerance, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_processes_must_bring_as_many_clips():
     assert all(answer["refused"] for answer in run_in_processes("uneven_keys", 2, {}))

@@ -468,7 +468,7 @@ class IsolatedClips(Clips):
 )
 def test_workers_decode_what_the_parent_does(clips, context):
     here = [clips()[index] for index in range(4)]
-    there = DataLoader(clips(), num_workers=2, multiprocessing_context=context, batch_size=None, timeout=120)
+    there = DataLoader(clips(), num_workers=2, multiprocessing_context=context, batch_size=None)
     assert [int(value) for value in there] == here
 
 

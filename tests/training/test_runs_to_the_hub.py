@@ -17,6 +17,9 @@ from tests.clips import moving_square_clip, write_clip
 from tests.hub_server import READER, WRITER, running
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[2]
 ANSWER = """
 import json, sys

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[3]
 # A process of its own, since the endpoint is read at import; nobody in it waits before another attempt.
 READER = '''
@@ -115,7 +118,6 @@ def answers(clip_folder, tmp_path_factory):
         text=True,
         env=known,
         cwd=home,
-        timeout=250,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(zip(cases, json.loads(done.stdout.splitlines()[-1]), strict=True))

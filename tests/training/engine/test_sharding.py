@@ -77,6 +77,7 @@ def fields(tiny_fields, tmp_path):
     return tiny_fields | more | {"num_workers": 0, "resume": True, "max_train_samples": 18}
 
 
+@pytest.mark.slow
 def test_fsdp2_trains_saves_and_resumes_like_ddp(fields, tmp_path, monkeypatch):
     _, environment = launched("fsdp2.yaml", monkeypatch)
     environment = {key: value for key, value in environment.items() if key.startswith(("FSDP", "ACCELERATE_USE_FSDP"))}

@@ -1,5 +1,6 @@
 """A run that is killed, or told to stop, goes on as if nothing had happened: real signals to real processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -19,24 +20,33 @@ from hf_videovit.training.engine.loop import noticing_sigterm
 from hf_videovit.training.methods.classification import finetune
 
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parents[3]
-# Slowed down so that a signal meets it on its way; one thread, as here, so that sums are the same to the last bit.
-SCRIPT = """
+STOPS_AT = 7
+# Waits at that step, and in each validation, for a signal; one thread, as here, so that sums are the same to the last
+# bit.
+SCRIPT = f"""
 import sys, time
 import torch
 from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.methods.classification import finetune
 after_step, validate = engine._Run._after_step, engine._Run._validate
-def slowly(self, *arguments):
+def wait_for_signal(run):
+    while not run.stopping.is_set():
+        time.sleep(0.02)
+def step_and_wait(self, *arguments):
     after_step(self, *arguments)
-    time.sleep(0.2)
-def after_a_while(self, *arguments):
+    if self.progress.step == {STOPS_AT}:
+        wait_for_signal(self)
+def wait_and_validate(self, *arguments):
     print("validates", file=sys.stderr, flush=True)
-    time.sleep(0.5)
+    wait_for_signal(self)
     validate(self, *arguments)
 torch.set_num_threads(1)
-engine._Run._after_step, engine._Run._validate = slowly, after_a_while
+engine._Run._after_step, engine._Run._validate = step_and_wait, wait_and_validate
 finetune(RunConfig.from_yaml(sys.argv[1]))
 """
 
@@ -70,22 +80,16 @@ def validations_of(folder):
 
 
 def wait_for_step(process, folder, step):
-    deadline = time.monotonic() + 120
     while max((line["step"] for line in lines_of(folder)), default=0) < step:
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def wait_for_all_to_end(group):
-    deadline = time.monotonic() + 20
-    try:
-        while time.monotonic() < deadline:
+    with contextlib.suppress(ProcessLookupError):
+        while True:
             os.killpg(group, 0)
             time.sleep(0.02)
-    except ProcessLookupError:
-        return
-    pytest.fail("a process is left over")
 
 
 @pytest.mark.parametrize(("sent", "num_workers"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
@@ -97,16 +101,16 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     config = RunConfig.from_fields(**fields | {"output_dir": str(folder)})
     config.save(tmp_path / "recipe.yaml")
     stopped = start(tmp_path / "recipe.yaml")
-    wait_for_step(stopped, folder, 7)
+    wait_for_step(stopped, folder, STOPS_AT)
     stopped.send_signal(sent)
-    _, said = stopped.communicate(timeout=60)
+    _, said = stopped.communicate()
     assert stopped.returncode != 0
     checkpoints = list_checkpoints(folder / "checkpoints")
     if sent == signal.SIGTERM:
         assert "`resume` goes on from there" in said
         assert len(checkpoints) == 1
     assert checkpoints
-    assert losses_of(folder)[-1][0] < 15
+    assert losses_of(folder)[-1][0] == STOPS_AT
     whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
     finetune(config)
     assert losses_of(folder) == losses_of(whole.output_dir)
@@ -124,7 +128,7 @@ def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_
     stopped = start(tmp_path / "recipe.yaml")
     assert any(line == "validates\n" for line in stopped.stderr)
     os.killpg(stopped.pid, signal.SIGTERM)
-    _, said = stopped.communicate(timeout=60)
+    _, said = stopped.communicate()
     assert stopped.returncode != 0
     assert "step 5 is saved, `resume` goes on from there" in said
     assert [line["step"] for line in validations_of(folder)] == [5]
@@ -164,7 +168,7 @@ def test_the_handler_is_put_back_and_threads_do_without():
     before = signal.getsignal(signal.SIGTERM)
     with noticing_sigterm() as noticed:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert noticed.wait(5)
+        assert noticed.wait()
     assert signal.getsignal(signal.SIGTERM) == before
     seen = []
 

@@ -136,6 +136,7 @@ def test_arguments_that_are_wrong(fields, message):
         RunConfig.from_fields(**fields)
 
 
+@pytest.mark.slow
 def test_two_processes_probe_like_one(pretraining_fields, clip_folder, tmp_path):
     """Uneven shares, and a clip that cannot be read: the untrained model's features are probed alike."""
     (tmp_path / "broken.mp4").write_bytes(b"not a video")

@@ -184,6 +184,7 @@ def test_training_goes_on_from_a_joint_model_or_from_its_encoder(joint_fields):
         build_joint_model(ModelArguments(model_type="videomae_v2", size="small"), *names)
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on(joint_fields, tmp_path):
     """Different parameters wait for a gradient in each step; the other classifier must not be waited for."""
     fields = joint_fields | {"batch_size": 2, "image_batch_size": 2, "resume": True, "save_steps": 1, "save_every": 0}

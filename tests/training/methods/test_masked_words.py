@@ -242,6 +242,7 @@ def test_what_a_run_lacks_is_said(word_fields):
             pretrain_words(RunConfig.from_fields(**{key: v for key, v in word_fields.items() if key != name}))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_as_one(word_fields, tmp_path):
     """15 clips and 7 pictures, which neither two processes nor batches divide; a step sees the same samples."""
     fields = word_fields | {"max_train_samples": 15, "eval_every": 0, "save_every": 0, "epochs": 2}

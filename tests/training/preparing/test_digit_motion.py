@@ -248,7 +248,7 @@ def test_a_second_process_waits_for_the_first(tmp_path):
         waiting.start()
         waiting.join(timeout=0.3)
         assert waiting.is_alive() and not (tmp_path / folder.name).exists()
-    waiting.join(timeout=60)
+    waiting.join()
     assert built == [tmp_path / folder.name] and (built[0] / "labels.csv").is_file()
 
 
