@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,7 @@ MODELING_ORDER = {
 TRAVELLING = {"torch", "torchvision", "transformers", "numpy", "huggingface_hub", "PIL", "safetensors"}
 
 
+@cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -75,29 +78,36 @@ def kind(stem: str) -> str:
     return max((one for one in MODELING_ORDER if stem == one or stem.startswith(f"{one}_")), key=len)
 
 
-def named(paths: list[Path]):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
+def check(rule: Callable[[Path], Iterator[str]], paths: list[Path]) -> None:
+    """Fail with everything in `paths` that breaks the rule."""
+    assert paths
+    offences = [f"{path.relative_to(ROOT)}: {offence}" for path in paths for offence in rule(path)]
+    assert not offences, "\n".join(["", *offences])
 
 
-@named(SOURCES)
-def test_imports_go_down(path):
-    """A member of the middle storey knows the ones below it and never its neighbours."""
+def upward_imports(path: Path) -> Iterator[str]:
     own = path.relative_to(PACKAGE).with_suffix("").parts[0]
     if own == "__init__":  # the public names, gathered from everywhere
         return
     level = storey(own)
-    assert level is not None, f"{own} has no storey: add it to STOREYS"
+    if level is None:
+        yield f"{own} has no storey: add it to STOREYS"
+        return
     for name in imported_modules(path):
         root, *rest = name.split(".")
-        if root != "hf_videovit":
-            assert root not in ("examples", "benchmarks", "tests", "modeling", "training"), name
-        elif rest and storey(rest[0]) is not None and rest[0] != own:
-            assert storey(rest[0]) < level, f"{own} imports {name}"
+        if root in ("examples", "benchmarks", "tests", "modeling", "training"):
+            yield f"imports {name}"
+        above = storey(rest[0]) if root == "hf_videovit" and rest and rest[0] != own else None
+        if above is not None and above >= level:
+            yield f"{own} imports {name}"
 
 
-@named([path for path in MODELING if path.stem != "__init__"])
-def test_modeling_is_flat_and_travels(path):
-    """The Hub copies a file and the siblings that it names in `from .sibling import name`, nothing else."""
+def test_imports_go_down():
+    """A member of the middle storey knows the ones below it and never its neighbours."""
+    check(upward_imports, SOURCES)
+
+
+def imports_that_do_not_travel(path: Path) -> Iterator[str]:
     tree = parse(path)
     optional = {
         id(inner)
@@ -107,75 +117,88 @@ def test_modeling_is_flat_and_travels(path):
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
-            assert node.level == 1, f"line {node.lineno}: only siblings travel"
-            assert node.module, f"line {node.lineno}: `from . import x` is copied without x"
-            assert "." not in node.module, f"line {node.lineno}: only siblings travel"
-            assert (path.parent / f"{node.module}.py").is_file()
-            allowed = MODELING_ORDER[kind(path.stem)]
-            assert kind(node.module) in allowed, f"{path.stem} imports {node.module}; may import {allowed}"
+            yield from (f"line {node.lineno}: {reason}" for reason in faults_of_sibling_import(path, node))
         elif isinstance(node, ast.Import | ast.ImportFrom):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            for module in modules:
-                root = module.split(".")[0]
-                assert root != "hf_videovit", f"line {node.lineno}: absolute imports of the package do not travel"
-                known = root in TRAVELLING or root in sys.stdlib_module_names
-                assert known or id(node) in optional, f"line {node.lineno}: {root} must stand in a try or a function"
+            for root in [module.split(".")[0] for module in modules]:
+                if root == "hf_videovit":
+                    yield f"line {node.lineno}: absolute imports of the package do not travel"
+                elif root not in TRAVELLING and root not in sys.stdlib_module_names and id(node) not in optional:
+                    yield f"line {node.lineno}: {root} must stand in a try or a function"
 
 
-@named([path for path in MODELING if path.stem != "__init__"])
-def test_text_of_modeling_does_not_confuse_the_copying(path):
-    """transformers finds the files to copy by a regular expression over the text, docstrings included."""
+def faults_of_sibling_import(path: Path, node: ast.ImportFrom) -> Iterator[str]:
+    if not node.module:
+        yield "`from . import x` is copied without x"
+    elif node.level > 1 or "." in node.module:
+        yield "only siblings travel"
+    elif not (path.parent / f"{node.module}.py").is_file():
+        yield f"no file {node.module}.py"
+    elif kind(node.module) not in MODELING_ORDER[kind(path.stem)]:
+        yield f"imports {node.module}; may import {MODELING_ORDER[kind(path.stem)]}"
+
+
+def test_modeling_is_flat_and_travels():
+    """The Hub copies a file and the siblings that it names in `from .sibling import name`, nothing else."""
+    check(imports_that_do_not_travel, [path for path in MODELING if path.stem != "__init__"])
+
+
+def text_that_confuses_the_copying(path: Path) -> Iterator[str]:
     for name in re.findall(r"^\s*(?:from\s+\.(\S+)\s+import|import\s+\.(\S+))", path.read_text(), re.MULTILINE):
-        assert (path.parent / f"{''.join(name)}.py").is_file(), name
+        if not (path.parent / f"{''.join(name)}.py").is_file():
+            yield f"reads as an import of {''.join(name)}"
     for node in ast.walk(parse(path)):
-        if isinstance(node, ast.ClassDef):
-            assert "Tokenizer" not in node.name
+        if isinstance(node, ast.ClassDef) and "Tokenizer" in node.name:
+            yield f"line {node.lineno}: {node.name}"
 
 
-@named([*SOURCES, *SCRIPTS])
-def test_nothing_unsafe_or_silent(path):
-    """No partial load, no pickle, no remote code, no folder of one machine."""
+def test_text_of_modeling_does_not_confuse_the_copying():
+    """transformers finds the files to copy by a regular expression over the text, docstrings included."""
+    check(text_that_confuses_the_copying, [path for path in MODELING if path.stem != "__init__"])
+
+
+def unsafe_or_silent(path: Path) -> Iterator[str]:
     forbidden = {"strict": False, "weights_only": False, "trust_remote_code": True, "allow_pickle": True}
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.keyword) and node.arg in forbidden and isinstance(node.value, ast.Constant):
-            assert node.value.value is not forbidden[node.arg], f"line {node.value.lineno}: {node.arg}"
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            if node.value.value is forbidden[node.arg]:
+                yield f"line {node.value.lineno}: {node.arg}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
             safe = [one.value for one in node.keywords if one.arg == "weights_only"]
-            assert [ast.unparse(value) for value in safe] == ["True"], f"line {node.lineno}: torch.load"
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"line {node.lineno}: bare except"
+            if [ast.unparse(value) for value in safe] != ["True"]:
+                yield f"line {node.lineno}: torch.load"
+        elif isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield f"line {node.lineno}: bare except"
     for name in imported_modules(path):
-        assert name.split(".")[0] not in ("pickle", "cPickle", "dill", "joblib", "cloudpickle"), name
-    assert not re.search(r"[\"'](/home|/root|/Users|/work|/mnt|/opt|C:\\)[/\\]?", path.read_text()), (
-        "a machine's folder"
-    )
+        if name.split(".")[0] in ("pickle", "cPickle", "dill", "joblib", "cloudpickle"):
+            yield f"imports {name}"
+    if re.search(r"[\"'](/home|/root|/Users|/work|/mnt|/opt|C:\\)[/\\]?", path.read_text()):
+        yield "a machine's folder"
 
 
-@named([*SOURCES, *SCRIPTS])
-def test_public_functions_are_typed(path):
-    for node in ast.walk(parse(path)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            if nested(path, node):
-                continue
-            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-            untyped = [one.arg for one in arguments if one.annotation is None and one.arg not in ("self", "cls")]
-            assert not untyped, f"{node.name}, line {node.lineno}: {untyped}"
+def test_nothing_unsafe_or_silent():
+    """No partial load, no pickle, no remote code, no folder of one machine."""
+    check(unsafe_or_silent, [*SOURCES, *SCRIPTS])
 
 
-def nested(path: Path, function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether `function` stands inside another function."""
-    return any(
-        isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (outer.lineno, outer.end_lineno) != (function.lineno, function.end_lineno)
-        and outer.lineno <= function.lineno
-        and function.end_lineno <= outer.end_lineno
-        for outer in ast.walk(parse(path))
-    )
+def untyped_functions(path: Path) -> Iterator[str]:
+    functions = [node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    nested = {id(inner) for outer in functions for inner in ast.walk(outer) if inner is not outer}
+    for function in functions:
+        if function.name.startswith("_") or id(function) in nested:
+            continue
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        untyped = [one.arg for one in arguments if one.annotation is None and one.arg not in ("self", "cls")]
+        if untyped:
+            yield f"line {function.lineno}: {function.name} does not type {', '.join(untyped)}"
 
 
-@named(EXAMPLES)
-def test_examples_are_short(path):
-    assert len(path.read_text().splitlines()) <= 120
+def test_public_functions_are_typed():
+    check(untyped_functions, [*SOURCES, *SCRIPTS])
+
+
+def test_examples_are_short():
+    assert not [path.name for path in EXAMPLES if len(path.read_text().splitlines()) > 120]
 
 
 @pytest.mark.parametrize("name", ["modeling", "training"])
@@ -208,8 +231,6 @@ def test_every_import_is_a_declared_dependency():
     import_names = {"pillow": "PIL", "PyYAML": "yaml", "scikit-learn": "sklearn", "Jinja2": "jinja2"}
     known = {import_names.get(name, name.replace("-", "_")) for name in declared}
     known.add("httpx")  # comes with huggingface_hub, which lends it out itself from 2.0 on
-    for path in [*SOURCES, *SCRIPTS]:
-        for name in imported_modules(path):
-            root = name.split(".")[0]
-            if root not in sys.stdlib_module_names and root not in ("hf_videovit", "benchmarks", "examples"):
-                assert root in known, f"{path.relative_to(ROOT)} imports {root}"
+    known |= {*sys.stdlib_module_names, "hf_videovit", "benchmarks", "examples"}
+    roots = {path: {name.split(".")[0] for name in imported_modules(path)} for path in [*SOURCES, *SCRIPTS]}
+    check(lambda path: (f"imports {root}" for root in sorted(roots[path] - known)), [*SOURCES, *SCRIPTS])
