@@ -1,10 +1,17 @@
 # `make demo` and `make test` need Python 3.10 or newer, pip and a package registry; they set up the rest in .venv.
+# `make floors` and `make newest` set up environments of their own where they find the Python that they need.
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11 python3.10 python,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 && echo $(name))))
+# The first of some commands that starts. A version that only pyenv has is found in its folder.
+first_python = $(firstword $(foreach name,$(1),$(shell $(name) -c '' >/dev/null 2>&1 && echo $(name))))
+pythons = python$(1) $(wildcard $(shell pyenv root 2>/dev/null)/versions/$(1).*/bin/python$(1))
+OLDEST_PYTHON ?= $(call first_python,$(call pythons,3.10))
+NEWEST_PYTHON ?= $(call first_python,$(call pythons,3.14) $(call pythons,3.13))
 VENV ?= .venv
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); [ $$n -gt 8 ] && echo 8 || echo $$n)
 RUN := $(VENV)/bin/python
 PYTEST_ARGS ?=
+PIP_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
@@ -12,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test style types bench cards clean
+.PHONY: help demo test quick floors newest style types bench cards clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -21,9 +28,16 @@ demo: $(VENV)/.demo  ## build a small data set, train a model on it, classify a 
 	$(RUN) examples/quickstart.py $(DEMO_ARGS)
 
 test: $(VENV)/.test  ## run all tests
-	$(RUN) -m tests.hf_common.fetch
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 REQUIRE_HF_COMMON_TESTS=1 \
-		$(RUN) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	$(call pytest)
+
+quick: $(VENV)/.test  ## run the tests that start no processes, servers or compilers
+	$(call pytest,-m "not slow")
+
+floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the oldest of everything that setup.py allows, if it is found
+	$(call elsewhere,floors,3.10,$(OLDEST_PYTHON),--constraint .venv-floors.txt)
+
+newest:  ## quick tests and the demo on Python 3.13 or newer with the newest of everything, if it is found
+	$(call elsewhere,newest,3.13 or newer,$(NEWEST_PYTHON),--upgrade --upgrade-strategy eager)
 
 style: $(VENV)/.test  ## check format and lint
 	$(RUN) -m ruff format --check .
@@ -48,7 +62,7 @@ cards: $(VENV)/.demo  ## render model_cards/ from hf_videovit/published
 	$(RUN) -m hf_videovit.hub.cards
 
 clean:  ## remove the environment and the caches
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
+	rm -rf $(VENV) .venv-floors .venv-floors.txt .venv-newest .cache .mypy_cache .pytest_cache .ruff_cache build ./*.egg-info
 
 # An environment with everything a target needs; made again when the dependencies change.
 $(VENV)/.demo: setup.py pyproject.toml
@@ -57,7 +71,25 @@ $(VENV)/.demo: setup.py pyproject.toml
 $(VENV)/.test: setup.py pyproject.toml
 	$(call environment,.[train$(comma)demo$(comma)test$(comma)dev])
 
+# Every lower bound of setup.py as a pin.
+.venv-floors.txt: setup.py
+	grep -oE '"[A-Za-z][A-Za-z0-9_-]*>=[0-9.]+' setup.py | sed 's/"//; s/>=/==/' > $@
+
 comma := ,
+
+define pytest
+	$(RUN) -m tests.hf_common.fetch
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 REQUIRE_HF_COMMON_TESTS=1 \
+		$(RUN) -m pytest -n $(JOBS) --dist worksteal $(1) $(PYTEST_ARGS)
+endef
+
+# The environment .venv-NAME: its name, the Python it needs in words, that Python if there is one, arguments for pip.
+# The demo is a short one, in a folder of its own.
+define elsewhere
+	@$(if $(3),$(MAKE) quick demo VENV=.venv-$(1) PYTHON=$(3) PIP_ARGS="$(4)" \
+		DEMO_ARGS="--output outputs/$(1) --max_steps 20 --no-baseline $(DEMO_ARGS)",\
+		echo "No Python $(2) found: \`make $(1)\` runs nothing")
+endef
 
 # A machine without ensurepip (Debian without python3-venv) gets pip from the pip it has.
 define environment
@@ -68,6 +100,6 @@ define environment
 		|| { echo "$(PYTHON) cannot make a virtual environment. Install its venv module" \
 			"(Debian, Ubuntu: apt-get install python3-venv) and run make again." >&2; exit 1; }
 	@echo "Installing torch, transformers and the rest into $(VENV) (some gigabytes, a few minutes the first time)"
-	$(RUN) -m pip install --quiet --editable "$(1)"
+	$(RUN) -m pip install --quiet $(PIP_ARGS) --editable "$(1)"
 	@touch $@
 endef

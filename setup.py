@@ -55,7 +55,7 @@ EXTRAS_REQUIRE = {
         "timm>=1.0.11",
         "torchcodec>=0.2; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
-    "dev": ["mypy>=1.13", "ruff>=0.9", "types-PyYAML"],
+    "dev": ["mypy>=2.4", "ruff>=0.17", "types-PyYAML"],
 }
 
 PACKAGE_DATA = {
