@@ -242,7 +242,7 @@ def test_convert_lists_the_published_checkpoints():
     assert [row["name"] for row in rows] == list_published()
     table = run("convert", "--list").stdout
     assert all(row["name"] in table for row in rows)
-    assert "one of --checkpoint and --from-hub are needed" in run("convert").stderr
+    assert "Pass --output and either --checkpoint or --from-hub" in run("convert").stderr
 
 
 def test_train(folder, tmp_path):
@@ -321,7 +321,7 @@ def test_doctor(folder, damaged, tmp_path):
     assert [video["status"] for video in report["videos"]].count("ok") == 2
     assert len((tmp_path / "report.csv").read_text().splitlines()) == 4
     result = run("doctor", folder, damaged)
-    assert "2 of 3 videos are wholly readable" in result.stdout
+    assert "2 of 3 videos are completely readable" in result.stdout
     assert "bad" in result.stdout
     assert run("doctor", "--report", "report.txt").exit_code == 2
 

@@ -1,4 +1,4 @@
-"""The command line `hf-videovit`. Commands import what they need when they run."""
+"""The command line `hf-videovit`. Each command imports its dependencies when it runs."""
 
 import logging
 from typing import Annotated, Any
@@ -9,9 +9,22 @@ from . import hub, inspection, models, training
 
 
 class OneLineErrors(typer.core.TyperGroup):
-    """Turns what a user can cause into one line and exit code 2; `--debug` shows the traceback."""
+    """Command group that prints errors of the user as one line, with exit code 2; `--debug` shows the traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        """
+        Run a command.
+
+        Args:
+            ctx (`click.Context`):
+                Context of the command line.
+
+        Returns:
+            Result of the command.
+
+        Raises:
+            typer.Exit: with exit code 2, for an error of the user.
+        """
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
@@ -20,7 +33,7 @@ class OneLineErrors(typer.core.TyperGroup):
             if ctx.params.get("debug"):
                 raise
             message = " ".join(str(error).split()) or type(error).__name__
-            typer.echo(f"error: {message} (--debug shows where)", err=True)
+            typer.echo(f"error: {message} (use --debug for the traceback)", err=True)
             raise typer.Exit(2) from error
 
 
@@ -37,11 +50,11 @@ for part in (models, training, hub, inspection):  # the order of `hf-videovit --
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """Options that stand before the command."""
+    """Handle the options before the command."""
     if debug:
         logging.getLogger("hf_videovit").setLevel(logging.DEBUG)
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     app()

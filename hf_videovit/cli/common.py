@@ -1,4 +1,4 @@
-"""What the commands share: kinds of options, output for people and machines, exit codes."""
+"""Shared parts of the commands: types of options, output for people and machines, exit codes."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,36 +15,70 @@ screen = Console(stderr=True)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder or Hub id of a model.")]
 Videos = Annotated[list[str], typer.Argument(help="Video files, folders, glob patterns or URLs.", show_default=False)]
-Device = Annotated[str | None, typer.Option(help="Device such as cpu or cuda:0; by default an accelerator if any.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Videos that go through the model together.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Device = Annotated[
+    str | None, typer.Option(help="Device, such as cpu or cuda:0. Default: an accelerator if there is one.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Videos per forward pass.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 ListFields = Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")]
-ShowPlan = Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time; run nothing.")]
+ShowPlan = Annotated[bool, typer.Option("--plan", help="Show size, steps, memory and time without running.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration; may be repeated.")
+    list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration. Can be repeated.")
 ]
 
 
 def given(**options: Any) -> dict[str, Any]:
+    """
+    Drop options that were not given.
+
+    Args:
+        options (`Any`):
+            Values by name.
+
+    Returns:
+        `dict[str, Any]`: those that are not `None`.
+    """
     return {name: value for name, value in options.items() if value is not None}
 
 
 def read_label_names(labels: str | None) -> str | list[str] | None:
-    """The name of a list, or the names in a file: a JSON list, or one name a line."""
+    """
+    Read the value of `--labels`.
+
+    Args:
+        labels (`str`):
+            Name of a label list, or a file of names: a JSON list, or one name per line (.txt).
+
+    Returns:
+        `str`, `list[str]` or `None`: the name of the list, the names in the file, or nothing.
+
+    Raises:
+        ValueError: the file has no list of names.
+    """
     if labels is None or Path(labels).suffix not in (".json", ".txt"):
         return labels
     text = Path(labels).read_text(encoding="utf-8")
     names = json.loads(text) if Path(labels).suffix == ".json" else text.splitlines()
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"--labels {labels} must hold a list of names.")
+        raise ValueError(f"--labels {labels} must contain a list of names.")
     return names
 
 
 def check_classifier(model: str) -> None:
+    """
+    Check that a model is a classifier.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+
+    Raises:
+        ValueError: the model has no classifier.
+    """
     architecture = _architecture(model)
     if not architecture.endswith("Classification"):
         raise ValueError(
-            f"--model {model} holds {architecture or 'an unknown model'}, which has no classifier; "
+            f"--model {model} is {architecture or 'an unknown model'}, which has no classifier; "
             "fine-tune it first (`hf-videovit train`), or use `hf-videovit embed`."
         )
 
@@ -56,35 +90,99 @@ def _architecture(model: str) -> str:
 
 
 def choose_device(device: str | None) -> str:
+    """
+    Choose the device of a command.
+
+    Args:
+        device (`str`):
+            Value of `--device`.
+
+    Returns:
+        `str`: the given device, or `"cuda"` if there is one, or `"cpu"`.
+    """
     import torch
 
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
+    """
+    Load the encoder of a model and its processor.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+        device (`str`):
+            Value of `--device`.
+
+    Returns:
+        `tuple`: the model and its video processor.
+    """
     from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 
-    # A pre-training checkpoint has a norm on every token instead of the pooled one that AutoModel would make up.
+    # a pretraining checkpoint has a norm on every token; AutoModel would add an untrained norm after pooling
     loader = AutoModelForPreTraining if _architecture(model).endswith("ForPreTraining") else AutoModel
     return loader.from_pretrained(model).to(choose_device(device)), AutoVideoProcessor.from_pretrained(model)
 
 
 def make_table(*columns: str) -> Table:
+    """
+    Table for the terminal, without borders.
+
+    Args:
+        columns (`str`):
+            Headings.
+
+    Returns:
+        [`Table`]
+    """
     return Table(*(Column(name, overflow="fold") for name in columns), box=None, pad_edge=False)
 
 
 def tracked(items: Iterable[Any], title: str, total: int | None = None) -> Iterator[Any]:
-    """`items` under a progress bar on standard error, where that is a terminal."""
+    """
+    Show a progress bar on standard error, if that is a terminal.
+
+    Args:
+        items (`Iterable[Any]`):
+            Items to iterate over.
+        title (`str`):
+            Text beside the bar.
+        total (`int`, *optional*):
+            Number of items, if it is known.
+
+    Yields:
+        Each item.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
         yield from progress.track(items, description=title, total=total)
 
 
 def print_json(value: Any) -> None:
+    """
+    Print a value as JSON on standard output.
+
+    Args:
+        value (`Any`):
+            Any value that JSON supports.
+    """
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def fail_if(failed: list[str], state: str = "could not be read") -> None:
+    """
+    End the command with exit code 1 if any file failed.
+
+    Args:
+        failed (`list[str]`):
+            Names of the files.
+        state (`str`, *optional*, defaults to `"could not be read"`):
+            Reason, for the message.
+
+    Raises:
+        typer.Exit: `failed` is not empty.
+    """
     if failed:
         shown = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
         typer.echo(f"{len(failed)} file(s) {state}: {shown}", err=True)

@@ -1,4 +1,4 @@
-"""Commands around the Hub: publish, demo, reproduce."""
+"""Commands for the Hub: publish, demo, reproduce."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,32 +24,34 @@ commands = typer.Typer()
 
 @commands.command()
 def publish(
-    model: Annotated[str, typer.Argument(help="Folder of a model; for --space alone, a model on the Hub.")],
+    model: Annotated[str, typer.Argument(help="Folder of a model; with --space alone, a model on the Hub.")],
     repo_id: Annotated[
-        str | None, typer.Option(help="Repo on the Hub, as owner/name; made if it is not there.")
+        str | None, typer.Option(help="Repo on the Hub, as owner/name; created if it does not exist.")
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Space, as owner/name, with a page that shows the model.")] = None,
+    space: Annotated[str | None, typer.Option(help="Space for a demo page of the model, as owner/name.")] = None,
     private: Annotated[bool, typer.Option(help="Make a new repo private.")] = False,
-    branch: Annotated[str, typer.Option(help="Branch, made if it is not there.")] = "main",
+    branch: Annotated[str, typer.Option(help="Branch; created if it does not exist.")] = "main",
     pull_request: Annotated[bool, typer.Option(help="Open a pull request instead of committing.")] = False,
-    with_code: Annotated[bool, typer.Option(help="Send the code too, for trust_remote_code.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Only show what would be sent.")] = False,
-    overwrite_card: Annotated[bool, typer.Option(help="Replace a card that a person edited.")] = False,
-    max_shard_size: Annotated[str, typer.Option(help="Divide larger weights.")] = "5GB",
-    package: Annotated[str | None, typer.Option(help="How the Space installs this package.")] = None,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Publish with hf_videovit",
+    with_code: Annotated[bool, typer.Option(help="Upload the model's code too, for trust_remote_code.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Only list the files that would be uploaded.")] = False,
+    overwrite_card: Annotated[bool, typer.Option(help="Replace a card that was edited on the Hub.")] = False,
+    max_shard_size: Annotated[str, typer.Option(help="Upload larger weights in shards of this size.")] = "5GB",
+    package: Annotated[
+        str | None, typer.Option(help="Requirement with which the Space installs this package.")
+    ] = None,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Publish with hf_videovit",
     as_json: AsJson = False,
 ) -> None:
-    """Send a model with its processor, card and results to the Hub, in one commit. Go on after an interruption."""
+    """Upload a model with its processor, card and results to the Hub, in one commit. Run again if interrupted."""
     from ..hub.publishing import publish as send
     from ..hub.space import publish_space
 
     if repo_id is None and space is None:
-        raise ValueError("--repo-id or --space is needed.")
+        raise ValueError("Pass --repo-id or --space.")
     if repo_id is None and Path(model).is_dir():
-        raise ValueError(f"--repo-id is needed: a Space shows a model that is on the Hub, and {model} is a folder.")
+        raise ValueError(f"--repo-id is needed: a Space shows a model on the Hub, but {model} is a folder.")
     if space is not None and (branch != "main" or pull_request):
-        raise ValueError("--space shows the model's main branch: leave out --branch and --pull-request.")
+        raise ValueError("--space shows the model's main branch; omit --branch and --pull-request.")
     common: dict[str, Any] = given(private=private, dry_run=dry_run, overwrite_card=overwrite_card, message=message)
     done = []
     if repo_id is not None:
@@ -78,46 +80,46 @@ def _show_publication(done: Any) -> None:
     Console().print(table)
     for path in done.deleted:
         typer.echo(f"removed from the repo: {path}")
-    where = f"-> {done.url}" if done.url else f"would go to {done.repo_id} ({done.revision})"
+    where = f"-> {done.url}" if done.url else f"would be uploaded to {done.repo_id} ({done.revision})"
     typer.echo(f"{len(done.files)} files, {done.size / 1e6:.1f} MB {where}")
 
 
 @commands.command()
 def demo(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(min=1, help="Port; by default the first free one from 7860 on.")] = None,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows other machines.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, help="Port. Default: the first free one from 7860 on.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 5,
     device: Device = None,
 ) -> None:
-    """Serve a page that shows a model: a clip in; its labels, also over time, and the frames that mattered."""
+    """Serve a demo page: labels of a clip, scores over time, and the important frames."""
     check_classifier(model)
     try:
         from ..inference.demo import build_demo, serve_demo
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "pandas"):
             raise
-        raise ImportError(f"{error.name} is needed for the page: pip install 'hf_videovit[space]'") from error
+        raise ImportError(f"The page needs {error.name}: pip install 'hf_videovit[space]'") from error
 
     page = build_demo(model, device=device, top_k=top_k)
     address = serve_demo(page, host=host, port=port, open_browser=open_browser, wait=False)
-    typer.echo(f"{model} is shown at {address} (Ctrl+C ends it)")
+    typer.echo(f"{model} is shown at {address} (Ctrl+C to stop)")
     page.block_thread()
 
 
 @commands.command()
 def reproduce(
     folder: Annotated[Path, typer.Argument(help="Folder of a model with results.json.")],
-    data: Annotated[str | None, typer.Option(help="Where the videos are; by default as results.json says.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split; by default that of results.json.")] = None,
+    data: Annotated[str | None, typer.Option(help="Location of the videos. Default: that in results.json.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split. Default: that in results.json.")] = None,
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
-    tolerance: Annotated[float, typer.Option(min=0, help="Difference in points that counts as the same.")] = 0.0,
+    tolerance: Annotated[float, typer.Option(min=0, help="Allowed difference in percentage points.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Run the evaluation again that a model's card claims. Exit code 1 if it does not come out."""
+    """Repeat the evaluation that a model's card reports. Exit code 1 if a result differs."""
     from ..training.evaluation.receipts import reproduce as run_again
 
     check_classifier(str(folder))
@@ -144,7 +146,7 @@ def reproduce(
             )
         Console().print(table)
         if done.same_videos is False:
-            typer.echo("The videos or their labels are not those of the claim.")
+            typer.echo("The videos or their labels differ from those of results.json.")
         for name, (claimed, present) in done.changed_protocol.items():
             typer.echo(f"{name}: {claimed} then, {present} now")
         typer.echo("confirmed" if done.confirmed else "not confirmed")

@@ -1,4 +1,4 @@
-"""Commands that look into things: visualize, doctor."""
+"""Commands for inspection: visualize, doctor."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +18,10 @@ commands = typer.Typer()
 def visualize(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
-    video: Annotated[str | None, typer.Option(help="A clip, for the map of the pooling's attention.")] = None,
+    video: Annotated[str | None, typer.Option(help="A clip, for the attention map of the pooling.")] = None,
     num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
 ) -> None:
-    """Draw a TubeViT: its kernels, where each tube looks, and which places of a clip its pooling weighs."""
+    """Draw a TubeViT: its kernels, the positions of its tubes, and the weights of its pooling for a clip."""
     from ..pictures.tubes import draw_kernels, draw_token_map, draw_video_pooling
 
     encoder, processor = load_encoder(model, None)
@@ -38,12 +38,12 @@ def visualize(
 @commands.command()
 def doctor(
     videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write every check to this .csv or .json file.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write all checks to this .csv or .json file.")] = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
-    num_workers: Annotated[int, typer.Option(min=1, help="Processes that check files.")] = 1,
+    num_workers: Annotated[int, typer.Option(min=1, help="Number of checking processes.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Report on this machine; with paths, decode every video. Exit code 1 if one is not wholly readable."""
+    """Report on this machine; with paths, decode every video. Exit code 1 if one is not completely readable."""
     from dataclasses import asdict
 
     from ..doctor import check_videos, environment_report, find_videos, write_report
@@ -64,7 +64,7 @@ def doctor(
         _print_environment(environment)
         if checks:
             _print_checks(checks)
-    fail_if([check.path for check in checks if check.status != "ok"], "not wholly readable")
+    fail_if([check.path for check in checks if check.status != "ok"], "not completely readable")
 
 
 def _print_environment(environment: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ def _print_environment(environment: dict[str, Any]) -> None:
         state = f"FFmpeg {info['ffmpeg'] or 'unknown'}" if info["available"] else f"[dim]{info['reason']}[/dim]"
         table.add_row(f"decoder {name}", state)
     devices = ", ".join(f"{device['name']} ({device['memory_gb']} GB)" for device in environment["accelerators"])
-    table.add_row("accelerator", devices or "none: the CPU computes")
+    table.add_row("accelerator", devices or "none (CPU)")
     table.add_row("memory", f"{environment['memory_gb']} GB")
     table.add_row("cores", str(environment["cpu_cores"]))
     console = Console()
@@ -94,4 +94,4 @@ def _print_checks(checks: list[Any]) -> None:
         table.add_row(escape(check.path), check.status, counts, escape(check.reason))
     if troubled:
         console.print(table)
-    console.print(f"{len(checks) - len(troubled)} of {len(checks)} videos are wholly readable")
+    console.print(f"{len(checks) - len(troubled)} of {len(checks)} videos are completely readable")

@@ -1,4 +1,4 @@
-"""Commands on checkpoints and videos: convert, classify, embed, evaluate."""
+"""Commands for checkpoints and videos: convert, classify, embed, evaluate."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,21 +32,29 @@ commands = typer.Typer()
 
 @commands.command()
 def convert(
-    checkpoint: Annotated[Path | None, typer.Option(help="Official .pth, .bin or .safetensors, or a folder.")] = None,
-    from_hub: Annotated[str | None, typer.Option(help="Repo on the Hub to read instead; its code is not run.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Official .pth, .bin or .safetensors file, or a folder.")
+    ] = None,
+    from_hub: Annotated[
+        str | None, typer.Option(help="Repo on the Hub to convert instead; its code is not run.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch or commit of --from-hub.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder for the model.")] = None,
     published: Annotated[str | None, typer.Option(help="Name of a published checkpoint; see --list.")] = None,
-    model_type: Annotated[str | None, typer.Option(help="Family, where --published is not given.")] = None,
-    task: Annotated[str | None, typer.Option(help="What the model is for, as video-classification.")] = None,
-    labels: Annotated[str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt of names.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16; keep leaves the file's.")] = "float32",
-    entry: Annotated[str | None, typer.Option(help="Entry of the file with the weights, as model_ema.")] = None,
+    model_type: Annotated[str | None, typer.Option(help="Family, if --published is not given.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task of the model, such as video-classification.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="k400, k600, k700, k710, or a .json or .txt file of names.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16, or keep (as in the file).")] = "float32",
+    entry: Annotated[
+        str | None, typer.Option(help="Entry of the file that has the weights, such as model_ema.")
+    ] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="FIELD=VALUE of the configuration.")] = None,
-    list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints and stop.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="List the published checkpoints and exit.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model folder of an official checkpoint: weights, configuration, processor with its protocol, card."""
+    """Convert an official checkpoint to a model folder: weights, configuration, processor with the protocol, card."""
     from ..convert import convert_to_folder
     from ..hub.cards import write_converted_card
     from ..hub.fetching import fetch_weights
@@ -56,14 +64,14 @@ def convert(
         _print_published(as_json)
         return
     if (checkpoint is None) == (from_hub is None) or output is None:
-        raise ValueError("--output and one of --checkpoint and --from-hub are needed (or --list).")
+        raise ValueError("Pass --output and either --checkpoint or --from-hub (or --list).")
     if checkpoint is None:
         checkpoint = fetch_weights(str(from_hub), revision)
     known = None if published is None else published_entry(published)
     if known is not None:
         model_type, task = model_type or known.model_type, task or known.task
     if model_type is None or task is None:
-        raise ValueError("Give --published NAME, or --model-type and --task.")
+        raise ValueError("Pass --published NAME, or --model-type and --task.")
     options = {**_settings(settings), **given(labels=read_label_names(labels), entry=entry, published=published)}
     convert_to_folder(model_type, checkpoint, output, task=task, dtype=None if dtype == "keep" else dtype, **options)
     unchanged = known is not None and task == known.task and not labels and not settings
@@ -78,14 +86,14 @@ def convert(
 def classify(
     videos: Videos,
     model: Model,
-    top_k: Annotated[int, typer.Option(min=1, help="Labels to show for each video.")] = 5,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels to show per video.")] = 5,
     batch_size: BatchSize = 1,
     device: Device = None,
-    num_clips: Annotated[int | None, typer.Option(min=1, help="Clips a video instead of the checkpoint's.")] = None,
-    num_crops: Annotated[int | None, typer.Option(min=1, help="Crops a clip instead of the checkpoint's.")] = None,
+    num_clips: Annotated[int | None, typer.Option(min=1, help="Clips per video. Default: the checkpoint's.")] = None,
+    num_crops: Annotated[int | None, typer.Option(min=1, help="Crops per clip. Default: the checkpoint's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name what happens in videos. Exit code 1 if a file could not be read; the others are classified all the same."""
+    """Classify videos. Exit code 1 if a file could not be read; the others are still classified."""
     from transformers import pipeline
 
     from ..doctor import find_videos
@@ -107,18 +115,20 @@ def classify(
 def embed(
     videos: Videos,
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="X.safetensors, X.npy, or a folder of .npy files.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="X.safetensors, X.npy, or a folder for .npy files.")],
     pooling: Annotated[str, typer.Option(help="default, mean, first or tokens.")] = "default",
-    window: Annotated[int | None, typer.Option(min=1, help="Frames of a window; see --stride.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="Frames per window; see --stride.")] = None,
     stride: Annotated[
-        int | None, typer.Option(min=1, help="A feature for every window, so many frames apart.")
+        int | None, typer.Option(min=1, help="Compute one feature per window, with this distance in frames.")
     ] = None,
-    squash: Annotated[bool, typer.Option(help="With windows: the published localisation features' resize.")] = False,
+    squash: Annotated[
+        bool, typer.Option(help="With windows: resize as for the published localisation features.")
+    ] = False,
     batch_size: BatchSize = 1,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save features of videos. Exit code 1 if a file could not be read; the others are saved all the same."""
+    """Save features of videos. Exit code 1 if a file could not be read; the others are still saved."""
     from ..doctor import find_videos
     from ..inference.features import iter_video_features, save_features
     from ..modeling.video_decoding import VideoDecodingError
@@ -161,16 +171,16 @@ def embed(
 @commands.command()
 def evaluate(
     model: Model,
-    data: Annotated[str, typer.Option(help="Folder of classes, list, shards or data set repo id, with labels.")],
-    split: Annotated[str | None, typer.Option(help="Split; by default the first of val, validation, test.")] = None,
+    data: Annotated[str, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")],
+    split: Annotated[str | None, typer.Option(help="Split. Default: the first of val, validation, test.")] = None,
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write a row a video to this .jsonl file.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Write one row per video to this .jsonl file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model on labelled videos by its own protocol. Exit code 1 if some could not be read."""
+    """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments

@@ -1,11 +1,11 @@
 """
-Around a pose estimator: target heatmaps for training, flip test, and keypoints from heatmaps.
+Tools for pose estimation: target heatmaps for training, flip test, and keypoints from heatmaps.
 
-Two geometries are in use. In the official one of UniFormer a heatmap's cell `x` stands for pixel `4 x`; in the
-unbiased one ([Huang et al., 2020](https://huggingface.co/papers/1911.07524)) first and last cells stand for first and
-last pixels. transformers' `VitPoseImageProcessor.post_process_pose_estimation` reads heatmaps in the unbiased one;
-official UniFormer checkpoints were trained in the other, which puts what it finds up to three pixels of the crop too
-far right and low: use [`decode_heatmaps`] for them.
+Two geometries are in use. In the official geometry of UniFormer, cell `x` of a heatmap is at pixel `4 x`. In the
+unbiased geometry ([Huang et al., 2020](https://huggingface.co/papers/1911.07524)), the first and last cells are at the
+first and last pixels. transformers' `VitPoseImageProcessor.post_process_pose_estimation` assumes the unbiased
+geometry. Official UniFormer checkpoints were trained with the other one. For them it returns keypoints up to three
+pixels of the crop too far right and low: use [`decode_heatmaps`] instead.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ from transformers import PreTrainedModel, VitPoseImageProcessor
 
 Size = tuple[int, int]
 TRUNCATION = 3  # a target ends at this many standard deviations
-QUARTER = 0.25  # of a cell: how far a peak moves towards its larger neighbour
+QUARTER = 0.25  # of a cell: shift of a peak towards its larger neighbour
 BOX_PADDING = 1.25  # of a person's box before cropping, as in `VitPoseImageProcessor`
 
 
 def flip_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     """
-    Keypoints that a mirror exchanges: those whose names differ in `left` and `right`.
+    Pairs of keypoints that a horizontal flip exchanges: their names differ in `left` and `right`.
 
     Args:
         names (`Sequence[str]`):
@@ -33,7 +33,7 @@ def flip_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
         `list[tuple[int, int]]`: indices of the left and the right one.
 
     Raises:
-        ValueError: a name has no counterpart, or no name says left.
+        ValueError: a name has no counterpart, or no name contains `left`.
 
     Example:
 
@@ -48,7 +48,7 @@ def flip_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
     for name in names:
         for side, other in (("left", "right"), ("right", "left")):
             if side in name and name.replace(side, other) not in index:
-                raise ValueError(f"`names` has {name!r} and no {name.replace(side, other)!r}.")
+                raise ValueError(f"`names` has {name!r} but no {name.replace(side, other)!r}.")
         if "left" in name:
             pairs.append((index[name], index[name.replace("left", "right")]))
     if not pairs:
@@ -58,24 +58,29 @@ def flip_pairs(names: Sequence[str]) -> list[tuple[int, int]]:
 
 def unflip_heatmaps(heatmaps: torch.Tensor, pairs: Sequence[tuple[int, int]], *, shift: bool = True) -> torch.Tensor:
     """
-    Heatmaps of a mirrored image as those of the image itself.
+    Convert the heatmaps of a flipped image to those of the image itself.
 
     Args:
         heatmaps (`torch.Tensor` of shape `(batch_size, num_keypoints, height, width)`):
-            Answer to the mirrored image.
+            Output for the flipped image.
         pairs (`Sequence[tuple[int, int]]`):
             Keypoints to exchange; see [`flip_pairs`].
         shift (`bool`, *optional*, defaults to `True`):
-            Whether to move them one cell to the right, the first column staying. In the official geometry cell 0
-            stands for pixel 0 and the last for the fourth from the end, so that a mirror is off by three quarters of a
-            cell. A model trained in the unbiased geometry needs none.
+            Whether to shift the heatmaps one cell to the right, keeping the first column. In the official geometry
+            cell 0 is at pixel 0 and the last cell at the fourth pixel from the end, so a flip is off by three quarters
+            of a cell. A model trained in the unbiased geometry needs no shift.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_keypoints, height, width)`.
 
     Raises:
-        ValueError: `pairs` name a keypoint that is not there, or one twice.
+        ValueError: `pairs` contains an unknown keypoint, or one twice.
     """
     flat = [index for pair in pairs for index in pair]
     if len(set(flat)) != len(flat) or not all(0 <= index < heatmaps.shape[1] for index in flat):
-        raise ValueError(f"`pairs` must name each of {heatmaps.shape[1]} keypoints once at most, got {list(pairs)}.")
+        raise ValueError(
+            f"`pairs` must contain each of {heatmaps.shape[1]} keypoints at most once, got {list(pairs)}."
+        )
     order = list(range(heatmaps.shape[1]))
     for left, right in pairs:
         order[left], order[right] = right, left
@@ -92,7 +97,7 @@ def flip_test(
     shift: bool = True,
 ) -> torch.Tensor:
     """
-    Mean of the heatmaps of images and of their mirror images: the protocol of the published numbers.
+    Mean of the heatmaps of images and of their flipped copies, the protocol of the published numbers.
 
     Args:
         model (`PreTrainedModel`):
@@ -100,7 +105,7 @@ def flip_test(
         pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
             Normalised crops.
         pairs (`Sequence[tuple[int, int]]`, *optional*):
-            Keypoints that a mirror exchanges. Defaults to those of the names in the model's configuration.
+            Keypoints that a flip exchanges. Defaults to the pairs of the names in the model's configuration.
         shift (`bool`, *optional*, defaults to `True`):
             See [`unflip_heatmaps`].
 
@@ -108,7 +113,7 @@ def flip_test(
         `torch.Tensor` of shape `(batch_size, num_keypoints, height / 4, width / 4)`.
 
     Raises:
-        ValueError: `pairs` do not fit, or are needed: the configuration has no names with left and right.
+        ValueError: `pairs` does not fit, or is needed because the configuration has no names with left and right.
     """
     if pairs is None:
         pairs = flip_pairs([model.config.id2label[index] for index in range(model.config.num_labels)])
@@ -127,28 +132,28 @@ def estimate_poses(
     unbiased: bool = False,
 ) -> list[list[dict[str, torch.Tensor]]]:
     """
-    Keypoints of persons whose boxes are known, by the official protocol: crop, flip test, decoding.
+    Keypoints of persons with known boxes, by the official protocol: crop, flip test, decoding.
 
     Args:
         model (`PreTrainedModel`):
             Pose estimator whose output has `heatmaps`, in evaluation mode.
         processor (`VitPoseImageProcessor`):
-            Crops, at the size that the model was trained for.
+            Crops the images to the size that the model was trained with.
         images (`Sequence`):
-            Images in RGB, as the processor takes them.
+            Images in RGB, in any form that the processor accepts.
         boxes (`Sequence[Sequence[Sequence[float]]]`):
-            For each image the left, top, width and height of its persons, in pixels.
+            Left, top, width and height in pixels of each person in each image.
         flip (`bool`, *optional*, defaults to `True`):
-            Whether to average with the mirrored crops, see [`flip_test`].
+            Whether to average with the flipped crops, see [`flip_test`].
         unbiased (`bool`, *optional*, defaults to `False`):
-            Geometry that the model was trained in, see the module.
+            Whether the model was trained in the unbiased geometry, see the module.
 
     Returns:
-        `list[list[dict]]`: for each image and person `keypoints` of shape `(num_keypoints, 2)`, x and y in pixels of
+        `list[list[dict]]`: for each image and person, `keypoints` of shape `(num_keypoints, 2)`, x and y in pixels of
         the image, and `scores` of shape `(num_keypoints,)`.
 
     Raises:
-        ValueError: another number of images than of lists of boxes; or as [`flip_test`].
+        ValueError: the numbers of images and of lists of boxes differ; or as in [`flip_test`].
     """
     if len(images) != len(boxes):
         raise ValueError(f"`boxes` must have one list for each of {len(images)} images, got {len(boxes)}.")
@@ -166,7 +171,7 @@ def estimate_poses(
     return [[next(persons) for _ in one] for one in boxes]
 
 
-def cells_per_pixel(heatmap_size: Size, image_size: Size, unbiased: bool, like: torch.Tensor) -> torch.Tensor:
+def _cells_per_pixel(heatmap_size: Size, image_size: Size, unbiased: bool, like: torch.Tensor) -> torch.Tensor:
     """Factors of x and y."""
     less = int(unbiased)
     factors = [(cells - less) / (pixels - less) for cells, pixels in zip(heatmap_size[::-1], image_size[::-1])]
@@ -187,21 +192,21 @@ def encode_heatmaps(
 
     Args:
         keypoints (`torch.Tensor` of shape `(batch_size, num_keypoints, 2)`):
-            x and y in pixels of the crop, the centre of the first pixel being 0.
+            x and y in pixels of the crop; the centre of the first pixel is 0.
         visible (`torch.Tensor` of shape `(batch_size, num_keypoints)`):
-            Weight of each keypoint, 0 or `False` for one that is not labelled.
+            Weight of each keypoint; 0 or `False` if it is not labelled.
         image_size (`tuple[int, int]`):
             Height and width of the crop.
         sigma (`float`, *optional*, defaults to 2.0):
             Standard deviation in cells. Official: 2 at 256 x 192, 3 at 384 x 288 and 448 x 320.
         stride (`int`, *optional*, defaults to 4):
-            Pixels a cell.
+            Pixels per cell.
         unbiased (`bool`, *optional*, defaults to `False`):
-            Geometry, see the module. The official one also rounds the peak to a cell.
+            Whether to use the unbiased geometry, see the module. The official one also rounds the peak to a cell.
 
     Returns:
         `tuple`: `labels` of shape `(batch_size, num_keypoints, height / stride, width / stride)`, and `label_weights`
-        of shape `(batch_size, num_keypoints)`, which are 0 too where nothing of a target is on the map.
+        of shape `(batch_size, num_keypoints)`, which are also 0 if no part of a target is on the map.
 
     Raises:
         ValueError: `sigma` is not positive, or a shape does not fit.
@@ -214,7 +219,7 @@ def encode_heatmaps(
             f"got {tuple(keypoints.shape)} and {tuple(visible.shape)}."
         )
     heatmap_size = (image_size[0] // stride, image_size[1] // stride)
-    peaks = keypoints.float() * cells_per_pixel(heatmap_size, image_size, unbiased, keypoints.float())
+    peaks = keypoints.float() * _cells_per_pixel(heatmap_size, image_size, unbiased, keypoints.float())
     peaks = peaks if unbiased else (peaks + 0.5).trunc()
     reach = TRUNCATION * sigma
     labels, on_map = torch.ones(1, device=keypoints.device), torch.ones_like(visible, dtype=torch.bool)
@@ -231,20 +236,20 @@ def decode_heatmaps(
     heatmaps: torch.Tensor, image_size: Size, *, unbiased: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Keypoints by the official post-processing: the highest cell, moved a quarter of a cell towards its larger
-    neighbour along each axis where it does not lie at the edge.
+    Keypoints by the official post-processing: the highest cell, shifted by a quarter of a cell towards its larger
+    neighbour along each axis unless it is at the edge.
 
     Args:
         heatmaps (`torch.Tensor` of shape `(batch_size, num_keypoints, height, width)`):
-            Of a model, or of [`flip_test`].
+            Output of a model or of [`flip_test`].
         image_size (`tuple[int, int]`):
             Height and width of the crop in pixels.
         unbiased (`bool`, *optional*, defaults to `False`):
-            Geometry that the model was trained in, see the module.
+            Whether the model was trained in the unbiased geometry, see the module.
 
     Returns:
-        `tuple`: x and y in pixels of the crop, `(batch_size, num_keypoints, 2)`, and the peaks' heights as scores,
-        `(batch_size, num_keypoints)`.
+        `tuple`: x and y in pixels of the crop, of shape `(batch_size, num_keypoints, 2)`, and the heights of the peaks
+        as scores, of shape `(batch_size, num_keypoints)`.
     """
     height, width = heatmaps.shape[-2:]
     scores, flat = heatmaps.float().flatten(2).max(dim=-1)
@@ -258,7 +263,7 @@ def decode_heatmaps(
     inside = (column > 1) & (column < width - 1) & (row > 1) & (row < height - 1)
     differences = torch.stack((neighbour(1, 0) - neighbour(-1, 0), neighbour(0, 1) - neighbour(0, -1)), dim=-1)
     cells = torch.stack((column, row), dim=-1) + QUARTER * differences.sign() * inside[..., None]
-    return cells / cells_per_pixel((height, width), image_size, unbiased, cells), scores
+    return cells / _cells_per_pixel((height, width), image_size, unbiased, cells), scores
 
 
 def keypoints_in_image(keypoints: torch.Tensor, boxes: torch.Tensor, image_size: Size) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Images with masks for semantic segmentation, and the score of what a model makes of them."""
+"""Images with masks for semantic segmentation, and the mean IoU of a model."""
 
 from pathlib import Path
 
@@ -13,30 +13,30 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 
 Sample = dict[str, torch.Tensor]
-IGNORED = 255  # of a mask: no label, as in `UperNetConfig.loss_ignore_index`
+IGNORED = 255  # mask value of unlabelled pixels, as in `UperNetConfig.loss_ignore_index`
 STRIDE = 32
-SCALES = (0.5, 2.0)  # official: of the short side over the crop's, uniformly
+SCALES = (0.5, 2.0)  # official: short side over the crop size, uniformly distributed
 
 
 class SegmentationFolder(Dataset):
     """
-    Images and masks of the same names in the folders `images` and `masks`. A mask is an image of class indices, 255
-    where nothing is labelled.
+    Images and masks with the same names in the folders `images` and `masks`. A mask is an image of class indices, with
+    255 for unlabelled pixels.
 
     Args:
         folder (`str` or `Path`):
-            Holds the two.
+            Folder that contains the two folders.
         processor (`BaseImageProcessor`):
-            Normalises; must not resize or crop.
+            Normalises the images; must not resize or crop.
         num_labels (`int`):
-            Classes, to refuse masks with others.
+            Number of classes. Masks with other classes are an error.
         crop_size (`int`, *optional*):
-            Training: images are scaled by 0.5 to 2, cropped to this size and mirrored, all at random. Without it they
-            stay whole and are padded to multiples of 32 pixels at the bottom and on the right.
+            For training: images are randomly scaled by 0.5 to 2, cropped to this size and flipped. Without it they are
+            kept whole and padded to multiples of 32 pixels at the bottom and on the right.
 
     Raises:
-        ValueError: the folders do not hold the same names, or an image and its mask differ in size, or a mask holds a
-            class beyond `num_labels`.
+        ValueError: the folders do not have the same names, an image and its mask differ in size, or a mask has a class
+        beyond `num_labels`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SegmentationFolder(Dataset):
         if not found[0] or found[0].keys() != found[1].keys():
             alone = sorted(found[0].keys() ^ found[1].keys())[:5]
             raise ValueError(
-                f"`folder` {str(folder)!r} needs images/ and masks/ of the same names; alone are {alone}."
+                f"`folder` {str(folder)!r} needs images/ and masks/ with the same names; without a partner: {alone}."
             )
         self.pairs = [(path, found[1][name]) for name, path in found[0].items()]
 
@@ -62,39 +62,39 @@ class SegmentationFolder(Dataset):
         with Image.open(path) as one, Image.open(mask_path) as other:
             image, mask = one.convert("RGB"), other.copy()
         if image.size != mask.size:
-            raise ValueError(f"{path.name} has {image.size} pixels, its mask {mask.size}.")
+            raise ValueError(f"{path.name} has {image.size} pixels, but its mask has {mask.size}.")
         if self.crop_size is not None:
-            image, mask = scale_at_random(image, mask, self.crop_size)
+            image, mask = _scale_at_random(image, mask, self.crop_size)
         labels = torch.from_numpy(np.array(mask).astype(np.int64))
         wrong = labels[(labels >= self.num_labels) & (labels != IGNORED)]
         if labels.ndim != 2 or wrong.numel():
             what = f"class {int(wrong[0])}" if wrong.numel() else "colours"
             raise ValueError(
-                f"{mask_path.name} holds {what}; indices below {self.num_labels} or {IGNORED} are allowed."
+                f"{mask_path.name} has {what}; values must be class indices below {self.num_labels} or {IGNORED}."
             )
         pixels = self.processor(image, return_tensors="pt").pixel_values[0]
         sample = {"pixel_values": pixels, "labels": labels}
         if self.crop_size is None:
-            return pad(sample, *(-(-side // STRIDE) * STRIDE for side in labels.shape))
-        return crop_at_random(sample, self.crop_size)
+            return _pad(sample, *(-(-side // STRIDE) * STRIDE for side in labels.shape))
+        return _crop_at_random(sample, self.crop_size)
 
 
-def scale_at_random(image: Image.Image, mask: Image.Image, crop_size: int) -> tuple[Image.Image, Image.Image]:
+def _scale_at_random(image: Image.Image, mask: Image.Image, crop_size: int) -> tuple[Image.Image, Image.Image]:
     scale = float(torch.empty(()).uniform_(*SCALES)) * crop_size / min(image.size)
     size = (max(1, round(scale * image.width)), max(1, round(scale * image.height)))
     return image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
 
 
-def crop_at_random(sample: Sample, side: int) -> Sample:
-    """A square of `side` pixels, padded where the image is smaller; half of them mirrored."""
+def _crop_at_random(sample: Sample, side: int) -> Sample:
+    """A square of `side` pixels, padded if the image is smaller, flipped with probability 0.5."""
     top, left = (int(torch.randint(max(1, length - side + 1), ())) for length in sample["labels"].shape)
     sample = {name: one[..., top : top + side, left : left + side] for name, one in sample.items()}
-    sample = pad(sample, side, side)
+    sample = _pad(sample, side, side)
     return {name: one.flip(-1) for name, one in sample.items()} if torch.rand(()) < 0.5 else sample
 
 
-def pad(sample: Sample, height: int, width: int) -> Sample:
-    """The mean colour at the bottom and on the right, where no label counts."""
+def _pad(sample: Sample, height: int, width: int) -> Sample:
+    """Pad with the mean colour and unlabelled pixels at the bottom and on the right."""
     values = {"pixel_values": 0, "labels": IGNORED}
     return {
         name: F.pad(one, (0, width - one.shape[-1], 0, height - one.shape[-2]), value=values[name])
@@ -105,18 +105,18 @@ def pad(sample: Sample, height: int, width: int) -> Sample:
 @torch.no_grad()
 def mean_iou(model: nn.Module, data: SegmentationFolder, accelerator: Accelerator | None = None) -> float:
     """
-    Mean over classes of intersection over union, pixels of all images together; one scale, whole images.
+    Mean intersection over union of the classes, over the pixels of all images, at one scale, on whole images.
 
     Args:
         model (`nn.Module`):
-            Its output has `logits` of shape `(batch_size, num_labels, height, width)`. Left in evaluation mode.
+            Its output has `logits` of shape `(batch_size, num_labels, height, width)`. It stays in evaluation mode.
         data ([`SegmentationFolder`]):
-            Without `crop_size`.
+            Images and masks, without `crop_size`.
         accelerator (`Accelerator`, *optional*):
-            Shares the images among processes.
+            Distributes the images over processes.
 
     Returns:
-        `float`: from 0 to 1, over the classes that occur in labels or answers.
+        `float`: from 0 to 1, over the classes that occur in labels or predictions.
     """
     accelerator = accelerator or Accelerator()
     device, num_labels = accelerator.device, data.num_labels

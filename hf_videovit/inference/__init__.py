@@ -1,1 +1,1 @@
-"""Trained models in use: pipeline, features, timelines, the demo page."""
+"""Inference: the classification pipeline, features, scores over time, and the demo page."""

@@ -1,8 +1,8 @@
 """
-A page on which a model answers for itself: a clip in, its labels, its labels over time, the frames that mattered.
+A web page that shows a video classifier: its labels for a clip, the scores over time, and the important frames.
 
-`hf-videovit demo MODEL` serves it on this machine, a Space of the Hub runs the same function. Files come from anybody,
-so they are decoded in a process of their own.
+`hf-videovit demo MODEL` serves it locally; a Space on the Hub runs the same function. Files may come from strangers,
+so they are decoded in a separate process.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from .timeline import Moment, Window, moments_that_mattered, scores_over_time
 
 
 TASK = "video-classification"
-NO_VIDEO = "There is no clip yet: upload one, or record one with the camera."
-ABOUT_TIME = "The score of each of these labels in windows along the clip."
+NO_VIDEO = "No clip: upload one or record one with the camera."
+ABOUT_TIME = "Scores of these labels in windows along the clip."
 ABOUT_FRAMES = (
-    "How the score of the first label changes when a moment is hidden, the largest fall first. Moments that show the "
-    "same stand in for each other, and small differences mean little."
+    "Change of the score of the first label when a moment is hidden, the largest decrease first. Moments with the "
+    "same content can replace each other, so each may look unimportant. Small differences mean little."
 )
-# Fonts of the visitor's own machine: the page asks no other server for anything.
+# Fonts of the visitor's machine, so that the page loads nothing from other servers.
 FONT, FONT_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
 THUMBNAIL = 480  # pixels of the longer side
 
@@ -35,15 +35,15 @@ THUMBNAIL = 480  # pixels of the longer side
 @dataclass(frozen=True)
 class Analysis:
     """
-    All that the page shows of a clip.
+    Results that the page shows for a clip.
 
     Args:
         labels (`dict[str, float]`):
-            The best labels and their scores, as the pipeline gives them.
+            The best labels and their scores, as the pipeline returns them.
         windows (`Sequence[Window]`):
-            All scores along the clip.
+            Scores of all labels along the clip.
         moments (`Sequence[Moment]`):
-            What the best label rests on, the most important first.
+            Importance of the parts of the clip for the best label, the most important first.
     """
 
     labels: dict[str, float]
@@ -51,7 +51,12 @@ class Analysis:
     moments: Sequence[Moment]
 
     def timeline(self) -> pd.DataFrame:
-        """Rows of `seconds` (the middle of a window), `label` and `score`."""
+        """
+        Scores over time, for the plot.
+
+        Returns:
+            `pd.DataFrame`: columns `seconds` (the middle of a window), `label` and `score`.
+        """
         rows = [
             {"seconds": (window.start_seconds + window.end_seconds) / 2, "label": label, "score": window.scores[label]}
             for window in self.windows
@@ -60,7 +65,12 @@ class Analysis:
         return pd.DataFrame(rows)
 
     def table(self) -> pd.DataFrame:
-        """A row a window: its time, and a column for each label."""
+        """
+        Scores over time, for the table.
+
+        Returns:
+            `pd.DataFrame`: one row per window, with its time and a column for each label.
+        """
         rows = [
             {
                 "seconds": f"{window.start_seconds:.2f} - {window.end_seconds:.2f}",
@@ -71,7 +81,12 @@ class Analysis:
         return pd.DataFrame(rows)
 
     def gallery(self) -> list[tuple[Image.Image, str]]:
-        """The moments as pictures with their captions."""
+        """
+        The moments as pictures.
+
+        Returns:
+            `list[tuple[Image.Image, str]]`: each picture with its caption.
+        """
         pictures = []
         for moment in self.moments:
             picture = Image.fromarray(moment.frame)
@@ -82,13 +97,19 @@ class Analysis:
 
 def load_classifier(model: str, device: str | None = None) -> Any:
     """
-    The model's pipeline, ready for files of unknown origin.
+    Load a model's pipeline for files of unknown origin.
 
     Args:
         model (`str`):
             Folder or Hub id of a video classifier of this package.
         device (`str`, *optional*):
-            Such as `"cuda:0"`; by default an accelerator if there is one.
+            For example `"cuda:0"`. Defaults to an accelerator if there is one.
+
+    Returns:
+        [`~pipeline.ClipClassificationPipeline`]: decodes in a separate process.
+
+    Raises:
+        ValueError: the model is not a video classifier of this package.
     """
     classifier: Any = pipeline(TASK, model=model, device=device)
     if not isinstance(classifier.video_processor, ClipVideoProcessor):
@@ -102,19 +123,22 @@ def load_classifier(model: str, device: str | None = None) -> Any:
 
 def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8, num_moments: int = 8) -> Analysis:
     """
-    Ask a model about a clip.
+    Classify a clip, as a whole and in parts.
 
     Args:
-        classifier ([`~pipelines.ClipClassificationPipeline`]):
+        classifier ([`~pipeline.ClipClassificationPipeline`]):
             See [`load_classifier`].
         video (`str`):
             Path of the clip.
         top_k (`int`, *optional*, defaults to 5):
-            Labels to show.
+            Number of labels.
         num_windows (`int`, *optional*, defaults to 8):
             See [`~timeline.scores_over_time`].
         num_moments (`int`, *optional*, defaults to 8):
             See [`~timeline.moments_that_mattered`].
+
+    Returns:
+        [`Analysis`]
 
     Raises:
         VideoDecodingError: the clip cannot be read.
@@ -129,7 +153,7 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
 
 def build_demo(model: str, *, title: str | None = None, device: str | None = None, top_k: int = 5) -> gr.Blocks:
     """
-    The page of a model.
+    Build the page of a model.
 
     Args:
         model (`str`):
@@ -137,12 +161,15 @@ def build_demo(model: str, *, title: str | None = None, device: str | None = Non
         title (`str`, *optional*):
             Headline. Defaults to the model's name.
         device (`str`, *optional*):
-            Such as `"cuda:0"`; by default an accelerator if there is one.
+            For example `"cuda:0"`. Defaults to an accelerator if there is one.
         top_k (`int`, *optional*, defaults to 5):
-            Labels to show.
+            Number of labels.
 
     Returns:
-        `gradio.Blocks`: to be served by [`serve_demo`].
+        `gradio.Blocks`: serve it with [`serve_demo`].
+
+    Raises:
+        ValueError: the model is not a video classifier of this package.
     """
     classifier = load_classifier(model, device)
     title = title or Path(model).name
@@ -161,15 +188,15 @@ def build_demo(model: str, *, title: str | None = None, device: str | None = Non
         gr.Markdown(f"# {title}")
         with gr.Row():
             with gr.Column():
-                # A mirrored recording would turn "to the left" into "to the right".
+                # a mirrored recording would swap left and right
                 camera = gr.WebcamOptions(mirror=False)
                 video = gr.Video(label="Clip", sources=["upload", "webcam"], webcam_options=camera)
                 button = gr.Button("Classify", variant="primary", elem_id="classify")
             labels = gr.Label(label="Labels", num_top_classes=top_k, elem_id="labels")
-        gr.Markdown(f"### Over time\n{ABOUT_TIME}")
+        gr.Markdown(f"### Scores over time\n{ABOUT_TIME}")
         plot = gr.LinePlot(x="seconds", y="score", color="label", y_lim=[0, 1], show_label=False, elem_id="plot")
         table = gr.Dataframe(show_label=False, interactive=False, elem_id="timeline")
-        gr.Markdown(f"### Frames that mattered\n{ABOUT_FRAMES}")
+        gr.Markdown(f"### Important frames\n{ABOUT_FRAMES}")
         frames = gr.Gallery(show_label=False, columns=4, object_fit="contain", interactive=False, elem_id="frames")
         outputs = [labels, plot, table, frames]
         button.click(answer, video, outputs, api_name="classify", concurrency_limit=1)
@@ -185,22 +212,22 @@ def serve_demo(
     wait: bool = True,
 ) -> str:
     """
-    Serve a page, on this machine only unless told otherwise; nothing is shared or reported.
+    Serve a page, by default on this machine only. Nothing is shared or reported.
 
     Args:
         page (`gradio.Blocks`):
             See [`build_demo`].
         host (`str`, *optional*):
-            Address to listen on. Defaults to `GRADIO_SERVER_NAME`, which a Space sets, else `127.0.0.1`.
+            Address to listen on. Defaults to `GRADIO_SERVER_NAME`, which a Space sets, or `127.0.0.1`.
         port (`int`, *optional*):
-            Defaults to the first free one from 7860 on.
+            Defaults to the first free port from 7860 on.
         open_browser (`bool`, *optional*, defaults to `False`):
-            Open the page in the default browser.
+            Whether to open the page in the default browser.
         wait (`bool`, *optional*, defaults to `True`):
-            Return only when the server is stopped.
+            Whether to return only when the server is stopped.
 
     Returns:
-        `str`: the page's address.
+        `str`: the address of the page.
     """
     _, address, _ = page.queue().launch(
         server_name=host,
@@ -222,11 +249,11 @@ def _warn_if_short(classifier: Any, video: str) -> None:
     wanted = processor.num_frames or processor.published_num_frames or classifier.model.config.num_frames
     there = probe_video(video, isolate=True).num_frames
     if there < wanted:
-        gr.Warning(f"The clip has {there} frames and the model looks at {wanted}: some are seen more than once.")
+        gr.Warning(f"The clip has {there} frames, but the model uses {wanted}; some frames are repeated.")
 
 
 def _reason(error: Exception, video: str) -> str:
-    """Why a clip cannot be read, without this machine's folder of uploads."""
+    """Reason of a decoding error, without the folder of uploads."""
     return str(error).replace(video, Path(video).name)
 
 

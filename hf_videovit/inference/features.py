@@ -1,4 +1,7 @@
-"""Features of videos: one vector a video, its tokens, or one vector a window of a long video. Never masked."""
+"""
+Features of videos: one vector per video, all tokens, or one vector per window of a long video. Tokens are never
+masked.
+"""
 
 import os
 from collections import deque
@@ -37,38 +40,38 @@ def get_video_features(
     device: str | torch.device | None = None,
 ) -> torch.Tensor | list[torch.Tensor]:
     """
-    Features of one or more videos, by the encoder inside any model of this package. No token is masked and no
-    classifier is involved.
+    Compute features of one or more videos with the encoder of any model of this package. No token is masked, and a
+    classification head is not used.
 
     Args:
         model ([`PreTrainedModel`]):
-            A base model, or one with a head, which is left aside.
+            A base model, or a model with a head, which is ignored.
         processor ([`ClipVideoProcessor`]):
-            The checkpoint's processor: its protocol says which clips and crops are looked at.
+            The checkpoint's processor. Its protocol defines the clips and crops.
         videos (a video, or a list or iterable of videos):
             Paths, URLs, bytes, file objects, arrays or tensors `(T, H, W, C)`.
         batch_size (`int`, *optional*, defaults to 1):
-            Videos (or windows) that go through the model together.
+            Videos (or windows) per forward pass.
         pooling (`str`, *optional*, defaults to `"default"`):
             `"default"`: the model's own pooled output (VideoMAE V2: `fc_norm` of the mean token). `"mean"`: mean of
-            the last hidden state's tokens. `"first"`: its first token. `"tokens"`: all tokens, the views' one after
-            another. Pooled features of several views are averaged.
+            the tokens of the last hidden state. `"first"`: its first token. `"tokens"`: all tokens, view by view.
+            Pooled features of several views are averaged.
         window (`int`, *optional*):
-            Look at every window of so many consecutive frames instead of following the sampling protocol; the model's
+            Use every window of this many consecutive frames instead of the sampling protocol. Defaults to the model's
             `num_frames` if only `stride` is given.
         stride (`int`, *optional*):
-            Distance in frames between the starts of neighbouring windows; defaults to `window`.
+            Distance in frames between the starts of consecutive windows. Defaults to `window`.
         squash (`bool`, *optional*, defaults to `False`):
-            With windows only: resize frames to the processor's crop size without keeping their shape (bilinear, no
-            antialias) and do not normalise beyond [0, 1]. Reproduces the features that were published for temporal
-            localisation (THUMOS14: stride 4, FineAction: stride 16).
+            With windows only: resize frames to the processor's crop size without keeping the aspect ratio (bilinear,
+            no antialiasing), and scale pixels to [0, 1] without further normalisation. This reproduces the features
+            published for temporal localisation (THUMOS14: stride 4, FineAction: stride 16).
         device (`str` or `torch.device`, *optional*):
-            Where to move the model; by default it stays where it is.
+            Device to move the model to. By default the model is not moved.
 
     Returns:
         `torch.Tensor` of shape `(num_videos, hidden_size)`, or `(num_videos, num_tokens, hidden_size)` for
-        `"tokens"`. With windows a list of tensors of shape `(num_windows, hidden_size)`, one a video; a video shorter
-        than a window has none. Float32, on the CPU.
+        `"tokens"`. With windows, a list of tensors of shape `(num_windows, hidden_size)`, one per video; a video
+        shorter than a window has none. Float32, on the CPU.
 
     Raises:
         ValueError: an argument is not allowed, or the model has no pooled output.
@@ -113,9 +116,37 @@ def iter_video_features(
     on_error: str = "raise",
 ) -> Iterator[torch.Tensor | VideoDecodingError]:
     """
-    [`get_video_features`] as a generator: one tensor a video, in order, with the memory of one batch (and, with
-    windows, of a few hundred megabytes of frames) however many or long the videos are. With `on_error="return"` a
-    video that cannot be read gives its [`VideoDecodingError`] instead.
+    [`get_video_features`] as a generator: one tensor per video, in order. Memory is that of one batch, and with
+    windows of a few hundred megabytes of frames, regardless of the number and length of the videos.
+
+    Args:
+        model ([`PreTrainedModel`]):
+            A base model, or a model with a head, which is ignored.
+        processor ([`ClipVideoProcessor`]):
+            The checkpoint's processor.
+        videos (a video, or a list or iterable of videos):
+            See [`get_video_features`].
+        batch_size (`int`, *optional*, defaults to 1):
+            Videos (or windows) per forward pass.
+        pooling (`str`, *optional*, defaults to `"default"`):
+            `"default"`, `"mean"`, `"first"` or `"tokens"`, see [`get_video_features`].
+        window (`int`, *optional*):
+            Frames of a window, see [`get_video_features`].
+        stride (`int`, *optional*):
+            Distance in frames between the starts of consecutive windows.
+        squash (`bool`, *optional*, defaults to `False`):
+            With windows only, see [`get_video_features`].
+        device (`str` or `torch.device`, *optional*):
+            Device to move the model to. By default the model is not moved.
+        on_error (`str`, *optional*, defaults to `"raise"`):
+            `"raise"` stops at an unreadable video. `"return"` yields its [`VideoDecodingError`] instead of features.
+
+    Yields:
+        `torch.Tensor` or `VideoDecodingError`: one per video.
+
+    Raises:
+        ValueError: an argument is not allowed, or the model has no pooled output.
+        VideoDecodingError: a video cannot be read and `on_error` is `"raise"`.
     """
     if on_error not in ("raise", "return"):
         raise ValueError(f"`on_error` must be 'raise' or 'return', got {on_error!r}.")
@@ -126,7 +157,7 @@ def iter_video_features(
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
     windowed = window is not None or stride is not None
     if squash and not windowed:
-        raise ValueError("`squash=True` applies to windows only: give `window` or `stride` too.")
+        raise ValueError("`squash=True` applies to windows only; pass `window` or `stride` too.")
     encoder: Any = model.base_model.eval()
     if device is not None:
         encoder.to(device)
@@ -152,12 +183,12 @@ def save_features(
 
     Args:
         features (`dict[str, torch.Tensor]`):
-            One tensor a video.
+            One tensor per video.
         path (`str` or `os.PathLike`):
             `NAME.safetensors`: one file with all tensors and the metadata. `NAME.npy`: one array, for a single video
-            or for features of one shape, stacked in order. Anything else is a folder that gets `VIDEO.npy` for each.
+            or for features of one shape, stacked in order. Anything else: a folder with one `VIDEO.npy` per video.
         metadata (`dict[str, str]`, *optional*):
-            What to note in a safetensors file.
+            Metadata of a safetensors file.
 
     Returns:
         `list[Path]`: the files written.
@@ -174,7 +205,7 @@ def save_features(
         arrays = [value.numpy() for value in features.values()]
         if len({array.shape for array in arrays}) != 1:
             raise ValueError(
-                f"`path` {str(path)!r} is one array, but the features have several shapes; give a folder or a "
+                f"`path` {str(path)!r} is one array, but the features have several shapes; use a folder or a "
                 ".safetensors file."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,7 +218,7 @@ def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
     targets = {name: folder / f"{Path(name).stem}.npy" for name in features}
     if len(set(targets.values())) != len(targets):
         raise ValueError(
-            f"Two videos of the same name would be one file in {str(folder)!r}; write a .safetensors instead."
+            f"Two videos have the same name and would share one file in {str(folder)!r}; use a .safetensors file."
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, target in targets.items():
@@ -250,7 +281,7 @@ def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) 
         return tokens.reshape(batch, -1, tokens.shape[-1]).float().cpu()
     if pooling == "default" and outputs.pooler_output is None:
         raise ValueError(
-            f"`pooling='default'` needs a pooled output, which the {type(encoder).__name__} of a pre-training model "
+            f"`pooling='default'` needs a pooled output, which the {type(encoder).__name__} of a pretraining model "
             "lacks; load the checkpoint with AutoModel, or choose 'mean', 'first' or 'tokens'."
         )
     pooled = {"default": lambda: outputs.pooler_output, "mean": lambda: tokens.mean(1), "first": lambda: tokens[:, 0]}
@@ -266,7 +297,7 @@ def _processed_frames(
     for start in range(0, probe.num_frames, step):
         indices = range(start, min(start + step, probe.num_frames))
         frames = decode_video(video, indices, decoder=processor.decoder).frames  # (chunk, height, width, channels)
-        for part in torch.from_numpy(frames).split(PROCESSED_FRAMES):  # as floats they are larger
+        for part in torch.from_numpy(frames).split(PROCESSED_FRAMES):  # floats need more memory
             if squash:
                 yield from _squash(part, processor, device)
             else:

@@ -1,4 +1,4 @@
-"""`pipeline("video-classification")` for processors that carry a checkpoint's own protocol."""
+"""`pipeline("video-classification")` that follows the protocol saved with a checkpoint."""
 
 import copy
 import io
@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 TASK = "video-classification"
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 ON_ERROR = ("raise", "report")
-UNSET: Any = object()  # `top_k=None` has a meaning, so "not given" needs a value of its own
+UNSET: Any = object()  # `top_k=None` returns all labels, so "not given" needs another value
 
 
 class ClipClassificationPipeline(VideoClassificationPipeline):
@@ -31,8 +31,8 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     Video classification that follows the protocol saved with the checkpoint.
 
     Frames, clips, crops and normalisation come from the repository's [`ClipVideoProcessor`]; the model's head merges
-    the views. For any other processor the class steps aside: constructing it gives transformers' own
-    [`VideoClassificationPipeline`], untouched.
+    the views. With any other processor, constructing this class returns transformers' own
+    [`VideoClassificationPipeline`].
 
     A video is a path (`str` or `pathlib.Path`), an http(s) or `hf://` URL, encoded `bytes`, a file object, a
     dictionary with `path` and `bytes`, an array or tensor of frames, or a list of frames (PIL images or 3-D arrays).
@@ -41,21 +41,21 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
 
     Args:
         top_k (`int`, *optional*, defaults to 5):
-            How many labels to return, best first; `None` returns all. More than the model has means all.
+            Number of labels to return, best first. `None`, or more than the model has, returns all.
         function_to_apply (`str`, *optional*):
             `"softmax"`, `"sigmoid"` or `"none"`. By default `"sigmoid"` for a multi-label model, `"none"` for
             regression, `"softmax"` for any other.
         num_frames (`int`, *optional*):
             Frames of a clip. Defaults to the processor's.
         frame_sampling_rate (`int`, *optional*):
-            Distance of neighbouring frames of a clip in the video. Defaults to the processor's `frame_stride`.
+            Distance in the video between consecutive frames of a clip. Defaults to the processor's `frame_stride`.
         num_clips (`int`, *optional*):
-            Clips a video, spread in time. Defaults to the processor's.
+            Clips per video, spread in time. Defaults to the processor's.
         num_crops (`int`, *optional*):
-            Crops a clip, spread along the longer side. Defaults to the processor's.
+            Crops per clip, spread along the longer side. Defaults to the processor's.
         on_error (`str`, *optional*, defaults to `"raise"`):
-            What a file that cannot be read does: `"raise"` a [`VideoDecodingError`], or `"report"`: its result is
-            `{"error": message}` and the others are classified.
+            How unreadable files are handled: `"raise"` raises a [`VideoDecodingError`]; `"report"` returns
+            `{"error": message}` for the file and classifies the others.
 
     Example:
 
@@ -70,7 +70,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     model: Any
     video_processor: Any
 
-    # The base class leaves its methods' arguments open for its children to name, hence the ignored overrides.
+    # The base class takes open keyword arguments, which subclasses name; hence the ignored overrides.
 
     def __new__(cls, *args: Any, video_processor: Any = None, **kwargs: Any) -> Any:
         if isinstance(video_processor, ClipVideoProcessor):
@@ -116,14 +116,14 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
                 The arguments of the class, for this call only, and `batch_size` and `num_workers`.
 
         Returns:
-            One video: a list of `{"score": float, "label": str}`, best first. A list, tuple or 5-D array: a list with
-            one such list a video. An iterator or data set: a lazy iterator of them.
+            For one video, a list of `{"score": float, "label": str}`, best first. For a list, tuple or 5-D array, a
+            list with one such list per video. For an iterator or data set, a lazy iterator of them.
         """
         if inputs is None:
             raise ValueError("`inputs` must be a video or several, got None.")
         classify: Any = super().__call__
         if _is_one_video(inputs):
-            # The base class takes any list for many inputs, so a list of frames goes to it as a tuple.
+            # the base class treats any list as several inputs, so a list of frames is passed as a tuple
             return classify(tuple(inputs) if isinstance(inputs, list) else inputs, **kwargs)
         if _is_hub_dataset(inputs):
             inputs = _left_encoded(inputs)
@@ -137,11 +137,26 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     def preprocess(  # type: ignore[override]
         self, video: Any, on_error: str = "raise", **overrides: Any
     ) -> dict[str, Any]:
-        """Read one video; `overrides` replace attributes of the processor."""
+        """
+        Decode one video and prepare its views.
+
+        Args:
+            video (`Any`):
+                One video, in any form that the processor accepts, or a row with a `video` column.
+            on_error (`str`, *optional*, defaults to `"raise"`):
+                `"raise"` or `"report"`, see the class.
+            overrides (`Any`):
+                Attributes of the processor to replace for this video.
+
+        Returns:
+            `dict[str, Any]`: `pixel_values` and `errors`, each a list with one item or none.
+
+        Raises:
+            VideoDecodingError: the video cannot be read and `on_error` is `"raise"`.
+        """
         processor = self.video_processor
         if processor.num_frames is None and "num_frames" in overrides:
-            # Told at a call, such a processor samples the whole video as transformers does; told here, by its
-            # protocol.
+            # given in the call, `num_frames` would make such a processor sample the whole video as transformers does
             processor = copy.copy(processor)
             processor.num_frames = overrides.pop("num_frames")
         try:
@@ -164,7 +179,20 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     def postprocess(  # type: ignore[override]
         self, model_outputs: dict[str, Any], top_k: int | None = 5, function_to_apply: str | None = None
     ) -> Any:
-        """Scores and names of one video."""
+        """
+        Scores and names of one video.
+
+        Args:
+            model_outputs (`dict[str, Any]`):
+                `logits` of shape `(1, num_labels)` and `errors`.
+            top_k (`int`, *optional*, defaults to 5):
+                Number of labels; `None` returns all.
+            function_to_apply (`str`, *optional*):
+                `"softmax"`, `"sigmoid"` or `"none"`. Defaults to the one for the model's `problem_type`.
+
+        Returns:
+            `list[dict]`: `score` and `label`, best first; or `{"error": message}` for an unreadable video.
+        """
         errors = model_outputs["errors"]
         error = errors[0] if isinstance(errors, list) else errors
         if error is not None:
@@ -194,12 +222,32 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> PipelineIterator:
-        # The stock method pads and refuses to batch without a tokenizer or image processor; clips only need stacking.
+        """
+        Lazy iterator over the results of several videos. Clips are stacked without padding.
+
+        Args:
+            inputs (`Any`):
+                A data set, or an iterator of videos.
+            num_workers (`int`):
+                Decoding processes; at most 1 for an iterator.
+            batch_size (`int`):
+                Videos per forward pass.
+            preprocess_params (`dict[str, Any]`):
+                Arguments of [`preprocess`].
+            forward_params (`dict[str, Any]`):
+                Arguments of the forward pass.
+            postprocess_params (`dict[str, Any]`):
+                Arguments of [`postprocess`].
+
+        Returns:
+            [`PipelineIterator`]
+        """
+        # the base method pads, and needs a tokenizer or image processor for batches
         if isinstance(inputs, Dataset) and isinstance(inputs, Sized):
             videos: Dataset = PipelineDataset(inputs, self.preprocess, preprocess_params)
         else:
             if num_workers > 1:
-                logger.warning("An iterator cannot be read by several workers: using num_workers=1.")
+                logger.warning("An iterator cannot be read by several workers; using num_workers=1.")
             videos = PipelineIterator(inputs, self.preprocess, preprocess_params)
             num_workers = min(num_workers, 1)
         loader = DataLoader(videos, num_workers=num_workers, batch_size=batch_size, collate_fn=_collate)
@@ -207,13 +255,21 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Save the model and, unlike the stock pipeline, its video processor."""
+        """
+        Save the model and its video processor, which the base method does not save.
+
+        Args:
+            save_directory (`Any`):
+                Folder.
+            kwargs (`Any`):
+                Arguments of the base method.
+        """
         super().save_pretrained(save_directory, **kwargs)
         self.video_processor.save_pretrained(save_directory, **kwargs)
 
 
 def register_pipeline() -> None:
-    """Make `pipeline("video-classification")` build [`ClipClassificationPipeline`]."""
+    """Register [`ClipClassificationPipeline`] for `pipeline("video-classification")`."""
     PIPELINE_REGISTRY.supported_tasks[TASK]["impl"] = ClipClassificationPipeline
 
 
@@ -244,7 +300,7 @@ def _is_one_video(inputs: Any) -> bool:
         return inputs.ndim < 5
     if isinstance(inputs, (list, tuple)):
         return len(inputs) > 0 and all(_is_frame(item) for item in inputs)
-    if isinstance(inputs, io.IOBase):  # an iterator too, of lines
+    if isinstance(inputs, io.IOBase):  # files are also iterators, of lines
         return True
     return not isinstance(inputs, (Dataset, Iterator)) and not _is_hub_dataset(inputs)
 
@@ -254,7 +310,7 @@ def _is_frame(item: Any) -> bool:
 
 
 def _is_hub_dataset(inputs: Any) -> bool:
-    datasets = sys.modules.get("datasets")  # not imported: nobody can hold one
+    datasets = sys.modules.get("datasets")  # if it is not imported, no such object exists
     return datasets is not None and isinstance(inputs, (datasets.Dataset, datasets.IterableDataset))
 
 
@@ -275,7 +331,7 @@ def _video_of_row(video: Any) -> Any:
     if "video" not in video:
         raise ValueError(
             f"A row of a data set needs a `video` column, got columns {sorted(video)}; "
-            'name another with `transformers.pipelines.pt_utils.KeyDataset(dataset, "column")`.'
+            'select another with `transformers.pipelines.pt_utils.KeyDataset(dataset, "column")`.'
         )
     return video["video"]
 

@@ -1,11 +1,11 @@
 """
-What a classifier says along a clip, and which parts of the clip its answer rests on.
+Scores of a classifier along a clip, and the importance of the parts of a clip.
 
-All goes the way of `pipeline("video-classification")`: the model's own processor, its views, its way of merging them.
-The importance of a moment is measured by occlusion: its frames are hidden and the model is asked again. That needs
-nothing of the model but its answers, so it is the same measure for every family. What it does not tell: two moments
-that show the same thing each look unimportant, since the other one is still seen; and a hidden frame is a frame that
-no model has met in training, so small differences mean little.
+Everything follows `pipeline("video-classification")`: the model's own processor, its views and its merging of views.
+The importance of a moment is measured by occlusion: its frames are hidden and the clip is classified again. This uses
+only the model's outputs, so it is the same measure for every family. Two limits: two moments with the same content
+each look unimportant, because the other one is still visible; and models were not trained on hidden frames, so small
+differences mean little.
 """
 
 from dataclasses import dataclass, replace
@@ -23,15 +23,15 @@ from ..modeling.video_processing_base import ClipVideoProcessor
 @dataclass(frozen=True)
 class Views:
     """
-    What the model sees of a clip, or of a part of it.
+    Input of the model for a clip, or for a part of it.
 
     Args:
         pixel_values (`torch.Tensor` of shape `(1, [num_views,] num_frames, num_channels, height, width)`):
-            As the processor makes them of the whole clip.
+            Output of the processor.
         indices (`np.ndarray` of shape `(num_clips, num_frames)`):
-            Which frames of the video these are. The crops of a clip follow one another in `pixel_values`.
+            Indices of these frames in the video. The crops of a clip follow one another in `pixel_values`.
         frames (`np.ndarray` of shape `(num_clips, num_frames, height, width, 3)`):
-            The frames as decoded, in uint8.
+            The decoded frames, in uint8.
     """
 
     pixel_values: torch.Tensor
@@ -41,7 +41,21 @@ class Views:
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a clip: first frame and the one after the last, the same in seconds, and the score of each label."""
+    """
+    Scores of a part of a clip.
+
+    Args:
+        first (`int`):
+            First frame.
+        end (`int`):
+            The frame after the last one.
+        start_seconds (`float`):
+            Time of the first frame.
+        end_seconds (`float`):
+            Time at which the last frame ends.
+        scores (`dict[str, float]`):
+            Score of each label, best first.
+    """
 
     first: int
     end: int
@@ -53,15 +67,15 @@ class Window:
 @dataclass(frozen=True)
 class Moment:
     """
-    Neighbouring frames among those that the model looked at.
+    Importance of consecutive sampled frames.
 
     Args:
         seconds (`float`):
-            Time of the middle one.
+            Time of the middle frame.
         frame (`np.ndarray` of shape `(height, width, 3)`):
-            The middle one, in uint8.
+            The middle frame, in uint8.
         drop (`float`):
-            By how much the score of the label falls if they are hidden; below 0, they spoke against it.
+            Decrease of the label's score when these frames are hidden. Negative if they reduce the score.
     """
 
     seconds: float
@@ -71,23 +85,24 @@ class Moment:
 
 def scores_over_time(classifier: Any, video: Any, *, num_windows: int = 8) -> list[Window]:
     """
-    The score of every label in windows along a clip.
+    Scores of all labels in windows along a clip.
 
-    A window is as long as what one clip of the checkpoint's protocol covers; where the protocol spreads a clip over
-    more than half of the video, a quarter of the video.
+    A window is as long as one clip of the checkpoint's protocol. If the protocol spreads a clip over more than half of
+    the video, a window is a quarter of the video.
 
     Args:
-        classifier ([`~pipelines.ClipClassificationPipeline`]):
+        classifier ([`~pipeline.ClipClassificationPipeline`]):
             The pipeline.
-        video:
-            One video, in any form the processor takes.
+        video (`Any`):
+            One video, in any form that the processor accepts.
         num_windows (`int`, *optional*, defaults to 8):
-            Windows at most, evenly spaced from the first frame to the last.
+            Maximum number of windows, evenly spaced from the first frame to the last.
 
     Returns:
-        `list[Window]`, in the order of time; one window for a video that is no longer than that.
+        `list[Window]`: in temporal order; a single window if the video is not longer than one.
 
     Raises:
+        ValueError: `num_windows` is less than 1.
         VideoDecodingError: the video cannot be read.
     """
     if num_windows < 1:
@@ -109,25 +124,25 @@ def moments_that_mattered(
     classifier: Any, video: Any, label: str | None = None, *, num_moments: int = 8
 ) -> list[Moment]:
     """
-    How much the score of a label rests on each part of what the model looked at, by hiding one part after another.
+    Importance of each part of the sampled frames for a label, measured by hiding one part after another.
 
-    A hidden frame has the mean colour of its view, in all crops of it.
+    A hidden frame is filled with the mean colour of its view, in all its crops.
 
     Args:
-        classifier ([`~pipelines.ClipClassificationPipeline`]):
+        classifier ([`~pipeline.ClipClassificationPipeline`]):
             The pipeline.
-        video:
-            One video, in any form the processor takes.
+        video (`Any`):
+            One video, in any form that the processor accepts.
         label (`str`, *optional*):
             One of the model's labels. Defaults to the best one.
         num_moments (`int`, *optional*, defaults to 8):
-            Parts into which the frames are divided, as equal in number as may be.
+            Number of parts of about equal size into which the frames are divided.
 
     Returns:
-        `list[Moment]`, in the order of time.
+        `list[Moment]`: in temporal order.
 
     Raises:
-        ValueError: the model has no such label.
+        ValueError: the label does not exist, or `num_moments` is less than 1.
         VideoDecodingError: the video cannot be read.
     """
     if num_moments < 1:
@@ -151,19 +166,19 @@ def moments_that_mattered(
 
 def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int] | None = None) -> Views:
     """
-    Decode and prepare what the protocol looks at.
+    Decode a video and prepare the input of the model.
 
     Args:
         processor ([`ClipVideoProcessor`]):
             The checkpoint's processor.
         video:
-            One video, in any form the processor takes.
+            One video, in any form that the processor accepts.
         window (`tuple[int, int]`, *optional*):
-            First frame and the one after the last: the protocol then takes these frames for the whole video. Clips
-            that are the same in a window are there once.
+            First frame and the one after the last. The protocol then treats these frames as the whole video.
+            Identical clips of a window are returned once.
 
     Returns:
-        [`Views`]: without a window, the `pixel_values` that the processor itself gives.
+        [`Views`]: without a window, `pixel_values` equal the output of the processor.
     """
     shape: list[int] = []
 
@@ -198,13 +213,13 @@ def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int
 
 def score_views(classifier: Any, pixel_values: torch.Tensor) -> dict[str, float]:
     """
-    The pipeline's answer to views.
+    Scores of all labels for the views of a video.
 
     Args:
-        classifier ([`~pipelines.ClipClassificationPipeline`]):
+        classifier ([`~pipeline.ClipClassificationPipeline`]):
             The pipeline.
         pixel_values (`torch.Tensor` of shape `(1, [num_views,] num_frames, num_channels, height, width)`):
-            Of one video.
+            Views of one video.
 
     Returns:
         `dict[str, float]`: the score of each label, best first.
@@ -212,7 +227,7 @@ def score_views(classifier: Any, pixel_values: torch.Tensor) -> dict[str, float]
     outputs = classifier.forward({"pixel_values": [pixel_values], "errors": [None]})
     scores: dict[str, float] = {}
     for answer in classifier.postprocess(outputs, top_k=None):
-        scores.setdefault(answer["label"], answer["score"])  # of two classes of one name the better
+        scores.setdefault(answer["label"], answer["score"])  # the better of two classes with one name
     return scores
 
 
@@ -231,7 +246,7 @@ def _window_length(processor: ClipVideoProcessor, probe: VideoProbe) -> int:
 
 
 def _seconds(probe: VideoProbe) -> np.ndarray:
-    """When each frame is shown, and when the last one ends. A video without a rate has one frame a second."""
+    """Start time of each frame and end time of the last one. A video without a rate has one frame per second."""
     if probe.timestamps is None:
         return np.arange(probe.num_frames + 1) / (probe.fps or 1.0)
     times = np.asarray(probe.timestamps, dtype=float) - probe.timestamps[0]
@@ -240,7 +255,7 @@ def _seconds(probe: VideoProbe) -> np.ndarray:
 
 
 def _hide(views: Views, part: np.ndarray) -> torch.Tensor:
-    """The views with the frames `part` of the video in their view's mean colour."""
+    """The views, with the frames `part` of the video filled with the mean colour of their view."""
     pixel_values = views.pixel_values
     frames = pixel_values.view(-1, *pixel_values.shape[-4:])  # (views, frames, channels, height, width)
     crops = len(frames) // len(views.indices)

@@ -1,4 +1,4 @@
-"""Pictures of clips, of what a model says about them, and of how a run went. Some need matplotlib."""
+"""Pictures of clips, of a model's predictions, and of the metrics of a run. Some functions need matplotlib."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class ClassifiedClip:
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            uint8 frames that the model saw.
+            Frames that the model saw, in uint8.
         scores (`Mapping[str, float]`):
-            Probability of each label that is to be shown, best first.
+            Probability of each label to show, best first.
         truth (`str`, *optional*):
-            The right label, if known.
+            The correct label, if known.
     """
 
     frames: np.ndarray
@@ -33,7 +33,7 @@ class ClassifiedClip:
 
 def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max_frames: int = 8) -> Path:
     """
-    Draw the frames of each clip in a strip, with the model's scores as bars beside it.
+    Draw the frames of each clip in a strip, with the scores of the model as bars beside it.
 
     Args:
         clips (`Sequence[ClassifiedClip]`):
@@ -41,10 +41,13 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         max_frames (`int`, *optional*, defaults to 8):
-            Frames of a clip that are shown, evenly spaced.
+            Frames to show per clip, evenly spaced.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: `clips` is empty.
     """
     from matplotlib.figure import Figure
 
@@ -73,7 +76,18 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """At most `most` indices below `count`, first and last among them."""
+    """
+    Evenly spaced indices that include the first and the last.
+
+    Args:
+        count (`int`):
+            Number of items.
+        most (`int`):
+            Maximum number of indices.
+
+    Returns:
+        `np.ndarray` of shape `(min(count, most),)`: the indices.
+    """
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
@@ -81,7 +95,7 @@ def draw_strips(
     groups: Sequence[tuple[str, Sequence[np.ndarray]]], path: str | Path, max_frames: int = 8, min_height: int = 0
 ) -> Path:
     """
-    Draw groups of clips, the frames of each in a strip, one strip below the other.
+    Draw groups of clips: the frames of each clip in a strip, the strips below one another.
 
     Args:
         groups (`Sequence[tuple[str, Sequence[np.ndarray]]]`):
@@ -89,12 +103,15 @@ def draw_strips(
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         max_frames (`int`, *optional*, defaults to 8):
-            Frames of a clip that are shown, evenly spaced.
+            Frames to show per clip, evenly spaced.
         min_height (`int`, *optional*, defaults to 0):
-            Clips lower than this are enlarged by a whole number.
+            Smaller clips are enlarged by an integer factor to at least this height in pixels.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: `groups` is empty.
     """
     if not groups:
         raise ValueError("`groups` must hold at least one group of clips, got none")
@@ -132,14 +149,17 @@ def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str |
 
     Args:
         curves (`Mapping[str, Sequence[tuple[float, float]]]`):
-            Points by the name of what was measured.
+            Points `(x, y)` by the name of the metric.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         along (`str`, *optional*, defaults to `"step"`):
-            What the first number of a point is.
+            Label of the horizontal axis.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: `curves` is empty.
     """
     from matplotlib.figure import Figure
 
@@ -166,18 +186,18 @@ def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str |
 
 def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: str | Path) -> Path:
     """
-    Draw how often which label is taken for which, as shares of the right label's videos.
+    Draw a confusion matrix, as shares of the videos of each correct label.
 
     Args:
         matrix (`np.ndarray` of shape `(num_labels, num_labels)`):
-            Numbers of videos; row = right label, column = answer.
+            Numbers of videos; row = correct label, column = prediction.
         label_names (`Sequence[str]`):
             Names of the labels.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
 
     Returns:
-        `Path`: where the picture is. Names stand at the axes of up to 60 labels, numbers in the fields of up to 20.
+        `Path`: the picture's file. Names are shown for up to 60 labels, numbers for up to 20.
     """
     from matplotlib.figure import Figure
 
@@ -187,9 +207,9 @@ def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: 
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
-    figure.colorbar(image, ax=axis, fraction=0.046, label="share of the right label's videos")
-    axis.set_xlabel("answer")
-    axis.set_ylabel("right label")
+    figure.colorbar(image, ax=axis, fraction=0.046, label="share of the correct label's videos")
+    axis.set_xlabel("prediction")
+    axis.set_ylabel("correct label")
     if count <= 60:
         size = 9 if count <= 20 else 6
         axis.set_xticks(range(count), label_names, rotation=90, fontsize=size)

@@ -1,4 +1,4 @@
-"""What a masked autoencoder makes of a clip, as pixels and as a picture. Works without a training run."""
+"""Reconstructions of a masked autoencoder, as pixels and as a picture. No training run is needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ HIDDEN_GREY = 0.5
 @dataclass(frozen=True)
 class Reconstruction:
     """
-    Clips, what was visible of them, and what the model made of that; all uint8 of shape
-    `(batch_size, num_frames, height, width, num_channels)`.
+    Clips, their visible part and their reconstruction; all uint8 of shape `(batch_size, num_frames, height, width,
+    num_channels)`.
 
     Args:
         original (`np.ndarray`):
@@ -27,7 +27,7 @@ class Reconstruction:
         visible (`np.ndarray`):
             The clips with hidden tubelets in grey.
         reconstructed (`np.ndarray`):
-            Hidden tubelets as predicted, visible ones as they are.
+            Hidden tubelets as predicted, visible ones unchanged.
     """
 
     original: np.ndarray
@@ -40,10 +40,10 @@ def reconstruct_clips(
     model: PreTrainedModel, pixel_values: torch.Tensor, encoder_mask: torch.Tensor
 ) -> Reconstruction:
     """
-    Reconstruct every hidden tubelet of some clips.
+    Reconstruct every hidden tubelet of a batch of clips.
 
-    A model trained on normalised targets predicts a tubelet's pattern but not its mean and contrast: those are taken
-    from the true tubelet, as in the paper's pictures, so the picture flatters the model.
+    A model trained on normalised targets predicts the pattern of a tubelet but not its mean and contrast. These are
+    taken from the true tubelet, as in the pictures of the paper, so the result looks better than the prediction alone.
 
     Args:
         model (`PreTrainedModel`):
@@ -76,15 +76,15 @@ def reconstruct_clips(
 
 def tubelets_to_frames(tubelets: torch.Tensor, shape: Sequence[int], config: PreTrainedConfig) -> np.ndarray:
     """
-    Put tubelets in [0, 1] back together.
+    Assemble clips from tubelets in [0, 1].
 
     Args:
         tubelets (`torch.Tensor` of shape `(batch_size, sequence_length, tubelet_size * patch_size ** 2, channels)`):
             Pixels in frame, row, column order.
         shape (`Sequence[int]`):
-            Of the clips: `(batch_size, num_frames, num_channels, height, width)`.
+            Shape of the clips: `(batch_size, num_frames, num_channels, height, width)`.
         config (`PreTrainedConfig`):
-            Says how large a tubelet is.
+            `tubelet_size` and `patch_size` are read.
 
     Returns:
         `np.ndarray` of shape `(batch_size, num_frames, height, width, num_channels)`: uint8.
@@ -100,7 +100,7 @@ def tubelets_to_frames(tubelets: torch.Tensor, shape: Sequence[int], config: Pre
 
 def draw_reconstructions(reconstruction: Reconstruction, path: str | Path, max_frames: int = 8) -> Path:
     """
-    Draw three strips of frames for each clip: what it is, what the model saw, what it made of it.
+    Draw three strips of frames for each clip: the original, the visible part and the reconstruction.
 
     Args:
         reconstruction ([`Reconstruction`]):
@@ -108,10 +108,10 @@ def draw_reconstructions(reconstruction: Reconstruction, path: str | Path, max_f
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         max_frames (`int`, *optional*, defaults to 8):
-            Frames of a clip that are shown, evenly spaced.
+            Frames to show per clip, evenly spaced.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
     """
     strips = zip(reconstruction.original, reconstruction.visible, reconstruction.reconstructed)
     return draw_strips([("", clips) for clips in strips], path, max_frames)

@@ -1,4 +1,4 @@
-"""Pictures of sparse tubes: what their kernels have learnt, where they look, and which tokens the pooling weighs."""
+"""Pictures of sparse tubes: their learnt kernels, their positions, and the weights of the pooling."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from ..modeling.video_processing_base import ClipVideoProcessor
 from .drawing import draw_strips
 
 
-MAP_FRAMES = 16  # of a clip that are shown
-KERNEL_HEIGHT = 32  # small kernels are enlarged to as many pixels
+MAP_FRAMES = 16  # frames to show per clip
+KERNEL_HEIGHT = 32  # small kernels are enlarged to this height in pixels
 COLOUR = np.array([255, 110, 0], np.float32)
 
 
 def draw_kernels(model: PreTrainedModel, path: str | Path, num_filters: int = 8) -> Path:
     """
-    Draw learnt filters as figure 5 of the paper does: one row each, its frames from left to right, as colours. How
-    they were scaled is not stated; here from the least to the greatest weight of each filter. The filters with the
-    largest norm of each tube are shown, largest first.
+    Draw learnt filters like figure 5 of the paper: one row per filter, its frames from left to right, in colour. For
+    each tube, the filters with the largest norm are shown, largest first. The paper does not state the scaling; here
+    each filter is scaled from its smallest to its largest weight.
 
     Args:
         model (`PreTrainedModel`):
@@ -32,16 +32,19 @@ def draw_kernels(model: PreTrainedModel, path: str | Path, num_filters: int = 8)
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         num_filters (`int`, *optional*, defaults to 8):
-            Filters of each tube.
+            Number of filters per tube.
 
     Returns:
-        `Path`: where the picture is. ValueError for another model.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: the model is not a TubeViT on three channels, or `num_filters` is less than 1.
     """
     if num_filters < 1:
         raise ValueError(f"`num_filters` must be at least 1, got {num_filters}")
-    base = tubevit(model)
+    base = _tubevit(model)
     if base.config.num_channels != 3:
-        raise ValueError(f"`model` must see three channels to be shown in colours, got {base.config.num_channels}")
+        raise ValueError(f"`model` must have three input channels, got {base.config.num_channels}")
     groups = []
     for module, tube in zip(tubes_in(base), base.config.tube_list, strict=True):
         groups.append((_size_words(tube.kernel), kernel_images(own_kernel(base, module), num_filters)))
@@ -51,13 +54,13 @@ def draw_kernels(model: PreTrainedModel, path: str | Path, num_filters: int = 8)
 @torch.no_grad()
 def kernel_images(weight: torch.Tensor, num_filters: int) -> list[np.ndarray]:
     """
-    The filters of the largest norm as clips.
+    The filters with the largest norm as clips.
 
     Args:
         weight (`torch.Tensor` of shape `(channels, 3, frames, height, width)`):
-            A tube's kernel.
+            Kernel of a tube.
         num_filters (`int`):
-            How many.
+            Number of filters.
 
     Returns:
         `list[np.ndarray]`: each uint8 of shape `(frames, height, width, 3)`.
@@ -71,19 +74,22 @@ def kernel_images(weight: torch.Tensor, num_filters: int) -> list[np.ndarray]:
 
 def draw_token_map(config: TubeViTConfig, path: str | Path, size: Sequence[int] | None = None) -> Path:
     """
-    Draw where each tube looks: one row a tube, the frames of a clip from left to right. The brighter a pixel, the more
-    windows cover it; black is never seen.
+    Draw the positions of the tokens of each tube: one row per tube, the frames of a clip from left to right. The
+    brighter a pixel, the more windows cover it; black pixels are not covered.
 
     Args:
         config ([`TubeViTConfig`]):
-            The tubes.
+            The configuration with the tubes.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         size (`Sequence[int]`, *optional*):
-            Frames, height and width of the clip; the configuration's by default.
+            Frames, height and width of the clip. Defaults to those of the configuration.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: `size` is not three positive numbers.
     """
     if size is None:
         height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
@@ -101,8 +107,8 @@ def draw_token_map(config: TubeViTConfig, path: str | Path, size: Sequence[int] 
 
 def draw_pooling(model: PreTrainedModel, pixel_values: torch.Tensor, frames: np.ndarray, path: str | Path) -> Path:
     """
-    Draw how much the attention pooling weighs each place of a clip, below the clip itself: the mean of the heads, all
-    tubes together and each alone. The brightest place of a row has its largest weight.
+    Draw the weights of the attention pooling over the places of a clip, below the clip itself: the mean of the heads,
+    for all tubes together and for each alone. The brightest place of a row has its largest weight.
 
     Args:
         model (`PreTrainedModel`):
@@ -110,16 +116,21 @@ def draw_pooling(model: PreTrainedModel, pixel_values: torch.Tensor, frames: np.
         pixel_values (`torch.Tensor` of shape `(1, num_frames, num_channels, height, width)`):
             One normalised clip.
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            The same as a picture, uint8.
+            The same clip as a picture, in uint8.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
+
+    Raises:
+        ValueError: `frames` and `pixel_values` differ in shape, or the model is not a TubeViT.
     """
     maps = pooling_maps(model, pixel_values)
     if frames.shape[:3] != next(iter(maps.values())).shape:
-        raise ValueError(f"`frames` must show what `pixel_values` hold, got {frames.shape} and {pixel_values.shape}")
+        raise ValueError(
+            f"`frames` must have the frames and size of `pixel_values`, got {frames.shape} and {pixel_values.shape}"
+        )
     grey = frames.mean(axis=-1, keepdims=True)
     groups = [("clip", [frames])]
     for name, weights in {"all tubes": np.sum(list(maps.values()), axis=0), **maps}.items():
@@ -137,13 +148,13 @@ def draw_video_pooling(model: PreTrainedModel, processor: ClipVideoProcessor, vi
             A TubeViT with any head.
         processor ([`ClipVideoProcessor`]):
             Its processor.
-        video (`str`, `bytes`, `np.ndarray` or what else a processor takes):
-            The video.
+        video:
+            One video, in any form that the processor accepts.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
 
     Returns:
-        `Path`: where the picture is.
+        `Path`: the picture's file.
     """
     clip = processor(video, num_clips=1, num_crops=1, return_tensors="pt").pixel_values
     mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (processor.image_mean, processor.image_std))
@@ -154,7 +165,7 @@ def draw_video_pooling(model: PreTrainedModel, processor: ClipVideoProcessor, vi
 @torch.no_grad()
 def pooling_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, np.ndarray]:
     """
-    The pooling's weights spread over the pixels that each token sees.
+    Weights of the pooling, spread over the pixels that each token covers.
 
     Args:
         model (`PreTrainedModel`):
@@ -163,12 +174,15 @@ def pooling_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str
             One normalised clip.
 
     Returns:
-        `dict[str, np.ndarray]`: for each tube that fits, `(num_frames, height, width)`; all together sum to 1, or to
-        what a class token leaves.
+        `dict[str, np.ndarray]`: for each tube that fits, an array of shape `(num_frames, height, width)`. All arrays
+        together sum to 1, or to less if there is a class token.
+
+    Raises:
+        ValueError: `pixel_values` is not one clip, or the model is not a TubeViT.
     """
     if pixel_values.ndim != 5 or len(pixel_values) != 1:
         raise ValueError(f"`pixel_values` must be one clip, got shape {tuple(pixel_values.shape)}")
-    base = tubevit(model)
+    base = _tubevit(model)
     tokens = base(pixel_values).last_hidden_state
     weights = base.pooler.weights(tokens).mean(dim=1)[0].float().cpu().numpy()
     weights = weights[int(base.config.use_class_token) :]
@@ -193,7 +207,7 @@ def spread(tube: Tube, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
         tube ([`Tube`]):
             The tube.
         values (`np.ndarray` of shape `tube.grid(size)`):
-            One number a token.
+            One number per token.
         size (`Sequence[int]`):
             Frames, height and width of the clip.
 
@@ -212,8 +226,7 @@ def spread(tube: Tube, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return spread_out
 
 
-def tubevit(model: PreTrainedModel) -> TubeViTModel:
-    """The encoder inside a model; ValueError if it is no TubeViT."""
+def _tubevit(model: PreTrainedModel) -> TubeViTModel:
     base = model.base_model
     if not isinstance(base, TubeViTModel):
         raise ValueError(f"`model` must be a TubeViT, got {type(model).__name__}")

@@ -99,9 +99,9 @@ def test_licence_is_that_of_the_model(hub):
 
 def test_commands_that_make_no_sense_are_refused(hub, folder):
     for words, message in (
-        ([folder], "--repo-id or --space is needed"),
-        ([folder, "--space", "me/demo"], "--repo-id is needed: a Space shows a model that is on the Hub"),
-        ([folder, "--repo-id", "me/m", "--space", "me/demo", "--branch", "v2"], "leave out --branch"),
+        ([folder], "Pass --repo-id or --space"),
+        ([folder, "--space", "me/demo"], "--repo-id is needed: a Space shows a model on the Hub"),
+        ([folder, "--repo-id", "me/m", "--space", "me/demo", "--branch", "v2"], "omit --branch"),
         (["me/m", "--space", "a/b/c"], "`space_id` must be a Hub id"),
     ):
         done = publish_words(*words)

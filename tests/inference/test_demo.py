@@ -111,7 +111,7 @@ def test_a_clip_that_is_shorter_than_the_model_looks_gets_a_warning(folder, tmp_
     path = str(write_clip(tmp_path / "short.mp4", moving_square_clip(num_frames=3)))
     answer = build_demo(folder).fns[0].fn
     labels, *_, gallery = answer(path)
-    assert warnings == ["The clip has 3 frames and the model looks at 4: some are seen more than once."]
+    assert warnings == ["The clip has 3 frames, but the model uses 4; some frames are repeated."]
     assert set(labels) < set(LABELS) and len(gallery) <= 3
     with pytest.raises(gr.Error, match=NO_VIDEO.partition(":")[0]):
         answer(None)

@@ -93,7 +93,7 @@ def test_what_cannot_be_drawn(tmp_path):
         pooling_maps(tiny(), torch.randn(2, 8, 3, 32, 32))
     with pytest.raises(ValueError, match="`size` must be frames, height and width"):
         draw_token_map(TubeViTConfig(**TINY), tmp_path / "x.png", (8, 32))
-    with pytest.raises(ValueError, match="`frames` must show what `pixel_values` hold"):
+    with pytest.raises(ValueError, match="`frames` must have the frames and size of `pixel_values`"):
         draw_pooling(tiny(), torch.randn(1, 8, 3, 32, 32), np.zeros((4, 32, 32, 3), np.uint8), tmp_path / "x.png")
 
 
