@@ -96,9 +96,9 @@ def masked_words_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any)
 def bevt_shapes(config: PreTrainedConfig, batch_size: int) -> tuple[Shapes, Shapes]:
     """Maps from block to block, and attention within windows; of clips."""
     grid = [config.num_frames // config.tubelet_size, *2 * [config.image_size // config.patch_size]]
-    maps: Shapes = [(batch_size, *grid, config.embed_dim)]
+    maps: Shapes = [(batch_size, *grid, config.hidden_sizes[0])]
     attentions: Shapes = []
-    for size, depth, heads in zip(config.hidden_sizes, config.depths, config.num_heads):
+    for size, depth, heads in zip(config.hidden_sizes, config.depths, config.num_attention_heads):
         window = [min(side, length) for side, length in zip(grid, config.window_size)]
         windows = torch.Size(-(-side // length) for side, length in zip(grid, window)).numel()
         places = torch.Size(window).numel()
@@ -256,9 +256,9 @@ class Case:
 
 TINY_SWIN = {
     "backbone": "video_swin",
-    "embed_dim": 8,
+    "hidden_sizes": [8, 16],
     "depths": [2, 2],
-    "num_heads": [2, 4],
+    "num_attention_heads": [2, 4],
     "patch_size": 4,
     "image_size": 32,
 }
@@ -278,9 +278,9 @@ FAMILIES = (
         name="bevt",
         config_class=package.BevtConfig,
         tiny={
-            "embed_dim": 8,
+            "hidden_sizes": [8, 16],
             "depths": [1, 2],
-            "num_heads": [1, 2],
+            "num_attention_heads": [1, 2],
             "window_size": [2, 2, 2],
             "image_size": 32,
             "num_frames": 4,

@@ -305,7 +305,7 @@ def test_pretrain_probe_and_preview(folder, tmp_path):
 def test_pretraining_is_that_of_the_family(folder):
     result = run("pretrain", "--model_type", "bevt", "--size", "tiny", "--plan")
     assert "masked_words" in result.stdout
-    small = ("--config.depths", "[1,1]", "--config.num_heads", "[1,2]", "--config.embed_dim", 32)
+    small = ("--config.depths", "[1,1]", "--config.num_attention_heads", "[1,2]", "--config.hidden_sizes", "[32,64]")
     result = run("pretrain", "--model_type", "bevt", "--data", folder, "--cpu", *small)
     assert result.exit_code != 0
     assert "`tokenizer` is needed" in result.stderr

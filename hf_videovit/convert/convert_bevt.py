@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..modeling.backbone_video_swin import resize_table
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_bevt import BevtConfig
 from ..modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from ..modeling.video_processing_bevt import BevtVideoProcessor
@@ -225,13 +226,13 @@ def shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) -> 
         raise ValueError(f"{checkpoint.name}: patch_embed.proj.weight has shape {kernel}; expected square patches.")
     stages = depth(shapes, "layers.", checkpoint)
     fields: dict[str, Any] = {
-        "embed_dim": kernel[0],
+        "hidden_sizes": [kernel[0] * 2**stage for stage in range(stages)],
         "num_channels": kernel[1],
         "patch_size": kernel[-1],
         "depths": [depth(shapes, f"layers.{stage}.blocks.", checkpoint) for stage in range(stages)],
-        "num_heads": [shapes[f"layers.{stage}.blocks.0.{TABLE}"][1] for stage in range(stages)],
+        "num_attention_heads": [shapes[f"layers.{stage}.blocks.0.{TABLE}"][1] for stage in range(stages)],
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in shapes,
-        "mlp_ratio": shapes["layers.0.blocks.0.mlp.fc1.weight"][0] / kernel[0],
+        "intermediate_sizes": [shapes[f"layers.{stage}.blocks.0.mlp.fc1.weight"][0] for stage in range(stages)],
     }
     if layout != IMAGE:
         fields["tubelet_size"] = kernel[2]
@@ -239,8 +240,8 @@ def shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) -> 
         fields |= {"image_stream": "patch_embed_2d.proj.weight" in shapes, "video_stream": True}
     if "cls_head.lm_head.weight" in shapes and layout != IMAGE:
         fields["vocab_size"] = shapes["cls_head.lm_head.weight"][0]
-    for name in ("depths", "num_heads"):
-        if name in given:
+    for name in ("depths", "hidden_sizes", "num_attention_heads", "intermediate_sizes"):
+        if given.get(name):
             given[name] = list(given[name])  # tuples and lists say the same
     return fields
 
@@ -376,7 +377,7 @@ def table_transform(
 
 def processor_of(config: BevtConfig, published: str | None) -> BevtVideoProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {
         "num_frames": config.num_frames,

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 
 from ..modeling.backbone_timesformer import resize_times
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_lstcl import LstclConfig
 from ..modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from ..modeling.video_processing_lstcl import LstclVideoProcessor
@@ -222,7 +223,7 @@ def table_grid(places: int, fields: dict[str, Any], checkpoint: Checkpoint) -> t
     """Rows and columns of the checkpoint's position table: as the caller's size says where it fits, else square."""
     size, patch = fields.get("image_size"), fields["patch_size"]
     if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
+        height, width = frame_size(size)
         if height // patch * (width // patch) == places:
             return height // patch, width // patch
     side = math.isqrt(places)
@@ -363,7 +364,7 @@ def add_fresh(plan: Plan, keeps_head: bool) -> None:
 
 def processor_of(config: LstclConfig, published: str | None) -> LstclVideoProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
-    height, width = config.frame_size()
+    height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {
         "num_frames": config.num_frames,

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_tubevit import Tube, TubeViTConfig, is_int
 from ..modeling.image_processing_tubevit import TubeViTImageProcessor
 from ..modeling.modeling_tubevit import TubeViTForImageClassification, TubeViTForVideoClassification, TubeViTModel
@@ -402,7 +403,7 @@ def class_position(checkpoint: Checkpoint, source: str) -> Transform:
 
 def processor_of(config: TubeViTConfig, images: bool) -> TubeViTVideoProcessor | TubeViTImageProcessor:
     """One centred view of the configuration's size."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": min(height, width)},
         "crop_size": {"height": height, "width": width},

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, VitPoseImageProcessor
 from transformers.utils import logging
 
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_uniformer import UniFormerConfig
 from ..modeling.image_processing_uniformer import UniFormerImageProcessor
 from ..modeling.modeling_uniformer import (
@@ -470,7 +471,7 @@ def processor_of(
     config: UniFormerConfig, task: str, published: str | None
 ) -> UniFormerImageProcessor | UniFormerVideoProcessor | VitPoseImageProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     crop = {"height": height, "width": width}
     if task == POSE:
         return VitPoseImageProcessor(size=crop)

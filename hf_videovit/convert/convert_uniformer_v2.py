@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_uniformer_v2 import UniFormerV2Config
 from ..modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from ..modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
@@ -338,7 +339,7 @@ def pointwise(kernel: torch.Tensor) -> torch.Tensor:
 
 def processor_of(config: UniFormerV2Config, published: str | None) -> UniFormerV2VideoProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {
         "num_frames": config.num_frames,

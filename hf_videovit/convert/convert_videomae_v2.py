@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
 from ..modeling.layers import sinusoid_table
 from ..modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification, VideoMAEV2Model
@@ -440,7 +441,7 @@ def add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple
 
 def processor_of(config: VideoMAEV2Config, published: str | None) -> VideoMAEV2VideoProcessor:
     """The protocol of the published checkpoint, else one centred view of the configuration's size."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {
         "num_frames": config.num_frames,
         "size": {"shortest_edge": min(height, width)},

@@ -9,6 +9,8 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.image_utils import PILImageResampling
 
+from ..modeling.configuration_base import frame_size
+
 
 # Saved fields of a run that its card shows, in this order: group, field, label.
 RUN_FACTS = (
@@ -104,7 +106,7 @@ def architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[s
     with torch.device("meta"):
         model = auto_class.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     frames = "" if config.to_dict().get("modality") == "image" else f"{config.num_frames} frames of "
     return [
         ("class", type(model).__name__),
@@ -116,17 +118,17 @@ def architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[s
 
 def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
     fields = config.to_dict()
-    if "hidden_sizes" in fields:
+    if "head_dim" in fields:
         return [
             ("blocks of each stage", _numbers(config.depths)),
             ("width of each stage", _numbers(config.hidden_sizes)),
             ("width of an attention head", str(config.head_dim)),
         ]
-    if "depths" in fields and hasattr(config, "hidden_sizes"):
+    if fields.get("hidden_sizes"):
         return [
             ("blocks of each stage", _numbers(config.depths)),
             ("width of each stage", _numbers(config.hidden_sizes)),
-            ("heads of each stage", _numbers(config.num_heads)),
+            ("heads of each stage", _numbers(config.num_attention_heads)),
             ("window", "{} frames of {} x {} tokens".format(*config.window_size)),
             _token_row(config, fields),
         ]

@@ -16,7 +16,7 @@ from torch import nn
 
 from .backbone_timesformer import TimesformerAttention, TimesformerTemporalProjection, resize_times
 from .backbone_video_swin import (
-    BatchPlan,
+    SwinWindows,
     VideoSwinEncoder,
     VideoSwinLayer,
     VideoSwinPatchEmbeddings,
@@ -27,18 +27,19 @@ from .backbone_video_swin import (
 class DividedSwinLayer(VideoSwinLayer):
     """Attention over time at every place, then a block with windows within frames."""
 
-    def __init__(self, config: Any, dim: int, num_heads: int, drop_path_rate: float):
-        super().__init__(config, dim, num_heads, drop_path_rate)
+    def __init__(self, config: Any, stage: int, drop_path_rate: float):
+        super().__init__(config, stage, drop_path_rate)
+        dim, num_heads = config.hidden_sizes[stage], config.num_attention_heads[stage]
         self.temporal_norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.temporal_attention = TimesformerAttention(config, dim, num_heads)
         self.temporal_fc = TimesformerTemporalProjection(dim, dim)
 
-    def forward(self, hidden_states: torch.Tensor, plan: BatchPlan, **kwargs: Any) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any) -> torch.Tensor:
         places = hidden_states.permute(0, 2, 3, 1, 4)  # (batch, height, width, frames, channels)
         series = self.temporal_norm(places).flatten(0, 2)  # (batch * height * width, frames, channels)
         series = self.drop_path(self.temporal_attention(series, **kwargs)[0])
         residual = self.temporal_fc(series).view(places.shape).permute(0, 3, 1, 2, 4)
-        return super().forward(hidden_states + residual, plan, **kwargs)
+        return super().forward(hidden_states + residual, windows, **kwargs)
 
 
 class DividedSwinStage(VideoSwinStage):
@@ -61,7 +62,7 @@ class SpaceTimeSwinBackbone(nn.Module):
         self.patch_embeddings = VideoSwinPatchEmbeddings(config)
         self.time_interpolation = config.time_interpolation
         frames = -(-config.num_frames // config.tubelet_size)
-        self.time_embeddings = nn.Parameter(torch.zeros(1, frames, config.embed_dim)) if divided else None
+        self.time_embeddings = nn.Parameter(torch.zeros(1, frames, config.hidden_sizes[0])) if divided else None
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.encoder = (DividedSwinEncoder if divided else VideoSwinEncoder)(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -5,28 +5,28 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
+from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields, validate_swin_stages
 
 
 # Liu et al. 2021 (Video Swin), table 1 and the official configs. BEVT itself was published as `base` only; "-large" in
 # a name's middle is the model, its ending the longer window of the Something-Something recipes or the wider one of the
 # model for 384 pixels.
 BEVT_SIZES: dict[str, dict[str, Any]] = {
-    "tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24]},
-    "small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24]},
-    "base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32]},
+    "tiny": {"hidden_sizes": [96, 192, 384, 768], "depths": [2, 2, 6, 2], "num_attention_heads": [3, 6, 12, 24]},
+    "small": {"hidden_sizes": [96, 192, 384, 768], "depths": [2, 2, 18, 2], "num_attention_heads": [3, 6, 12, 24]},
+    "base": {"hidden_sizes": [128, 256, 512, 1024], "depths": [2, 2, 18, 2], "num_attention_heads": [4, 8, 16, 32]},
     "base-ssv2": {
-        "embed_dim": 128,
+        "hidden_sizes": [128, 256, 512, 1024],
         "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
+        "num_attention_heads": [4, 8, 16, 32],
         "window_size": [16, 7, 7],
         "drop_path_rate": 0.4,
     },
-    "large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48]},
+    "large": {"hidden_sizes": [192, 384, 768, 1536], "depths": [2, 2, 18, 2], "num_attention_heads": [6, 12, 24, 48]},
     "large-384": {
-        "embed_dim": 192,
+        "hidden_sizes": [192, 384, 768, 1536],
         "depths": [2, 2, 18, 2],
-        "num_heads": [6, 12, 24, 48],
+        "num_attention_heads": [6, 12, 24, 48],
         "window_size": [8, 12, 12],
         "image_size": 384,
     },
@@ -41,12 +41,14 @@ class BevtConfig(PreTrainedConfig):
     images and clips. The defaults are the base model as fine-tuned on Kinetics-400.
 
     Args:
-        embed_dim (`int`, *optional*, defaults to 128):
-            Width of the first stage; it doubles from stage to stage.
+        hidden_sizes (`list[int]`, *optional*, defaults to `[128, 256, 512, 1024]`):
+            Width of each stage; it doubles from stage to stage.
         depths (`list[int]`, *optional*, defaults to `[2, 2, 18, 2]`):
             Blocks of each stage.
-        num_heads (`list[int]`, *optional*, defaults to `[4, 8, 16, 32]`):
+        num_attention_heads (`list[int]`, *optional*, defaults to `[4, 8, 16, 32]`):
             Attention heads of each stage's blocks; each must divide its stage's width.
+        intermediate_sizes (`list[int]`, *optional*):
+            Width of the MLPs of each stage. Defaults to four times `hidden_sizes`.
         window_size (`list[int]`, *optional*, defaults to `[8, 7, 7]`):
             Frames, height and width of an attention window in tokens. The official Something-Something recipe widens
             the frames to 16.
@@ -61,8 +63,6 @@ class BevtConfig(PreTrainedConfig):
             have sides that are multiples of 32 windows.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of a frame.
-        mlp_ratio (`float`, *optional*, defaults to 4.0):
-            Width of the MLPs over that of their stage.
         qkv_bias (`bool`, *optional*, defaults to `True`):
             Whether queries, keys and values have a bias.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
@@ -117,16 +117,16 @@ class BevtConfig(PreTrainedConfig):
 
     model_type = "bevt"
 
-    embed_dim: int = 128
+    hidden_sizes: list[int] | tuple[int, ...] = (128, 256, 512, 1024)
     depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
-    num_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    num_attention_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    intermediate_sizes: list[int] | tuple[int, ...] | None = None
     window_size: list[int] | tuple[int, ...] = (8, 7, 7)
     patch_size: int = 4
     tubelet_size: int = 2
     num_frames: int = 32
     image_size: int | list[int] | tuple[int, ...] = 224
     num_channels: int = 3
-    mlp_ratio: float | int = 4.0
     qkv_bias: bool = True
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-5
@@ -149,26 +149,18 @@ class BevtConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
-        for name in ("hidden_size", "num_hidden_layers", "num_attention_heads"):
+        for name in ("hidden_size", "num_hidden_layers"):
             if name in kwargs:
                 raise ValueError(
-                    f"`{name}` follows from `embed_dim`, `depths` and `num_heads`: give those instead, got "
-                    f"{kwargs[name]}."
+                    f"`{name}` follows from `hidden_sizes` and `depths`: give those instead, got {kwargs[name]}."
                 )
+        self.intermediate_sizes = self.intermediate_sizes or [4 * size for size in self.hidden_sizes]
         self.validate_architecture()
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Cross-field checks; part of `@strict`'s class validation."""
-        if not self.depths or len(self.depths) != len(self.num_heads) or min(*self.depths, 1) < 1:
-            raise ValueError(
-                f"`depths` and `num_heads` must be positive and of one length, got {self.depths} and {self.num_heads}."
-            )
-        for stage, heads in enumerate(self.num_heads):
-            if heads < 1 or self.hidden_sizes[stage] % heads:
-                raise ValueError(
-                    f"`num_heads` must divide the stages' widths {self.hidden_sizes}, got {list(self.num_heads)}."
-                )
+        validate_swin_stages(self)
         if len(self.window_size) != 3 or min(self.window_size) < 1:
             raise ValueError(
                 f"`window_size` must be three positive ints (frames, height, width), got {self.window_size}."
@@ -190,11 +182,6 @@ class BevtConfig(PreTrainedConfig):
                 f"`shortest_tube` and `longest_tube` must be shares in this order, got {self.shortest_tube} and "
                 f"{self.longest_tube}."
             )
-
-    @property
-    def hidden_sizes(self) -> list[int]:
-        """Width of each stage."""
-        return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
 
     @property
     def hidden_size(self) -> int:

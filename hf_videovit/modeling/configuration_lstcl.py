@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
+from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields, validate_swin_stages
 
 
 FRAMEWORKS = ("moco_v3", "byol", "simsiam")
@@ -46,11 +46,23 @@ FRAMEWORK_DEFAULTS: dict[str, dict[str, Any]] = {
         "freeze_patch_embeddings": False,
     },
 }
+SWIN_DEFAULTS: dict[str, Any] = {
+    "hidden_sizes": [128, 256, 512, 1024],
+    "num_attention_heads": [4, 8, 16, 32],
+    "patch_size": 4,
+    "layer_norm_eps": 1e-5,
+}
 # Where a backbone's own design leaves a field to its default.
 BACKBONE_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
-    ("timesformer", "joint"): {"patch_size": 16, "tubelet_size": 1, "layer_norm_eps": 1e-6, "window_size": [8, 7, 7]},
-    ("video_swin", "joint"): {"patch_size": 4, "tubelet_size": 2, "layer_norm_eps": 1e-5, "window_size": [8, 7, 7]},
-    ("video_swin", "divided"): {"patch_size": 4, "tubelet_size": 1, "layer_norm_eps": 1e-5, "window_size": [1, 7, 7]},
+    ("timesformer", "joint"): {
+        "num_attention_heads": 12,
+        "patch_size": 16,
+        "tubelet_size": 1,
+        "layer_norm_eps": 1e-6,
+        "window_size": [8, 7, 7],
+    },
+    ("video_swin", "joint"): {**SWIN_DEFAULTS, "tubelet_size": 2, "window_size": [8, 7, 7]},
+    ("video_swin", "divided"): {**SWIN_DEFAULTS, "tubelet_size": 1, "window_size": [1, 7, 7]},
 }
 
 LSTCL_SIZES: dict[str, dict[str, Any]] = {
@@ -59,31 +71,31 @@ LSTCL_SIZES: dict[str, dict[str, Any]] = {
     "timesformer-l": {"num_frames": 96},
     "swin-tiny": {
         "backbone": "video_swin",
-        "embed_dim": 96,
+        "hidden_sizes": [96, 192, 384, 768],
         "depths": [2, 2, 6, 2],
-        "num_heads": [3, 6, 12, 24],
+        "num_attention_heads": [3, 6, 12, 24],
         "num_frames": 32,
     },
     "swin-base": {
         "backbone": "video_swin",
-        "embed_dim": 128,
+        "hidden_sizes": [128, 256, 512, 1024],
         "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
+        "num_attention_heads": [4, 8, 16, 32],
         "num_frames": 32,
     },
     "swin-tiny-divided": {
         "backbone": "video_swin",
         "temporal_attention": "divided",
-        "embed_dim": 96,
+        "hidden_sizes": [96, 192, 384, 768],
         "depths": [2, 2, 6, 2],
-        "num_heads": [3, 6, 12, 24],
+        "num_attention_heads": [3, 6, 12, 24],
     },
     "swin-base-divided": {
         "backbone": "video_swin",
         "temporal_attention": "divided",
-        "embed_dim": 128,
+        "hidden_sizes": [128, 256, 512, 1024],
         "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
+        "num_attention_heads": [4, 8, 16, 32],
     },
 }
 
@@ -111,8 +123,9 @@ class LstclConfig(PreTrainedConfig):
             Width of TimeSformer; of the others that of their last block, which follows from their own fields.
         num_hidden_layers (`int`, *optional*, defaults to 12):
             TimeSformer's blocks; of the others it follows.
-        num_attention_heads (`int`, *optional*, defaults to 12):
-            TimeSformer's attention heads; must divide `hidden_size`. Of the others it follows.
+        num_attention_heads (`int` or `list[int]`, *optional*):
+            Attention heads: 12 for TimeSformer, `[4, 8, 16, 32]`, those of each stage, for Video Swin. Must divide
+            the width. Of other encoders it follows.
         intermediate_size (`int`, *optional*, defaults to 3072):
             Width of TimeSformer's MLPs.
         patch_size (`int`, *optional*):
@@ -134,18 +147,16 @@ class LstclConfig(PreTrainedConfig):
         temporal_attention (`str`, *optional*, defaults to `"joint"`):
             Video Swin's: `"joint"`, windows over space and time, or `"divided"`, attention over time at every place
             before windows within frames. Which of the two the paper means by "space-time attention" is not known.
-        embed_dim (`int`, *optional*, defaults to 128):
-            Width of Video Swin's first stage; doubles with each.
+        hidden_sizes (`list[int]`, *optional*):
+            Width of each of Video Swin's stages, `[128, 256, 512, 1024]`; it doubles from stage to stage.
         depths (`list[int]`, *optional*, defaults to `[2, 2, 18, 2]`):
             Blocks of each stage.
-        num_heads (`list[int]`, *optional*, defaults to `[4, 8, 16, 32]`):
-            Attention heads of each stage.
+        intermediate_sizes (`list[int]`, *optional*):
+            Width of the MLPs of each of Video Swin's stages. Defaults to four times `hidden_sizes`.
         window_size (`list[int]`, *optional*):
             Frames, height and width of a window in tokens: `[8, 7, 7]`, or `[1, 7, 7]` for `"divided"`.
         tubelet_size (`int`, *optional*):
             Frames of a token: 2 for Video Swin, 1 for `"divided"` and for TimeSformer, which has no other.
-        mlp_ratio (`float`, *optional*, defaults to 4.0):
-            Width of Video Swin's MLPs in widths of the stage.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of the MLPs.
         qkv_bias (`bool`, *optional*, defaults to `True`):
@@ -215,7 +226,7 @@ class LstclConfig(PreTrainedConfig):
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
-    num_attention_heads: int = 12
+    num_attention_heads: int | list[int] | tuple[int, ...] | None = None
     intermediate_size: int = 3072
     patch_size: int | None = None
     num_frames: int = 8
@@ -227,12 +238,11 @@ class LstclConfig(PreTrainedConfig):
     time_interpolation: str = "nearest"
 
     temporal_attention: str = "joint"
-    embed_dim: int = 128
+    hidden_sizes: list[int] | tuple[int, ...] | None = None
     depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
-    num_heads: list[int] | tuple[int, ...] = (4, 8, 16, 32)
+    intermediate_sizes: list[int] | tuple[int, ...] | None = None
     window_size: list[int] | tuple[int, ...] | None = None
     tubelet_size: int | None = None
-    mlp_ratio: float | int = 4.0
 
     hidden_act: str = "gelu"
     qkv_bias: bool = True
@@ -279,13 +289,15 @@ class LstclConfig(PreTrainedConfig):
             if getattr(self, name) is None:
                 setattr(self, name, value)
         if self.backbone == "video_swin":
-            self.hidden_size = self.embed_dim * 2 ** (len(self.depths) - 1)
+            hidden_sizes = self.hidden_sizes or ()
+            self.intermediate_sizes = self.intermediate_sizes or [4 * size for size in hidden_sizes]
+            validate_swin_stages(self)
+            self.hidden_size = hidden_sizes[-1]
             self.num_hidden_layers = sum(self.depths)
-            self.num_attention_heads = self.num_heads[-1]
         if self.feature_pooling is None:
             self.feature_pooling = "first_token" if self.backbone == "timesformer" else "mean"
         if self.position_grid is None and self.patch_size:
-            height, width = self.frame_size()
+            height, width = frame_size(self.image_size)
             self.position_grid = [height // self.patch_size, width // self.patch_size]
 
     def _fill_from(self, config: PreTrainedConfig) -> None:
@@ -296,17 +308,10 @@ class LstclConfig(PreTrainedConfig):
             if isinstance(fields.get(name), int | list | tuple):
                 setattr(self, name, fields[name])
         self.hidden_size = feature_size(config)
-        if isinstance(fields.get("num_attention_heads"), int):
+        if isinstance(fields.get("num_attention_heads"), int | list | tuple):
             self.num_attention_heads = fields["num_attention_heads"]
         if self.feature_pooling is None:
             self.feature_pooling = POOLING_OF_OTHERS.get(config.model_type, "pooler")
-
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width of a frame in pixels."""
-        if isinstance(self.image_size, int):
-            return self.image_size, self.image_size
-        height, width = self.image_size
-        return height, width
 
     def validate_options(self) -> None:
         """What is one of a few words."""
@@ -330,10 +335,11 @@ class LstclConfig(PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Cross-field checks; part of `@strict`'s class validation."""
         if self.backbone == "timesformer" and self.backbone_config is None:
-            if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
+            heads = self.num_attention_heads
+            if not isinstance(heads, int) or heads < 1 or self.hidden_size % heads:
                 raise ValueError(
-                    f"`num_attention_heads` must divide `hidden_size`, got {self.num_attention_heads} and "
-                    f"{self.hidden_size}."
+                    f"`num_attention_heads` of a TimeSformer must be an int that divides `hidden_size`, got {heads} "
+                    f"and {self.hidden_size}."
                 )
             if self.tubelet_size not in (None, 1):
                 raise ValueError(f"`tubelet_size` of a TimeSformer must be 1, got {self.tubelet_size}.")
@@ -353,16 +359,7 @@ class LstclConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be at least 2, got {getattr(self, name)}.")
 
     def _validate_video_swin(self) -> None:
-        if len(self.num_heads) != len(self.depths):
-            raise ValueError(
-                f"`num_heads` and `depths` must be as long as each other, got {self.num_heads} and {self.depths}."
-            )
-        for index, heads in enumerate(self.num_heads):
-            if heads < 1 or self.embed_dim * 2**index % heads:
-                raise ValueError(
-                    f"`num_heads` must divide each stage's width ({self.embed_dim} * 2 ** stage), got "
-                    f"{self.num_heads}."
-                )
+        validate_swin_stages(self)
         if self.window_size is not None and (len(self.window_size) != 3 or min(self.window_size) < 1):
             raise ValueError(
                 f"`window_size` must be three positive ints (frames, height, width), got {self.window_size}."
@@ -418,8 +415,6 @@ def feature_size(config: PreTrainedConfig) -> int:
         return fields["hidden_size"]
     if isinstance(fields.get("hidden_sizes"), list | tuple):
         return fields["hidden_sizes"][-1]
-    if isinstance(fields.get("embed_dim"), int) and isinstance(fields.get("depths"), list | tuple):
-        return fields["embed_dim"] * 2 ** (len(fields["depths"]) - 1)
     raise ValueError(f"`backbone_config` ({config.model_type}) does not say how wide its features are.")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
+from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields
 
 
 BASE: dict[str, Any] = {
@@ -225,7 +225,7 @@ class UniFormerV2Config(PreTrainedConfig):
 
     def patch_grid(self) -> tuple[int, int]:
         """Patches of a frame of `image_size` as `(height, width)`."""
-        height, width = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        height, width = frame_size(self.image_size)
         if min(height, width) < 1 or height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f"`image_size` must be a multiple of `patch_size` ({self.patch_size}), got {self.image_size}."

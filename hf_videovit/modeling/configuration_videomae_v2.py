@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
+from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields
 
 
 # Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the
@@ -231,7 +231,7 @@ class VideoMAEV2Config(PreTrainedConfig):
 
     def token_grid(self) -> tuple[int, int, int]:
         """Tokens of a clip of `num_frames` frames of `image_size` as `(frames, height, width)`."""
-        height, width = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+        height, width = frame_size(self.image_size)
         grid = (self.num_frames // self.tubelet_size, height // self.patch_size, width // self.patch_size)
         if min(grid) < 1 or self.num_frames % self.tubelet_size or height % self.patch_size or width % self.patch_size:
             raise ValueError(

@@ -18,7 +18,7 @@ SAMPLING_MODES = ("train", "validation", "test", "pretrain")
 CROP_ROUNDINGS = ("nearest", "up", "ends_first")
 
 
-def draw(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
+def random_integers(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
     """Uniform integers in `[low, high)` from either kind of numpy random source."""
     if isinstance(rng, np.random.Generator):
         return rng.integers(low, high, size=size)
@@ -43,7 +43,7 @@ def dense_window(total: int, num_frames: int, stride: int, end: int) -> np.ndarr
 def dense_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
     """One [`dense_window`] at a random place. Shape `(1, num_frames)`."""
     span = num_frames * stride
-    end = int(draw(rng, span, total)) if total > span else total
+    end = int(random_integers(rng, span, total)) if total > span else total
     return dense_window(total, num_frames, stride, end)[None]
 
 
@@ -74,7 +74,7 @@ def dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.
     before the video's last frame, as the official pre-training loader does. Shape `(1, num_frames)`.
     """
     spare = total - num_frames * stride
-    start = int(draw(rng, 0, spare + 1)) if spare > 0 else 0
+    start = int(random_integers(rng, 0, spare + 1)) if spare > 0 else 0
     last_step = max(total - 2 - start, 0) // stride
     return (start + stride * np.minimum(np.arange(num_frames), last_step))[None].astype(np.int64)
 
@@ -86,7 +86,7 @@ def cyclic_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -
 
 def cyclic_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
     """One [`cyclic_clips`] at a random place; a video that is too short is read from its start."""
-    start = int(draw(rng, 0, max(total - num_frames * stride, 0) + 1))
+    start = int(random_integers(rng, 0, max(total - num_frames * stride, 0) + 1))
     return cyclic_clips(total, num_frames, stride, np.array([start]))
 
 
@@ -104,7 +104,7 @@ def segment_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
     width = total // num_frames
     if width == 0:
         return led_in(total, num_frames)
-    return (np.arange(num_frames) * width + draw(rng, 0, width, size=num_frames))[None].astype(np.int64)
+    return (np.arange(num_frames) * width + random_integers(rng, 0, width, size=num_frames))[None].astype(np.int64)
 
 
 def segment_validation(total: int, num_frames: int) -> np.ndarray:
@@ -158,7 +158,9 @@ def sparse_bounds(total: int, num_frames: int) -> np.ndarray:
 def sparse_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
     """One random frame of each segment, both bounds included, so neighbours may coincide. Shape `(1, num_frames)`."""
     bounds = sparse_bounds(total, num_frames)
-    return np.array([[draw(rng, low, high + 1) for low, high in zip(bounds[:-1], bounds[1:])]], dtype=np.int64)
+    return np.array(
+        [[random_integers(rng, low, high + 1) for low, high in zip(bounds[:-1], bounds[1:])]], dtype=np.int64
+    )
 
 
 def sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:

@@ -49,7 +49,7 @@ class BevtModelOutput(ModelOutput):
         hidden_states (`tuple[torch.Tensor, ...]`, *optional*):
             Embedded patches and the output of every block, of the same form.
         attentions (`tuple[torch.Tensor, ...]`, *optional*):
-            Probabilities of every block, `(num_windows * batch_size, num_heads, window_length, window_length)`.
+            Probabilities of every block, `(batch_size * num_windows, num_heads, window_length, window_length)`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -108,8 +108,10 @@ class BevtImagePatchEmbeddings(nn.Module):
 
     def __init__(self, config: BevtConfig):
         super().__init__()
-        self.projection = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
-        self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.projection = nn.Conv2d(
+            config.num_channels, config.hidden_sizes[0], config.patch_size, stride=config.patch_size
+        )
+        self.norm = nn.LayerNorm(config.hidden_sizes[0], eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         pixels = pixel_values.to(self.projection.weight.dtype)
@@ -242,7 +244,7 @@ class BevtModel(BevtPreTrainedModel):
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`, *optional*):
                 Normalised clips.
-            patch_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, embed_dim)`, *optional*):
+            patch_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, hidden_sizes[0])`, *optional*):
                 Embedded patches instead of clips.
             still (`bool`, *optional*, defaults to `False`):
                 Take `patch_embeds` for images as the official image stream does: windows are never clipped, and the
@@ -303,7 +305,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         if len(config.depths) < 2:
             raise ValueError(f"`depths` must have two stages at least for pre-training, got {config.depths}.")
         self.bevt = BevtModel(config, add_embeddings=config.video_stream)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.hidden_sizes[0]))
         self.image_embeddings = BevtImagePatchEmbeddings(config) if config.image_stream else None
         self.image_decoder = BevtImageDecoder(config) if config.image_stream else None
         self.video_decoder = BevtVideoDecoder(config) if config.video_stream else None

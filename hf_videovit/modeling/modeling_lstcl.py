@@ -24,6 +24,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .backbone_space_time_swin import SpaceTimeSwinBackbone
 from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, TimesformerLayer, init_timesformer
 from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
+from .configuration_base import frame_size
 from .configuration_lstcl import LstclConfig
 from .layers import VideoClassificationMixin, classification_loss, init_as_torch
 from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
@@ -414,9 +415,9 @@ def check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
     if config.backbone_config is not None and config.backbone == "timesformer":
         # transformers' own TimeSformer takes both from its configuration and answers wrongly for others
         size = (pixel_values.shape[1], *pixel_values.shape[-2:])
-        if size != (config.num_frames, *config.frame_size()):
+        if size != (config.num_frames, *frame_size(config.image_size)):
             raise ValueError(
-                f"`pixel_values` must have {config.num_frames} frames of {config.frame_size()} pixels for "
+                f"`pixel_values` must have {config.num_frames} frames of {frame_size(config.image_size)} pixels for "
                 f"transformers' TimeSformer, got {size[0]} of {size[1:]}."
             )
 

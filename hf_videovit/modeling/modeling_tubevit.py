@@ -25,6 +25,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from .configuration_base import frame_size
 from .configuration_tubevit import Tube, TubeViTConfig
 from .layers import (
     as_single_views,
@@ -461,7 +462,7 @@ class TubeViTPreTrainedModel(PreTrainedModel):
     def has_idle_parameters(self) -> bool:
         """Whether clips of the configured length and size leave parameters without gradient: tubes do not fit."""
         config = self.config
-        height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+        height, width = frame_size(config.image_size)
         return min(config.token_counts((config.num_frames, height, width))) == 0
 
     def no_weight_decay(self) -> set[str]:

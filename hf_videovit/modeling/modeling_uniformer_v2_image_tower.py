@@ -254,7 +254,7 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     Raises:
         ValueError: not such a tower, or one with parts that a UniFormerV2 does not have.
     """
-    name, tensors, said = open_source(source)
+    name, tensors, said = read_tower(source)
     layout_name, layout, found = find_layout(name, tensors)
     state = rename(name, layout_name, layout, found)
     absorb_patch_bias(state)
@@ -278,7 +278,7 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     return ImageTower(name, state, fields)
 
 
-def open_source(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
+def read_tower(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
     """What messages call a source, its tensors, and what its configuration says beyond them."""
     if isinstance(source, nn.Module):
         config = getattr(source, "config", None)

@@ -237,7 +237,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """
         refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
         validate_typed_dict(self.valid_kwargs, kwargs)  # type: ignore[type-var]  # a TypedDict, as it asks for
-        videos = list_videos(videos)
+        videos = flatten_videos(videos)
         metadata = list_metadata(kwargs.pop("video_metadata", None), len(videos))
         options = self._options(kwargs)
         options = self._standardize_kwargs(**options)
@@ -411,7 +411,7 @@ def is_frames(video: Any) -> bool:
     return isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4
 
 
-def list_videos(videos: Any) -> list[Any]:
+def flatten_videos(videos: Any) -> list[Any]:
     """
     The videos of one call, whether it was given one, a list, nested lists, or an array with a batch axis.
 
@@ -429,7 +429,7 @@ def list_videos(videos: Any) -> list[Any]:
             return list(videos)
         raise ValueError(f"`videos` as an array must have 4 axes, or 5 for a batch, got shape {tuple(videos.shape)}.")
     if isinstance(videos, list | tuple) and videos:
-        return [video for item in videos for video in list_videos(item)]
+        return [video for item in videos for video in flatten_videos(item)]
     raise ValueError(
         "`videos` must be a path, URL, bytes, file object, {'path', 'bytes'} dict, array, list of frames, or a "
         f"non-empty list of these, got {source_name(videos)}."

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_tubevit import Triple, Tube, TubeViTConfig
 from ..modeling.modeling_tubevit import TubeViTModel, own_kernel, tubes_in
 from ..modeling.video_processing_base import ClipVideoProcessor
@@ -92,7 +93,7 @@ def draw_token_map(config: TubeViTConfig, path: str | Path, size: Sequence[int] 
         ValueError: `size` is not three positive numbers.
     """
     if size is None:
-        height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+        height, width = frame_size(config.image_size)
         size = (config.num_frames, height, width)
     if len(size) != 3 or min(size) < 1:
         raise ValueError(f"`size` must be frames, height and width, got {size}")

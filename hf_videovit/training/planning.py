@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..modeling.configuration_base import frame_size
 from .arguments import RunConfig
 from .building import described_config
 from .data.images import open_images
@@ -296,7 +297,7 @@ def measure_tokenizer(name: str | None, config: PreTrainedConfig) -> tuple[int, 
     if name is None or patch_tokenizer_type(name) is not None:
         return 0, 0
     codebook = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         tokenizer = FlavaImageCodebook(codebook)
         tokenizer(torch.empty(1, config.num_channels, height // 2, width // 2))
@@ -355,7 +356,7 @@ def _example(
     config: PreTrainedConfig, task: TaskName, clips: int, frames: int, beside: bool
 ) -> dict[str, torch.Tensor]:
     """Inputs of a method."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     pixel_values = torch.empty(clips, frames, config.num_channels, height, width)
     if task == "contrastive":
         return {"pixel_values": pixel_values, "long_pixel_values": pixel_values}

@@ -23,7 +23,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "bevt"
 FINE_TUNED, PRETRAINED = (FIXTURES / case / "checkpoint.pth" for case in ("swin3d_classify", "pretrain_joint"))
 IMAGE_SWIN = FIXTURES / "inflate" / "checkpoint_2d.pth"
 WINDOW = {"window_size": [2, 3, 3]}
-TINY = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2]}
+TINY = {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2]}  # in torchvision's words
 
 
 def weights(path: Path, wrapper: str = "state_dict") -> dict[str, torch.Tensor]:

@@ -40,7 +40,7 @@ class BevtModelTest(VideoModelTest, unittest.TestCase):
 
 class BevtConfigTest(ConfigTest, unittest.TestCase):
     config_class = BevtConfig
-    fields = {"embed_dim": 48, "depths": [1, 1], "num_heads": [2, 4]}
+    fields = {"hidden_sizes": [48, 96], "depths": [1, 1], "num_attention_heads": [2, 4]}
 
 
 class BevtVideoProcessorTest(VideoProcessorTest, unittest.TestCase):

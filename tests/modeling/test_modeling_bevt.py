@@ -10,11 +10,9 @@ from hf_videovit import (
     BevtForPreTraining,
     BevtForVideoClassification,
     BevtImageProcessor,
-    BevtModel,
     BevtVideoProcessor,
 )
-from hf_videovit.modeling import backbone_video_swin
-from hf_videovit.modeling.backbone_video_swin import MASKED_SCORE, make_plan, relative_position_index
+from hf_videovit.modeling.backbone_video_swin import MASKED_SCORE, SwinWindows, masked_parts, relative_position_index
 from hf_videovit.modeling.frame_sampling import sample_clips
 from hf_videovit.modeling.word_pixels import lanczos_weights, resize_for_words, word_pixels
 from tests.families import FAMILIES, Case, masked_words_inputs
@@ -32,25 +30,33 @@ def make(model_class, **fields):
 def test_each_token_stands_in_one_window_and_cut_parts_do_not_see_each_other():
     """Against the regions as the paper draws them: -100 where two places of a rolled window come from other ends."""
     grid, window, shift = (3, 7, 5), (2, 3, 3), (1, 1, 1)
-    plan = make_plan(grid, window, shift, shift, CPU)
-    tokens = plan.tokens.flatten()
-    assert sorted(tokens[tokens < 105].tolist()) == list(range(105))
-    assert torch.equal(tokens[plan.places], torch.arange(105))
-    places = torch.stack(torch.meshgrid(*map(torch.arange, (4, 9, 6)), indexing="ij"), -1)  # padded to windows
-    start = 0
-    for count, mask in plan.groups:
-        for row in plan.tokens[start : start + count]:
-            real = row < 105
-            where = torch.stack((row // 35, row // 5 % 7, row % 5), -1)
-            spread = (where[real][:, None] - where[real][None]).abs()
+    windows = SwinWindows(window, shift, masked_parts(grid, window, shift, CPU), torch.empty(0))
+    numbers = 1 + torch.arange(2 * 105).view(2, *grid, 1)  # padding is 0
+    tokens = windows.split(numbers)
+    assert tokens.shape == (2, 2, 3, 2, 18, 1)
+    assert tokens[tokens > 0].sort().values.equal(numbers.flatten())
+    assert windows.join(tokens, grid).equal(numbers)
+    seen, places = torch.zeros(2, 2, 3, 2, dtype=torch.long), tokens[..., 0] - 1
+    for where, mask in windows.parts:
+        seen[where] += 1
+        for row in places[where].flatten(0, 3):
+            real, row = row >= 0, row % 105
+            position = torch.stack((row // 35, row // 5 % 7, row % 5), -1)
+            spread = (position[real][:, None] - position[real][None]).abs()
             far = (spread >= torch.tensor(window)).any(-1)
             if mask is None:
                 assert not far.any()
             else:
                 assert torch.equal(mask[real][:, real], far * MASKED_SCORE)
-        start += count
-    assert start == len(plan.tokens)
-    assert places[..., 0].numel() == plan.tokens.numel()
+    assert (seen == 1).all()
+
+
+def test_windows_of_parts_stand_where_they_were_cut_out():
+    windows = SwinWindows((1, 2, 2), (0, 1, 1), masked_parts((2, 4, 6), (1, 2, 2), (0, 1, 1), CPU), torch.empty(0))
+    numbers = torch.arange(3 * 2 * 2 * 3).view(3, 2, 2, 3)
+    parts = [numbers[where].flatten() for where, _ in windows.parts]
+    assert len(parts) == 4
+    assert windows.gather(parts, numbers.shape).equal(numbers.flatten())
 
 
 def test_a_clipped_window_takes_the_first_places_of_the_full_one():
@@ -59,35 +65,6 @@ def test_a_clipped_window_takes_the_first_places_of_the_full_one():
     assert full[0, 0] == 1 * 25 + 2 * 5 + 2
     assert full.min() == 0
     assert full.max() == 3 * 25 - 1
-
-
-@torch.no_grad()
-def test_geometry_is_kept_between_passes_and_sizes():
-    """The same model at several sizes in turn answers as if it had seen only one."""
-    model = make(BevtModel)
-    sizes = [(4, 32, 32), (6, 20, 44), (4, 32, 32), (2, 8, 8)]
-    clips = [torch.randn(1, frames, 3, height, width) for frames, height, width in sizes]
-    first = [model(clip).last_hidden_state for clip in clips]
-    for clip, expected in zip(reversed(clips), reversed(first)):
-        assert torch.equal(model(clip).last_hidden_state, expected)
-
-
-@pytest.mark.parametrize("scores_at_once", [1, 600, 2**19])  # a head, some heads or windows, all at a time
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
-def test_attention_worked_out_again_has_the_gradients_of_the_plain_one(scores_at_once, dtype, tolerance, monkeypatch):
-    monkeypatch.setattr(backbone_video_swin, "SCORES_AT_ONCE", scores_at_once)
-    clips, gradients = torch.randn(2, 6, 3, 40, 56, generator=torch.Generator().manual_seed(0)), []
-    for attention in ("eager", "sdpa"):
-        model = make(BevtForVideoClassification, attn_implementation=attention)
-        assert model.bevt.encoder.stages[0].layers[0].attention.recomputes(clips) == (attention == "sdpa")
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            loss = model(clips, labels=torch.tensor([0, 1])).loss
-        loss.backward()
-        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
-    plain, again = gradients
-    for name, expected in plain.items():
-        gap = (again[name] - expected).norm() / expected.norm()
-        assert gap < tolerance, (name, gap)
 
 
 @torch.no_grad()
@@ -166,8 +143,11 @@ def test_windows_can_be_resized(tmp_path):
 
 def test_configurations_that_cannot_be_are_refused():
     for fields, message in (
-        ({"depths": [2, 2], "num_heads": [2]}, "`depths` and `num_heads`"),
-        ({"num_heads": [3, 8, 16, 32]}, "`num_heads` must divide"),
+        ({"depths": [2, 2]}, "`hidden_sizes` must have a positive int for each stage"),
+        ({"num_attention_heads": [4, 8]}, "`num_attention_heads` must have a positive int for each stage"),
+        ({"num_attention_heads": [3, 8, 16, 32]}, "`num_attention_heads` must divide"),
+        ({"hidden_sizes": [128, 256, 512, 512]}, "`hidden_sizes` must double"),
+        ({"intermediate_sizes": [0, 1, 1, 1]}, "`intermediate_sizes` must have a positive int"),
         ({"window_size": [8, 7]}, "`window_size`"),
         ({"image_stream": False, "video_stream": False}, "One of `image_stream`"),
         ({"image_loss_weight": -1.0}, "`image_loss_weight`"),

@@ -16,9 +16,9 @@ from tests.two_processes import run_in_processes, training_step
 TINY = next(family for family in FAMILIES if family.name == "lstcl").tiny
 SWIN = {
     "backbone": "video_swin",
-    "embed_dim": 8,
+    "hidden_sizes": [8, 16],
     "depths": [1, 1],
-    "num_heads": [2, 4],
+    "num_attention_heads": [2, 4],
     "window_size": [2, 2, 2],
     "image_size": 32,
     "num_frames": 4,

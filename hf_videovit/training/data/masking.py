@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ...modeling.frame_sampling import Random, draw
+from ...modeling.frame_sampling import Random, random_integers
 
 
 Grid = tuple[int, int, int]
@@ -76,7 +76,7 @@ def running_cell_masks(grid: Grid, ratio: float) -> np.ndarray:
 def running_cell_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray:
     """One phase of [`running_cell_masks`] by chance. Shape `(frames, height * width)`."""
     rng = np.random.default_rng() if rng is None else rng
-    return running_cell_masks(tuple(grid), ratio)[int(draw(rng, 0, 4))].copy()
+    return running_cell_masks(tuple(grid), ratio)[int(random_integers(rng, 0, 4))].copy()
 
 
 def dual_masks(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-from ...modeling.frame_sampling import Random, draw
+from ...modeling.frame_sampling import Random, random_integers
 from ...modeling.video_processing_base import ClipVideoProcessor
 from ...modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 
@@ -21,7 +21,7 @@ class StillFrameMixin(ClipVideoProcessor):
         rng: Random | None = kwargs.get("rng")
         indices = super().sample_frames(metadata, *args, **kwargs)
         num_frames = indices.shape[-1]
-        chosen = num_frames // 2 if rng is None else int(draw(rng, 0, num_frames))
+        chosen = num_frames // 2 if rng is None else int(random_integers(rng, 0, num_frames))
         return np.repeat(indices[..., [chosen]], num_frames, axis=-1)
 
 

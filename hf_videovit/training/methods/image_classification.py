@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
+from ...modeling.configuration_base import frame_size
 from ...modeling.image_processing_uniformer import UniFormerImageProcessor
 from ...modeling.video_processing_uniformer import UniFormerVideoProcessor
 from ..arguments import ModelArguments, RunConfig
@@ -102,7 +103,7 @@ def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreT
         )
         if not kept:
             renew_heads(model)
-    side = config.image_size if isinstance(config.image_size, int) else min(config.image_size)
+    side = min(frame_size(config.image_size))
     reader = ImageFileUniFormerVideoProcessor(
         **{
             "num_frames": 1,

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedConfig
 
+from ...modeling.configuration_base import frame_size
 from ...modeling.video_processing_base import without_colours
 from ..arguments import RunConfig
 from ..data.augmentation import Augmentation
@@ -39,7 +40,7 @@ Sources = tuple[VideoSource, VideoSource | None]
 
 def masks_for(config: PreTrainedConfig) -> BlockMasks:
     """The masks of a configuration, by default the published ones; blocks are scaled with the grid of words."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     rows, columns = height // config.prediction_patch_size, width // config.prediction_patch_size
     smallest = max(round(BlockMasks.smallest_block * rows * columns / PUBLISHED_PLACES), 1)
     return BlockMasks(
