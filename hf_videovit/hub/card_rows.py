@@ -73,6 +73,7 @@ def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]
         "dense_cyclic": f"{num_frames} frames, {processor.frame_stride} apart, cyclic past the end",
         "segment": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "span": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} consecutive ones",
+        "span_from_start": f"{num_frames} frames, spread over {num_frames * processor.frame_stride} consecutive ones",
         "sparse": f"{num_frames} frames, one from each of {num_frames} equal segments",
         "sparse_middle": f"{num_frames} frames, from the middle of each of {num_frames} equal segments",
         "uniform": f"{num_frames} frames, spread over the whole video",

@@ -13,7 +13,7 @@ import torch
 
 Random = np.random.Generator | np.random.RandomState
 
-FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "sparse", "sparse_middle", "uniform")
+FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "span_from_start", "sparse", "sparse_middle", "uniform")
 SAMPLING_MODES = ("train", "validation", "test", "pretrain")
 CROP_ROUNDINGS = ("nearest", "up", "ends_first")
 
@@ -122,16 +122,16 @@ def segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     return (offsets[:, None] + tick * np.arange(num_frames)).astype(np.int64)
 
 
-def span_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -> np.ndarray:
+def span_clips(total: int, num_frames: int, span: float, starts: np.ndarray) -> np.ndarray:
     """
-    `num_frames` frames spread over the `num_frames * stride` frames from each of `starts`, both ends included, so
-    neighbours are a little less than that over apart: `(num_frames * stride - 1) / (num_frames - 1)`. What lies beyond
-    the video's last frame repeats it. Shape `(len(starts), num_frames)`.
+    `num_frames` frames spread over the `span` frames from each of `starts`, both ends included, so neighbours are
+    `(span - 1) / (num_frames - 1)` apart. What lies beyond the video's last frame repeats it. Shape `(len(starts),
+    num_frames)`.
 
-    In torch's float32, as the official UniFormer loader: a whole number may otherwise come out as the one below.
+    In torch's float32, as the official loaders of UniFormer and TimeSformer: a whole number may otherwise come out as
+    the one below.
     """
-    last = num_frames * stride - 1
-    clips = [torch.linspace(float(start), float(start) + last, num_frames) for start in starts]
+    clips = [torch.linspace(float(start), float(start) + (span - 1), num_frames) for start in starts]
     return torch.stack(clips).clamp(0, total - 1).long().numpy()
 
 
@@ -139,12 +139,48 @@ def span_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.nd
     """Evenly placed [`span_clips`]; one clip is taken from the middle. Shape `(num_clips, num_frames)`."""
     spare = max(total - num_frames * stride, 0)
     starts = np.arange(num_clips) * (spare // (num_clips - 1)) if num_clips > 1 else np.array([spare // 2])
-    return span_clips(total, num_frames, stride, starts)
+    return span_clips(total, num_frames, num_frames * stride, starts)
 
 
 def span_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
     """One of [`span_clips`] at a random place, which need not be a whole frame. Shape `(1, num_frames)`."""
-    return span_clips(total, num_frames, stride, np.array([rng.uniform(0, max(total - num_frames * stride, 0))]))
+    span = num_frames * stride
+    return span_clips(total, num_frames, span, np.array([rng.uniform(0, max(total - span, 0))]))
+
+
+def span_from_start(
+    total: int, num_frames: int, span: float, *, sampling_mode: str, num_clips: int, rng: Random
+) -> np.ndarray:
+    """
+    [`span_clips`] as TimeSformer's loader places them. `"test"`: each of `num_clips` starts an equal part of the room
+    after the one before it, the first with the video; so does a single clip. `"validation"`: one in the middle.
+    `"train"` and `"pretrain"`: one at a random place, which need not be a whole frame.
+
+    Args:
+        total (`int`):
+            Frames of the video.
+        num_frames (`int`):
+            Frames of a clip.
+        span (`float`):
+            Frames of the video that a clip stretches over.
+        sampling_mode (`str`):
+            `"train"`, `"validation"`, `"test"` or `"pretrain"`.
+        num_clips (`int`):
+            Clips in `"test"` mode.
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`):
+            Source of the random modes.
+
+    Returns:
+        `numpy.ndarray` of shape `(num_clips, num_frames)`, of one clip in the other modes.
+    """
+    spare = max(total - span, 0.0)
+    if sampling_mode in ("train", "pretrain"):
+        starts = np.array([rng.uniform(0, spare)])
+    elif sampling_mode == "validation":
+        starts = np.array([spare / 2])
+    else:
+        starts = np.arange(num_clips) * spare / num_clips
+    return span_clips(total, num_frames, span, starts)
 
 
 def sparse_bounds(total: int, num_frames: int) -> np.ndarray:
@@ -212,9 +248,10 @@ def sample_clips(
         frame_sampling (`str`):
             `"dense"`: neighbouring frames at `frame_stride` (Kinetics, UCF101, HMDB51). `"segment"`: one frame from
             each of `num_frames` bins (Something-Something). `"span"`: as dense, spread over all of the
-            `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51). `"sparse"`: as segment with the
-            bounds of the UniFormer loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each
-            segment in all modes but `"train"` (Video Swin on Something-Something, which has one clip; several are
+            `num_frames * frame_stride` frames (UniFormer on Kinetics, UCF101, HMDB51), and `"span_from_start"` with
+            the places of [`span_from_start`] (TimeSformer on the same). `"sparse"`: as segment with the bounds of the
+            UniFormer loaders (UniFormerV2 everywhere), and `"sparse_middle"` with the middle of each segment in all
+            modes but `"train"` (Video Swin and TimeSformer on Something-Something, which have one clip; several are
             those of `"sparse"`). `"dense_cyclic"`: neighbouring frames of exact stride, past the end on from the
             start (MMAction, Video Swin on Kinetics). `"uniform"`: evenly over the whole video, its tail included.
         sampling_mode (`str`):
@@ -255,6 +292,9 @@ def sample_clips(
         if sampling_mode in ("train", "pretrain"):
             return cyclic_train(total, num_frames, frame_stride, rng)
         return cyclic_test(total, num_frames, frame_stride, num_clips)
+    if frame_sampling == "span_from_start":
+        span = num_frames * frame_stride
+        return span_from_start(total, num_frames, span, sampling_mode=sampling_mode, num_clips=num_clips, rng=rng)
     if sampling_mode == "pretrain":
         raise ValueError(f"`sampling_mode='pretrain'` needs a dense `frame_sampling`, got {frame_sampling!r}.")
     if frame_sampling == "segment":

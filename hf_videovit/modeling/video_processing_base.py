@@ -28,8 +28,8 @@ from .video_decoding import decode_video, source_name
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     """
     frame_sampling (`str`, *optional*, defaults to `"dense"`):
-        `"dense"`, `"dense_cyclic"`, `"segment"`, `"span"`, `"sparse"`, `"sparse_middle"` or `"uniform"`; see
-        [`~frame_sampling.sample_clips`].
+        `"dense"`, `"dense_cyclic"`, `"segment"`, `"span"`, `"span_from_start"`, `"sparse"`, `"sparse_middle"` or
+        `"uniform"`; see [`~frame_sampling.sample_clips`].
     sampling_mode (`str`, *optional*, defaults to `"test"`):
         `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
     frame_stride (`int`, *optional*, defaults to 1):

@@ -7,7 +7,7 @@ import torch
 from transformers.processing_utils import Unpack
 from transformers.video_utils import VideoMetadata
 
-from .frame_sampling import Random, sample_clips, sparse_bounds
+from .frame_sampling import Random, sample_clips, span_clips, span_from_start
 from .video_decoding import decode_video
 from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs, frames_to_tensor, is_frames
 
@@ -39,17 +39,17 @@ class LstclVideoProcessor(ClipVideoProcessor):
     8 frames at stride 32, short side to 224 by bilinear interpolation without antialiasing, mean 0.45 and deviation
     0.225 in every channel (TimeSformer's and SlowFast's).
 
-    `frame_sampling="span"` spreads the frames of a clip over all of `num_frames * frame_stride` frames, both ends
-    included, as TimeSformer's loader does. Of several clips each starts a like part of the room further, the first
-    with the video; so does the only one. What lies beyond the end repeats the last frame. Data sets where order
-    matters more than speed (Something-Something) take `frame_sampling="sparse"`: a frame of each segment of the video,
-    its middle in one test clip. Spread frames are rounded down, so where strides are short they are not equally far
-    apart (8 of 16 frames: 0, 2, 4, 6, 8, 10, 12, 15); `frame_sampling="dense_cyclic"` has exact strides.
+    `frame_sampling="span_from_start"` spreads the frames of a clip over all of `num_frames * frame_stride` frames,
+    both ends included, as TimeSformer's loader does. The first of several test clips starts with the video, as does a
+    single one. What lies beyond the end repeats the last frame. Spread frames are rounded down, so where strides are
+    short they are not equally far apart (8 of 16 frames: 0, 2, 4, 6, 8, 10, 12, 15); `frame_sampling="dense_cyclic"`
+    has exact strides. Data sets where order matters more than speed (Something-Something) take
+    `frame_sampling="sparse_middle"`: a frame of each segment of the video.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs
     published_num_frames = 8
-    frame_sampling = "span"
+    frame_sampling = "span_from_start"
     frame_stride = 32
     stride_fps = 30.0
     short_num_frames: int | None = None
@@ -79,28 +79,23 @@ class LstclVideoProcessor(ClipVideoProcessor):
         rng: Random | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """As [`ClipVideoProcessor.sample_frames`]; spans follow `stride_fps` and start with the video."""
+        """As [`ClipVideoProcessor.sample_frames`]; the span of `"span_from_start"` follows `stride_fps`."""
         sampling = frame_sampling or self.frame_sampling
         frames = num_frames or self.num_frames or self.published_num_frames
-        mode = sampling_mode or self.sampling_mode
         protocol = fps is None and (self.num_frames is not None or num_frames is None)
-        if sampling == "sparse" and protocol and mode != "train" and (num_clips or self.num_clips) == 1:
-            bounds = sparse_bounds(metadata.total_num_frames, frames)
-            return (bounds[:-1] + bounds[1:]) // 2
-        if sampling != "span" or not protocol:
+        if sampling != "span_from_start" or not protocol:
             return super().sample_frames(
                 metadata, num_frames, fps, frame_sampling, sampling_mode, frame_stride, num_clips, rng
             )
         span = self.span_of(metadata, frames, frame_stride or self.frame_stride)
-        spare = max(metadata.total_num_frames - span, 0.0)
-        if mode in ("train", "pretrain"):
-            starts = np.array([(rng or np.random.default_rng()).uniform(0, spare)])
-        elif mode == "validation":
-            starts = np.array([spare / 2])
-        else:
-            clips = num_clips or self.num_clips
-            starts = np.arange(clips) * spare / clips
-        indices = np.stack([spread(start, span, frames, metadata.total_num_frames) for start in starts])
+        indices = span_from_start(
+            metadata.total_num_frames,
+            frames,
+            span,
+            sampling_mode=sampling_mode or self.sampling_mode,
+            num_clips=num_clips or self.num_clips,
+            rng=rng or np.random.default_rng(),
+        )
         return indices if len(indices) > 1 else indices[0]
 
     def span_of(self, metadata: VideoMetadata, num_frames: int, stride: int) -> float:
@@ -126,18 +121,18 @@ class LstclVideoProcessor(ClipVideoProcessor):
         total = metadata.total_num_frames
         long_frames = self.num_frames or self.published_num_frames
         short_frames = self.short_num_frames or long_frames
-        if self.frame_sampling != "span":
+        if self.frame_sampling != "span_from_start":
             return self._short_and_long_of_whole_frames(total, short_frames, long_frames, rng)
         spans = [
             self.span_of(metadata, frames, stride)
             for frames, stride in ((short_frames, self.short_frame_stride), (long_frames, self.frame_stride))
         ]
         start = rng.uniform(0, max(total - spans[1], 0.0))
-        long = spread(start, spans[1], long_frames, total)
+        long = span_clips(total, long_frames, spans[1], np.array([start]))[0]
         low, high = 0.0, max(total - spans[0], 0.0)
         if self.short_inside_long:
             low, high = start, max(min(start + spans[1], total) - spans[0], start)
-        return spread(rng.uniform(low, high), spans[0], short_frames, total), long
+        return span_clips(total, short_frames, spans[0], np.array([rng.uniform(low, high)]))[0], long
 
     def _short_and_long_of_whole_frames(
         self, total: int, short_frames: int, long_frames: int, rng: Random
@@ -146,7 +141,7 @@ class LstclVideoProcessor(ClipVideoProcessor):
             options: dict[str, Any] = {"frame_sampling": self.frame_sampling, "sampling_mode": "train", "rng": rng}
             return sample_clips(frames, num_frames=num_frames, frame_stride=stride, **options)[0]
 
-        if self.frame_sampling in ("dense", "dense_cyclic"):
+        if self.frame_sampling in ("dense", "dense_cyclic", "span"):
             long = sample(total, long_frames, self.frame_stride)
             first, part = 0, total
             if self.short_inside_long:
@@ -194,13 +189,6 @@ class LstclVideoProcessor(ClipVideoProcessor):
             )
             chosen = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)
         return chosen[: lengths[0]], chosen[lengths[0] :]
-
-
-def spread(start: float, span: float, num_frames: int, total: int) -> np.ndarray:
-    """`num_frames` frames over a span of a video of `total` frames, ends included; none beyond the last one."""
-    # in torch's float32 as the official loader, where a whole number may come out as such and not as the one below
-    places = torch.linspace(float(start), float(start) + span - 1, num_frames)
-    return places.clamp(0, total - 1).long().numpy()
 
 
 __all__ = ["LstclVideoProcessor", "LstclVideoProcessorKwargs"]

@@ -16,7 +16,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
 FOLDER = Path(__file__).parent
-FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "sparse", "sparse_middle", "uniform")
+FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "span_from_start", "sparse", "sparse_middle", "uniform")
 # Subsets of Kinetics-710 in the order of VideoMAE V2's heads; of the official UniFormers', whose Kinetics-400 is the
 # start of Kinetics-710; and of MMAction2's ports, which are rows of MMAction2's own Kinetics-710.
 KINETICS_710_SUBSETS = (

@@ -8,6 +8,7 @@ import torch
 from transformers.video_utils import VideoMetadata
 
 from hf_videovit import LstclConfig, LstclForPreTraining, LstclModel, LstclVideoProcessor
+from hf_videovit.modeling.frame_sampling import FRAME_SAMPLINGS, sample_clips
 from hf_videovit.training.arguments import AugmentationArguments, RunConfig
 from hf_videovit.training.data.augmentation import ClipAugmentation, DeviceAugmentation
 from hf_videovit.training.data.sources import Sample, SampleList
@@ -72,13 +73,29 @@ def test_short_and_long_clips():
         assert short.tolist() == [0, 1, 2, 2] and long.max() == 2 and np.all(np.diff(long) >= 0)
 
 
-def test_one_sparse_clip_has_the_middle_of_each_segment():
-    one = processor(frame_sampling="sparse")
-    assert one.sample_frames(metadata(41)).tolist() == [5, 15, 25, 35]
-    assert one.sample_frames(metadata(41), num_clips=2).shape == (2, 4)
+@pytest.mark.parametrize("total", [3, 41, 256, 300])
+@pytest.mark.parametrize("mode", ["train", "validation", "test"])
+def test_a_sampling_word_means_the_same_as_everywhere(mode, total):
+    """At the video's own rate; `stride_fps` is this processor's alone."""
+    fields = {"sampling_mode": mode, "num_clips": 3 if mode == "test" else 1}
+    for sampling in FRAME_SAMPLINGS:
+        one = processor(frame_sampling=sampling, num_frames=4, stride_fps=0)
+        rngs = [np.random.default_rng(0) for _ in range(2)]
+        indices = one.sample_frames(metadata(total), rng=rngs[0], **fields)
+        expected = sample_clips(total, frame_sampling=sampling, num_frames=4, frame_stride=4, rng=rngs[1], **fields)
+        assert indices.reshape(-1, 4).tolist() == expected.tolist(), sampling
 
 
-@pytest.mark.parametrize("sampling", ["dense", "dense_cyclic"])
+def test_the_clip_of_something_something_is_that_of_the_official_loader():
+    """Middles of segments, as a second way of working them out has them."""
+    one = LstclVideoProcessor(frame_sampling="sparse_middle")
+    for total in (8, 41, 90, 222):
+        edges = [int(np.round((total - 1) / 8 * index)) for index in range(9)]
+        expected = [(low + high) // 2 for low, high in zip(edges, edges[1:])]
+        assert one.sample_frames(metadata(total)).tolist() == expected
+
+
+@pytest.mark.parametrize("sampling", ["dense", "dense_cyclic", "span"])
 def test_pretraining_samples_as_evaluation_does(sampling):
     fields = {"frame_sampling": sampling, "frame_stride": 4, "num_frames": 4}
     expected = np.diff(processor(**fields).sample_frames(metadata(64), sampling_mode="validation"))
