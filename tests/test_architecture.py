@@ -36,7 +36,7 @@ MODELING_ORDER = {
     "image_processing": ("word_pixels",),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),
-    "modeling": ("layers", "backbone", "configuration", "modeling"),
+    "modeling": ("configuration_base", "layers", "backbone", "configuration", "modeling"),
     "video_processing_base": ("frame_sampling", "video_decoding"),
     "video_processing": (
         "video_processing_base",
