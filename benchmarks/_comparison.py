@@ -20,7 +20,8 @@ from benchmarks._machine import write_csv
 
 # glibc's settings for a process whose freed blocks of 64 kB and more leave it at once
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-SETTING = ("device", "dtype", "attention", "batch_size", "threads")
+SETTING = ("device", "dtype", "attention", "batch_size", "threads", "clock")
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def parse_arguments(
@@ -46,6 +47,8 @@ def parse_arguments(
     parser.add_argument("--batch-size", type=int, nargs="+", default=batch_sizes, dest="batch_sizes")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    clock_help = "wall time, or on a shared machine the processor time of all threads"
+    parser.add_argument("--clock", default="wall", choices=[*CLOCKS], help=clock_help)
     results = Path(__file__).parent / "results" / Path(script).with_suffix(".csv").name
     parser.add_argument("--output", type=Path, default=results)
     return parser.parse_args()
@@ -65,21 +68,24 @@ def run(arguments: argparse.Namespace, *parts: Callable[[argparse.Namespace], li
         print(*(f"{name}={value}" for name, value in row.items() if value != ""))
 
 
-def seconds(function: Callable[[], object], device: str) -> float:
-    """Wall time of one call, waiting for the device."""
-    start = time.perf_counter()
+def seconds(function: Callable[[], object], arguments: argparse.Namespace) -> float:
+    """Time of one call by the clock that was asked for, waiting for the device."""
+    clock = CLOCKS[arguments.clock]
+    start = clock()
     function()
-    if device.startswith("cuda"):
+    if arguments.device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def best_of(functions: Mapping[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    """Best time of each function over alternating rounds, after one round that does not count."""
+def best_of(
+    functions: Mapping[str, Callable[[], object]], arguments: argparse.Namespace, rounds: int | None = None
+) -> dict[str, float]:
+    """Best time of each function over alternating rounds (the command line's), after one round that does not count."""
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for number in range(rounds + 1):
+    for number in range((rounds or arguments.rounds) + 1):
         for name, function in functions.items():
-            elapsed = seconds(function, device)
+            elapsed = seconds(function, arguments)
             if number:
                 times[name].append(elapsed)
     return {name: min(values) for name, values in times.items()}
@@ -141,7 +147,7 @@ def compare_speed(
             In place of `arguments.rounds`.
     """
     product, product_macs = product_rate(arguments.device, getattr(torch, arguments.dtype))
-    times = best_of({**calls, "product": product}, rounds or arguments.rounds, arguments.device)
+    times = best_of({**calls, "product": product}, arguments, rounds)
     ours, theirs = (times[name] for name in calls)
     return [
         {

@@ -87,7 +87,7 @@ def pretraining_step(arguments: argparse.Namespace, decoder_ratio: float | None)
 def compare_masking(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The dual-masked pre-training step against reconstructing every token hidden from the encoder."""
     steps = {name: pretraining_step(arguments, ratio) for name, ratio in DECODER_RATIOS.items()}
-    times = best_of(steps, arguments.rounds, arguments.device)
+    times = best_of(steps, arguments)
     steps.clear()
     peaks = {name: peak_bytes(pretraining_step, arguments, ratio) for name, ratio in DECODER_RATIOS.items()}
     return [

@@ -3,11 +3,11 @@ BEVT's encoder against torchvision's Video Swin with the same weights and answer
 
     python -m benchmarks.throughput_bevt
     python -m benchmarks.throughput_bevt --batch-size 8 --dtype bfloat16 --device cuda
+    python -m benchmarks.throughput_bevt --threads 1 --clock processor  # on a shared machine
 
 Swin-B with its classifier, 32 frames of 224 x 224 pixels, forward and training step (AdamW), against `swin3d_b`.
-Rounds alternate between two sides and the best of each counts. `gmacs` is what the task takes: what a side works out
-once more in its backward pass does not count. `peak_megabytes` is what a call needs above what stands before it
-(weights, gradients and optimiser), each side in a process of its own.
+Rounds alternate between two sides and the best of each counts. `gmacs` is the work of the task. `peak_megabytes` is
+the memory that a call needs above weights, gradients and optimiser, each side in a process of its own.
 
 Then the pre-training model's forward pass on a clip of 16 frames stands beside DALL-E's words for it.
 """

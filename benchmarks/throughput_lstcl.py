@@ -3,6 +3,7 @@ TimeSformer-B against transformers' port of it, with the same weights and the sa
 
     python -m benchmarks.throughput_lstcl
     python -m benchmarks.throughput_lstcl --batch-size 8 --dtype bfloat16 --device cuda
+    python -m benchmarks.throughput_lstcl --batch-size 1 --threads 1 --clock processor  # on a shared machine
 
 8 frames of 224 x 224 pixels, forward (logits) and training step (AdamW), one clip and four. Rounds alternate between
 the two and the best of each counts. transformers' side has its one way of attention (eager). Memory is what a training

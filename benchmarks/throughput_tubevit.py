@@ -59,7 +59,7 @@ def make_side(arguments: argparse.Namespace, name: str) -> Callable[[], object]:
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Every side's tokens, multiply-accumulates, time and memory."""
     sides = {name: make_side(arguments, name) for name in TOKENS}
-    times = best_of(sides, arguments.rounds, arguments.device)
+    times = best_of(sides, arguments)
     work = {name: macs(side) for name, side in sides.items()}
     sides.clear()
     ours = times[TUBEVIT]

@@ -100,7 +100,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     plain_name = f"plain ViT-B, {PLAIN_FRAMES} frames"
     sides[plain_name] = lambda: plain(clips[:, :PLAIN_FRAMES]).last_hidden_state
     counts[plain_name] = macs(sides[plain_name])
-    times = best_of(sides, arguments.rounds, device)
+    times = best_of(sides, arguments)
     speed = {name: counts[name] / times[name] for name in sides}
     return [
         {

@@ -43,7 +43,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         "hf_videovit UniFormerV2-B/16": lambda: video(clips),
         "transformers CLIPVisionModel-B/16": lambda: image(clips.flatten(0, 1)),
     }
-    times = best_of(sides, arguments.rounds, device)
+    times = best_of(sides, arguments)
     work = {name: macs(side) for name, side in sides.items()}
     ours, theirs = sides
     return [
