@@ -20,7 +20,7 @@ from transformers.video_utils import VideoMetadata
 
 from .video_decoding_isolation import IsolatedReader
 from .video_decoding_pyav import PyAVReader
-from .video_decoding_sources import EncodedVideo, VideoSource, decoded_frames, open_source, source_name
+from .video_decoding_sources import EncodedVideo, VideoLike, decoded_frames, open_video, source_name
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
 
 
@@ -86,7 +86,7 @@ class DecoderInfo:
 
 
 def decode_video(
-    source: VideoSource,
+    source: VideoLike,
     indices: FramePlan = None,
     *,
     decoder: str = "auto",
@@ -140,14 +140,14 @@ def decode_video(
         return _choose_frames(frames, indices)
     deadline = None if timeout is None else time.monotonic() + timeout
     with (
-        open_source(source, limits, token=token, deadline=deadline) as video,
+        open_video(source, limits, token=token, deadline=deadline) as video,
         _open_reader(video, limits, num_threads, isolate, deadline) as reader,
     ):
         return _decode(video, reader, indices, decoder, salvage=policy == "salvage")
 
 
 def probe_video(
-    source: VideoSource,
+    source: VideoLike,
     *,
     limits: VideoLimits = DEFAULT_LIMITS,
     isolate: bool = False,
@@ -180,7 +180,7 @@ def probe_video(
         return VideoProbe(len(frames), fps=None, duration=None, height=frames.shape[1], width=frames.shape[2])
     deadline = None if timeout is None else time.monotonic() + timeout
     with (
-        open_source(source, limits, token=token, deadline=deadline) as video,
+        open_video(source, limits, token=token, deadline=deadline) as video,
         _open_reader(video, limits, 1, isolate, deadline) as reader,
     ):
         return reader.probe()
@@ -493,7 +493,7 @@ __all__ = [
     "VideoDecodingError",
     "VideoLimits",
     "VideoProbe",
-    "VideoSource",
+    "VideoLike",
     "available_decoders",
     "decode_video",
     "probe_video",

@@ -21,7 +21,7 @@ from PIL import Image
 from .video_decoding_types import VideoDecodingError, VideoLimits
 
 
-VideoSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | dict | np.ndarray | torch.Tensor | list
+VideoLike = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | dict | np.ndarray | torch.Tensor | list
 
 FORMS = (
     "a path, an http(s):// or hf:// URL, bytes, a binary file object, a {'path', 'bytes'} dict, a uint8 array or "
@@ -136,7 +136,7 @@ def _stack(frames: list | tuple) -> np.ndarray | None:
 
 
 @contextmanager
-def open_source(
+def open_video(
     source: Any, limits: VideoLimits, *, token: str | bool | None = None, deadline: float | None = None
 ) -> Iterator[EncodedVideo]:
     """
