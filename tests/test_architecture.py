@@ -225,6 +225,12 @@ def test_every_data_file_is_packaged():
         assert (folder / "__init__.py").is_file(), f"{folder.relative_to(ROOT)} is not a package"
 
 
+def test_no_script_hides_a_dependency():
+    """A script's own folder comes first on its path: `import evaluate` would find an `examples/evaluate.py`."""
+    declared = set(re.findall(r"\"([A-Za-z][\w-]*)(?:>=|\")", (ROOT / "setup.py").read_text()))
+    assert not {path.stem for path in SCRIPTS} & {name.replace("-", "_") for name in declared}
+
+
 def test_every_import_is_a_declared_dependency():
     """What the package imports, `setup.py` installs."""
     declared = set(re.findall(r"\"([A-Za-z][\w-]*)(?:>=|\")", (ROOT / "setup.py").read_text()))

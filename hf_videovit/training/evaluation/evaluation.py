@@ -34,13 +34,7 @@ from ..building import MULTI_LABEL
 from ..data.opening import match_labels
 from ..data.sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
 from ..data.streaming import BadVideo, ClipStream, Record, label_tensor
-from .metrics import (
-    average_precisions,
-    confusion_matrix,
-    mean_average_precision,
-    mean_class_accuracy,
-    top_k_accuracy,
-)
+from .metrics import average_precisions, confusion_matrix, score
 
 
 logger = logging.get_logger(__name__)
@@ -394,20 +388,6 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
         "processes": world,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """
-    Top-1, mean class and, where there are more than five classes, top-5 accuracy of `(num_videos, num_labels)`; mean
-    average precision where `labels` are zeros and ones of that shape, none if all are zeros.
-    """
-    if labels.ndim == 2:
-        if not labels.any():
-            return {}
-        weighted = mean_average_precision(logits, labels, "weighted")
-        return {"mAP": mean_average_precision(logits, labels), "mAP_weighted": weighted}
-    metrics = {"top1": top_k_accuracy(logits, labels, 1), "mean_class_accuracy": mean_class_accuracy(logits, labels)}
-    return metrics | ({"top5": top_k_accuracy(logits, labels, 5)} if logits.shape[1] > 5 else {})
 
 
 def _labelled_source(samples: Any, id2label: Mapping[int, str], multi_label: bool) -> VideoSource:

@@ -33,6 +33,7 @@ from ..data.streaming import BadVideo, ClipStream
 from ..engine.loop import Observer
 from ..schedules import cosine_with_warmup
 from .evaluation import EvaluationClipLoader
+from .metrics import compute_metric
 
 
 logger = logging.get_logger(__name__)
@@ -351,7 +352,7 @@ def probe_features(
     """
     names = train.label_names or [str(label) for label in range(int(train.labels.max()) + 1)]
     pooled = [part.pooled.to(device) for part in (train, held_out)]
-    labels, wanted = train.labels.to(device), held_out.labels.to(device)
+    labels = train.labels.to(device)
     metrics: dict[str, float] = {}
     for probe in arguments.probe:
         if probe == "knn":
@@ -364,9 +365,9 @@ def probe_features(
             tokens = (train.tokens, train.labels, held_out.tokens)
             options = (arguments.probe_epochs, arguments.probe_learning_rate)
             scores = attentive_scores(*tokens, len(names), *options, device=device)
-        metrics[probe] = _accuracy(scores.to(wanted.device), wanted)
-    commonest = train.labels.bincount().argmax()
-    return metrics | {"majority": float((held_out.labels == commonest).float().mean())}
+        metrics[probe] = _reported_accuracy(scores, held_out.labels)
+    votes = train.labels.bincount(minlength=len(names))
+    return metrics | {"majority": _reported_accuracy(votes.expand(len(held_out.labels), -1), held_out.labels)}
 
 
 def probe_model(
@@ -539,6 +540,12 @@ def _fit_linear(features: torch.Tensor, labels: torch.Tensor, num_labels: int, p
 
 def _logits(weights: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     return features @ weights[:-1] + weights[-1]
+
+
+def _reported_accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Top-1 accuracy. Scores that are not finite, of a model that has diverged, count as 0 and do not end its run."""
+    finite = scores.float().nan_to_num(posinf=0.0, neginf=0.0)
+    return compute_metric("top_k_accuracy", finite.cpu().numpy(), labels.numpy(), k=1)
 
 
 def _accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:

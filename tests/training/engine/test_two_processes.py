@@ -100,7 +100,7 @@ def test_evaluation_by_two_processes_is_that_of_one(tiny_fields, uneven_lists, t
     result = finetune(RunConfig.from_fields(**fields))
     val = uneven_lists / "val.csv"
     command = ["--model", result.output_dir, "--data", val, "--num_workers", 0]
-    launch("evaluate.py", *command, "--output", tmp_path / "2.json", "--predictions", tmp_path / "2.jsonl")
+    launch("evaluate_classifier.py", *command, "--output", tmp_path / "2.json", "--predictions", tmp_path / "2.jsonl")
     alone = evaluate_model(result.model, result.processor, open_source(val))
     assert [json.loads(line) for line in (tmp_path / "2.jsonl").read_text().splitlines()] == alone.predictions()
     together = json.loads((tmp_path / "2.json").read_text())

@@ -14,7 +14,8 @@ from torch import nn
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
 from hf_videovit.training.data.opening import open_source
 from hf_videovit.training.data.sources import Sample, manifest_hash
-from hf_videovit.training.evaluation.evaluation import evaluate_model, score
+from hf_videovit.training.evaluation.evaluation import evaluate_model
+from hf_videovit.training.evaluation.metrics import score
 from tests.clips import STEPS
 
 

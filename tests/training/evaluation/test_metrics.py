@@ -1,14 +1,21 @@
+import tempfile
+from pathlib import Path
+
 import evaluate
 import numpy as np
 import pytest
 
+from hf_videovit.training.evaluation import metrics
 from hf_videovit.training.evaluation.metrics import (
     METRICS,
     average_precisions,
+    compute_metric,
     confusion_matrix,
     mean_average_precision,
     mean_class_accuracy,
     metric_path,
+    reported,
+    score,
     top_k_accuracy,
 )
 
@@ -79,17 +86,54 @@ def test_confusion_matrix_by_hand():
     assert np.trace(confusion_matrix(SCORES, LABELS)) / 4 == top_k_accuracy(SCORES, LABELS)
 
 
+def module_inputs(name):
+    references = np.eye(3, dtype=int)[LABELS] if name == "mean_average_precision" else LABELS
+    expected = mean_average_precision(SCORES, references) if name == "mean_average_precision" else 0.5
+    return references, expected
+
+
 @pytest.mark.parametrize("name", METRICS)
-def test_evaluate_modules_load_offline_and_agree(name, tmp_path):
+def test_evaluate_loads_each_module_by_its_folder(name, tmp_path):
     module = evaluate.load(metric_path(name), cache_dir=str(tmp_path))
-    multi_label = name == "mean_average_precision"
-    references = np.eye(3, dtype=int)[LABELS] if multi_label else LABELS
+    references, expected = module_inputs(name)
     for scores, label in zip(SCORES.tolist(), references.tolist()):
         module.add(prediction=scores, reference=label)
-    result = module.compute()
-    expected = mean_average_precision(SCORES, references) if multi_label else 0.5
-    assert list(result.values()) == [pytest.approx(expected)]
+    assert list(module.compute().values()) == [pytest.approx(expected)]
     if name == "top_k_accuracy":
         assert module.compute(predictions=SCORES.tolist(), references=LABELS.tolist(), k=2) == {"top2": 1.0}
-    with pytest.raises(ValueError, match="`name` must be one of"):
-        metric_path("accuracy")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_computed_without_leaving_a_file(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path / "metrics")
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
+    references, expected = module_inputs(name)
+    assert compute_metric(name, SCORES, references) == pytest.approx(expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_module_is_reported_and_every_reported_one_exists():
+    folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/*.py") if path.stem != "__init__"}
+    assert folders == set(METRICS)
+    assert {row.module for row in (*reported.SINGLE_LABEL.values(), *reported.MULTI_LABEL.values())} == folders
+    for call in (metric_path, lambda name: compute_metric(name, SCORES, LABELS)):
+        with pytest.raises(ValueError, match="`name` must be one of .* got 'accuracy'"):
+            call("accuracy")
+
+
+def test_reported_values_are_those_of_the_functions_to_the_last_bit():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.standard_normal((2500, 7)).astype(np.float32), rng.integers(0, 7, 2500)  # three batches
+    several = rng.integers(0, 2, (2500, 7))
+    assert score(scores, labels) == {
+        "top1": top_k_accuracy(scores, labels),
+        "mean_class_accuracy": mean_class_accuracy(scores, labels),
+        "top5": top_k_accuracy(scores, labels, 5),
+    }
+    assert score(scores, several) == {
+        "mAP": mean_average_precision(scores, several),
+        "mAP_weighted": mean_average_precision(scores, several, "weighted"),
+    }
+    assert list(score(scores[:, :5], labels % 5)) == ["top1", "mean_class_accuracy"]
+    assert score(scores, np.zeros_like(several)) == {}

@@ -1,9 +1,7 @@
 """
-Metrics as plain functions over arrays, and as `evaluate` modules that need no network: load one by its folder
-(`evaluate.load(metric_path("top_k_accuracy"))`) or make an instance of its class.
+The metrics of this package. Each is an `evaluate` module in a folder of its own, around a plain function over arrays.
+`reported.py` has the table of those that an evaluation reports.
 """
-
-from pathlib import Path
 
 from .functions import (
     average_precisions,
@@ -12,30 +10,17 @@ from .functions import (
     mean_class_accuracy,
     top_k_accuracy,
 )
-
-
-METRICS = ("mean_average_precision", "mean_class_accuracy", "top_k_accuracy")
-
-
-def metric_path(name: str) -> str:
-    """
-    Folder of an `evaluate` module.
-
-    Args:
-        name (`str`):
-            One of `METRICS`.
-    """
-    if name not in METRICS:
-        raise ValueError(f"`name` must be one of {', '.join(METRICS)}, got {name!r}")
-    return str(Path(__file__).parent / name)
+from .reported import METRICS, compute_metric, metric_path, score
 
 
 __all__ = [
     "METRICS",
     "average_precisions",
+    "compute_metric",
     "confusion_matrix",
     "mean_average_precision",
     "mean_class_accuracy",
     "metric_path",
+    "score",
     "top_k_accuracy",
 ]

@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..functions import mean_average_precision
+# absolute, for `evaluate.load` runs a copy of this file from its own cache
+from hf_videovit.training.evaluation.metrics.functions import mean_average_precision
 
 
 class MeanAveragePrecision(evaluate.Metric):
@@ -14,7 +15,7 @@ class MeanAveragePrecision(evaluate.Metric):
     """
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
+        info = evaluate.MetricInfo(
             description="Average precision of each class, averaged over the classes that occur.",
             citation="",
             inputs_description="predictions: scores of every class; references: 1 for a label that is there, else 0.",
@@ -25,9 +26,9 @@ class MeanAveragePrecision(evaluate.Metric):
                 }
             ),
         )
+        info.format = "numpy"  # the constructor takes it for scalar features alone; lists of numbers need much memory
+        return info
 
-    def _compute(
-        self, predictions: list[list[float]], references: list[list[int]], average: str = "macro"
-    ) -> dict[str, float]:
-        value = mean_average_precision(np.asarray(predictions), np.asarray(references), average)
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, average: str = "macro") -> dict[str, float]:
+        value = mean_average_precision(predictions, references, average)
         return {"mean_average_precision": value}

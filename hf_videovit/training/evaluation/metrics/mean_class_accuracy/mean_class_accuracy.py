@@ -4,14 +4,15 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..functions import mean_class_accuracy
+# absolute, for `evaluate.load` runs a copy of this file from its own cache
+from hf_videovit.training.evaluation.metrics.functions import mean_class_accuracy
 
 
 class MeanClassAccuracy(evaluate.Metric):
     """`compute(predictions=scores, references=labels)`, scores of shape `(num_samples, num_labels)`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
+        info = evaluate.MetricInfo(
             description="Top-1 accuracy of each class, averaged over the classes that occur.",
             citation="",
             inputs_description="predictions: scores of every class; references: class indices.",
@@ -22,6 +23,8 @@ class MeanClassAccuracy(evaluate.Metric):
                 }
             ),
         )
+        info.format = "numpy"  # the constructor takes it for scalar features alone; lists of numbers need much memory
+        return info
 
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        return {"mean_class_accuracy": mean_class_accuracy(np.asarray(predictions), np.asarray(references))}
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return {"mean_class_accuracy": mean_class_accuracy(predictions, references)}

@@ -4,14 +4,15 @@ import datasets
 import evaluate
 import numpy as np
 
-from ..functions import top_k_accuracy
+# absolute, for `evaluate.load` runs a copy of this file from its own cache
+from hf_videovit.training.evaluation.metrics.functions import top_k_accuracy
 
 
 class TopKAccuracy(evaluate.Metric):
     """`compute(predictions=scores, references=labels, k=1)`, scores of shape `(num_samples, num_labels)`."""
 
     def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
+        info = evaluate.MetricInfo(
             description="Share of samples whose label is among the k highest scores.",
             citation="",
             inputs_description="predictions: scores of every class; references: class indices; k: how many count.",
@@ -22,6 +23,8 @@ class TopKAccuracy(evaluate.Metric):
                 }
             ),
         )
+        info.format = "numpy"  # the constructor takes it for scalar features alone; lists of numbers need much memory
+        return info
 
-    def _compute(self, predictions: list[list[float]], references: list[int], k: int = 1) -> dict[str, float]:
-        return {f"top{k}": top_k_accuracy(np.asarray(predictions), np.asarray(references), k)}
+    def _compute(self, predictions: np.ndarray, references: np.ndarray, k: int = 1) -> dict[str, float]:
+        return {f"top{k}": top_k_accuracy(predictions, references, k)}

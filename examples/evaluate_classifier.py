@@ -4,9 +4,9 @@ write `results.json`: scores, a table of classes, and with what they were measur
 matched by name; videos that cannot be read are reported. With one label a video, a picture of the confusion matrix
 lies beside it.
 
-    accelerate launch examples/evaluate.py --model DIR --data CLIPS --split val --output results.json
-    accelerate launch examples/evaluate.py --model DIR --data videos.csv --batch_size 8 --num_workers 4
-    accelerate launch examples/evaluate.py --model owner/model --data hf://datasets/owner/name@revision
+    accelerate launch examples/evaluate_classifier.py --model DIR --data CLIPS --split val --output results.json
+    accelerate launch examples/evaluate_classifier.py --model DIR --data videos.csv --batch_size 8 --num_workers 4
+    accelerate launch examples/evaluate_classifier.py --model owner/model --data hf://datasets/owner/name@revision
 
 Data with any number of labels a video (lists in JSON, or `--label_separator`) are scored by mean average precision.
 The logits of a file are those of the pipeline to the last bit with `--batch_size 1` (the default).
