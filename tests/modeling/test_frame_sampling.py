@@ -3,6 +3,9 @@ Frame sampling: forms that hold for every video length, and what the samplers re
 tests/test_parity.
 """
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -126,15 +129,16 @@ def test_bounds_of_segments_are_rounded_to_the_nearest_and_halves_to_the_even_fr
     ]
 
 
-@given(
-    total=st.integers(50, 400), num_frames=st.integers(2, 16), rates=st.sampled_from(((25, 12), (30, 7), (24, 7.5)))
-)
-def test_clips_of_a_fixed_rate_reach_the_last_frame(total, num_frames, rates):
-    """However the rates divide: a place that is a whole frame but for rounding is that frame, not the one before."""
-    step = rates[0] / rates[1]
-    assume(step * (num_frames - 1) <= total - 1)
-    clips = sample_at_rate(total, num_frames, step, sampling_mode="test", num_clips=3)
-    assert clips[0, 0] == 0 and clips[-1, -1] == total - 1
+@pytest.mark.parametrize("rates", [(25, 7), (30, 11), (50, 12), (30, 15)])
+def test_clips_of_a_fixed_rate_show_the_frames_of_exact_arithmetic(rates):
+    """The last clip ends on the last frame; a place that is a whole frame is that frame, not the one before."""
+    step = Fraction(*rates)
+    for total in range(74, 139):
+        for num_frames in (8, 16):
+            first = total - 1 - step * (num_frames - 1)
+            clips = sample_at_rate(total, num_frames, float(step), sampling_mode="test", num_clips=3)
+            for clip, start in zip(clips, (Fraction(0), first / 2, first), strict=True):
+                assert clip.tolist() == [math.floor(start + step * index) for index in range(num_frames)]
 
 
 @given(total=lengths, num_frames=clip_lengths, seed=st.integers(0, 5))

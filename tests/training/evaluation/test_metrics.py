@@ -32,6 +32,7 @@ def test_top_k_by_hand():
 
 def test_equal_scores_are_not_called_right():
     assert top_k_accuracy(np.zeros((10, 5)), np.arange(10) % 5) == 0.2
+    assert top_k_accuracy(np.zeros((3, 5)), np.array([0, 0, 4])) == 2 / 3  # the first class is named
 
 
 def test_mean_class_accuracy_counts_rare_classes_as_much():
