@@ -1,4 +1,6 @@
-"""Official checkpoints to models and folders of this package. Every tensor of a file is used or named as left out."""
+"""
+Conversion of official checkpoints to models and folders of this package. Every tensor of a file is used or reported.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +15,7 @@ from .keys import open_checkpoint
 from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
 
 
-# Module with the `make_plan` of each family.
+# Module of each family; each has a `plan_conversion`.
 CONVERTERS = {
     "bevt": "convert_bevt",
     "lstcl": "convert_lstcl",
@@ -42,7 +44,8 @@ def convert_checkpoint(
     **config_overrides: Any,
 ) -> PreTrainedModel:
     """
-    Make a model of an official checkpoint. Layout, wrapper and sizes are read off the file; nothing in it is executed.
+    Convert an official checkpoint to a model. Layout, wrapper and sizes are read from the file; nothing in it is
+    executed.
 
     Args:
         model_type (`str`):
@@ -52,32 +55,32 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction), `"keypoint-detection"` or `"feature-extraction"`: the encoder, in the case of a pre-training
-            checkpoint with its norm of every token. A family has some of them.
+            prediction), `"keypoint-detection"` or `"feature-extraction"` (the encoder; for a pretraining checkpoint
+            with its norm of every token). Each family supports some of them.
         config (`PreTrainedConfig`, *optional*):
-            Configuration to use. What shapes show must agree with it.
+            Configuration to use. It must agree with the tensor shapes.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
-            Type of the weights; `None` keeps the file's.
+            Type of the weights; `None` keeps that of the file.
         labels (`str` or `Sequence[str]`, *optional*):
-            Class names: `"k400"`, `"k600"`, `"k700"`, `"k710"` in the order of the file's layout, another name that
-            [`~published.published_labels`] knows, or a list. A Kinetics-710 head becomes one of the first three by
-            taking their rows. A head of 710 classes is named by default.
+            Class names: `"k400"`, `"k600"`, `"k700"`, `"k710"` in the order of the file's layout, another name of
+            [`~published.published_labels`], or a list. With one of the first three, a Kinetics-710 head is reduced to
+            the rows of these classes. A head of 710 classes is named by default.
         published (`str`, *optional*):
             Name of the published checkpoint that the file is, for its labels; see [`~published.list_published`].
         entry (`str`, *optional*):
-            Entry of the file that holds the weights, such as `"model_ema"`. Found by default.
+            Entry of the file that holds the weights, such as `"model_ema"`. Found automatically by default.
         config_overrides:
-            Fields of the configuration that shapes do not show: `image_size` and `num_frames` where they are not 224
+            Fields of the configuration that no tensor shape shows: `image_size` and `num_frames` if they are not 224
             and 16, `num_attention_heads` (and `decoder_num_attention_heads`) for widths that no published model has,
-            `num_labels` or `id2label` for a fresh classifier on a checkpoint without one. For TubeViT also
-            `tube_init`, `"fan_in"` or `"inflate"`.
+            `num_labels` or `id2label` for a new classifier on a checkpoint without one. For TubeViT also `tube_init`,
+            `"fan_in"` or `"inflate"`.
 
     Returns:
         `PreTrainedModel`: in evaluation mode.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no such checkpoint, cannot do the task, or does not fit what was said of it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is not a checkpoint of the family, does not support the task, or contradicts an argument.
 
     Example:
 
@@ -88,7 +91,7 @@ def convert_checkpoint(
     >>> model.config.id2label[0]
     'riding a bike'
     ```"""
-    plan = make_plan(
+    plan = plan_conversion(
         model_type,
         checkpoint,
         task=task,
@@ -98,7 +101,7 @@ def convert_checkpoint(
         entry=entry,
         **config_overrides,
     )
-    return build_model(plan, parse_dtype(dtype))
+    return build_model(plan, _parse_dtype(dtype))
 
 
 def convert_to_folder(
@@ -112,17 +115,23 @@ def convert_to_folder(
     **options: Any,
 ) -> Path:
     """
-    Convert a checkpoint into a folder for `from_pretrained`: weights as safetensors, configuration and processor. One
-    tensor is in memory at a time, so a large checkpoint needs no more memory than a small one.
+    Convert a checkpoint to a folder for `from_pretrained`: weights as safetensors, configuration and processor. Only
+    one tensor is in memory at a time, so a large checkpoint needs no more memory than a small one.
 
     Args:
-        model_type, checkpoint, task, dtype:
-            As for [`convert_checkpoint`].
+        model_type (`str`):
+            Family, as for [`convert_checkpoint`].
+        checkpoint (`str` or `os.PathLike` or `Mapping[str, Any]`):
+            File, folder or loaded dict, as for [`convert_checkpoint`].
         folder (`str` or `os.PathLike`):
-            New or empty folder; it appears when all is written.
-        max_shard_bytes (`int`, *optional*, defaults to 5000000000):
-            Largest weight file.
-        options:
+            New or empty folder. It appears when all files are written.
+        task (`str`):
+            Task of the model, as for [`convert_checkpoint`].
+        dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
+            Type of the weights; `None` keeps that of the file.
+        max_shard_bytes (`int`, *optional*):
+            Maximum size of a weight file in bytes.
+        options (`Any`):
             `config`, `labels`, `published`, `entry` and fields of the configuration, as for [`convert_checkpoint`].
             With `published` the processor follows the protocol of the published numbers.
 
@@ -130,15 +139,16 @@ def convert_to_folder(
         `Path`: the folder.
 
     Raises:
-        ValueError: as [`convert_checkpoint`]; or `folder` is not empty.
+        FileNotFoundError: the file does not exist.
+        ValueError: as for [`convert_checkpoint`], or `folder` is not empty.
     """
     if max_shard_bytes < 1:
         raise ValueError(f"`max_shard_bytes` must be at least 1, got {max_shard_bytes}.")
-    plan = make_plan(model_type, checkpoint, task=task, **options)
-    return write_folder(plan, folder, parse_dtype(dtype), max_shard_bytes)
+    plan = plan_conversion(model_type, checkpoint, task=task, **options)
+    return write_folder(plan, folder, _parse_dtype(dtype), max_shard_bytes)
 
 
-def make_plan(
+def plan_conversion(
     model_type: str,
     checkpoint: str | os.PathLike | Mapping[str, Any],
     *,
@@ -146,7 +156,28 @@ def make_plan(
     entry: str | None = None,
     **options: Any,
 ) -> Plan:
-    """Everything about a conversion but the weights; arguments as for [`convert_checkpoint`]."""
+    """
+    Plan a conversion without reading the weights.
+
+    Args:
+        model_type (`str`):
+            Family, as for [`convert_checkpoint`].
+        checkpoint (`str` or `os.PathLike` or `Mapping[str, Any]`):
+            File, folder or loaded dict, as for [`convert_checkpoint`].
+        task (`str`):
+            Task of the model, as for [`convert_checkpoint`].
+        entry (`str`, *optional*):
+            Entry of the file that holds the weights.
+        options (`Any`):
+            `config`, `labels`, `published` and fields of the configuration, as for [`convert_checkpoint`].
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: as for [`convert_checkpoint`].
+    """
     if model_type not in CONVERTERS:
         raise ValueError(f"`model_type` must be one of {', '.join(CONVERTERS)}, got {model_type!r}.")
     if task not in TASKS:
@@ -155,11 +186,11 @@ def make_plan(
     if task not in converter.MODEL_CLASSES:
         possible = ", ".join(converter.MODEL_CLASSES)
         raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
-    return converter.make_plan(open_checkpoint(checkpoint, entry=entry), task=task, **options)
+    return converter.plan_conversion(open_checkpoint(checkpoint, entry=entry), task=task, **options)
 
 
-def parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    """A floating-point dtype by itself or by name; ValueError for any other."""
+def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """Floating-point dtype from a dtype or its name. ValueError for any other."""
     by_name = {str(one).removeprefix("torch."): one for one in SAFETENSORS_DTYPES}
     if dtype is None or dtype in SAFETENSORS_DTYPES:
         return dtype  # type: ignore[return-value]

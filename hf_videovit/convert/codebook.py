@@ -1,8 +1,8 @@
 """
 The tokenizer of visual words: the encoder of DALL-E's discrete VAE, as transformers' `FlavaImageCodebook`.
 
-The official `encoder.pkl` is a pickled module. It is read without running anything in it: classes that it names are
-replaced by one that only holds attributes, and nothing else is allowed.
+The official `encoder.pkl` is a pickled module. It is parsed without executing anything: the classes that it names are
+replaced by a class that only stores attributes, and no other names are allowed.
 """
 
 import os
@@ -18,33 +18,33 @@ from .keys import Checkpoint, open_checkpoint, shorten
 from .plan import Piece, Plan, build_model
 
 
-# Where the tokenizer stands in joint pre-training checkpoints.
+# Prefix of the tokenizer in joint pretraining checkpoints.
 PREFIX = "cls_head.vae_encoder."
 TENSOR = re.compile(r"blocks\.(?:(group_[1-4])\.(block_\d+)\.)?(.+)\.([wb])")
 KINDS = {"w": "weight", "b": "bias"}
-# Classes of a pickled encoder: modules of the original package, and the parts of torch that it is made of.
+# Classes of a pickled encoder: modules of the original package and of torch.
 INERT_CLASSES = re.compile(r"dall_e\.(encoder|decoder|utils)\.\w+|torch\.nn\.modules\.\w+\.\w+")
 RECIPE = (
-    "Save its weights where the `dall_e` package is installed, and convert that file: "
+    "Save its weights with the `dall_e` package installed, and convert that file: "
     "torch.save(torch.load('encoder.pkl', map_location='cpu').state_dict(), 'encoder.pth')."
 )
 
 
 def convert_codebook(checkpoint: str | os.PathLike | Mapping[str, Any]) -> FlavaImageCodebook:
     """
-    Make the frozen tokenizer of an official file. Nothing in it is executed.
+    Convert an official file to the frozen tokenizer. Nothing in the file is executed.
 
     Args:
         checkpoint (`str`, `os.PathLike` or `Mapping[str, Any]`):
             State dict of the DALL-E encoder (`blocks.*.w`, `blocks.*.b`) or a file of it, the official `encoder.pkl`,
-            or a joint pre-training checkpoint of BEVT that has the encoder in it.
+            or a joint pretraining checkpoint of BEVT that contains the encoder.
 
     Returns:
         `FlavaImageCodebook`: in evaluation mode, without gradients.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file holds no such encoder, or more than an encoder.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has no DALL-E encoder, or names other classes than an encoder's.
 
     Example:
 
@@ -55,20 +55,20 @@ def convert_codebook(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Flava
     ```"""
     source = checkpoint
     if isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).suffix == ".pkl":
-        source = read_pickled_module(Path(checkpoint))
-    plan = codebook_plan(open_checkpoint(source))
+        source = _read_pickled_module(Path(checkpoint))
+    plan = _plan_codebook(open_checkpoint(source))
     return build_model(plan, torch.float32).requires_grad_(False)
 
 
-def codebook_plan(checkpoint: Checkpoint) -> Plan:
-    """Everything about the conversion of a DALL-E encoder but the weights."""
+def _plan_codebook(checkpoint: Checkpoint) -> Plan:
+    """Plan the conversion of a DALL-E encoder."""
     inside = {name.split(PREFIX, 1)[1]: name for name in checkpoint.shapes if PREFIX in name}
     names = inside or {name: name for name in checkpoint.shapes}
     matches = {name: match for name in names if (match := TENSOR.fullmatch(name))}
     needed = ("blocks.input.w", "blocks.output.conv.w")
     if any(name not in matches for name in needed):
         raise ValueError(
-            f"{checkpoint.name} holds no DALL-E encoder: {' and '.join(needed)} are needed. It starts with "
+            f"{checkpoint.name} has no DALL-E encoder; {' and '.join(needed)} are needed. It starts with "
             f"{shorten(list(checkpoint.shapes)[:5])}."
         )
     blocks = {match[2] for match in matches.values() if match[1] == "group_1"}
@@ -85,34 +85,34 @@ def codebook_plan(checkpoint: Checkpoint) -> Plan:
         plan.pieces[f"{stem}{rest.replace('res_path.', 'res_path.path.')}.{KINDS[kind]}"] = Piece(names[name])
     if inside:
         others = [name for name in checkpoint.shapes if name not in inside.values()]
-        plan.dropped = dict.fromkeys(others, "not the tokenizer's")
+        plan.dropped = dict.fromkeys(others, "not part of the tokenizer")
     return plan
 
 
-class InertModule:
-    """Stands in for every class of a pickled module: holds what the file says of an object, and does nothing."""
+class _InertModule:
+    """Replaces every class of a pickled module; it only stores the attributes of an object."""
 
 
-def read_pickled_module(path: Path) -> dict[str, torch.Tensor]:
+def _read_pickled_module(path: Path) -> dict[str, torch.Tensor]:
     """
     Parameters of a pickled DALL-E encoder.
 
     Raises:
-        ValueError: the file names a class or function that has no place in such an encoder, or cannot be read.
+        ValueError: the file names a class or function that is not part of such an encoder, or cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(f"`checkpoint` {os.fspath(path)!r} does not exist.")
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:  # whatever an arbitrary file provokes in the reader
+    except Exception as error:  # an arbitrary file can raise any error
         raise ValueError(f"{path.name} cannot be read safely ({type(error).__name__}). {RECIPE}") from error
     strange = [name for name in named if not INERT_CLASSES.fullmatch(name)]
     if strange:
         raise ValueError(
-            f"{path.name} names {shorten(strange)}, which no DALL-E encoder needs; reading it could run code, so it "
-            f"is refused. {RECIPE}"
+            f"{path.name} names {shorten(strange)}, which no DALL-E encoder needs. It is not read, because it could "
+            f"run code. {RECIPE}"
         )
-    stand_ins: list[Any] = [(type(name.rpartition(".")[2], (InertModule,), {}), name) for name in named]
+    stand_ins: list[Any] = [(type(name.rpartition(".")[2], (_InertModule,), {}), name) for name in named]
     try:
         with torch.serialization.safe_globals(stand_ins):
             loaded = torch.load(path, weights_only=True, map_location="cpu")
@@ -120,17 +120,17 @@ def read_pickled_module(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"{path.name} cannot be read as a DALL-E encoder ({type(error).__name__}). {RECIPE}"
         ) from error
-    return dict(parameters_of(loaded)) if isinstance(loaded, InertModule) else loaded
+    return dict(_parameters_of(loaded)) if isinstance(loaded, _InertModule) else loaded
 
 
-def parameters_of(module: InertModule, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and values as `state_dict` gives them, from the attributes that torch's modules keep them in."""
+def _parameters_of(module: _InertModule, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and values as in `state_dict`, from the attributes in which torch's modules store them."""
     for name, tensor in vars(module).get("_parameters", {}).items():
         if torch.is_tensor(tensor):
             yield f"{prefix}{name}", tensor.detach()
     for name, child in vars(module).get("_modules", {}).items():
-        if isinstance(child, InertModule):
-            yield from parameters_of(child, f"{prefix}{name}.")
+        if isinstance(child, _InertModule):
+            yield from _parameters_of(child, f"{prefix}{name}.")
 
 
 __all__ = ["convert_codebook"]

@@ -73,7 +73,7 @@ STREAM_MODULES = {**IMAGE_MODULES, **VIDEO_MODULES}
 BUFFERS = re.compile(r"(.*\.)?(relative_position_index|attn_mask|relative_coords_table)")
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -387,4 +387,4 @@ def processor_of(config: BevtConfig, published: str | None) -> BevtVideoProcesso
     return BevtVideoProcessor(**fields)
 
 
-__all__ = ["make_plan"]
+__all__ = ["plan_conversion"]

@@ -18,20 +18,24 @@ from ..modeling.configuration_lstcl import LstclConfig
 from ..modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from ..modeling.video_processing_lstcl import LstclVideoProcessor
 from ..published import (
-    label_fields,
     published_config,
     published_entry,
-    published_labels,
     published_processor_kwargs,
 )
 from .fields import (
     Shapes,
     agreed,
+    class_names,
+    default_names,
     depth,
     fill_heads,
+    given_count,
     given_fields,
     make_config,
+    refuse_labels,
+    refuse_other_count,
     refuse_unknown_fields,
+    with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
 from .plan import Piece, Plan
@@ -84,7 +88,7 @@ BLOCK_MODULES = {
     "mlp.fc1": "mlp.fc1",
     "mlp.fc2": "mlp.fc2",
 }
-# What an image ViT's block starts attention over time with, besides its own place.
+# Tensors of an image ViT's block that also initialise the attention over time.
 TEMPORAL_COPIES = {
     "norm1": "temporal_norm",
     "attn.qkv": "temporal_attention.qkv",
@@ -100,10 +104,10 @@ NAMES = {
     "norm.bias": "layernorm.bias",
 }
 CLASSIFIER = {"head.weight": "classifier.weight", "head.bias": "classifier.bias"}
-MOCO_ONLY = "only pre-training needs projector, predictor and target branch"
+MOCO_ONLY = "projector, predictor and target branch are only used in pretraining"
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -112,37 +116,56 @@ def make_plan(
     published: str | None = None,
     **overrides: Any,
 ) -> Plan:
-    """Plan the conversion of a TimeSformer, MoCo v3 or image ViT; see [`~convert.convert_checkpoint`]."""
+    """
+    Plan the conversion of a TimeSformer, MoCo v3 or image ViT checkpoint.
+
+    Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
+    """
     refuse_unknown_fields(LstclConfig, overrides, labels)
-    sources = official_names(checkpoint)
+    sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     online = {name.removeprefix(ONLINE): shape for name, shape in shapes.items() if not name.startswith(TARGET)}
-    refuse_other_models(online, checkpoint)
+    _refuse_other_models(online, checkpoint)
     if published is not None:
         if config is not None:
-            raise ValueError("Give `config` or `published`, not both.")
+            raise ValueError("Pass `config` or `published`, not both.")
         if published_entry(published).model_type != LstclConfig.model_type:
-            raise ValueError(f"`published` {published!r} is no TimeSformer.")
+            raise ValueError(f"`published` {published!r} is not a TimeSformer.")
         config = published_config(published)
     given = {
         name: value
         for name, value in given_fields(LstclConfig, config, overrides, SHAPING_FIELDS).items()
         if value is not None
     }
-    fields = all_fields(online, given, task, checkpoint)
-    names = classes(online, task, labels, given, checkpoint)
-    if names is not None:
-        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
-        fields |= label_fields(names)
-    full = make_config(LstclConfig, fields)
+    fields = _all_fields(online, given, task, checkpoint)
+    names = _class_names(online, task, labels, given, checkpoint)
+    full = make_config(LstclConfig, with_class_names(fields, names))
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
-    map_names(plan, sources, shapes, task)
-    plan.processor = processor_of(full, published)
+    _map_names(plan, sources, shapes, task)
+    plan.processor = _make_processor(full, published)
     return plan
 
 
-def official_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Official names without wrappers' prefixes, each with that in the file."""
+def _official_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """Official names without prefixes of wrappers, each with its name in the file."""
     cleaned: dict[str, str] = {}
     for name, source in clean_names(checkpoint.shapes).items():
         if ".layer." in name or name.startswith(("timesformer.", "embeddings.", "layernorm.", "classifier.")):
@@ -152,29 +175,30 @@ def official_names(checkpoint: Checkpoint) -> dict[str, str]:
     return cleaned
 
 
-def refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:
-    """ValueError for what is none of the layouts."""
+def _refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:
+    """ValueError if the file has none of the layouts."""
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight")
     missing = [name for name in needed if name not in shapes]
     if missing or len(shapes["patch_embed.proj.weight"]) != 4:
-        lacks = f"`{missing[0]}` is missing" if missing else "its patches are not those of single frames"
+        lacks = f"`{missing[0]}` is missing" if missing else "its patches span several frames"
         raise ValueError(
-            f"{checkpoint.name} is no TimeSformer, MoCo v3 or image ViT checkpoint: {lacks}. It starts with "
+            f"{checkpoint.name} is not a TimeSformer, MoCo v3 or image ViT checkpoint: {lacks}. It starts with "
             f"{shorten(list(checkpoint.shapes)[:5])}."
         )
 
 
-def all_fields(shapes: Shapes, given: dict[str, Any], task: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Shown and given fields of the configuration as one."""
-    fields = agreed(shown_fields(shapes, task, checkpoint), given, checkpoint)
-    fields.setdefault("attention_type", attention_type(shapes))
+def _all_fields(shapes: Shapes, given: dict[str, Any], task: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """All fields of the configuration, from shapes and from the caller."""
+    fields = agreed(_shown_fields(shapes, task, checkpoint), given, checkpoint)
+    fields.setdefault("attention_type", _attention_type(shapes))
     if fields["attention_type"] != "divided_space_time" and "blocks.0.temporal_fc.weight" in shapes:
         raise ValueError(
-            f"`attention_type` {fields['attention_type']!r} has no attention over time apart, {checkpoint.name} has."
+            f"`attention_type` {fields['attention_type']!r} has no separate attention over time, but "
+            f"{checkpoint.name} has one."
         )
     if "time_embed" in shapes:
         fields.setdefault("num_frames", shapes["time_embed"][1])
-    grid = table_grid(shapes["pos_embed"][1] - 1, fields, checkpoint)
+    grid = _table_grid(shapes["pos_embed"][1] - 1, fields, checkpoint)
     fields.setdefault("image_size", [side * fields["patch_size"] for side in grid])
     if isinstance(fields["image_size"], list) and len(set(fields["image_size"])) == 1:
         fields["image_size"] = fields["image_size"][0]
@@ -183,14 +207,14 @@ def all_fields(shapes: Shapes, given: dict[str, Any], task: str, checkpoint: Che
     return fields
 
 
-def attention_type(shapes: Shapes) -> str:
-    """What names show; an image ViT becomes a divided TimeSformer."""
+def _attention_type(shapes: Shapes) -> str:
+    """Attention type from the tensors' names; an image ViT becomes a divided TimeSformer."""
     if "blocks.0.temporal_fc.weight" in shapes or "time_embed" not in shapes:
         return "divided_space_time"
     return "joint_space_time"
 
 
-def shown_fields(shapes: Shapes, task: str, checkpoint: Checkpoint) -> dict[str, Any]:
+def _shown_fields(shapes: Shapes, task: str, checkpoint: Checkpoint) -> dict[str, Any]:
     """The fields of the configuration that shapes show."""
     width, channels, patch, other = shapes["patch_embed.proj.weight"]
     if patch != other:
@@ -219,8 +243,8 @@ def shown_fields(shapes: Shapes, task: str, checkpoint: Checkpoint) -> dict[str,
     return fields
 
 
-def table_grid(places: int, fields: dict[str, Any], checkpoint: Checkpoint) -> tuple[int, int]:
-    """Rows and columns of the checkpoint's position table: as the caller's size says where it fits, else square."""
+def _table_grid(places: int, fields: dict[str, Any], checkpoint: Checkpoint) -> tuple[int, int]:
+    """Rows and columns of the position table: from the caller's image size if it fits, otherwise a square."""
     size, patch = fields.get("image_size"), fields["patch_size"]
     if size is not None:
         height, width = frame_size(size)
@@ -229,64 +253,57 @@ def table_grid(places: int, fields: dict[str, Any], checkpoint: Checkpoint) -> t
     side = math.isqrt(places)
     if side * side != places:
         raise ValueError(
-            f"`image_size` is needed: {checkpoint.name} has {places} positions, which are no square, and "
-            f"{size or 'nothing'} was given."
+            f"`image_size` is needed: {checkpoint.name} has {places} positions, which are not a square; got "
+            f"{size or 'nothing'}."
         )
     return side, side
 
 
-def classes(
+def _class_names(
     shapes: Shapes,
     task: str,
     labels: str | Sequence[str] | None,
     given: dict[str, Any],
     checkpoint: Checkpoint,
 ) -> list[str] | None:
-    """Class names; `None`: as given."""
+    """Class names, or `None` to keep those of the caller."""
+    refuse_labels(labels, task, ["video-classification"])
     if task != "video-classification":
-        if labels is not None:
-            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
         return None
-    size = video_classes(shapes)
-    names = published_labels(labels) if isinstance(labels, str) else None if labels is None else list(labels)
-    told = len(given["id2label"]) if given.get("id2label") else given.get("num_labels")
-    count = told if names is None else len(set(names))
-    if names is not None and count != len(names):
-        raise ValueError("`labels` names a class twice.")
+    size = _video_classes(shapes)
+    names = class_names(labels)
     if size is None:
-        if count is None:
+        if names is None and given_count(given) is None:
             raise ValueError(
-                f"{checkpoint.name} has no classifier of videos: pass `num_labels`, `id2label` or `labels` of your "
-                "task; the classifier starts fresh. Without classes, use task='feature-extraction'."
+                f"{checkpoint.name} has no video classifier. Pass `num_labels`, `id2label` or `labels` of your task "
+                "for a new classifier, or use task='feature-extraction'."
             )
         return names
-    if count is not None and count != size:
-        raise ValueError(
-            f"The head of {checkpoint.name} has {size} classes, {count} are named. To train a new head, convert with "
-            "the old one and load with `ignore_mismatched_sizes=True`."
-        )
-    return names if count is not None else [f"LABEL_{index}" for index in range(size)]
+    if names is None:
+        return default_names(size, given, checkpoint)
+    refuse_other_count(len(names), size, checkpoint)
+    return names
 
 
-def video_classes(shapes: Shapes) -> int | None:
-    """Classes of the head, where it is one of videos: an image ViT's is not."""
+def _video_classes(shapes: Shapes) -> int | None:
+    """Number of classes of a video head; `None` for an image ViT."""
     known = "time_embed" in shapes and "head.weight" in shapes
     return shapes["head.weight"][0] if known else None
 
 
-def map_names(plan: Plan, sources: dict[str, str], shapes: Shapes, task: str) -> None:
-    """Fill the plan's pieces, what is dropped, and what starts fresh."""
+def _map_names(plan: Plan, sources: dict[str, str], shapes: Shapes, task: str) -> None:
+    """Fill in the plan: pieces, dropped tensors and new parameters."""
     base = "" if task == "feature-extraction" else "lstcl."
     pretraining, moco = task == "pretraining", any(name.startswith(ONLINE) for name in sources)
     targets = plan.config.framework != "simsiam" and pretraining
     online = {name.removeprefix(ONLINE): shape for name, shape in shapes.items()}
-    keeps_head = task == "video-classification" and video_classes(online) is not None
+    keeps_head = task == "video-classification" and _video_classes(online) is not None
     for name, source in sources.items():
         own = name.removeprefix(ONLINE).removeprefix(TARGET)
         if moco and not pretraining and (name.startswith((TARGET, PREDICTOR)) or HEAD_PART.fullmatch(own)):
             plan.dropped[source] = MOCO_ONLY
         elif own in CLASSIFIER and not keeps_head:
-            plan.dropped[source] = "no classifier of this task"
+            plan.dropped[source] = "the classifier is for another task"
         elif own in CLASSIFIER:
             plan.pieces[CLASSIFIER[own]] = Piece(source)
         elif name.startswith(PREDICTOR):
@@ -295,20 +312,20 @@ def map_names(plan: Plan, sources: dict[str, str], shapes: Shapes, task: str) ->
             owner = "target.projector." if name.startswith(TARGET) else "projector."
             plan.pieces[owner + own.removeprefix("head.")] = Piece(source)
         elif name.startswith(TARGET):
-            add_encoder_tensor(plan, source, "target.lstcl.backbone.", own, shapes)
+            _add_encoder_tensor(plan, source, "target.lstcl.backbone.", own, shapes)
         else:
-            add_encoder_tensor(plan, source, f"{base}backbone.", own, shapes)
-            if targets and not moco:  # a fresh target is a copy
-                add_encoder_tensor(plan, source, "target.lstcl.backbone.", own, shapes)
-    add_fresh(plan, keeps_head)
+            _add_encoder_tensor(plan, source, f"{base}backbone.", own, shapes)
+            if targets and not moco:  # a new target branch is a copy
+                _add_encoder_tensor(plan, source, "target.lstcl.backbone.", own, shapes)
+    _add_fresh(plan, keeps_head)
 
 
-def add_encoder_tensor(plan: Plan, source: str, stem: str, name: str, shapes: Shapes) -> None:
-    """One tensor of an encoder; an unknown name stays without a piece, which the plan's check reports."""
+def _add_encoder_tensor(plan: Plan, source: str, stem: str, name: str, shapes: Shapes) -> None:
+    """Add a tensor of an encoder. An unknown name gets no piece, which the plan's check reports."""
     block = BLOCK.fullmatch(name)
     if block is None:
         if name in NAMES:
-            plan.pieces[stem + NAMES[name]] = Piece(source, resizing(name, plan))
+            plan.pieces[stem + NAMES[name]] = Piece(source, _table_transform(name, plan))
         return
     number, module, kind = block.groups()
     layer = f"{stem}encoder.layers.{number}."
@@ -322,8 +339,8 @@ def add_encoder_tensor(plan: Plan, source: str, stem: str, name: str, shapes: Sh
             plan.pieces[f"{layer}temporal_fc.{kind}"] = Piece(source, torch.zeros_like)
 
 
-def resizing(name: str, plan: Plan) -> Transform | None:
-    """What makes a table of positions or times one of the configuration's size, where it is not."""
+def _table_transform(name: str, plan: Plan) -> Transform | None:
+    """Transformation that resizes a table of positions or times to the configuration's size."""
     config = plan.config
     if name == "time_embed":
         return lambda table: resize_times(table, config.num_frames, config.time_interpolation)
@@ -334,8 +351,19 @@ def resizing(name: str, plan: Plan) -> Transform | None:
 
 def resize_positions(table: torch.Tensor, grid: tuple[int, int], interpolation: str) -> torch.Tensor:
     """
-    A table of a class token and a square of places, `(1, 1 + places, hidden_size)`, for another grid. In two
-    dimensions; the official helper takes the places for one line, which tears rows apart.
+    Resize a table of a class token and a square of positions to another grid, in two dimensions. (The official helper
+    resizes the positions as one line, which breaks up rows.)
+
+    Args:
+        table (`torch.Tensor` of shape `(1, 1 + num_positions, hidden_size)`):
+            Learnt positions.
+        grid (`tuple[int, int]`):
+            Rows and columns of the new table.
+        interpolation (`str`):
+            Mode of `torch.nn.functional.interpolate`.
+
+    Returns:
+        `torch.Tensor` of shape `(1, 1 + rows * columns, hidden_size)`.
     """
     places = table.shape[1] - 1
     if grid[0] * grid[1] == places:
@@ -347,23 +375,23 @@ def resize_positions(table: torch.Tensor, grid: tuple[int, int], interpolation: 
     return torch.cat((table[:, :1], resized), dim=1)
 
 
-def add_fresh(plan: Plan, keeps_head: bool) -> None:
-    """What no checkpoint of the kind has."""
+def _add_fresh(plan: Plan, keeps_head: bool) -> None:
+    """Mark parameters that no such checkpoint has as new."""
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()
     for name in expected:
         if name in plan.pieces:
             continue
         if name.endswith("time_embeddings"):
-            plan.fresh[name] = "an image model knows no times"
+            plan.fresh[name] = "an image model has no time embeddings"
         elif name.startswith("classifier.") and not keeps_head:
-            plan.fresh[name] = "the checkpoint has no classifier of videos; train before use"
+            plan.fresh[name] = "the checkpoint has no video classifier; train before use"
         elif name.startswith(("projector.", "predictor.", "target.projector.")):
-            plan.fresh[name] = "the checkpoint has no heads of contrastive pre-training"
+            plan.fresh[name] = "the checkpoint has no heads for contrastive pretraining"
 
 
-def processor_of(config: LstclConfig, published: str | None) -> LstclVideoProcessor:
-    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+def _make_processor(config: LstclConfig, published: str | None) -> LstclVideoProcessor:
+    """Processor with the protocol of the published checkpoint, or with one centred view."""
     height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {
@@ -374,4 +402,4 @@ def processor_of(config: LstclConfig, published: str | None) -> LstclVideoProces
     return LstclVideoProcessor(**fields)
 
 
-__all__ = ["make_plan"]
+__all__ = ["plan_conversion"]

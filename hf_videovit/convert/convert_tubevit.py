@@ -22,13 +22,16 @@ from ..modeling.configuration_tubevit import Tube, TubeViTConfig, is_int
 from ..modeling.image_processing_tubevit import TubeViTImageProcessor
 from ..modeling.modeling_tubevit import TubeViTForImageClassification, TubeViTForVideoClassification, TubeViTModel
 from ..modeling.video_processing_tubevit import TubeViTVideoProcessor
-from ..published import label_fields, published_labels
+from ..published import label_fields
 from .fields import (
     agreed,
+    class_names,
     depth,
     fill_heads,
+    given_count,
     given_fields,
     make_config,
+    refuse_labels,
     refuse_unknown_fields,
     select_slice,
 )
@@ -114,7 +117,7 @@ MODULES = {
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -125,53 +128,71 @@ def make_plan(
     **overrides: Any,
 ) -> Plan:
     """
-    Plan a TubeViT that starts from an image ViT; see [`~convert.convert_checkpoint`] for the other arguments.
+    Plan a TubeViT that is initialised from an image ViT.
 
     Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            Must be `None`: the authors released no weights.
         tube_init (`str`, *optional*, defaults to `"fan_in"`):
-            How tubes of several frames start: `"fan_in"`, or `"inflate"`d from the patch embedding: resized
-            bilinearly, repeated over the frames and divided by their number; of a tube with fewer channels the first.
+            Initialisation of tubes of several frames: `"fan_in"`, or `"inflate"`, from the patch embedding: resized
+            bilinearly, repeated over the frames and divided by their number. A tube with fewer channels uses the first
+            ones.
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not an image ViT, or an argument is not allowed.
     """
     if tube_init not in TUBE_INITS:
         raise ValueError(f"`tube_init` must be one of {', '.join(TUBE_INITS)}, got {tube_init!r}.")
     if published is not None:
         raise ValueError(
-            f"`published` {published!r}: TubeViT's weights were never released. Leave it out, and give the size of a "
-            "clip by `num_frames` and `image_size`."
+            f"`published` {published!r} has no weights, because the authors of TubeViT released none. Omit it, and "
+            "pass the size of a clip as `num_frames` and `image_size`."
         )
     refuse_unknown_fields(TubeViTConfig, overrides, labels)
-    layout, pieces = canonical(checkpoint)
+    layout, pieces = _canonical_layout(checkpoint)
     given = given_fields(TubeViTConfig, config, overrides, set())
+    refuse_labels(labels, task, [name for name in MODEL_CLASSES if name != "feature-extraction"])
     if task != "feature-extraction":
-        given |= class_fields(labels, given, checkpoint)
-    elif labels is not None:
-        raise ValueError(f"`labels` goes with a classification task, got task={task!r}.")
-    full = make_config(TubeViTConfig, all_fields(layout, pieces, given, checkpoint))
+        given |= _class_fields(labels, given, checkpoint)
+    full = make_config(TubeViTConfig, _all_fields(layout, pieces, given, checkpoint))
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
-    fill(plan, pieces, "" if task == "feature-extraction" else "tubevit.", tube_init)
-    plan.processor = processor_of(full, images=task == "image-classification")
+    _fill_plan(plan, pieces, "" if task == "feature-extraction" else "tubevit.", tube_init)
+    plan.processor = _make_processor(full, images=task == "image-classification")
     return plan
 
 
-def canonical(checkpoint: Checkpoint) -> tuple[str, dict[str, Piece]]:
-    """The layout, and where each of its tensors comes from, by one name for all layouts."""
+def _canonical_layout(checkpoint: Checkpoint) -> tuple[str, dict[str, Piece]]:
+    """Layout, and the source of each tensor by a name that all layouts share."""
     names = clean_names(checkpoint.shapes, PREFIXES)
-    layout = layout_of(names, checkpoint)
+    layout = _layout_of(names, checkpoint)
     pieces: dict[str, Piece] = {}
     strange = []
     for name, source in names.items():
-        found = canonical_pieces(layout, name, source, checkpoint.shapes[source])
+        found = _canonical_pieces(layout, name, source, checkpoint.shapes[source])
         if not found and name.startswith("MAPHead_0/"):  # big_vision's pooling with its own MLP
             found = {f"{HEAD}.{name}": Piece(source)}
         if not found:
             strange.append(source)
         pieces |= found
     if strange:
-        raise ValueError(f"{checkpoint.name} is no plain ViT: it has {shorten(strange)}.")
+        raise ValueError(f"{checkpoint.name} is not a plain ViT: it has {shorten(strange)}.")
     return layout, pieces
 
 
-def layout_of(names: dict[str, str], checkpoint: Checkpoint) -> str:
+def _layout_of(names: dict[str, str], checkpoint: Checkpoint) -> str:
     """`"transformers"`, `"timm"` or `"flax"` (AugReg, big_vision)."""
     for layout, outside in OUTSIDE.items():
         patch = next(theirs for theirs, ours in outside.items() if ours == PATCH)
@@ -183,16 +204,16 @@ def layout_of(names: dict[str, str], checkpoint: Checkpoint) -> str:
     )
 
 
-def canonical_pieces(layout: str, name: str, source: str, shape: tuple[int, ...]) -> dict[str, Piece]:
-    """What one of their tensors is called here; empty for an unknown one."""
+def _canonical_pieces(layout: str, name: str, source: str, shape: tuple[int, ...]) -> dict[str, Piece]:
+    """Our pieces of one tensor; empty for an unknown one."""
     outside = OUTSIDE[layout]
     if name in outside:
         return {outside[name]: Piece(source)}
     module, _, kind = name.rpartition("/" if layout == "flax" else ".")
     if module in outside:
         ours = outside[module]
-        kernel = {PATCH: image_kernel}.get(ours, transposed)
-        return {f"{ours}.{our_kind(kind)}" + (f".{name}" if ours == HEAD else ""): piece(source, kind, kernel)}
+        kernel = {PATCH: _image_kernel}.get(ours, _transposed)
+        return {f"{ours}.{_our_kind(kind)}" + (f".{name}" if ours == HEAD else ""): _torch_piece(source, kind, kernel)}
     match = BLOCK[layout].fullmatch(name)
     if match is None:
         return {}
@@ -206,48 +227,54 @@ def canonical_pieces(layout: str, name: str, source: str, shape: tuple[int, ...]
         }
     if module not in MODULES[layout]:
         return {}
-    return {f"{start}{MODULES[layout][module]}.{our_kind(kind)}": piece(source, kind, attention_kernel(module, shape))}
+    return {
+        f"{start}{MODULES[layout][module]}.{_our_kind(kind)}": _torch_piece(
+            source, kind, _attention_kernel(module, shape)
+        )
+    }
 
 
-def our_kind(kind: str) -> str:
-    """Flax's words for weights."""
+def _our_kind(kind: str) -> str:
+    """Translate Flax's names of weights."""
     return {"kernel": "weight", "scale": "weight"}.get(kind, kind)
 
 
-def piece(source: str, kind: str, kernel: Transform) -> Piece:
-    """A tensor as torch lays it out: Flax's kernels have their output last, its attention's biases a head axis."""
+def _torch_piece(source: str, kind: str, kernel: Transform) -> Piece:
+    """A tensor in torch's layout: Flax kernels have the output axis last, and attention biases have a head axis."""
     return Piece(source, kernel if kind == "kernel" else torch.flatten if kind == "bias" else None)
 
 
-def attention_kernel(module: str, shape: tuple[int, ...]) -> Transform:
-    """How a Flax kernel of a block becomes a matrix `(out, in)`."""
+def _attention_kernel(module: str, shape: tuple[int, ...]) -> Transform:
+    """Transformation of a Flax kernel of a block to a matrix `(out, in)`."""
     if len(shape) != 3:
-        return transposed
-    return merged_output if module.endswith("/out") else merged_heads
+        return _transposed
+    return _merged_output if module.endswith("/out") else _merged_heads
 
 
-def transposed(kernel: torch.Tensor) -> torch.Tensor:
+def _transposed(kernel: torch.Tensor) -> torch.Tensor:
     return kernel.T
 
 
-def merged_heads(kernel: torch.Tensor) -> torch.Tensor:
+def _merged_heads(kernel: torch.Tensor) -> torch.Tensor:
     """`(in, heads, head_dim)` -> `(out, in)`."""
     return kernel.flatten(1).T
 
 
-def merged_output(kernel: torch.Tensor) -> torch.Tensor:
+def _merged_output(kernel: torch.Tensor) -> torch.Tensor:
     """`(heads, head_dim, out)` -> `(out, in)`."""
     return kernel.flatten(0, 1).T
 
 
-def image_kernel(kernel: torch.Tensor) -> torch.Tensor:
+def _image_kernel(kernel: torch.Tensor) -> torch.Tensor:
     """`(height, width, in, out)` -> `(out, in, height, width)`."""
     return kernel.permute(3, 2, 0, 1)
 
 
-def all_fields(layout: str, pieces: dict[str, Piece], given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Every field of the configuration: as shapes show, as given, as their library has it."""
-    shapes = {name: shape_of(piece, checkpoint) for name, piece in pieces.items()}
+def _all_fields(
+    layout: str, pieces: dict[str, Piece], given: dict[str, Any], checkpoint: Checkpoint
+) -> dict[str, Any]:
+    """All fields of the configuration: from shapes, from the caller, and defaults of the source library."""
+    shapes = {name: _shape_of(piece, checkpoint) for name, piece in pieces.items()}
     hidden_size, num_channels = shapes[f"{PATCH}.weight"][:2]
     shown: dict[str, Any] = {
         "hidden_size": hidden_size,
@@ -266,24 +293,24 @@ def all_fields(layout: str, pieces: dict[str, Piece], given: dict[str, Any], che
             defaults[name] = checkpoint.config[name]
     fields = agreed(shown, {**defaults, **given}, checkpoint)
     fill_heads(fields, "hidden_size", "num_attention_heads", HEADS, checkpoint)
-    check_positions(shapes, fields, checkpoint)
+    _check_positions(shapes, fields, checkpoint)
     return fields
 
 
-def shape_of(piece: Piece, checkpoint: Checkpoint) -> tuple[int, ...]:
+def _shape_of(piece: Piece, checkpoint: Checkpoint) -> tuple[int, ...]:
     """Shape of a tensor after its transformation."""
     return tuple(piece.take(torch.empty(checkpoint.shapes[piece.source], device="meta")).shape)
 
 
-def check_positions(shapes: dict[str, tuple[int, ...]], fields: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """ValueError where positions or a class token are to be kept that are not there, or of another grid."""
+def _check_positions(shapes: dict[str, tuple[int, ...]], fields: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """ValueError if positions or a class token are to be kept but are missing or have another grid."""
     if fields.get("use_class_token") and CLASS_TOKEN not in shapes:
         raise ValueError(f"`use_class_token` cannot be True: {checkpoint.name} has no class token.")
     grid = fields.get("image_position_grid")
     if grid is None:
         return
     count = shapes[POSITIONS][1] if POSITIONS in shapes else 0
-    count -= class_positions(count, CLASS_TOKEN in shapes, grid)
+    count -= _class_positions(count, CLASS_TOKEN in shapes, grid)
     if len(grid) != 2 or not all(is_int(one, 1) for one in grid) or grid[0] * grid[1] != count:
         raise ValueError(
             f"`image_position_grid` must be the height and width of the {count} learnt positions of "
@@ -291,78 +318,89 @@ def check_positions(shapes: dict[str, tuple[int, ...]], fields: dict[str, Any], 
         )
 
 
-def class_positions(count: int, class_token: bool, grid: Sequence[int]) -> int:
-    """Of `count` positions those of the class token: one, unless there is no such token or the grid takes all."""
+def _class_positions(count: int, class_token: bool, grid: Sequence[int]) -> int:
+    """Number of the `count` positions that belong to the class token: 0 or 1."""
     return int(class_token and count > 0 and count != math.prod(grid))
 
 
-def class_fields(labels: str | Sequence[str] | None, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Names of the fresh classifier's classes; ValueError where nobody says how many."""
-    if labels is not None:
-        names = published_labels(labels) if isinstance(labels, str) else list(labels)
-        if len(set(names)) != len(names):
-            raise ValueError("`labels` names a class twice.")
+def _class_fields(labels: str | Sequence[str] | None, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """Class names of the new classifier. ValueError if their number is not given."""
+    names = class_names(labels)
+    if names is not None:
         return label_fields(names)
-    if not {"num_labels", "id2label"} & set(given):
+    if given_count(given) is None:
         raise ValueError(
-            f"Give `labels`, `num_labels` or `id2label`: the classifier starts fresh, since that of {checkpoint.name} "
-            "was trained on other pooled features."
+            f"Pass `labels`, `num_labels` or `id2label` for a new classifier: that of {checkpoint.name} was trained "
+            "on other pooled features."
         )
     return {}
 
 
-def fill(plan: Plan, pieces: dict[str, Piece], base: str, tube_init: str) -> None:
-    """Give every tensor of the file a place or a reason why it has none, and every one of ours an origin."""
+def _fill_plan(plan: Plan, pieces: dict[str, Piece], base: str, tube_init: str) -> None:
+    """Fill in the plan: a piece or a reason to drop for each tensor of the file, a source for each parameter."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     kernel, bias = pieces.pop(f"{PATCH}.weight"), pieces.pop(f"{PATCH}.bias", None)
     embeddings = f"{base}embeddings."
     for index, tube in enumerate(config.tube_list):
-        start_tube(plan, f"{embeddings}tubes.{index}.", tube, kernel, bias, tube_init)
+        _start_tube(plan, f"{embeddings}tubes.{index}.", tube, kernel, bias, tube_init)
     if config.tube_kernels == "interpolated":
         shared = Tube(tuple(config.base_kernel_size), (1, 1, 1))  # type: ignore[arg-type]
-        place(plan, f"{embeddings}shared_kernel.weight", shared, kernel, tube_init)
+        _place_kernel(plan, f"{embeddings}shared_kernel.weight", shared, kernel, tube_init)
     used = {one.source for one in plan.pieces.values()}
     for one in (kernel, bias):
         if one is not None and one.source not in used:
-            plan.dropped[one.source] = "no tube starts from the patch embedding"
-    special_tokens(plan, pieces, embeddings)
+            plan.dropped[one.source] = "no tube is initialised from the patch embedding"
+    _special_tokens(plan, pieces, embeddings)
     for name, one in pieces.items():
         if name.startswith(HEAD):
-            plan.dropped[one.source] = "it was trained on other pooled features"
+            plan.dropped[one.source] = "the head was trained on other pooled features"
         else:
             plan.pieces[base + name] = one
     with torch.device("meta"):
         expected = plan.model_class(config).state_dict()
     fresh = (f"{base}pooler.", "classifier.", f"{base}encoder.gate.")
-    plan.fresh |= dict.fromkeys([name for name in expected if name.startswith(fresh)], "an image ViT has none")
+    plan.fresh |= dict.fromkeys([name for name in expected if name.startswith(fresh)], "not part of an image ViT")
 
 
-def start_tube(plan: Plan, name: str, tube: Tube, kernel: Piece, bias: Piece | None, tube_init: str) -> None:
+def _start_tube(plan: Plan, name: str, tube: Tube, kernel: Piece, bias: Piece | None, tube_init: str) -> None:
     """Kernel and bias of one tube."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     if config.tube_kernels == "independent":
-        place(plan, f"{name}weight", tube, kernel, tube_init)
+        _place_kernel(plan, f"{name}weight", tube, kernel, tube_init)
         from_patch = f"{name}weight" in plan.pieces
     else:
         from_patch = tube_init == "inflate"
     if bias is None or not from_patch:
-        plan.fresh[f"{name}bias"] = "tubes start by fan-in" if bias is not None else "the patch embedding has no bias"
+        plan.fresh[f"{name}bias"] = "initialised by fan-in" if bias is not None else "the patch embedding has no bias"
     else:
         channels = tube.window_channels(config.hidden_size)
-        plan.pieces[f"{name}bias"] = Piece(bias.source, chain(bias.transform, select_slice(0, channels)))
+        plan.pieces[f"{name}bias"] = Piece(bias.source, _chain(bias.transform, select_slice(0, channels)))
 
 
-def place(plan: Plan, name: str, tube: Tube, kernel: Piece, tube_init: str) -> None:
-    """Where a kernel comes from: the image's patch for tubes of one frame, and for others if they are inflated."""
+def _place_kernel(plan: Plan, name: str, tube: Tube, kernel: Piece, tube_init: str) -> None:
+    """Add a kernel: the patch embedding's for tubes of one frame, and for other tubes if they are inflated."""
     if tube.kernel[0] > 1 and tube_init != "inflate":
-        plan.fresh[name] = "tubes start by fan-in"
+        plan.fresh[name] = "initialised by fan-in"
         return
     channels = tube.window_channels(plan.config.hidden_size)
-    plan.pieces[name] = Piece(kernel.source, chain(kernel.transform, inflated(tube, channels)))
+    plan.pieces[name] = Piece(kernel.source, _chain(kernel.transform, inflated(tube, channels)))
 
 
 def inflated(tube: Tube, channels: int) -> Transform:
-    """Patch kernel `(out, in, height, width)` to a tube's, which over a still clip answers like the patch."""
+    """
+    Transformation of a patch kernel to the kernel of a tube. For a clip of identical frames the tube gives the same
+    output as the patch embedding.
+
+    Args:
+        tube ([`Tube`]):
+            The tube.
+        channels (`int`):
+            Output channels of the tube.
+
+    Returns:
+        `Callable[[torch.Tensor], torch.Tensor]`: from `(out, in, height, width)` to `(channels, in, frames, height,
+        width)`.
+    """
 
     def transform(kernel: torch.Tensor) -> torch.Tensor:
         frames, height, width = tube.kernel
@@ -374,35 +412,35 @@ def inflated(tube: Tube, channels: int) -> Transform:
     return transform
 
 
-def chain(first: Transform | None, second: Transform) -> Transform:
+def _chain(first: Transform | None, second: Transform) -> Transform:
     return second if first is None else lambda tensor: second(first(tensor))
 
 
-def special_tokens(plan: Plan, pieces: dict[str, Piece], embeddings: str) -> None:
-    """The class token and the learnt positions: kept if the configuration has a place for them."""
+def _special_tokens(plan: Plan, pieces: dict[str, Piece], embeddings: str) -> None:
+    """Keep the class token and the learnt positions if the configuration uses them."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     token, positions = pieces.pop(CLASS_TOKEN, None), pieces.pop(POSITIONS, None)
     grid, extra = config.image_position_grid, 0
     if positions is not None and grid is not None:
-        extra = class_positions(plan.checkpoint.shapes[positions.source][1], token is not None, grid)
+        extra = _class_positions(plan.checkpoint.shapes[positions.source][1], token is not None, grid)
         own = Piece(positions.source, lambda table: table.flatten(0, 1)[extra:])
         plan.pieces[f"{embeddings}image_positions.table"] = own
     elif positions is not None:
-        plan.dropped[positions.source] = "the fixed positions take their place"
+        plan.dropped[positions.source] = "replaced by fixed positions"
     if token is not None and config.use_class_token:
-        moved = class_position(plan.checkpoint, positions.source) if positions is not None and extra else None
+        moved = _class_position(plan.checkpoint, positions.source) if positions is not None and extra else None
         plan.pieces[f"{embeddings}class_token.token"] = Piece(token.source, moved)
     elif token is not None:
-        plan.dropped[token.source] = "the model has none"
+        plan.dropped[token.source] = "the model has no class token"
 
 
-def class_position(checkpoint: Checkpoint, source: str) -> Transform:
-    """Adds the class token's position to it: it is the same for all inputs."""
+def _class_position(checkpoint: Checkpoint, source: str) -> Transform:
+    """Transformation that adds its position to the class token, since both are the same for all inputs."""
     return lambda token: token if token.is_meta else token + checkpoint.read(source)[:, :1].to(token.dtype)
 
 
-def processor_of(config: TubeViTConfig, images: bool) -> TubeViTVideoProcessor | TubeViTImageProcessor:
-    """One centred view of the configuration's size."""
+def _make_processor(config: TubeViTConfig, images: bool) -> TubeViTVideoProcessor | TubeViTImageProcessor:
+    """Processor with one centred view."""
     height, width = frame_size(config.image_size)
     sizes: dict[str, Any] = {
         "size": {"shortest_edge": min(height, width)},
@@ -411,4 +449,4 @@ def processor_of(config: TubeViTConfig, images: bool) -> TubeViTVideoProcessor |
     return TubeViTImageProcessor(**sizes) if images else TubeViTVideoProcessor(num_frames=config.num_frames, **sizes)
 
 
-__all__ = ["make_plan"]
+__all__ = ["plan_conversion"]

@@ -1,6 +1,6 @@
 """
-UniFormer (version 1): the official image, token-labelling, video and dense-prediction layouts and that of MMAction2's
-ports. An image checkpoint becomes a video model by inflation of its convolutions.
+UniFormer (version 1): the official image, token-labelling, video and dense-prediction layouts, and that of MMAction2's
+ports. An image checkpoint is converted to a video model by inflating its convolutions.
 """
 
 import re
@@ -24,13 +24,23 @@ from ..modeling.modeling_uniformer import (
 from ..modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from ..modeling.video_processing_uniformer import UniFormerVideoProcessor
 from ..published import (
-    label_fields,
     published_config,
     published_entry,
-    published_labels,
     published_processor_kwargs,
 )
-from .fields import Shapes, agreed, depth, given_fields, make_config, refuse_unknown_fields
+from .fields import (
+    Shapes,
+    agreed,
+    class_names,
+    default_names,
+    depth,
+    given_count,
+    given_fields,
+    make_config,
+    refuse_labels,
+    refuse_unknown_fields,
+    with_class_names,
+)
 from .keys import Checkpoint, clean_names, shorten
 from .plan import Piece, Plan
 
@@ -49,14 +59,14 @@ DENSE = ("backbone", POSE)
 NAMED = ("image-classification", "video-classification", POSE)  # tasks whose head has labels
 CLASSIFICATION = {"image-classification": "image", "video-classification": "video"}
 MMACTION2_HEAD = ("cls_head.fc_cls.", "head.")  # theirs, and the official one
-# What detectors, segmenters and pose estimators put beside their backbone.
+# Parts of detectors, segmenters and pose estimators other than the backbone.
 DENSE_HEADS = (
     *("neck.", "rpn_head.", "roi_head.", "bbox_head.", "mask_head."),
     *("decode_head.", "auxiliary_head.", "keypoint_head."),
 )
 TRAINING_STATE = ("data_preprocessor.", "ema_", "steps")  # of MMCV and MMEngine, among the weights
-# Every published model of these sizes has the same width of heads. Others of one size differ (image S, S+ and B), so
-# that theirs must be told. (modality, depths, sizes, layer scale in attention blocks)
+# Width of the heads by (modality, depths, sizes, layer scale in attention blocks), for sizes whose published models
+# all agree. Published models of other sizes differ (image S, S+ and B), so the caller must pass it.
 SMALL, BASE, LARGE = (3, 4, 8, 3), (5, 8, 20, 7), (5, 10, 24, 7)
 WIDTHS = (64, 128, 320, 512)
 HEAD_DIMS = {
@@ -67,7 +77,7 @@ HEAD_DIMS = {
     **{(one, (2, 5, 8, 2), (56, 112, 224, 448), scaled): 28 for one in ("image", "video") for scaled in (False, True)},
     **{(one, (3, 5, 9, 3), (64, 128, 256, 512), scaled): 32 for one in ("image", "video") for scaled in (False, True)},
 }
-IMAGE_LAYER_SCALE, VIDEO_LAYER_SCALE = 1e-6, 0.1  # start values, which leave no trace
+IMAGE_LAYER_SCALE, VIDEO_LAYER_SCALE = 1e-6, 0.1  # initial values, which are not in the file
 # Label lists in the order of the heads, by the number of classes.
 LABEL_ORDERS: dict[str, dict[int, tuple[str, ...]]] = {
     "official": {400: ("k400-uniformer",), 600: ("k600-uniformer",), 174: ("ssv1", "ssv2")},
@@ -116,7 +126,7 @@ POSE_PROJECTION = "keypoint_head.final_layer.weight"
 POSE_HEADS = {"deconv_layers": "head.layers", "final_layer": "head.projection"}
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -125,51 +135,70 @@ def make_plan(
     published: str | None = None,
     **overrides: Any,
 ) -> Plan:
-    """Plan the conversion of a UniFormer checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    """
+    Plan the conversion of a UniFormer checkpoint.
+
+    Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
+    """
     selection: dict[str, Any] = {
         name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides
     }
     refuse_unknown_fields(UniFormerConfig, overrides, labels)
-    layout, sources, left = official_names(checkpoint, task)
-    tell_of_heads(left, checkpoint, task)
+    layout, sources, left = _official_names(checkpoint, task)
+    _warn_of_heads(left, checkpoint, task)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
-    source_modality = modality_of(shapes, checkpoint)
-    config = known_config(published, config, layout)
+    source_modality = _modality_of(shapes, checkpoint)
+    config = _known_config(published, config, layout)
     given = given_fields(UniFormerConfig, config, overrides, set())
-    given = select_features({**given, **selection}, selection, task)
-    modality = target_modality(task, source_modality, given, shapes, checkpoint)
+    given = _select_features({**given, **selection}, selection, task)
+    modality = _target_modality(task, source_modality, given, shapes, checkpoint)
     inflated = modality != source_modality
-    if inflated and published is not None:  # the classes of videos are others
+    if inflated and published is not None:  # videos have other classes
         given = {name: value for name, value in given.items() if name not in {"id2label", "label2id"} - set(overrides)}
-    fields = all_fields(shapes, given, source_modality, modality, task, checkpoint)
-    names = classes(shapes, task, labels, given, checkpoint, layout, inflated=inflated)
-    if names is not None:
-        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
-        fields |= label_fields(names)
-    full = make_config(UniFormerConfig, fields)
-    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {}, dropped=dict.fromkeys(left, "no part of the backbone"))
-    map_names(plan, sources, task, inflated=inflated)
-    add_fresh(plan, shapes)
-    plan.processor = processor_of(full, task, published)
+    fields = _all_fields(shapes, given, source_modality, modality, task, checkpoint)
+    names = _class_names(shapes, task, labels, given, checkpoint, layout, inflated=inflated)
+    full = make_config(UniFormerConfig, with_class_names(fields, names))
+    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {}, dropped=dict.fromkeys(left, "not part of the backbone"))
+    _map_names(plan, sources, task, inflated=inflated)
+    _add_fresh(plan, shapes)
+    plan.processor = _make_processor(full, task, published)
     return plan
 
 
-def known_config(published: str | None, config: PreTrainedConfig | None, layout: str) -> PreTrainedConfig | None:
-    """The configuration of the published checkpoint that the file is said to be, where it is."""
+def _known_config(published: str | None, config: PreTrainedConfig | None, layout: str) -> PreTrainedConfig | None:
+    """Configuration of the published checkpoint that the caller named, or the caller's configuration."""
     if published is None:
         return config
     if config is not None:
-        raise ValueError("Give `config` or `published`, not both.")
+        raise ValueError("Pass `config` or `published`, not both.")
     entry = published_entry(published)
     if entry.model_type != UniFormerConfig.model_type:
-        raise ValueError(f"`published` {published!r} is no UniFormer.")
+        raise ValueError(f"`published` {published!r} is not a UniFormer.")
     if (layout == "MMAction2") != (entry.labels == "k400-mmaction2"):
         raise ValueError(f"`published` {published!r} is not in the {layout} layout, whose classes have another order.")
     return published_config(published)
 
 
-def official_names(checkpoint: Checkpoint, task: str) -> tuple[str, dict[str, str], list[str]]:
-    """The layout; official names without wrappers' prefixes, each with that in the file; and what stays behind."""
+def _official_names(checkpoint: Checkpoint, task: str) -> tuple[str, dict[str, str], list[str]]:
+    """Layout; official names without prefixes of wrappers, each with its name in the file; names to drop."""
     layout, sources, left = "official", {}, []
     for name, source in clean_names(checkpoint.shapes).items():
         if name.startswith(MMACTION2_HEAD[0]):
@@ -181,17 +210,17 @@ def official_names(checkpoint: Checkpoint, task: str) -> tuple[str, dict[str, st
     return layout, sources, left
 
 
-def tell_of_heads(left: list[str], checkpoint: Checkpoint, task: str) -> None:
-    """A warning that names what of a detector, segmenter or pose estimator is left out."""
+def _warn_of_heads(left: list[str], checkpoint: Checkpoint, task: str) -> None:
+    """Warn about dropped parts of a detector, segmenter or pose estimator."""
     parts = Counter(next((one for one in (*DENSE_HEADS, *TRAINING_STATE) if one in name), name) for name in left)
     if parts:
         listed = ", ".join(f"{name.rstrip('._')} ({count} tensors)" for name, count in parts.items())
         hint = f" task={POSE!r} keeps keypoint_head." if "keypoint_head." in parts and task != POSE else ""
-        logger.warning(f"{checkpoint.name}: left out {listed}: no part of the backbone.{hint}")
+        logger.warning(f"{checkpoint.name}: dropped {listed}: not part of the backbone.{hint}")
 
 
-def modality_of(shapes: Shapes, checkpoint: Checkpoint) -> str:
-    """`"image"` or `"video"`; ValueError for what is no UniFormer."""
+def _modality_of(shapes: Shapes, checkpoint: Checkpoint) -> str:
+    """`"image"` or `"video"`. ValueError if the file is not a UniFormer."""
     axes = len(shapes.get("blocks1.0.pos_embed.weight", ()))
     if axes not in (4, 5) or "blocks3.0.attn.qkv.weight" not in shapes:
         raise ValueError(
@@ -201,8 +230,8 @@ def modality_of(shapes: Shapes, checkpoint: Checkpoint) -> str:
     return "image" if axes == 4 else "video"
 
 
-def select_features(given: dict[str, Any], selection: dict[str, Any], task: str) -> dict[str, Any]:
-    """Which maps a backbone returns: all four stages, where nobody says."""
+def _select_features(given: dict[str, Any], selection: dict[str, Any], task: str) -> dict[str, Any]:
+    """Select the maps that a backbone returns; all four stages by default."""
     if task != "backbone":
         return {name: value for name, value in given.items() if name not in ("out_features", "out_indices")}
     other = {"out_features": "out_indices", "out_indices": "out_features"}
@@ -214,39 +243,39 @@ def select_features(given: dict[str, Any], selection: dict[str, Any], task: str)
     return given
 
 
-def target_modality(task: str, source: str, given: dict[str, Any], shapes: Shapes, checkpoint: Checkpoint) -> str:
-    """Modality of the model to make; ValueError where the file cannot give it."""
+def _target_modality(task: str, source: str, given: dict[str, Any], shapes: Shapes, checkpoint: Checkpoint) -> str:
+    """Modality of the new model. ValueError if the file does not support it."""
     wanted = {**dict.fromkeys(DENSE, "image"), **CLASSIFICATION}.get(task, given.get("modality", source))
     if given.get("modality") == "video" and wanted == "image" and source == "image":
-        raise ValueError(f"`modality` 'video' does not go with task={task!r}.")
+        raise ValueError(f"`modality` 'video' is not supported with task={task!r}.")
     if source == "video" and wanted == "image":
-        raise ValueError(f"{checkpoint.name} is a video model, which cannot do task={task!r}.")
+        raise ValueError(f"{checkpoint.name} is a video model, which does not support task={task!r}.")
     if task not in DENSE and "norm.weight" not in shapes:
         raise ValueError(
-            f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm: use task='backbone'"
+            f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm; use task='backbone'"
             f" or task={POSE!r}."
         )
     return wanted
 
 
-def all_fields(
+def _all_fields(
     shapes: Shapes, given: dict[str, Any], source: str, modality: str, task: str, checkpoint: Checkpoint
 ) -> dict[str, Any]:
-    """Fields that shapes show and that the caller gave; ValueError where they disagree or one is unknown."""
-    shown = shown_fields(shapes, source, task, checkpoint)
+    """All fields of the configuration. ValueError if shapes and caller disagree or a field is unknown."""
+    shown = _shown_fields(shapes, source, task, checkpoint)
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     scaled = "blocks3.0.gamma_1" in shapes
     if "head_dim" not in given:
         key = (source, tuple(shown["depths"]), tuple(shown["hidden_sizes"]), scaled)
         if key not in HEAD_DIMS:
             raise ValueError(
-                "`head_dim` is needed: no shape shows it, and published models of one size differ. It is 64 in plain "
-                "ImageNet S and B, 32 in token-labelled S, S+ and B and in plain S+ unless the file's name says "
-                f"dim64. With the wrong one {checkpoint.name} would load and be worse. Pass head_dim=64 or 32, or "
-                "`published`."
+                "`head_dim` is needed: no tensor shape shows it, and published models of one size differ. It is 64 in "
+                "plain ImageNet S and B, 32 in token-labelled S, S+ and B and in plain S+ unless the file name "
+                f"contains dim64. With the wrong value {checkpoint.name} would load but be worse. Pass head_dim=64 or "
+                "32, or `published`."
             )
         given["head_dim"] = HEAD_DIMS[key]
-    if source != modality:  # a video model may have what no image model has
+    if source != modality:  # a video model may have parts that no image model has
         given["modality"] = modality
         for name in ("modality", "use_split_attention", "use_temporal_overlap"):
             shown.pop(name)
@@ -260,12 +289,14 @@ def all_fields(
     return agreed(shown, {name: one for name, one in given.items() if one is not None}, checkpoint)
 
 
-def shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What shapes show."""
+def _shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Fields from tensor shapes."""
 
     def size(name: str, axis: int) -> int:
         if len(shapes.get(name, ())) <= axis:
-            raise ValueError(f"{checkpoint.name} is not a whole UniFormer: {name} is {shapes.get(name, 'missing')}.")
+            raise ValueError(
+                f"{checkpoint.name} is not a complete UniFormer: {name} is {shapes.get(name, 'missing')}."
+            )
         return shapes[name][axis]
 
     stages = range(1, 5)
@@ -294,7 +325,7 @@ def shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoin
     }
 
 
-def classes(
+def _class_names(
     shapes: Shapes,
     task: str,
     labels: str | Sequence[str] | None,
@@ -304,75 +335,58 @@ def classes(
     *,
     inflated: bool,
 ) -> list[str] | None:
-    """Class names; `None`: as given."""
+    """Class names, or `None` to keep those of the caller."""
+    refuse_labels(labels, task, NAMED)
     if task not in NAMED:
-        if labels is not None:
-            raise ValueError(f"`labels` goes with {', '.join(NAMED)}, got task={task!r}.")
         return None
     size = shapes.get(POSE_PROJECTION if task == POSE else "head.weight", (None,))[0]
-    names = label_names(labels, layout)
-    told = names is not None or bool({"num_labels", "id2label"} & set(given))
-    if not told and (inflated or size is None):
-        lacks = "has no head for keypoints" if task == POSE else "has no classifier"
+    names = _label_names(labels, layout)
+    counted = given_count(given) is not None
+    if names is None and not counted and (inflated or size is None):
+        lacks = "has no keypoint head" if task == POSE else "has no classifier"
         holds = "is an image checkpoint, whose classes are not those of videos" if inflated else lacks
         raise ValueError(
-            f"{checkpoint.name} {holds}: pass `num_labels`, `id2label` or `labels` of your task. The head "
-            "starts fresh unless their number is the same."
+            f"{checkpoint.name} {holds}; pass `num_labels`, `id2label` or `labels` of your task. The head is new "
+            "unless it has the same number of classes."
         )
     if names is None:
-        return (
-            None if told and (inflated or size is None) else default_names(size or 0, given, checkpoint, layout, task)
-        )
-    if len(set(names)) != len(names):
-        raise ValueError("`labels` names a class twice.")
+        return None if inflated or size is None else _default_names(size, given, checkpoint, layout, task)
     if len(names) != size and not inflated and size is not None:
         raise ValueError(f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, not {len(names)}.")
     return names
 
 
-def label_names(labels: str | Sequence[str] | None, layout: str) -> list[str] | None:
-    """Names of a label list; `"k400"` and `"k600"` stand for the layout's own order."""
+def _label_names(labels: str | Sequence[str] | None, layout: str) -> list[str] | None:
+    """Names of a label list; `"k400"` and `"k600"` mean the layout's own order."""
     if not isinstance(labels, str):
-        return None if labels is None else list(labels)
+        return class_names(labels)
     own = {f"k{size}": names[0] for size, names in LABEL_ORDERS[layout].items() if size != 174}
     if labels in ("k400", "k600") and labels not in own:
-        raise ValueError(f"`labels` {labels!r} in the order of {layout} is not known: pass the names as a list.")
-    return published_labels(own.get(labels, labels))
+        raise ValueError(f"`labels` {labels!r} in the order of {layout} is not known; pass the names as a list.")
+    return class_names(own.get(labels, labels))
 
 
-def default_names(
+def _default_names(
     size: int, given: dict[str, Any], checkpoint: Checkpoint, layout: str, task: str
 ) -> list[str] | None:
-    """Names where the caller gives none: 1000 classes of images are ImageNet's in their usual order."""
-    if "id2label" in given or "num_labels" in given:
-        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
-        if number != size:
-            raise ValueError(
-                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
-                "convert with the old one and load with `ignore_mismatched_sizes=True`."
-            )
-        return None
+    """Class names without `labels`: 1000 image classes are ImageNet's, 17 keypoints COCO's."""
     if task == "image-classification" and size == 1000:
-        return published_labels(IMAGENET)
+        return default_names(size, given, checkpoint, [IMAGENET], certain=True)
     if task == POSE:
-        return published_labels(COCO_KEYPOINTS) if size == 17 else [f"LABEL_{index}" for index in range(size)]
-    fitting = LABEL_ORDERS[layout].get(size, ())
-    if fitting:
-        choices = " or ".join(f"labels={name!r}" for name in fitting)
-        logger.warning(f"The {size} classes stay unnamed. If they are of a data set with as many, pass {choices}.")
-    return [f"LABEL_{index}" for index in range(size)]
+        return default_names(size, given, checkpoint, [COCO_KEYPOINTS] if size == 17 else [], certain=True)
+    return default_names(size, given, checkpoint, LABEL_ORDERS[layout].get(size, ()))
 
 
-def map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool) -> None:
-    """Fill the plan's pieces and what is dropped; names that stay unknown are reported by the plan's check."""
+def _map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool) -> None:
+    """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerModel.base_model_prefix}."
     for name, source in sources.items():
         shape = plan.checkpoint.shapes[source]
-        reason = dropping_reason(name, shape, task, plan.config, inflated=inflated)
+        reason = _dropping_reason(name, shape, task, plan.config, inflated=inflated)
         if reason is not None:
             plan.dropped[source] = reason
             continue
-        ours, transform = place(name, inflated=inflated, overlap=plan.config.use_temporal_overlap)
+        ours, transform = _place_tensor(name, inflated=inflated, overlap=plan.config.use_temporal_overlap)
         if ours is None:
             continue
         if ours.startswith((*HEADS.values(), "norms.", "head.")):
@@ -381,33 +395,33 @@ def map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool)
             plan.pieces[base + ours] = Piece(source, transform)
 
 
-def dropping_reason(
+def _dropping_reason(
     name: str, shape: tuple[int, ...], task: str, config: UniFormerConfig, *, inflated: bool
 ) -> str | None:
-    """Why a tensor is left behind on purpose, if it is."""
+    """Reason to drop a tensor, or `None`."""
     module, _, _ = name.rpartition(".")
     if task in DENSE:
         if module in ("norm", "norm_cls", *HEADS):
-            return "dense prediction needs no classifier"
+            return "dense prediction has no classifier"
         match = DENSE_NORM.fullmatch(name)
         if task == POSE:
-            return "keypoints come from the last map alone" if match and match[1] != "4" else None
+            return "keypoints use only the last map" if match and match[1] != "4" else None
         if match and f"stage{match[1]}" not in config.out_features:
             return "the backbone does not return this stage's map"
         return None
     if DENSE_NORM.fullmatch(name):
-        return "only backbones have norms of their stages' maps"
+        return "only backbones have norms of the maps of stages"
     if module in HEADS and task == "feature-extraction":
-        return "features need no classifier"
+        return "features have no classifier"
     if module == "aux_head" and task != "image-classification":
-        return "the auxiliary classifier of tokens is for images"
+        return "the auxiliary classifier of tokens is for images only"
     if module in HEADS and inflated and shape[0] != config.num_labels:
-        return "the classes are others"
+        return "the number of classes differs"
     return None
 
 
-def place(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Callable | None]:
-    """Our name of an official tensor, and what becomes of it on the way."""
+def _place_tensor(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Callable | None]:
+    """Our name of an official tensor and its transformation."""
     if match := GAMMA.fullmatch(name):
         return f"stages.{int(match[1]) - 1}.blocks.{match[2]}.layer_scale{match[3]}.gamma", torch.flatten
     if match := BLOCK.fullmatch(name):
@@ -417,7 +431,7 @@ def place(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Call
             return None, None
         transform: Callable | None = None
         if kind == "weight" and stage < 3 and module in POINTWISE:
-            transform = pointwise
+            transform = _pointwise
         elif kind == "weight" and inflated and module in ("pos_embed", "attn"):
             transform = inflate(3 if module == "pos_embed" else 5)
         return f"stages.{stage - 1}.blocks.{number}.{modules[module]}.{kind}", transform
@@ -439,18 +453,28 @@ def place(name: str, *, inflated: bool, overlap: bool) -> tuple[str | None, Call
     return (f"{known[module]}.{kind}", None) if module in known else (None, None)
 
 
-def pointwise(kernel: torch.Tensor) -> torch.Tensor:
-    """The kernel of a convolution of size one as the matrix that it is."""
+def _pointwise(kernel: torch.Tensor) -> torch.Tensor:
+    """Kernel of a convolution of size one as a matrix."""
     return kernel.flatten(1)
 
 
 def inflate(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A 2-D kernel `taps` times along time, divided by their number: a still clip gives what an image does."""
+    """
+    Transformation of a 2-D kernel to a 3-D one: repeated along time and divided by the number of repetitions. For a
+    clip of identical frames it gives the same output as for the image.
+
+    Args:
+        taps (`int`):
+            Frames of the new kernel.
+
+    Returns:
+        `Callable[[torch.Tensor], torch.Tensor]`: from `(out, in, height, width)` to `(out, in, taps, height, width)`.
+    """
     return lambda kernel: kernel.unsqueeze(2).repeat_interleave(taps, dim=2) / taps
 
 
-def add_fresh(plan: Plan, shapes: Shapes) -> None:
-    """What the file lacks for a good reason, by name."""
+def _add_fresh(plan: Plan, shapes: Shapes) -> None:
+    """Mark parameters that such a file cannot have as new."""
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()
     missing = [name for name in expected if name not in plan.pieces]
@@ -458,19 +482,19 @@ def add_fresh(plan: Plan, shapes: Shapes) -> None:
     split = plan.config.use_split_attention and "blocks3.0.t_attn.qkv.weight" not in shapes
     for name in missing:
         if name.startswith(("norms.", "norm.")) and not dense:
-            plan.fresh[name] = "a checkpoint of a classifier; official dense training starts with it fresh too"
+            plan.fresh[name] = "not part of a classifier's checkpoint; official dense training also initialises it"
         elif name.startswith("head.") and POSE_PROJECTION not in shapes:
-            plan.fresh[name] = "the checkpoint has no head for keypoints; train before use"
+            plan.fresh[name] = "the checkpoint has no keypoint head; train before use"
         elif name.startswith(("classifier.", "class_classifier.")):
-            plan.fresh[name] = "the checkpoint has no classifier of these classes; train before use"
+            plan.fresh[name] = "the checkpoint has no classifier for these classes; train before use"
         elif split and ".temporal_" in name:
             plan.fresh[name] = "an image checkpoint has no attention over time"
 
 
-def processor_of(
+def _make_processor(
     config: UniFormerConfig, task: str, published: str | None
 ) -> UniFormerImageProcessor | UniFormerVideoProcessor | VitPoseImageProcessor:
-    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+    """Processor with the protocol of the published checkpoint, or with one centred view."""
     height, width = frame_size(config.image_size)
     crop = {"height": height, "width": width}
     if task == POSE:
@@ -485,4 +509,4 @@ def processor_of(
     return UniFormerVideoProcessor(**fields)
 
 
-__all__ = ["make_plan"]
+__all__ = ["plan_conversion"]

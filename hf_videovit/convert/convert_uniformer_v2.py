@@ -16,7 +16,6 @@ from ..modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from ..published import (
     KINETICS_710_SUBSETS,
     kinetics_710_rows,
-    label_fields,
     published_config,
     published_entry,
     published_labels,
@@ -25,13 +24,17 @@ from ..published import (
 from .fields import (
     Shapes,
     agreed,
+    class_names,
+    default_names,
     depth,
     fill_heads,
     given_fields,
     make_config,
+    refuse_labels,
     refuse_unknown_fields,
     select_rows,
     select_slice,
+    with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
 from .plan import Piece, Plan
@@ -81,7 +84,7 @@ LOCAL = re.compile(r"lmhra([12])\.pos_embed\.([0-3])\.(\w+)")
 LOCAL_MODULES = {"0": "norm", "1": "down", "2": "temporal", "3": "up"}
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -90,16 +93,38 @@ def make_plan(
     published: str | None = None,
     **overrides: Any,
 ) -> Plan:
-    """Plan the conversion of a UniFormerV2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    """
+    Plan the conversion of a UniFormerV2 checkpoint.
+
+    Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
+    """
     refuse_unknown_fields(UniFormerV2Config, overrides, labels)
-    layout, sources = official_names(checkpoint)
+    layout, sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
-    refuse_other_models(shapes, checkpoint)
+    _refuse_other_models(shapes, checkpoint)
     if published is not None:
         if config is not None:
-            raise ValueError("Give `config` or `published`, not both.")
+            raise ValueError("Pass `config` or `published`, not both.")
         if published_entry(published).model_type != UniFormerV2Config.model_type:
-            raise ValueError(f"`published` {published!r} is no UniFormerV2.")
+            raise ValueError(f"`published` {published!r} is not a UniFormerV2.")
         config = published_config(published)
         expected = MMACTION2 if published_entry(published).file.wrapper == "state_dict" else OFFICIAL
         if layout != expected:
@@ -110,19 +135,16 @@ def make_plan(
     given = given_fields(UniFormerV2Config, config, overrides, {"image_size", "patch_size"})
     if published is None and "position_grid" not in overrides:
         given.pop("position_grid", None)  # a table of another size than the configuration's is interpolated
-    fields = all_fields(shapes, given, checkpoint)
-    rows, names = classes(shapes, task, labels, given, checkpoint, layout)
-    if names is not None:
-        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
-        fields |= label_fields(names)
-    plan = Plan(checkpoint, make_config(UniFormerV2Config, fields), MODEL_CLASSES[task], {})
-    map_names(plan, sources, task, rows)
-    plan.processor = processor_of(plan.config, published)
+    fields = _all_fields(shapes, given, checkpoint)
+    rows, names = _class_names(shapes, task, labels, given, checkpoint, layout)
+    plan = Plan(checkpoint, make_config(UniFormerV2Config, with_class_names(fields, names)), MODEL_CLASSES[task], {})
+    _map_names(plan, sources, task, rows)
+    plan.processor = _make_processor(plan.config, published)
     return plan
 
 
-def official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str]]:
-    """The layout, and official names without wrappers' prefixes, each with that in the file."""
+def _official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str]]:
+    """Layout, and official names without prefixes of wrappers, each with its name in the file."""
     layout = OFFICIAL
     cleaned: dict[str, str] = {}
     for name, source in clean_names(checkpoint.shapes).items():
@@ -135,24 +157,24 @@ def official_names(checkpoint: Checkpoint) -> tuple[str, dict[str, str]]:
     return layout, cleaned
 
 
-def refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:
-    """ValueError for what is no UniFormerV2 checkpoint, with what to do with a CLIP tower."""
+def _refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:
+    """ValueError if the file is not a UniFormerV2 checkpoint, with a hint for a CLIP tower."""
     needed = ("conv1.weight", "positional_embedding", "transformer.temporal_cls_token", "transformer.proj.0.weight")
     missing = [name for name in needed if name not in shapes]
     if not missing:
         return
     clip = any(name.startswith(("visual.", "vision_model.", "transformer.resblocks.")) for name in shapes)
-    hint = " For an image tower such as CLIP's use UniFormerV2Model.from_image_vit." if clip else ""
+    hint = " For an image tower such as CLIP's, use UniFormerV2Model.from_image_vit." if clip else ""
     raise ValueError(
         f"{checkpoint.name} is not a UniFormerV2 checkpoint: {', '.join(missing)} are missing. It starts with "
         f"{shorten(list(shapes)[:5])}.{hint}"
     )
 
 
-def all_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """Fields that shapes show and that the caller gave; ValueError where they disagree or one is unknown."""
+def _all_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """All fields of the configuration. ValueError if shapes and caller disagree or a field is unknown."""
     given = {name: value for name, value in given.items() if value is not None}
-    shown = {**tower_fields(shapes, checkpoint), **video_fields(shapes, given, checkpoint)}
+    shown = {**_tower_fields(shapes, checkpoint), **_video_fields(shapes, given, checkpoint)}
     fields = agreed(shown, given, checkpoint)
     height, width = shown["position_grid"]
     if "image_size" not in given:
@@ -170,8 +192,8 @@ def all_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) ->
     return fields
 
 
-def tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the image tower's shapes show."""
+def _tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Fields from the shapes of the image tower."""
     kernel = shapes["conv1.weight"]
     if len(kernel) != 5 or kernel[3] != kernel[4]:
         raise ValueError(
@@ -184,7 +206,7 @@ def tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
         "patch_size": kernel[3],
         "num_hidden_layers": depth(shapes, "transformer.resblocks.", checkpoint),
         "use_pre_layernorm": "ln_pre.weight" in shapes,
-        "position_grid": square_grid(shapes, checkpoint),
+        "position_grid": _square_grid(shapes, checkpoint),
     }
     if kernel[2] > 1:
         fields |= {"temporal_downsample": True, "temporal_kernel_size": kernel[2]}
@@ -193,17 +215,17 @@ def tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
     return fields
 
 
-def square_grid(shapes: Shapes, checkpoint: Checkpoint) -> list[int]:
-    """Side by side of the position table, whose first row is the class token's."""
+def _square_grid(shapes: Shapes, checkpoint: Checkpoint) -> list[int]:
+    """Rows and columns of the position table, whose first entry is that of the class token."""
     patches = shapes["positional_embedding"][0] - 1
     side = math.isqrt(max(patches, 0))
     if side < 1 or side * side != patches:
-        raise ValueError(f"{checkpoint.name}: positional_embedding has {patches} patches, which form no square.")
+        raise ValueError(f"{checkpoint.name}: positional_embedding has {patches} patches, which are not a square.")
     return [side, side]
 
 
-def video_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the shapes of local modules, global blocks and gate show."""
+def _video_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
+    """Fields from the shapes of local modules, global blocks and gate."""
     block = "transformer.resblocks.0."
     fields: dict[str, Any] = {
         "num_local_modules": sum(f"{block}lmhra{number}.pos_embed.1.weight" in shapes for number in (1, 2)),
@@ -225,7 +247,7 @@ def video_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) 
     return fields
 
 
-def classes(
+def _class_names(
     shapes: Shapes,
     task: str,
     labels: str | Sequence[str] | None,
@@ -233,31 +255,28 @@ def classes(
     checkpoint: Checkpoint,
     layout: str,
 ) -> tuple[list[int] | None, list[str] | None]:
-    """Rows of the head to take (`None`: all) and class names (`None`: as given)."""
+    """Rows of the head to use (`None` for all) and class names (`None` to keep those of the caller)."""
+    refuse_labels(labels, task, ["video-classification"])
     if task != "video-classification":
-        if labels is not None:
-            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
         return None, None
     if "transformer.proj.2.weight" not in shapes:
-        raise ValueError(f"{checkpoint.name} has no classifier: use task='feature-extraction'.")
+        raise ValueError(f"{checkpoint.name} has no classifier; use task='feature-extraction'.")
     size = shapes["transformer.proj.2.weight"][0]
     if labels is None:
-        return None, default_names(size, given, checkpoint, layout)
-    rows, names = named_rows(labels, size, layout) if isinstance(labels, str) else (None, list(labels))
-    if len(set(names)) != len(names):
-        raise ValueError("`labels` names a class twice.")
+        return None, default_names(size, given, checkpoint, LABEL_ORDERS[layout].get(size, ()), certain=size == 710)
+    rows, names = _named_rows(labels, size, layout) if isinstance(labels, str) else (None, class_names(labels) or [])
     if len(rows or range(size)) != len(names):
         raise ValueError(
-            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, "
+            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, but "
             + (f"{labels!r} has {len(names)}." if isinstance(labels, str) else f"{len(names)} are given.")
         )
     return rows, names
 
 
-def named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, list[str]]:
+def _named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, list[str]]:
     """
-    Rows and names of a published list of labels. `"k400"`, `"k600"` and `"k700"` stand for the layout's own order; a
-    Kinetics-710 head becomes any of them by taking rows.
+    Rows and names of a published label list. `"k400"`, `"k600"` and `"k700"` mean the layout's own order. A
+    Kinetics-710 head is reduced to the rows of these classes.
     """
     own = {OFFICIAL: {"k400": "k400-uniformer"}, MMACTION2: {f"k{n}": f"k{n}-mmaction2" for n in (400, 600, 700, 710)}}
     labels = own[layout].get(labels, labels)
@@ -269,36 +288,18 @@ def named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, l
         return kinetics_710_rows(labels), names
     if labels in ("k600", "k700") and size == len(names):
         logger.warning(
-            f"That official heads of {size} classes order them as {labels!r} is unverified: compare a few predictions."
+            f"It is not verified that official heads of {size} classes have the order {labels!r}; check a few "
+            "predictions."
         )
     return None, names
 
 
-def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint, layout: str) -> list[str] | None:
-    """Names where the caller gives none: only Kinetics-710 has 710 classes."""
-    if "id2label" in given or "num_labels" in given:
-        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
-        if number != size:
-            raise ValueError(
-                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
-                "convert with the old one and load with `ignore_mismatched_sizes=True`."
-            )
-        return None
-    fitting = LABEL_ORDERS[layout].get(size, ())
-    if size == 710:
-        return published_labels(fitting[0])
-    if fitting:
-        choices = " or ".join(f"labels={name!r}" for name in fitting)
-        logger.warning(f"The {size} classes stay unnamed. If they are of a data set with as many, pass {choices}.")
-    return [f"LABEL_{index}" for index in range(size)]
-
-
-def map_names(plan: Plan, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
-    """Fill the plan's pieces and what is dropped; names that stay unknown are reported by the plan's check."""
+def _map_names(plan: Plan, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
+    """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerV2Model.base_model_prefix}."
     for name, source in sources.items():
         if name.startswith("data_preprocessor."):
-            plan.dropped[source] = "normalisation is the video processor's"
+            plan.dropped[source] = "the video processor does the normalisation"
         elif name in CLASSIFIER:
             if task == "feature-extraction":
                 plan.dropped[source] = "features need no classifier"
@@ -313,12 +314,12 @@ def map_names(plan: Plan, sources: dict[str, str], task: str, rows: list[int] | 
                 "resblocks": ("layers", TOWER_MODULES),
                 "dec": ("global_blocks", GLOBAL_MODULES),
             }[match[1]]
-            pieces = block_pieces(match[3], source, modules, plan.checkpoint.shapes[source])
+            pieces = _block_pieces(match[3], source, modules, plan.checkpoint.shapes[source])
             plan.pieces |= {f"{base}encoder.{kind}.{match[2]}.{ours}": piece for ours, piece in pieces.items()}
 
 
-def block_pieces(name: str, source: str, modules: dict[str, str], shape: tuple[int, ...]) -> dict[str, Piece]:
-    """Our tensors of a block that one of theirs gives."""
+def _block_pieces(name: str, source: str, modules: dict[str, str], shape: tuple[int, ...]) -> dict[str, Piece]:
+    """Our tensors of a block from one official tensor."""
     if name in ("attn.in_proj_weight", "attn.in_proj_bias"):
         kind, third = name.rpartition("_")[2], shape[0] // 3
         return {
@@ -326,19 +327,19 @@ def block_pieces(name: str, source: str, modules: dict[str, str], shape: tuple[i
             for index, letter in enumerate("qkv")
         }
     if match := LOCAL.fullmatch(name):
-        transform = pointwise if match[2] in "13" and match[3] == "weight" else None
+        transform = _pointwise if match[2] in "13" and match[3] == "weight" else None
         return {f"local{match[1]}.{LOCAL_MODULES[match[2]]}.{match[3]}": Piece(source, transform)}
     module, _, kind = name.rpartition(".")
     return {f"{modules[module]}.{kind}": Piece(source)} if module in modules else {}
 
 
-def pointwise(kernel: torch.Tensor) -> torch.Tensor:
-    """A 1 x 1 x 1 convolution's kernel as the matrix that it is."""
+def _pointwise(kernel: torch.Tensor) -> torch.Tensor:
+    """Kernel of a 1 x 1 x 1 convolution as a matrix."""
     return kernel.flatten(1)
 
 
-def processor_of(config: UniFormerV2Config, published: str | None) -> UniFormerV2VideoProcessor:
-    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+def _make_processor(config: UniFormerV2Config, published: str | None) -> UniFormerV2VideoProcessor:
+    """Processor with the protocol of the published checkpoint, or with one centred view."""
     height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {
@@ -349,4 +350,4 @@ def processor_of(config: UniFormerV2Config, published: str | None) -> UniFormerV
     return UniFormerV2VideoProcessor(**fields)
 
 
-__all__ = ["make_plan"]
+__all__ = ["plan_conversion"]

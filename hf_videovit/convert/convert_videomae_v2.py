@@ -1,5 +1,5 @@
 """
-VideoMAE V2: the official pre-training and fine-tuned layouts, that of the Hub repositories with remote code
+VideoMAE V2: the official pretraining and fine-tuned layouts, that of the Hub repositories with remote code
 (`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports.
 """
 
@@ -18,21 +18,23 @@ from ..modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from ..published import (
     kinetics_710_rows,
-    label_fields,
     published_config,
     published_entry,
-    published_labels,
     published_processor_kwargs,
 )
 from .fields import (
     agreed,
+    class_names,
+    default_names,
     depth,
     fill_heads,
     given_fields,
     make_config,
+    refuse_labels,
     refuse_unknown_fields,
     select_rows,
     select_slice,
+    with_class_names,
 )
 from .keys import Checkpoint, clean_names
 from .plan import Piece, Plan
@@ -45,19 +47,19 @@ MODEL_CLASSES: dict[str, Any] = {
     "feature-extraction": VideoMAEV2Model,
     "pretraining": VideoMAEV2ForPreTraining,
 }
-LAYOUTS = {"video-classification": "fine-tuned", "feature-extraction": "encoder", "pretraining": "pre-training"}
-# Shapes do not show how many heads share a width; these are the published models'.
+LAYOUTS = {"video-classification": "fine-tuned", "feature-extraction": "encoder", "pretraining": "pretraining"}
+# Number of heads of the published models by width, which shapes do not show.
 ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {192: 3, 384: 6, 512: 8}
 LABEL_COUNTS = {"k400": 400, "k600": 600, "k700": 700, "k710": 710}
-# Fields of the remote code's `model_config` that shapes do not show, and ours.
+# Fields of `model_config` in the remote code that shapes do not show, and our names.
 REMOTE_FIELDS = {
     "img_size": "image_size",
     "num_frames": "num_frames",
     "num_heads": "num_attention_heads",
     "layer_norm_eps": "layer_norm_eps",
 }
-# Ours that shapes do show, and the remote code's, which must agree.
+# Fields that shapes show, and their names in the remote code; both must agree.
 REMOTE_CHECKED_FIELDS = {
     "hidden_size": "embed_dim",
     "num_hidden_layers": "depth",
@@ -68,7 +70,7 @@ REMOTE_CHECKED_FIELDS = {
     "use_mean_pooling": "use_mean_pooling",
     "use_cosine_attention": "cos_attn",
 }
-# MMAction2's words, and the official ones.
+# MMAction2's names and the official ones.
 MMACTION2_NAMES = (
     ("patch_embed.projection.", "patch_embed.proj."),
     ("mlp.layers.0.0.", "mlp.fc1."),
@@ -107,11 +109,11 @@ DECODER_NAMES = {
     "decoder.head.bias": "decoder.head.bias",
 }
 POSITIONS = "pos_embed"  # MMAction2 saves the fixed table
-# What the grid of positions follows from.
+# Fields that determine the grid of positions.
 SHAPING_FIELDS = {"image_size", "num_frames", "patch_size", "tubelet_size"}
 
 
-def make_plan(
+def plan_conversion(
     checkpoint: Checkpoint,
     *,
     task: str,
@@ -120,60 +122,79 @@ def make_plan(
     published: str | None = None,
     **overrides: Any,
 ) -> Plan:
-    """Plan the conversion of a VideoMAE V2 checkpoint; see [`~convert.convert_checkpoint`] for the arguments."""
+    """
+    Plan the conversion of a VideoMAE V2 checkpoint.
+
+    Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
+    """
     refuse_unknown_fields(VideoMAEV2Config, overrides, labels)
-    sources = official_names(checkpoint)
+    sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     mmaction2 = any("cls_head." in source for source in sources.values())
-    layout = layout_of(shapes, checkpoint)
+    layout = _layout_of(shapes, checkpoint)
     if published is not None:
-        refuse_other_file(published, "MMAction2" if mmaction2 else layout, config, checkpoint)
+        _refuse_other_file(published, "MMAction2" if mmaction2 else layout, config, checkpoint)
         config = published_config(published)
     given = given_fields(VideoMAEV2Config, config, overrides, SHAPING_FIELDS)
-    refuse_impossible(layout, task, shapes, given, labels, checkpoint)
-    shown = shown_fields(shapes, checkpoint)
-    fields = {**remote_fields(checkpoint, shown), **given}
+    _refuse_impossible(layout, task, shapes, given, labels, checkpoint)
+    shown = _shown_fields(shapes, checkpoint)
+    fields = {**_remote_fields(checkpoint, shown), **given}
     if task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
-        if layout == "pre-training":
+        if layout == "pretraining":
             del shown["use_mean_pooling"]
-            settle_pooling(fields, overrides, task, checkpoint)
-    fields = merge(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
-    rows, names = classes(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
-    if names is not None:
-        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
-        fields |= label_fields(names)
-    full = make_config(VideoMAEV2Config, fields)
+            _settle_pooling(fields, overrides, task, checkpoint)
+    fields = _merge_fields(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
+    rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
+    full = make_config(VideoMAEV2Config, with_class_names(fields, names))
     plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
     if POSITIONS in sources:
-        refuse_other_positions(sources.pop(POSITIONS), full, plan)
-    map_names(plan, sources, shapes, layout, task, rows)
-    plan.processor = processor_of(full, published)
+        _refuse_other_positions(sources.pop(POSITIONS), full, plan)
+    _map_names(plan, sources, shapes, layout, task, rows)
+    plan.processor = _make_processor(full, published)
     return plan
 
 
-def settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str, checkpoint: Checkpoint) -> None:
+def _settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str, checkpoint: Checkpoint) -> None:
     """
-    What becomes of the norm of every token that a pre-training checkpoint has in place of `fc_norm`: official
-    fine-tuning starts a fresh `fc_norm`; features come out of the norm that is trained.
+    Decide on the norm: a pretraining checkpoint has a norm of every token instead of `fc_norm`. Official fine-tuning
+    initialises `fc_norm`; features use the trained norm.
     """
     if task != "feature-extraction":
         fields.setdefault("use_mean_pooling", True)
         return
     if overrides.get("use_mean_pooling"):
         raise ValueError(
-            f"`use_mean_pooling` cannot be True: {checkpoint.name} is a pre-training checkpoint, with a norm of every "
-            "token but none of their mean (`fc_norm`), so pooled features would come out of an untrained layer."
+            f"`use_mean_pooling` cannot be True: {checkpoint.name} is a pretraining checkpoint without a norm of the "
+            "mean token (`fc_norm`), so pooled features would come from an untrained layer."
         )
     fields["use_mean_pooling"] = False
     logger.warning(
-        f"{checkpoint.name} has no norm of the mean: `pooler_output` is the first token. For a clip's features "
-        'average the tokens, as `get_video_features(..., pooling="mean")` does.'
+        f"{checkpoint.name} has no norm of the mean token, so `pooler_output` is the first token. For features of a "
+        'clip, average the tokens with `get_video_features(..., pooling="mean")`.'
     )
 
 
-def official_names(checkpoint: Checkpoint) -> dict[str, str]:
-    """Official names without wrappers' prefixes and without `encoder.`, each with that in the file."""
+def _official_names(checkpoint: Checkpoint) -> dict[str, str]:
+    """Official names without prefixes of wrappers and `encoder.`, each with its name in the file."""
     cleaned: dict[str, str] = {}
     for name, source in clean_names(checkpoint.shapes).items():
         for theirs, official in MMACTION2_NAMES:
@@ -188,8 +209,8 @@ def official_names(checkpoint: Checkpoint) -> dict[str, str]:
     return {name.removeprefix("encoder."): source for name, source in cleaned.items()}
 
 
-def layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str:
-    """`"pre-training"`, `"fine-tuned"` or `"encoder"` (pooled features, no head)."""
+def _layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str:
+    """`"pretraining"`, `"fine-tuned"` or `"encoder"` (pooled features, no head)."""
     if "patch_embed.proj.weight" not in shapes or not any(BLOCK.fullmatch(name) for name in shapes):
         some = ", ".join(list(shapes)[:5])
         raise ValueError(
@@ -198,16 +219,16 @@ def layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> str
         )
     scalars = [name for name, shape in shapes.items() if not shape]
     if scalars:
-        raise ValueError(f"{checkpoint.name} has tensors without axes, as no VideoMAE V2 checkpoint: {scalars[0]}.")
+        raise ValueError(f"{checkpoint.name} is not a VideoMAE V2 checkpoint: {scalars[0]} is a scalar.")
     if "head.weight" in shapes:
         return "fine-tuned"
     if "mask_token" in shapes or "fc_norm.weight" not in shapes:
-        return "pre-training"
+        return "pretraining"
     return "encoder"
 
 
-def refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) -> None:
-    """Drop a saved position table that is the fixed one; ValueError for any other."""
+def _refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) -> None:
+    """Drop a saved position table if it is the fixed one. ValueError for any other."""
     table = plan.checkpoint.read(source).float().reshape(-1, config.hidden_size)
     frames, height, width = config.token_grid()
     if len(table) != frames * height * width:
@@ -217,13 +238,13 @@ def refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) ->
         )
     if not torch.allclose(table, sinusoid_table(*table.shape), atol=1e-3):
         raise ValueError(f"{source} is not the fixed table of VideoMAE V2; learnt positions are not supported.")
-    plan.dropped[source] = "the fixed positions, which the model makes itself"
+    plan.dropped[source] = "the fixed positions, which the model computes"
 
 
-def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
-    """ValueError where the file cannot be the published one that it is said to be."""
+def _refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+    """ValueError if the file cannot be the published checkpoint that the caller named."""
     if config is not None:
-        raise ValueError("Give `config` or `published`, not both.")
+        raise ValueError("Pass `config` or `published`, not both.")
     expected = LAYOUTS[published_entry(published).task]
     if layout != expected:
         raise ValueError(
@@ -231,7 +252,7 @@ def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | No
         )
 
 
-def refuse_impossible(
+def _refuse_impossible(
     layout: str,
     task: str,
     shapes: dict[str, tuple[int, ...]],
@@ -239,10 +260,10 @@ def refuse_impossible(
     labels: str | Sequence[str] | None,
     checkpoint: Checkpoint,
 ) -> None:
-    """ValueError where the file cannot do the task, with what it holds and what to do."""
+    """ValueError if the file does not support the task, with the tasks that it supports."""
     if task == "pretraining" and "mask_token" not in shapes:
         raise ValueError(
-            f"{checkpoint.name} has no decoder (it holds the {layout} layout), so it cannot be converted for "
+            f"{checkpoint.name} has no decoder (it has the {layout} layout), so it cannot be converted for "
             "task='pretraining'. Use task='feature-extraction'"
             + (" or 'video-classification'." if layout == "fine-tuned" else ".")
         )
@@ -250,14 +271,14 @@ def refuse_impossible(
     if task == "video-classification" and layout != "fine-tuned" and unnamed:
         headless = layout == "encoder"
         raise ValueError(
-            f"{checkpoint.name} is a {'headless' if headless else 'pre-training'} checkpoint without a classifier, so "
-            "it cannot name classes. Convert a fine-tuned checkpoint; or, to fine-tune this one, pass `num_labels` or "
-            f"`id2label`: the classifier {'starts' if headless else 'and `fc_norm` start'} fresh. Without classes, "
-            f"use task={'feature-extraction' if headless else 'pretraining'!r}."
+            f"{checkpoint.name} is a {'headless' if headless else 'pretraining'} checkpoint without a classifier. "
+            "Convert a fine-tuned checkpoint; or, to fine-tune this one, pass `num_labels` or `id2label` for a new "
+            f"classifier{'' if headless else ' and `fc_norm`'}. Without classes, use "
+            f"task={'feature-extraction' if headless else 'pretraining'!r}."
         )
 
 
-def shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> dict[str, Any]:
+def _shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> dict[str, Any]:
     """The fields of the configuration that shapes show."""
     kernel = shapes["patch_embed.proj.weight"]
     if len(kernel) != 5 or kernel[3] != kernel[4]:
@@ -289,20 +310,20 @@ def shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> 
     return fields
 
 
-def remote_fields(checkpoint: Checkpoint, shown: dict[str, Any]) -> dict[str, Any]:
-    """What the `config.json` of a remote-code repository says beyond the shapes, which must agree with the rest."""
+def _remote_fields(checkpoint: Checkpoint, shown: dict[str, Any]) -> dict[str, Any]:
+    """Fields from the `config.json` of a remote-code repository. ValueError if it contradicts the shapes."""
     remote = checkpoint.config.get("model_config")
     if not isinstance(remote, dict):
         return {}
     for ours, theirs in REMOTE_CHECKED_FIELDS.items():
         if theirs in remote and remote[theirs] != shown[ours]:
             raise ValueError(
-                f"config.json says {theirs}={remote[theirs]!r}, but the weights beside it have {shown[ours]!r}."
+                f"config.json has {theirs}={remote[theirs]!r}, but the weights beside it have {shown[ours]!r}."
             )
     return {ours: remote[theirs] for theirs, ours in REMOTE_FIELDS.items() if theirs in remote}
 
 
-def merge(
+def _merge_fields(
     shown: dict[str, Any],
     given: dict[str, Any],
     shapes: dict[str, tuple[int, ...]],
@@ -310,7 +331,7 @@ def merge(
     *,
     decoder: bool,
 ) -> dict[str, Any]:
-    """Shown and given fields as one; ValueError where they disagree or a number of heads is unknown."""
+    """All fields of the configuration. ValueError if they disagree or a number of heads is unknown."""
     fields = agreed(shown, given, checkpoint)
     scaled = "blocks.0.gamma_1" in shapes
     if scaled != (fields.get("layer_scale_init_value", 0.1 if scaled else 0.0) > 0):
@@ -319,14 +340,14 @@ def merge(
             + ("layer scales (`gamma_1`)." if scaled else "no layer scales.")
         )
     if scaled:
-        fields.setdefault("layer_scale_init_value", 0.1)  # the start value left no trace
+        fields.setdefault("layer_scale_init_value", 0.1)  # the initial value is not in the file
     fill_heads(fields, "hidden_size", "num_attention_heads", ENCODER_HEADS, checkpoint)
     if decoder:
         fill_heads(fields, "decoder_hidden_size", "decoder_num_attention_heads", DECODER_HEADS, checkpoint)
     return fields
 
 
-def classes(
+def _class_names(
     shapes: dict[str, tuple[int, ...]],
     task: str,
     labels: str | Sequence[str] | None,
@@ -336,55 +357,35 @@ def classes(
     known_order: bool,
 ) -> tuple[list[int] | None, list[str] | None]:
     """
-    Rows of the head to take (`None`: all) and class names (`None`: as given, else numbers). `known_order`: whether
-    heads order their classes as the official ones do.
+    Rows of the head to use (`None` for all) and class names (`None` to keep those of the caller). `known_order`:
+    whether the head has the official order of classes.
     """
+    refuse_labels(labels, task, ["video-classification"])
     if task != "video-classification":
-        if labels is not None:
-            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
         return None, None
     if isinstance(labels, str) and labels.endswith("-mmaction2"):
         raise ValueError(f"`labels` {labels!r} is an order of MMAction2's ports of UniFormerV2, not of VideoMAE V2.")
-    names = published_labels(labels) if isinstance(labels, str) else None if labels is None else list(labels)
-    if names is not None and len(set(names)) != len(names):
-        raise ValueError("`labels` names a class twice.")
+    names = class_names(labels)
     if "head.weight" not in shapes:
         return None, names
     size = shapes["head.weight"][0]
     if names is None:
-        return None, default_names(size, given, checkpoint, known_order)
+        fitting = [name for name, count in LABEL_COUNTS.items() if count == size and known_order]
+        return None, default_names(size, given, checkpoint, fitting, certain=size == LABEL_COUNTS["k710"])
     if isinstance(labels, str) and not known_order and (labels != "k400" or size != LABEL_COUNTS["k400"]):
-        raise ValueError(f"`labels` {labels!r} is another order than MMAction2's: pass the names as a list.")
+        raise ValueError(f"`labels` {labels!r} has another order than MMAction2's; pass the names as a list.")
     if size == LABEL_COUNTS["k710"] and isinstance(labels, str) and labels != "k710":
         return kinetics_710_rows(labels), names
     if size != len(names):
         wanted = f"{labels!r} has {len(names)}" if isinstance(labels, str) else f"{len(names)} are given"
         raise ValueError(
-            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, {wanted}. A 710-class head "
-            "(Kinetics-710) can become 'k400', 'k600' or 'k700'."
+            f"`labels` does not fit: the head of {checkpoint.name} has {size} classes, but {wanted}. A 710-class head "
+            "(Kinetics-710) can be reduced to 'k400', 'k600' or 'k700'."
         )
     return None, names
 
 
-def default_names(size: int, given: dict[str, Any], checkpoint: Checkpoint, known_order: bool) -> list[str] | None:
-    """Names where the caller gives none: only Kinetics-710 has 710 classes."""
-    if "id2label" in given or "num_labels" in given:
-        number = len(given["id2label"]) if given.get("id2label") else given["num_labels"]
-        if number != size:
-            raise ValueError(
-                f"The head of {checkpoint.name} has {size} classes, the configuration {number}. To train a new head, "
-                "convert with the old one and load with `ignore_mismatched_sizes=True`."
-            )
-        return None
-    if size == LABEL_COUNTS["k710"] and known_order:
-        return published_labels("k710")
-    fitting = [name for name, count in LABEL_COUNTS.items() if count == size]
-    if fitting and known_order:
-        logger.warning(f"The {size} classes stay unnamed. If they are those of Kinetics, pass labels={fitting[0]!r}.")
-    return [f"LABEL_{index}" for index in range(size)]
-
-
-def map_names(
+def _map_names(
     plan: Plan,
     sources: dict[str, str],
     shapes: dict[str, tuple[int, ...]],
@@ -392,17 +393,17 @@ def map_names(
     task: str,
     rows: list[int] | None,
 ) -> None:
-    """Fill the plan's pieces, what is dropped, and what starts fresh."""
+    """Fill in the plan: pieces, dropped tensors and new parameters."""
     base = "" if task == "feature-extraction" else "videomae_v2."
     for name, source in sources.items():
-        reason = dropping_reason(name, layout, task, plan.config)
+        reason = _dropping_reason(name, layout, task, plan.config)
         if reason is not None:
             plan.dropped[source] = reason
             continue
         block = BLOCK.fullmatch(name)
         if block is not None:
             stem = f"{'decoder' if block[1] else base + 'encoder'}.layers.{block[2]}."
-            add_block_tensor(plan, source, stem, block[3], shapes[name])
+            _add_block_tensor(plan, source, stem, block[3], shapes[name])
         elif name in ENCODER_NAMES:
             plan.pieces[base + ENCODER_NAMES[name]] = Piece(source)
         elif name in HEAD_NAMES:
@@ -411,25 +412,25 @@ def map_names(
             plan.pieces[DECODER_NAMES[name]] = Piece(source)
     if task == "video-classification" and layout != "fine-tuned":
         fresh = [*HEAD_NAMES.values()]
-        if layout == "pre-training" and plan.config.use_mean_pooling:
+        if layout == "pretraining" and plan.config.use_mean_pooling:
             fresh += [f"{base}fc_norm.weight", f"{base}fc_norm.bias"]
-        plan.fresh = dict.fromkeys(fresh, "a checkpoint without classifier; train before use")
+        plan.fresh = dict.fromkeys(fresh, "the checkpoint has no classifier; train before use")
 
 
-def dropping_reason(name: str, layout: str, task: str, config: VideoMAEV2Config) -> str | None:
-    """Why a tensor is left behind on purpose, if it is."""
+def _dropping_reason(name: str, layout: str, task: str, config: VideoMAEV2Config) -> str | None:
+    """Reason to drop a tensor, or `None`."""
     if task == "feature-extraction" and name in HEAD_NAMES:
         return "features need no classifier"
-    if layout == "pre-training" and task != "pretraining":
+    if layout == "pretraining" and task != "pretraining":
         if name in DECODER_NAMES or name.startswith("decoder.blocks."):
-            return "only pre-training needs the decoder"
+            return "the decoder is only used in pretraining"
         if name.startswith("norm.") and config.use_mean_pooling:
-            return "official fine-tuning puts a fresh fc_norm in place of the token norm"
+            return "official fine-tuning replaces the token norm by a new fc_norm"
     return None
 
 
-def add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple[int, ...]) -> None:
-    """One tensor of a block; an unknown name stays without a piece, which the plan's check reports."""
+def _add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple[int, ...]) -> None:
+    """Add a tensor of a block. An unknown name gets no piece, which the plan's check reports."""
     if name == "attn.qkv.weight":
         third = shape[0] // 3
         for index, letter in enumerate("qkv"):  # rows in this order, heads one after the other within each
@@ -439,8 +440,8 @@ def add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple
         plan.pieces[stem + BLOCK_NAMES[name]] = Piece(source)
 
 
-def processor_of(config: VideoMAEV2Config, published: str | None) -> VideoMAEV2VideoProcessor:
-    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+def _make_processor(config: VideoMAEV2Config, published: str | None) -> VideoMAEV2VideoProcessor:
+    """Processor with the protocol of the published checkpoint, or with one centred view."""
     height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {
         "num_frames": config.num_frames,

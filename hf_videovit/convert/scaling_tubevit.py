@@ -1,6 +1,7 @@
 """
-A large TubeViT out of a trained small one and a large image ViT (paper, section 3.6): the small model's tubes stand,
-widened and without new weights, before the large ViT, whose input is added once more at a later block through a gate.
+A large TubeViT from a trained small one and a large image ViT (paper, section 3.6). The widened tubes of the small
+model are placed before the large ViT without new weights. A gate adds the input of the large ViT again at a later
+block.
 """
 
 import copy
@@ -17,8 +18,8 @@ from ..modeling.modeling_tubevit import TubeViTForVideoClassification, TubeViTMo
 from ..published import label_fields
 
 
-# How many windows are joined along frames, height and width to make a token so many times wider. The paper says "with
-# space-to-depth again"; these split the strides of the main tubes without a remainder.
+# Windows to join along frames, height and width, by the factor that a token becomes wider. The paper says only "with
+# space-to-depth again"; these factors divide the strides of the main tubes.
 WIDENINGS: dict[int, Triple] = {1: (1, 1, 1), 2: (2, 1, 1), 4: (1, 2, 2), 8: (2, 2, 2)}
 
 
@@ -33,33 +34,33 @@ def scale_up(
     **fields: Any,
 ) -> TubeViTForVideoClassification:
     """
-    Put the tubes of a trained small TubeViT before a large image ViT. To train it as the paper does, freeze the
-    embeddings and the first `gate_layer` blocks: the run's `frozen_layers`. What trains then are the later blocks, the
-    gate, the pooling and the classifier.
+    Place the tubes of a trained small TubeViT before a large image ViT. To train it as in the paper, freeze the
+    embeddings and the first `gate_layer` blocks with the run's `frozen_layers`. Then the later blocks, the gate, the
+    pooling and the classifier are trained.
 
     Args:
         small (`PreTrainedModel`):
-            Any TubeViT; its tubes of several frames are taken.
+            Any TubeViT; its tubes of several frames are used.
         large (`PreTrainedModel`):
-            A TubeViT made of the image ViT by [`~convert.convert_checkpoint`]; its encoder and its tubes of one frame
-            are taken. Its features of images stay what they are to the last bit, since the gate starts at zero.
+            A TubeViT converted from the image ViT by [`~convert.convert_checkpoint`]; its encoder and its tubes of one
+            frame are used. Its features of images are unchanged to the last bit, because the gate starts at zero.
         gate_layer (`int`):
-            Block, counted from 1, after which the gate stands (the paper's example: 26 of 32); 0 is none.
+            Block, counted from 1, that the gate follows (the paper's example: 26 of 32); 0 for no gate.
         labels (`Sequence[str]`, *optional*):
             Names of the classes.
         num_labels (`int`, *optional*):
             Number of classes without names.
         widening (`Sequence[int]`, *optional*):
-            Windows joined along frames, height and width to reach the large width. By default the fewest of 1, 2, 4
-            and 8 that do: twice along the frames, four times in space, eight times in both.
+            Windows to join along frames, height and width to reach the large width. Defaults to the smallest
+            sufficient factor of 1, 2 (along the frames), 4 (in space) and 8 (both).
         fields:
             Further fields of the configuration, such as `classifier_dropout`.
 
     Returns:
-        [`TubeViTForVideoClassification`]: in evaluation mode, with a fresh classifier and a fresh pooling.
+        [`TubeViTForVideoClassification`]: in evaluation mode, with a new classifier and a new pooling.
 
     Raises:
-        ValueError: a model is no TubeViT, there is nothing to put together, or the widening does not fit.
+        ValueError: a model is not a TubeViT, has no usable tubes, or `widening` does not fit.
 
     Example:
 
@@ -70,27 +71,27 @@ def scale_up(
     >>> large = convert_checkpoint("tubevit", "vit_huge.npz", task="feature-extraction")
     >>> model = scale_up(small, large, gate_layer=26, num_labels=600)
     ```"""
-    tubes_of, encoder = (base_model(name, model) for name, model in (("small", small), ("large", large)))
-    config = scaled_config(tubes_of.config, encoder.config, widening)
+    tubes_of, encoder = (_base_model(name, model) for name, model in (("small", small), ("large", large)))
+    config = _scaled_config(tubes_of.config, encoder.config, widening)
     config.update({"gate_layer": gate_layer, **fields})
     if (labels is None) == (num_labels is None):
-        raise ValueError(f"Give `labels` or `num_labels`, not both; got {labels!r} and {num_labels!r}.")
+        raise ValueError(f"Pass either `labels` or `num_labels`, got {labels!r} and {num_labels!r}.")
     config.update({"num_labels": num_labels} if labels is None else label_fields(list(labels)))
     model = TubeViTForVideoClassification(TubeViTConfig(**config)).eval()
-    model.load_state_dict({**model.state_dict(), **scaled_state(tubes_of, encoder)})
+    model.load_state_dict({**model.state_dict(), **_scaled_state(tubes_of, encoder)})
     return model
 
 
-def base_model(name: str, model: PreTrainedModel) -> TubeViTModel:
-    """The TubeViT inside a model; ValueError if there is none."""
+def _base_model(name: str, model: PreTrainedModel) -> TubeViTModel:
+    """TubeViT encoder of a model. ValueError if there is none."""
     base = model.base_model
     if not isinstance(base, TubeViTModel):
         raise ValueError(f"`{name}` must be a TubeViT, got {type(model).__name__}.")
     return base
 
 
-def scaled_config(small: TubeViTConfig, large: TubeViTConfig, widening: Sequence[int] | None) -> dict[str, Any]:
-    """Fields of the large configuration with the small one's tubes, widened, in their order."""
+def _scaled_config(small: TubeViTConfig, large: TubeViTConfig, widening: Sequence[int] | None) -> dict[str, Any]:
+    """Fields of the large configuration, with the widened tubes of the small one first."""
     if small.num_channels != large.num_channels:
         raise ValueError(f"`num_channels` of `small` and `large` differ: {small.num_channels}, {large.num_channels}.")
     if large.tube_kernels != "independent":
@@ -100,7 +101,7 @@ def scaled_config(small: TubeViTConfig, large: TubeViTConfig, widening: Sequence
     if not moving or not still:
         raise ValueError("`small` needs a tube of several frames and `large` one of a single frame.")
     factors = widening_factors(small.hidden_size, large.hidden_size, widening)
-    tubes = [widened(tube, small.hidden_size, factors) for tube in moving] + still
+    tubes = [_widened(tube, small.hidden_size, factors) for tube in moving] + still
     fields = copy.deepcopy(large).to_dict()
     own = ("model_type", "transformers_version", "architectures", "dtype", "id2label", "label2id", "num_labels")
     fields = {name: value for name, value in fields.items() if name not in (*own, "datasets", "problem_type")}
@@ -112,6 +113,17 @@ def scaled_config(small: TubeViTConfig, large: TubeViTConfig, widening: Sequence
 def widening_factors(small: int, large: int, widening: Sequence[int] | None) -> Triple:
     """
     Windows to join along each axis so that tokens of width `small` reach `large`.
+
+    Args:
+        small (`int`):
+            Width of the small model.
+        large (`int`):
+            Width of the large model.
+        widening (`Sequence[int]`):
+            Factors that the caller passed.
+
+    Returns:
+        `tuple[int, int, int]`: factors along frames, height and width.
 
     Raises:
         ValueError: `small` is more than eight times narrower, or a given `widening` is not wide enough.
@@ -127,14 +139,14 @@ def widening_factors(small: int, large: int, widening: Sequence[int] | None) -> 
     return WIDENINGS[fitting[0]]
 
 
-def widened(tube: Tube, hidden_size: int, factors: Triple) -> Tube:
-    """The tube with more windows to a token, each as wide as before; stride and so the place of tokens stay."""
+def _widened(tube: Tube, hidden_size: int, factors: Triple) -> Tube:
+    """The tube with more windows per token, each with its former width. The places of the tokens are unchanged."""
     joined = tuple(one * factor for one, factor in zip(tube.space_to_depth, factors))
     return Tube(tube.kernel, tube.stride, tube.offset, joined, tube.window_channels(hidden_size))  # type: ignore[arg-type]
 
 
-def scaled_state(small: TubeViTModel, large: TubeViTModel) -> dict[str, torch.Tensor]:
-    """The tensors that are taken over, under the names of the large classifier; pooling and classifier are not."""
+def _scaled_state(small: TubeViTModel, large: TubeViTModel) -> dict[str, torch.Tensor]:
+    """Transferred tensors, with the names of the large classifier. Pooling and classifier are new."""
     state = {
         f"tubevit.{name}": tensor
         for name, tensor in large.state_dict().items()
@@ -152,49 +164,49 @@ def resize_tubes(
     model: TubeViTForVideoClassification, tubes: str | Sequence[Mapping[str, Any]]
 ) -> TubeViTForVideoClassification:
     """
-    The model with other tubes whose kernels are resized from its own, tube by tube: what the paper calls interpolated
-    for Charades, where trained kernels go on as longer and larger ones.
+    Replace the tubes of a model by others whose kernels are resized from its own, tube by tube. The paper does this
+    for Charades ("interpolated"), where trained kernels are continued as longer and larger ones.
 
-    Kernels are resized trilinearly without rescaling. A tube whose windows have more channels than before, since its
-    space-to-depth went, starts with those of one window repeated: what the windows of a token had in common.
+    Kernels are resized trilinearly without rescaling. If the windows of a tube have more channels than before, because
+    it no longer uses space-to-depth, the channels of one window are repeated.
 
     Args:
         model ([`TubeViTForVideoClassification`]):
-            A trained model. It is left as it is.
+            A trained model. It is not changed.
         tubes (`str` or `Sequence[dict]`):
-            A set by name, such as `"charades"`, or the tubes; as many as the model has.
+            Name of a set, such as `"charades"`, or the tubes; as many as the model has.
 
     Returns:
         [`TubeViTForVideoClassification`]: in evaluation mode.
 
     Raises:
-        ValueError: another number of tubes.
+        ValueError: the number of tubes differs.
     """
     fields = copy.deepcopy(model.config).to_dict() | {"tubes": tubes, "tube_kernels": "independent"}
     config = TubeViTConfig(**{name: one for name, one in fields.items() if name not in ("model_type", "num_labels")})
     old = tubes_in(model.tubevit)
     if len(old) != len(config.tube_list):
-        raise ValueError(f"`tubes` must be as many as the model's {len(old)}, got {len(config.tube_list)}.")
+        raise ValueError(f"`tubes` must have {len(old)} entries, as the model has, got {len(config.tube_list)}.")
     resized = TubeViTForVideoClassification(config).eval()
     other = ("tubevit.embeddings.tubes.", "tubevit.embeddings.shared_kernel.")
     state = {name: one for name, one in model.state_dict().items() if not name.startswith(other)}
     for index, (module, tube) in enumerate(zip(old, config.tube_list, strict=True)):
-        weight = resized_kernel(own_kernel(model.tubevit, module), tube)
+        weight = _resized_kernel(own_kernel(model.tubevit, module), tube)
         channels = tube.window_channels(config.hidden_size)
-        state[f"tubevit.embeddings.tubes.{index}.weight"] = repeated(weight, channels)
-        state[f"tubevit.embeddings.tubes.{index}.bias"] = repeated(module.bias, channels)
+        state[f"tubevit.embeddings.tubes.{index}.weight"] = _repeated(weight, channels)
+        state[f"tubevit.embeddings.tubes.{index}.bias"] = _repeated(module.bias, channels)
     resized.load_state_dict(state)
     return resized
 
 
-def resized_kernel(weight: torch.Tensor, tube: Tube) -> torch.Tensor:
+def _resized_kernel(weight: torch.Tensor, tube: Tube) -> torch.Tensor:
     """A kernel at another tube's size."""
     if tuple(weight.shape[2:]) == tube.kernel:
         return weight
     return nn.functional.interpolate(weight.float(), size=tube.kernel, mode="trilinear", align_corners=False)
 
 
-def repeated(tensor: torch.Tensor, channels: int) -> torch.Tensor:
+def _repeated(tensor: torch.Tensor, channels: int) -> torch.Tensor:
     """The first axis repeated until it has `channels` entries, or cut to them."""
     times = math.ceil(channels / tensor.shape[0])
     return torch.cat([tensor] * times)[:channels].detach()

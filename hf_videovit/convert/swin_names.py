@@ -1,6 +1,6 @@
 """
-The names of Swin weights in the layouts they come in, as those of the official BEVT code: Video Swin and the image
-Swin (both official), torchvision's `swin3d_*` and `swin_*`, timm's, transformers', and MMAction2's ports.
+Official names of the BEVT code for Swin weights in other layouts: Video Swin and the image Swin (both official),
+torchvision's `swin3d_*` and `swin_*`, timm's, transformers', and MMAction2's ports.
 """
 
 import re
@@ -37,22 +37,25 @@ EMA = "ema_"
 
 def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpoint:
     """
-    The same weights under official names.
+    Rename weights to the official names.
 
     Args:
         checkpoint ([`~convert.keys.Checkpoint`]):
             Swin weights in any of the layouts.
         use_ema (`bool`, *optional*, defaults to `True`):
-            Take the moving averages that official Something-Something checkpoints hold beside the raw weights, as the
+            Use the moving averages that official Something-Something checkpoints hold beside the raw weights, as the
             official evaluation does.
 
+    Returns:
+        [`~convert.keys.Checkpoint`]: the same weights with official names.
+
     Raises:
-        ValueError: two names become one.
+        ValueError: two names become the same.
     """
-    names = ema_names(checkpoint, use_ema)
+    names = _ema_names(checkpoint, use_ema)
     cleaned = {short: names[long] for short, long in clean_names(names, SWIN_PREFIXES).items()}
     parts: dict[str, list[str]] = {}
-    rename = renamer(cleaned)
+    rename = _renamer(cleaned)
     for short, source in cleaned.items():
         official = rename(short)
         if official in parts and not QKV.fullmatch(short):
@@ -61,7 +64,7 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
     for sources in parts.values():  # three tensors of transformers are one of the others
         sources.sort(key=lambda name: [number for number, part in enumerate(PARTS) if f".{part}." in name])
     shapes = {
-        official: joined_shape([checkpoint.shapes[one] for one in sources]) for official, sources in parts.items()
+        official: _joined_shape([checkpoint.shapes[one] for one in sources]) for official, sources in parts.items()
     }
 
     def read(name: str) -> torch.Tensor:
@@ -71,36 +74,36 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
     return Checkpoint(checkpoint.name, shapes, read, list(checkpoint.ignored), dict(checkpoint.config))
 
 
-def joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+def _joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     if len(shapes) == 1:
         return shapes[0]
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
-def ema_names(checkpoint: Checkpoint, use_ema: bool) -> dict[str, str]:
+def _ema_names(checkpoint: Checkpoint, use_ema: bool) -> dict[str, str]:
     """Names of the weights, each with the name of the tensor to read: itself, or its moving average."""
     plain = [name for name in checkpoint.shapes if not name.startswith(EMA)]
     averages = {name: f"{EMA}{name.replace('.', '_')}" for name in plain}
     found = {average for average in averages.values() if average in checkpoint.shapes}
     strange = [name for name in checkpoint.shapes if name.startswith(EMA) and name not in found]
     if strange:
-        raise ValueError(f"{checkpoint.name} has {strange[0]!r}, the moving average of no weight in it.")
+        raise ValueError(f"{checkpoint.name} has {strange[0]!r}, a moving average without its weight.")
     return {name: averages[name] if use_ema and averages[name] in found else name for name in plain}
 
 
-def renamer(names: Mapping[str, str]) -> Callable[[str], str]:
-    """The function that makes official names of these."""
+def _renamer(names: Mapping[str, str]) -> Callable[[str], str]:
+    """Function that renames these names to the official ones."""
     if any(name.startswith("features.") for name in names):
-        return torchvision_video_name if "patch_embed.proj.weight" in names else torchvision_image_name
+        return _torchvision_video_name if "patch_embed.proj.weight" in names else _torchvision_image_name
     if "embeddings.patch_embeddings.projection.weight" in names:
-        return transformers_name
+        return _transformers_name
     stages = {int(match[1]) for name in names if (match := re.match(r"layers\.(\d+)\.", name))}
     if stages and f"layers.{max(stages)}.downsample.reduction.weight" in names:
-        return timm_name
+        return _timm_name
     return lambda name: re.sub(r"^norm3\.", "norm.", name)  # MMAction2's word for the final norm
 
 
-def torchvision_video_name(name: str) -> str:
+def _torchvision_video_name(name: str) -> str:
     match = re.fullmatch(r"features\.(\d+)\.(.+)", name)
     if match is None:
         return re.sub(r"^head\.", "cls_head.fc_cls.", name)
@@ -108,7 +111,7 @@ def torchvision_video_name(name: str) -> str:
     return _torchvision_module(stage, bool(merging), match[2])
 
 
-def torchvision_image_name(name: str) -> str:
+def _torchvision_image_name(name: str) -> str:
     match = re.fullmatch(r"features\.(\d+)\.(.+)", name)
     if match is None:
         return name
@@ -126,13 +129,13 @@ def _torchvision_module(stage: int, merging: bool, rest: str) -> str:
     return f"layers.{stage}.blocks.{rest}"
 
 
-def timm_name(name: str) -> str:
-    """timm merges at the start of a stage, not at the end of the one before."""
+def _timm_name(name: str) -> str:
+    """timm merges patches at the start of a stage, the official code at the end of the previous one."""
     name = re.sub(r"^head\.fc\.", "head.", name)
     return re.sub(r"^layers\.(\d+)\.downsample\.", lambda match: f"layers.{int(match[1]) - 1}.downsample.", name)
 
 
-def transformers_name(name: str) -> str:
+def _transformers_name(name: str) -> str:
     if match := QKV.fullmatch(name):
         return f"{match[1]}.attn.qkv.{match[3]}"
     module, _, kind = name.rpartition(".")

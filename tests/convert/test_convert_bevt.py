@@ -15,7 +15,7 @@ from transformers import SwinConfig, SwinForImageClassification
 
 from hf_videovit import BevtForPreTraining, BevtForVideoClassification, convert_checkpoint
 from hf_videovit.convert.codebook import convert_codebook
-from hf_videovit.convert.convert_bevt import make_plan
+from hf_videovit.convert.convert_bevt import plan_conversion
 from hf_videovit.convert.keys import open_checkpoint
 
 
@@ -113,7 +113,7 @@ def test_an_inflated_model_sees_a_still_clip_as_the_image():
 def test_stage_one_files_are_read_whatever_their_prefix(wrapper, prefix, tmp_path):
     state = {f"{prefix}{name}": tensor for name, tensor in weights(IMAGE_SWIN, "model").items()}
     torch.save(state if wrapper is None else {wrapper: state}, tmp_path / "x.pth")
-    plan = make_plan(open_checkpoint(tmp_path / "x.pth"), task="feature-extraction")
+    plan = plan_conversion(open_checkpoint(tmp_path / "x.pth"), task="feature-extraction")
     plan.check()
     assert plan.config.window_size == [8, 3, 3]
 
@@ -137,7 +137,7 @@ def test_moving_averages_are_taken_unless_refused():
     raw = convert_checkpoint("bevt", both, task="video-classification", use_ema=False, **WINDOW)
     close(averaged.classifier.bias, raw.classifier.bias + 1)
     close(raw.classifier.bias, state["cls_head.fc_cls.bias"])
-    with pytest.raises(ValueError, match="moving average of no weight"):
+    with pytest.raises(ValueError, match="moving average without its weight"):
         convert_checkpoint("bevt", {**state, "ema_x": torch.ones(1)}, task="video-classification", **WINDOW)
 
 
@@ -154,15 +154,15 @@ def test_pretraining_to_classification_keeps_the_norm_and_says_what_is_fresh(cap
 
 
 def test_the_window_is_told_by_the_index_or_must_be_given():
-    plan = make_plan(open_checkpoint(PRETRAINED), task="pretraining")
+    plan = plan_conversion(open_checkpoint(PRETRAINED), task="pretraining")
     assert plan.config.window_size == [2, 3, 3]
     state = {name: tensor for name, tensor in weights(PRETRAINED).items() if "index" not in name}
     with pytest.raises(ValueError, match="`pretrained_window_size` is needed"):
-        make_plan(open_checkpoint(state), task="pretraining")
-    plan = make_plan(open_checkpoint(state), task="pretraining", pretrained_window_size=[2, 3, 3])
+        plan_conversion(open_checkpoint(state), task="pretraining")
+    plan = plan_conversion(open_checkpoint(state), task="pretraining", pretrained_window_size=[2, 3, 3])
     assert plan.config.window_size == [2, 3, 3]
     with pytest.raises(ValueError, match="`pretrained_window_size`"):
-        make_plan(open_checkpoint(state), task="pretraining", pretrained_window_size=[2, 7, 7])
+        plan_conversion(open_checkpoint(state), task="pretraining", pretrained_window_size=[2, 7, 7])
 
 
 @torch.no_grad()
@@ -246,5 +246,5 @@ def test_a_pickled_file_that_runs_code_is_refused(tmp_path, monkeypatch):
 def test_the_tokenizer_inside_a_pretraining_checkpoint_is_found():
     codebook = convert_codebook(PRETRAINED)
     assert codebook.config.vocab_size == 64
-    with pytest.raises(ValueError, match="no DALL-E encoder"):
+    with pytest.raises(ValueError, match="has no DALL-E encoder"):
         convert_codebook(FINE_TUNED)

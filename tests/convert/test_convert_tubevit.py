@@ -196,7 +196,7 @@ def test_interpolated_kernels_can_be_inflated():
 def test_classifiers_start_fresh(tmp_path):
     vit = transformers_vit(ViTForImageClassification, num_labels=3)
     fields = {"num_attention_heads": 3, "num_frames": 8, "image_size": [32, 48]}
-    with pytest.raises(ValueError, match="the classifier starts fresh"):
+    with pytest.raises(ValueError, match="for a new classifier"):
         convert_checkpoint("tubevit", vit.state_dict(), task="video-classification", **fields)
     video = convert_checkpoint("tubevit", vit.state_dict(), task="video-classification", labels=["a", "b"], **fields)
     assert video.config.id2label == {0: "a", 1: "b"}
@@ -214,11 +214,11 @@ def test_classifiers_start_fresh(tmp_path):
     [
         ({"task": "pretraining"}, "`task` of a tubevit"),
         ({"tube_init": "zero"}, "`tube_init` must be one of"),
-        ({"published": "tubevit-base-k600"}, "were never released"),
+        ({"published": "tubevit-base-k600"}, "authors of TubeViT released none"),
         ({"image_position_grid": [3, 3]}, "`image_position_grid` must be the height and width of the 6 learnt"),
         ({"hidden_size": 48}, "`hidden_size` is 48, but"),
         ({"num_attention_heads": None}, "`num_attention_heads` is needed"),
-        ({"labels": ["a"]}, "`labels` goes with a classification task"),
+        ({"labels": ["a"]}, "`labels` is only supported with task="),
         ({"gate_layr": 1}, "Did you mean `gate_layer`"),
     ],
 )
@@ -230,7 +230,7 @@ def test_impossible_conversions(fields, message):
 
 def test_models_that_are_no_plain_vit():
     state = timm_vit(init_values=0.1).state_dict()
-    with pytest.raises(ValueError, match=r"is no plain ViT: it has .*ls1.gamma"):
+    with pytest.raises(ValueError, match=r"is not a plain ViT: it has .*ls1.gamma"):
         convert_checkpoint("tubevit", state, task="feature-extraction", num_attention_heads=3)
     with pytest.raises(ValueError, match="there is no patch embedding"):
         convert_checkpoint("tubevit", {"a.weight": torch.ones(2)}, task="feature-extraction")

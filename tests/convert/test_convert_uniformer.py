@@ -72,46 +72,46 @@ def skeleton(size: str, modality: str, **fields) -> dict[str, torch.Tensor]:
     ],
 )
 def test_the_width_of_heads_is_known_where_all_published_models_agree(size, modality, fields, head_dim):
-    from hf_videovit.convert import make_plan
+    from hf_videovit.convert import plan_conversion
 
     task = f"{modality}-classification"
     if head_dim is None:
         with pytest.raises(ValueError, match="`head_dim` is needed"):
-            make_plan("uniformer", skeleton(size, modality, **fields), task=task)
+            plan_conversion("uniformer", skeleton(size, modality, **fields), task=task)
     else:
-        plan = make_plan("uniformer", skeleton(size, modality, **fields), task=task)
+        plan = plan_conversion("uniformer", skeleton(size, modality, **fields), task=task)
         plan.check()
         assert plan.config.head_dim == head_dim
 
 
 def test_classes_of_imagenet_name_themselves():
-    from hf_videovit.convert import make_plan
+    from hf_videovit.convert import plan_conversion
 
     state = skeleton("xxs", "image")
     for head in ("head", "head_cls"):
         state[f"{head}.weight"] = torch.zeros(1).expand(1000, 448)
         state[f"{head}.bias"] = torch.zeros(1).expand(1000)
-    plan = make_plan("uniformer", state, task="image-classification")
+    plan = plan_conversion("uniformer", state, task="image-classification")
     assert (plan.config.id2label[0], plan.config.id2label[999]) == ("tench", "toilet tissue")
 
 
 def test_labels_stand_for_the_order_of_the_layout():
-    from hf_videovit.convert import make_plan
+    from hf_videovit.convert import plan_conversion
 
     for count, labels, first in ((400, "k400", "riding a bike"), (600, "k600", "feeding fish")):
         state = skeleton("small", "video")
         state["head.weight"], state["head.bias"] = torch.zeros(1).expand(count, 512), torch.zeros(1).expand(count)
-        official = make_plan("uniformer", state, task="video-classification", labels=labels)
+        official = plan_conversion("uniformer", state, task="video-classification", labels=labels)
         assert official.config.id2label[0] == first
     state = {f"backbone.{name}": one for name, one in skeleton("small", "video").items() if "head" not in name}
     state["cls_head.fc_cls.weight"] = torch.zeros(1).expand(400, 512)
     state["cls_head.fc_cls.bias"] = torch.zeros(1).expand(400)
-    port = make_plan("uniformer", state, task="video-classification", labels="k400")
+    port = plan_conversion("uniformer", state, task="video-classification", labels="k400")
     assert port.config.id2label[0] == "abseiling"
     with pytest.raises(ValueError, match="MMAction2 is not known"):
-        make_plan("uniformer", state, task="video-classification", labels="k600")
+        plan_conversion("uniformer", state, task="video-classification", labels="k600")
     with pytest.raises(ValueError, match="400 classes, not 174"):
-        make_plan("uniformer", state, task="video-classification", labels="ssv2")
+        plan_conversion("uniformer", state, task="video-classification", labels="ssv2")
 
 
 def test_inflation_needs_to_know_the_classes_and_starts_a_fresh_head():

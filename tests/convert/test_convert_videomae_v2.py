@@ -97,7 +97,7 @@ def test_there_and_back(fields, model_class, mean_pooling, num_labels):
     model = tiny_model(model_class, **fields, **extra, use_mean_pooling=pooling)
     state = official_layout(model)
     if model_class is VideoMAEV2Model and not mean_pooling:
-        extra = {"use_mean_pooling": False}  # without a head it looks like a pre-training encoder
+        extra = {"use_mean_pooling": False}  # without a head it looks like a pretraining encoder
     unshown = {name: fields[name] for name in ("num_attention_heads", "decoder_num_attention_heads")}
     if model_class is not VideoMAEV2ForPreTraining:
         unshown.pop("decoder_num_attention_heads")
@@ -225,7 +225,7 @@ def changed(state, **changes):
             "pos_embed is not the fixed table .* learnt positions are not supported",
         ),
         ({"pos_embed": torch.ones(1, 9, 24)}, "pos_embed has 9 positions, but clips of .* have 8 tokens"),
-        ({"blocks__0__mlp__fc1__weight": torch.tensor(1.0)}, r"tensors without axes.*blocks\.0\.mlp\.fc1\.weight"),
+        ({"blocks__0__mlp__fc1__weight": torch.tensor(1.0)}, r"blocks\.0\.mlp\.fc1\.weight is a scalar"),
     ],
 )
 def test_keys_that_do_not_fit(changes, message, classifier):
@@ -262,7 +262,7 @@ def test_something_else_altogether():
 
 
 def test_pretraining_file_asked_for_classification(pretrained):
-    with pytest.raises(ValueError, match=r"is a pre-training checkpoint without a classifier.*pass `num_labels`"):
+    with pytest.raises(ValueError, match=r"is a pretraining checkpoint without a classifier.*pass `num_labels`"):
         convert(official_layout(pretrained))
 
 
@@ -347,16 +347,16 @@ def test_frames_and_size_default_to_the_published_ones():
         ({"num_hidden_layers": 3}, "`num_hidden_layers` is 3, but .* has 2"),
         ({"use_mean_pooling": False}, "`use_mean_pooling` is False, but .* has True"),
         ({"layer_scale_init_value": 0.1}, "no layer scales"),
-        ({"num_labels": 9}, "has 5 classes, the configuration 9"),
-        ({"labels": ["a", "b"]}, "has 5 classes, 2 are given"),
+        ({"num_labels": 9}, "has 5 classes, but 9 are given"),
+        ({"labels": ["a", "b"]}, "has 5 classes, but 2 are given"),
         ({"labels": ["a", "b", "c", "d", "a"]}, "names a class twice"),
-        ({"labels": "k400"}, "has 5 classes, 'k400' has 400"),
+        ({"labels": "k400"}, "has 5 classes, but 'k400' has 400"),
         ({"labels": "ssv3"}, "`name` must be one of k400"),
-        ({"labels": "ssv2"}, "has 5 classes, 'ssv2' has 174"),
+        ({"labels": "ssv2"}, "has 5 classes, but 'ssv2' has 174"),
         ({"labels": "k600-mmaction2"}, "is an order of MMAction2's ports of UniFormerV2"),
         ({"hiden_size": 24}, "Did you mean `hidden_size`"),
         ({"colour": "red"}, "`colour` is not a field of VideoMAEV2Config"),
-        ({"labels": list("abcde"), "num_labels": 5}, "Give `labels` or `num_labels`, not both"),
+        ({"labels": list("abcde"), "num_labels": 5}, "Pass `labels` or `num_labels`, not both"),
         ({"num_attention_heads": 0}, "`num_attention_heads` must divide `hidden_size`, got 0"),
         ({"published": "videomae-v2-base-k710-distilled"}, "`hidden_size` is 768"),
         ({"published": "videomae"}, "`name` must be one of"),
@@ -383,9 +383,9 @@ def test_config_is_used_and_kept(classifier):
 
 
 def test_the_file_must_be_the_published_one(pretrained, classifier):
-    with pytest.raises(ValueError, match="has the fine-tuned layout, but the given state dict has the pre-training"):
+    with pytest.raises(ValueError, match="has the fine-tuned layout, but the given state dict has the pretraining"):
         convert(official_layout(pretrained), published="videomae-v2-base-k710-distilled")
-    with pytest.raises(ValueError, match="has the pre-training layout, but the given state dict has the fine-tuned"):
+    with pytest.raises(ValueError, match="has the pretraining layout, but the given state dict has the fine-tuned"):
         convert(official_layout(classifier), published="videomae-v2-giant-pretrained")
 
 
@@ -498,7 +498,7 @@ def test_remote_code_repository(tmp_path):
 
 def test_remote_configuration_must_agree(tmp_path):
     remote_repository(tmp_path, depth=12)
-    with pytest.raises(ValueError, match="config.json says depth=12, but the weights beside it have 2"):
+    with pytest.raises(ValueError, match="config.json has depth=12, but the weights beside it have 2"):
         convert_checkpoint("videomae_v2", tmp_path, task=FEATURES)
 
 

@@ -98,7 +98,7 @@ def test_interpolated_kernels_are_taken_as_they_are_used():
     ("arguments", "message"),
     [
         ({"gate_layer": 5, "num_labels": 2}, "`gate_layer` must be between"),
-        ({"gate_layer": 1}, "Give `labels` or `num_labels`"),
+        ({"gate_layer": 1}, "Pass either `labels` or `num_labels`"),
         ({"gate_layer": 1, "num_labels": 2, "widening": [1, 1, 1]}, "`widening` must be three numbers"),
         ({"gate_layer": 1, "num_labels": 2, "widening": [3, 1, 1]}, "`stride` of a tube must be divisible"),
     ],
@@ -130,5 +130,5 @@ def test_kernels_of_other_sizes_go_on_from_trained_ones():
     expected = torch.nn.functional.interpolate(old.weight, (16, 16, 16), mode="trilinear")
     torch.testing.assert_close(first.weight[:12], expected)
     assert torch.equal(longer.tubevit.embeddings.tubes[3].weight, model.tubevit.embeddings.tubes[3].weight)
-    with pytest.raises(ValueError, match="`tubes` must be as many"):
+    with pytest.raises(ValueError, match="`tubes` must have"):
         resize_tubes(model, "core")
