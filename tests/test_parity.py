@@ -159,3 +159,15 @@ def test_cases_of_families_to_come_are_skipped_by_name(tmp_path, capsys):
     assert "action_detection/forward skipped: action_detection is not supported yet" in capsys.readouterr().out
     assert main([str(case), str(changed_copy("masks", tmp_path / "x"))]) == 0
     assert "0 failed, 1 cases skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("family", "case", "ending"), [("bevt", "swin3d_classify", "_a"), ("lstcl", "timesformer_classify", "_larger")]
+)
+def test_inputs_of_other_names_are_compared(tmp_path, capsys, family, case, ending):
+    def rename(tensors):
+        for name in [name for name in tensors if name.endswith(ending)]:
+            tensors[f"{name.removesuffix(ending)}_other"] = tensors.pop(name)
+
+    assert main([str(changed_copy(case, tmp_path / "x", rename, family))]) == 0
+    assert "logits_other" in capsys.readouterr().out
