@@ -60,7 +60,16 @@ class SwinWindows:
     index: torch.Tensor
 
     def split(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(batch, frames, height, width, dim)` to `(batch, *windows on each axis, window_length, dim)`."""
+        """
+        Cut a grid into windows.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, dim)`):
+                Tokens of the grid.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, *windows on each axis, window_length, dim)`.
+        """
         frames, height, width = (-grid % size for grid, size in zip(hidden_states.shape[1:4], self.size))
         hidden_states = F.pad(hidden_states, (0, 0, 0, width, 0, height, 0, frames))
         if any(self.roll):
@@ -70,7 +79,18 @@ class SwinWindows:
         return hidden_states.permute(0, 1, 3, 5, 2, 4, 6, 7).flatten(4, 6)
 
     def join(self, windows: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-        """The inverse of `split` for a grid of so many frames, rows and columns."""
+        """
+        The inverse of `split`.
+
+        Args:
+            windows (`torch.Tensor` of shape `(batch_size, *windows on each axis, window_length, dim)`):
+                Tokens of all windows.
+            grid (`Sequence[int]`):
+                Frames, height and width of the grid in tokens, without padding.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, frames, height, width, dim)`.
+        """
         hidden_states = windows.unflatten(4, self.size).permute(0, 1, 4, 2, 5, 3, 6, 7)
         hidden_states = hidden_states.flatten(5, 6).flatten(3, 4).flatten(1, 2)
         if any(self.roll):
@@ -86,6 +106,9 @@ class SwinWindows:
                 Tensors `(batch_size * windows of the part, ...)`.
             shape (`Sequence[int]`):
                 Batch size and windows on each axis.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size * num_windows, ...)`.
         """
         if len(parts) == 1:
             return parts[0]  # the very tensor: recorded attentions belong to the graph
@@ -99,8 +122,21 @@ def masked_parts(
     grid: Sequence[int], window: Size3, cut: Size3, device: torch.device
 ) -> list[tuple[tuple[slice, ...], torch.Tensor | None]]:
     """
-    The parts of a grid of windows (see [`SwinWindows`]). On each axis where `cut` is above 0 the last window is cut
-    this far before its end, and its two sides do not see each other.
+    The parts of a grid of windows, see [`SwinWindows`].
+
+    Args:
+        grid (`Sequence[int]`):
+            Frames, height and width in tokens, without padding.
+        window (`tuple[int, int, int]`):
+            Size of a window in tokens.
+        cut (`tuple[int, int, int]`):
+            On each axis the last window is cut this far before its end, and its two sides do not see each other. 0
+            for no cut.
+        device (`torch.device`):
+            Device of the masks.
+
+    Returns:
+        `list[tuple[tuple[slice, ...], torch.Tensor | None]]`: slices and mask of each part.
     """
     axes = []
     for size, length, shift in zip(grid, window, cut):
@@ -109,11 +145,11 @@ def masked_parts(
     parts = []
     for choice in itertools.product(*axes):
         where, shifts = zip(*choice)
-        parts.append(((slice(None), *where), cut_mask(window, shifts, device)))
+        parts.append(((slice(None), *where), _cut_mask(window, shifts, device)))
     return parts
 
 
-def cut_mask(window: Size3, cut: Sequence[int], device: torch.device) -> torch.Tensor | None:
+def _cut_mask(window: Size3, cut: Sequence[int], device: torch.device) -> torch.Tensor | None:
     """Mask of a window that is cut this far before its end on each axis; `None` for a whole one."""
     if not any(cut):
         return None
@@ -177,7 +213,7 @@ class VideoSwinAttention(nn.Module):
         super().__init__()
         dim, num_heads = config.hidden_sizes[stage], config.num_attention_heads[stage]
         self.config = config
-        self.window = full_window(config)
+        self.window = _full_window(config)
         self.num_heads, self.scaling = num_heads, (dim // num_heads) ** -0.5
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
@@ -195,7 +231,7 @@ class VideoSwinAttention(nn.Module):
             hidden_states (`torch.Tensor` of shape `(batch_size, *windows on each axis, window_length, dim)`):
                 Tokens of all windows.
             windows ([`SwinWindows`]):
-                How they were made.
+                How the grid was cut.
 
         Returns:
             `tuple`: states of the same shape; and, where the implementation gives them, probabilities of shape
@@ -293,7 +329,7 @@ class VideoSwinStage(nn.Module):
 
     def __init__(self, config: Any, index: int, drop_path_rates: Sequence[float]):
         super().__init__()
-        self.window = full_window(config)
+        self.window = _full_window(config)
         self.layers = nn.ModuleList(self.layer_class(config, index, rate) for rate in drop_path_rates)
         last = index == len(config.depths) - 1
         self.merging = None if last else VideoSwinPatchMerging(config, index)
@@ -362,7 +398,7 @@ class VideoSwinEncoder(nn.Module):
         return outputs
 
 
-def full_window(config: Any) -> Size3:
+def _full_window(config: Any) -> Size3:
     frames, height, width = config.window_size
     return frames, height, width
 

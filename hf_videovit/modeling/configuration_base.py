@@ -1,4 +1,4 @@
-"""What the families' configurations share."""
+"""Checks and helpers that the configurations of all families share."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
