@@ -1,6 +1,6 @@
 """
-BEVT: the official joint pre-training checkpoint (stage 2), fine-tuned and Video Swin checkpoints, and image Swins
-(stage 1 among them), which are inflated.
+BEVT: the official joint pretraining checkpoint (stage 2), fine-tuned and Video Swin checkpoints, and image Swins
+(including stage 1), which are inflated.
 """
 
 import math
@@ -17,14 +17,19 @@ from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_bevt import BevtConfig
 from ..modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from ..modeling.video_processing_bevt import BevtVideoProcessor
-from ..published import (
-    label_fields,
-    published_config,
-    published_entry,
-    published_labels,
-    published_processor_kwargs,
+from ..published import published_config, published_entry, published_processor_kwargs
+from .fields import (
+    agreed,
+    class_names,
+    default_names,
+    depth,
+    given_fields,
+    make_config,
+    refuse_labels,
+    refuse_other_count,
+    refuse_unknown_fields,
+    with_class_names,
 )
-from .fields import agreed, depth, given_fields, make_config, refuse_unknown_fields
 from .keys import Checkpoint, shorten
 from .plan import Piece, Plan
 from .swin_names import official_checkpoint
@@ -37,9 +42,9 @@ MODEL_CLASSES: dict[str, Any] = {
     "feature-extraction": BevtModel,
     "pretraining": BevtForPreTraining,
 }
-PRETRAINED, FINE_TUNED, ENCODER, IMAGE = "pre-training", "fine-tuned", "encoder", "image"
+PRETRAINED, FINE_TUNED, ENCODER, IMAGE = "pretraining", "fine-tuned", "encoder", "image"
 TASK_LAYOUTS = {"pretraining": PRETRAINED, "video-classification": FINE_TUNED, "feature-extraction": ENCODER}
-# Windows of published models; a table's length alone does not always tell the window.
+# Windows of published models. The length of a table does not always determine the window.
 KNOWN_WINDOWS = ([8, 7, 7], [16, 7, 7], [8, 12, 12])
 BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.(.+)")
 MERGING = re.compile(r"layers\.(\d+)\.downsample\.(norm\.weight|norm\.bias|reduction\.weight)")
@@ -69,7 +74,7 @@ VIDEO_MODULES = {
 }
 WORDS = {"cls_head.lm_head": "token_classifier"}
 STREAM_MODULES = {**IMAGE_MODULES, **VIDEO_MODULES}
-# Buffers that every model makes itself, whatever its window.
+# Buffers that every model computes itself.
 BUFFERS = re.compile(r"(.*\.)?(relative_position_index|attn_mask|relative_coords_table)")
 
 
@@ -85,44 +90,63 @@ def plan_conversion(
     **overrides: Any,
 ) -> Plan:
     """
-    Plan the conversion of a BEVT, Video Swin or image Swin checkpoint; see [`~convert.convert_checkpoint`] for the
-    arguments. `use_ema=False` takes the raw weights where a file has moving averages too; `pretrained_window_size`
-    says the file's window where neither an index buffer nor a published model tells it; with another `window_size`
-    tables of relative positions are resized.
+    Plan the conversion of a BEVT, Video Swin or image Swin checkpoint. With another `window_size`, tables of relative
+    positions are resized.
+
+    Args:
+        checkpoint ([`Checkpoint`]):
+            The opened file.
+        task (`str`):
+            See [`~convert.convert_checkpoint`].
+        config ([`PreTrainedConfig`], *optional*):
+            See [`~convert.convert_checkpoint`].
+        labels (`str` or `Sequence[str]`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        published (`str`, *optional*):
+            See [`~convert.convert_checkpoint`].
+        use_ema (`bool`, *optional*, defaults to `True`):
+            Whether to use the moving averages if the file has them beside the raw weights.
+        pretrained_window_size (`Sequence[int]`, *optional*):
+            Window of the file, if neither an index buffer nor a published model gives it.
+        overrides (`Any`):
+            Fields of the configuration.
+
+    Returns:
+        [`Plan`]
+
+    Raises:
+        ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
     """
     if task not in MODEL_CLASSES:
         raise ValueError(f"`task` of a BEVT must be one of {', '.join(MODEL_CLASSES)}, got {task!r}.")
     refuse_unknown_fields(BevtConfig, overrides, labels)
     checkpoint = official_checkpoint(checkpoint, use_ema)
-    layout = layout_of(checkpoint)
+    layout = _layout_of(checkpoint)
     if published is not None:
-        refuse_other_file(published, layout, config, checkpoint)
+        _refuse_other_file(published, layout, config, checkpoint)
         config = published_config(published)
     given = given_fields(BevtConfig, config, overrides, set())
     if task == "feature-extraction" or layout in (PRETRAINED, FINE_TUNED):
         given = {name: value for name, value in given.items() if name not in ("image_stream", "video_stream")}
-    refuse_impossible(layout, task, given, labels, checkpoint)
-    window = file_window(checkpoint, layout, given, pretrained_window_size)
-    fields = agreed(shown_fields(checkpoint, layout, given), given, checkpoint)
+    _refuse_impossible(layout, task, given, labels, checkpoint)
+    window = _file_window(checkpoint, layout, given, pretrained_window_size)
+    fields = agreed(_shown_fields(checkpoint, layout, given), given, checkpoint)
     fields.setdefault("window_size", window if layout != IMAGE else [8, *window[1:]])
-    names = class_names(checkpoint, task, labels, given)
-    if names is not None:
-        fields = {name: value for name, value in fields.items() if name not in ("num_labels", "id2label", "label2id")}
-        fields |= label_fields(names)
-    plan = Plan(checkpoint, make_config(BevtConfig, fields), MODEL_CLASSES[task], {})
-    map_names(plan, layout, task, window)
-    plan.processor = processor_of(plan.config, published)
+    names = _class_names(checkpoint, task, labels, given)
+    plan = Plan(checkpoint, make_config(BevtConfig, with_class_names(fields, names)), MODEL_CLASSES[task], {})
+    _map_names(plan, layout, task, window)
+    plan.processor = _make_processor(plan.config, published)
     return plan
 
 
-def layout_of(checkpoint: Checkpoint) -> str:
-    """What the file holds; ValueError for no Swin."""
+def _layout_of(checkpoint: Checkpoint) -> str:
+    """Layout of the file. ValueError if it is not a Swin."""
     shapes = checkpoint.shapes
     kernel = shapes.get("patch_embed.proj.weight", ())
     if len(kernel) not in (4, 5) or FIRST_TABLE not in shapes:
         raise ValueError(
-            f"{checkpoint.name} is no Swin checkpoint: `patch_embed.proj.weight` with 4 or 5 axes and `{FIRST_TABLE}` "
-            f"are needed. It starts with {shorten(list(shapes)[:5])}."
+            f"{checkpoint.name} is not a Swin checkpoint: `patch_embed.proj.weight` with 4 or 5 axes and "
+            f"`{FIRST_TABLE}` are needed. It starts with {shorten(list(shapes)[:5])}."
         )
     if len(kernel) == 4:
         return IMAGE
@@ -131,13 +155,13 @@ def layout_of(checkpoint: Checkpoint) -> str:
     return FINE_TUNED if "cls_head.fc_cls.weight" in shapes else ENCODER
 
 
-def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
-    """ValueError where the file cannot be the published one that it is said to be."""
+def _refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+    """ValueError if the file cannot be the published checkpoint that the caller named."""
     if config is not None:
-        raise ValueError("Give `config` or `published`, not both.")
+        raise ValueError("Pass `config` or `published`, not both.")
     entry = published_entry(published)
     if entry.model_type != BevtConfig.model_type:
-        raise ValueError(f"`published` {published!r} is no BEVT.")
+        raise ValueError(f"`published` {published!r} is not a BEVT.")
     if layout not in (TASK_LAYOUTS[entry.task], IMAGE):
         raise ValueError(
             f"`published` {published!r} has the {TASK_LAYOUTS[entry.task]} layout, but {checkpoint.name} has the "
@@ -145,70 +169,69 @@ def refuse_other_file(published: str, layout: str, config: PreTrainedConfig | No
         )
 
 
-def refuse_impossible(
+def _refuse_impossible(
     layout: str,
     task: str,
     given: dict[str, Any],
     labels: str | Sequence[str] | None,
     checkpoint: Checkpoint,
 ) -> None:
-    """ValueError where the file cannot do the task, with what to do."""
+    """ValueError if the file does not support the task, with the alternatives."""
     if task == "pretraining" and layout in (FINE_TUNED, ENCODER):
         raise ValueError(
-            f"{checkpoint.name} has no decoders (it holds the {layout} layout), so it cannot be converted for "
-            "task='pretraining': joint pre-training starts from an image Swin, or goes on from a pre-training "
-            "checkpoint."
+            f"{checkpoint.name} has no decoders (it has the {layout} layout), so it cannot be converted for "
+            "task='pretraining'. Joint pretraining starts from an image Swin or continues a pretraining checkpoint."
         )
     unnamed = labels is None and not {"num_labels", "id2label"} & set(given)
     if task == "video-classification" and layout != FINE_TUNED and unnamed:
         raise ValueError(
-            f"{checkpoint.name} holds the {layout} layout, without a classifier of videos. To fine-tune it, pass "
-            "`num_labels` or `id2label`: the classifier starts fresh. Without classes, use task='feature-extraction'."
+            f"{checkpoint.name} has the {layout} layout without a video classifier. To fine-tune it, pass "
+            "`num_labels` or `id2label` for a new classifier. Without classes, use task='feature-extraction'."
         )
 
 
-def file_window(
+def _file_window(
     checkpoint: Checkpoint, layout: str, given: dict[str, Any], pretrained: Sequence[int] | None
 ) -> list[int]:
     """
-    The window of the file's tables, from its index buffer, from `pretrained`, or from their length.
+    Window of the tables in the file: from `pretrained`, from the index buffer, or from the length of the tables.
 
     Raises:
-        ValueError: nothing tells the window, or `pretrained` does not fit.
+        ValueError: the window is ambiguous, or `pretrained` does not fit.
     """
     length = checkpoint.shapes[FIRST_TABLE][0]
     if layout == IMAGE:
         side = (math.isqrt(length) + 1) // 2
         if (2 * side - 1) ** 2 != length:
-            raise ValueError(f"{checkpoint.name}: {FIRST_TABLE} has {length} rows, which belong to no square window.")
+            raise ValueError(f"{checkpoint.name}: {FIRST_TABLE} has {length} rows, which is not a square window.")
         return [1, side, side]
     if pretrained is not None:
-        if table_length(pretrained) != length:
+        if _table_length(pretrained) != length:
             raise ValueError(
-                f"`pretrained_window_size` {list(pretrained)} has tables of {table_length(pretrained)} rows, those of "
-                f"{checkpoint.name} have {length}."
+                f"`pretrained_window_size` {list(pretrained)} needs tables of {_table_length(pretrained)} rows, but "
+                f"those of {checkpoint.name} have {length}."
             )
         return list(pretrained)
     index = FIRST_TABLE.replace("bias_table", "index")
     places = math.isqrt(math.prod(checkpoint.shapes[index])) if index in checkpoint.shapes else None
-    fitting = [window for window in windows_of_length(length) if places is None or math.prod(window) == places]
+    fitting = [window for window in _windows_of_length(length) if places is None or math.prod(window) == places]
     preferred = [window for window in fitting if window in KNOWN_WINDOWS or window == given.get("window_size")]
     square = [window for window in fitting if window[1] == window[2]]
     for candidates in (square if places is not None else [], preferred, fitting):
         if len(candidates) == 1:
             return candidates[0]
     raise ValueError(
-        f"`pretrained_window_size` is needed: the tables of {checkpoint.name} have {length} rows, which "
-        f"{shorten([str(window) for window in fitting])} have."
+        f"`pretrained_window_size` is needed: the tables of {checkpoint.name} have {length} rows, which fit "
+        f"{shorten([str(window) for window in fitting])}."
     )
 
 
-def table_length(window: Sequence[int]) -> int:
+def _table_length(window: Sequence[int]) -> int:
     return math.prod(2 * size - 1 for size in window)
 
 
-def windows_of_length(length: int) -> list[list[int]]:
-    """Windows (frames, height, width) whose tables have so many rows."""
+def _windows_of_length(length: int) -> list[list[int]]:
+    """Windows (frames, height, width) whose tables have this number of rows."""
     sides = [side for side in range(1, length + 1, 2) if length % side == 0]
     return [
         [(frames + 1) // 2, (rows + 1) // 2, (length // frames // rows + 1) // 2]
@@ -218,8 +241,8 @@ def windows_of_length(length: int) -> list[list[int]]:
     ]
 
 
-def shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of the configuration that shapes show."""
+def _shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the configuration from tensor shapes."""
     shapes = checkpoint.shapes
     kernel = shapes["patch_embed.proj.weight"]
     if kernel[-1] != kernel[-2]:
@@ -242,42 +265,35 @@ def shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) -> 
         fields["vocab_size"] = shapes["cls_head.lm_head.weight"][0]
     for name in ("depths", "hidden_sizes", "num_attention_heads", "intermediate_sizes"):
         if given.get(name):
-            given[name] = list(given[name])  # tuples and lists say the same
+            given[name] = list(given[name])  # tuples and lists are equivalent
     return fields
 
 
-def class_names(
+def _class_names(
     checkpoint: Checkpoint, task: str, labels: str | Sequence[str] | None, given: dict[str, Any]
 ) -> list[str] | None:
-    """Names of the classes (`None`: as given)."""
+    """Class names, or `None` to keep those of the caller."""
+    refuse_labels(labels, task, ["video-classification"])
     if task != "video-classification":
-        if labels is not None:
-            raise ValueError(f"`labels` goes with task='video-classification', got task={task!r}.")
         return None
-    names = published_labels(labels) if isinstance(labels, str) else None if labels is None else list(labels)
-    if names is not None and len(set(names)) != len(names):
-        raise ValueError("`labels` names a class twice.")
+    names = class_names(labels)
     if "cls_head.fc_cls.weight" not in checkpoint.shapes:
         return names
     size = checkpoint.shapes["cls_head.fc_cls.weight"][0]
-    given_size = len(given["id2label"]) if given.get("id2label") else given.get("num_labels", size)
-    if len(names or range(given_size)) != size:
-        raise ValueError(
-            f"The head of {checkpoint.name} has {size} classes, {len(names or range(given_size))} are given."
-        )
+    if names is None:
+        return default_names(size, given, checkpoint)
+    refuse_other_count(len(names), size, checkpoint)
     if isinstance(labels, str):
-        logger.warning(f"That the head of {checkpoint.name} orders its classes as {labels!r} does is unverified.")
-    if names is None and not {"num_labels", "id2label"} & set(given):
-        return [f"LABEL_{index}" for index in range(size)]
+        logger.warning(f"It is not verified that the head of {checkpoint.name} has the order {labels!r}.")
     return names
 
 
-def map_names(plan: Plan, layout: str, task: str, window: Sequence[int]) -> None:
-    """Fill the plan's pieces, what is dropped, and what starts fresh; unknown names are reported by its check."""
+def _map_names(plan: Plan, layout: str, task: str, window: Sequence[int]) -> None:
+    """Fill in the plan: pieces, dropped tensors and new parameters. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{BevtModel.base_model_prefix}."
-    resized = table_transform(layout, window, plan.config.window_size)
+    resized = _table_transform(layout, window, plan.config.window_size)
     for name in plan.checkpoint.shapes:
-        reason = dropping_reason(name, layout, task, plan)
+        reason = _dropping_reason(name, layout, task, plan)
         if reason is not None:
             plan.dropped[name] = reason
         elif (match := BLOCK.fullmatch(name)) and match[3] == TABLE:
@@ -291,12 +307,12 @@ def map_names(plan: Plan, layout: str, task: str, window: Sequence[int]) -> None
         elif match := MERGING.fullmatch(name):
             plan.pieces[f"{base}encoder.stages.{match[1]}.merging.{match[2]}"] = Piece(name)
         else:
-            map_outside(plan, name, base, layout, task)
-    settle_fresh(plan, task, layout)
+            _map_outside(plan, name, base, layout, task)
+    _settle_fresh(plan, task, layout)
 
 
-def map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> None:
-    """A tensor outside the blocks."""
+def _map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> None:
+    """Add a tensor outside the blocks."""
     module, _, kind = name.rpartition(".")
     module = "norm" if module == "fc_norm" else module
     inflated = layout == IMAGE and name == "patch_embed.proj.weight"
@@ -305,7 +321,7 @@ def map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> Non
     elif module in ENCODER_MODULES:
         ours = f"{base}{ENCODER_MODULES[module]}.{kind}"
         if task != "pretraining" or plan.config.video_stream or module == "norm":
-            plan.pieces[ours] = Piece(name, inflate(plan.config.tubelet_size) if inflated else None)
+            plan.pieces[ours] = Piece(name, _inflate(plan.config.tubelet_size) if inflated else None)
         if layout == IMAGE and task == "pretraining" and plan.config.image_stream and module != "norm":
             plan.pieces[f"image_{ENCODER_MODULES[module]}.{kind}"] = Piece(name)
     for modules in (HEAD_MODULES, STREAM_MODULES, WORDS):
@@ -313,23 +329,23 @@ def map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> Non
             plan.pieces[f"{modules[module]}.{kind}"] = Piece(name)
 
 
-def dropping_reason(name: str, layout: str, task: str, plan: Plan) -> str | None:
-    """Why a tensor is left behind on purpose, if it is."""
+def _dropping_reason(name: str, layout: str, task: str, plan: Plan) -> str | None:
+    """Reason to drop a tensor, or `None`."""
     module = name.rpartition(".")[0]
     if BUFFERS.fullmatch(name):
-        return "the model makes its indices and masks itself"
+        return "the model computes its indices and masks"
     if name.startswith("cls_head.vae_encoder."):
-        return "the tokenizer is a model of its own, see convert_codebook"
+        return "the tokenizer is a separate model, see convert_codebook"
     if name.startswith("data_preprocessor."):
-        return "normalisation is the video processor's"
+        return "the video processor does the normalisation"
     if module == "norm" and f"fc_norm.{name.rpartition('.')[2]}" in plan.checkpoint.shapes:
-        return "the official loader takes fc_norm in its place"
+        return "the official loader uses fc_norm instead"
     if layout == IMAGE and module in ("head", "cls_head.lm_head", "lm_head"):
-        return "heads of images are not taken over, as in the official code"
+        return "image heads are not transferred, as in the official code"
     if task == "feature-extraction" and module in HEAD_MODULES:
-        return "features need no classifier"
+        return "features have no classifier"
     if task != "pretraining" and (name == "mask_token" or module in STREAM_MODULES or module in WORDS):
-        return "only pre-training needs it"
+        return "it is only used in pretraining"
     if module in IMAGE_MODULES and not plan.config.image_stream:
         return "the configuration has no image stream"
     if module in VIDEO_MODULES and not plan.config.video_stream:
@@ -337,11 +353,11 @@ def dropping_reason(name: str, layout: str, task: str, plan: Plan) -> str | None
     return None
 
 
-def settle_fresh(plan: Plan, task: str, layout: str) -> None:
-    """What the model has and no piece gives, where that is to be expected."""
+def _settle_fresh(plan: Plan, task: str, layout: str) -> None:
+    """Mark parameters that such a file cannot have as new."""
     if task == "video-classification" and layout != FINE_TUNED:
         plan.fresh = dict.fromkeys(
-            ("classifier.weight", "classifier.bias"), "a checkpoint without classifier; train before use"
+            ("classifier.weight", "classifier.bias"), "the checkpoint has no classifier; train before use"
         )
     if task != "pretraining":
         return
@@ -352,21 +368,21 @@ def settle_fresh(plan: Plan, task: str, layout: str) -> None:
         (WORDS, True),
     ):
         wanted |= {f"{ours}.{kind}": present for ours in modules.values() for kind in ("weight", "bias")}
-    reason = "not in the checkpoint, as in the official start of joint pre-training"
+    reason = "not in the checkpoint; the official joint pretraining also initialises it"
     plan.fresh = {name: reason for name, present in wanted.items() if present and name not in plan.pieces}
 
 
-def inflate(tubelet_size: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A kernel of images for clips: the same in every frame, the sum kept."""
+def _inflate(tubelet_size: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Transformation of an image kernel to one for clips: the same in every frame, with the same sum."""
     return lambda kernel: kernel.unsqueeze(2).repeat(1, 1, tubelet_size, 1, 1) / tubelet_size
 
 
-def table_transform(
+def _table_transform(
     layout: str, source: Sequence[int], target: Sequence[int]
 ) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """
-    How tables of relative positions become those of another window: resized between images (bicubic) and repeated for
-    every distance in time, or resized between clips (trilinear); the official loaders' two ways.
+    Transformation of tables of relative positions to another window, as in the official loaders. Tables of images are
+    resized (bicubic) and repeated for every distance in time; tables of clips are resized (trilinear).
     """
     if layout == IMAGE:
         return lambda table: resize_table(table, source[1:], target[1:], "bicubic").repeat(2 * target[0] - 1, 1)
@@ -375,8 +391,8 @@ def table_transform(
     return lambda table: resize_table(table, source, target, "trilinear")
 
 
-def processor_of(config: BevtConfig, published: str | None) -> BevtVideoProcessor:
-    """The protocol of the published checkpoint, else one centred view of the configuration's size."""
+def _make_processor(config: BevtConfig, published: str | None) -> BevtVideoProcessor:
+    """Processor with the protocol of the published checkpoint, or with one centred view."""
     height, width = frame_size(config.image_size)
     fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
     fields |= {

@@ -1,9 +1,8 @@
 """
-What every converter needs: reading weight files safely and lazily, and turning one layout of names into another with
-every key accounted for.
+Safe and lazy reading of weight files.
 
-Only tensors are ever read from a pickled file (`weights_only=True`); nothing in it can run. Tensors stay on disk until
-asked for one by one, so that memory does not grow with the file.
+Only tensors are read from a pickled file (`weights_only=True`); nothing in it can run. Tensors stay on disk until they
+are read one by one, so memory does not grow with the file.
 """
 
 import argparse
@@ -26,10 +25,10 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 WRAPPERS = ("model", "module", "state_dict", "model_state")  # in the order of the official loaders
-CHOSEN_WRAPPERS = ("model_ema", "ema", "teacher", "student")  # taken only when asked for
+CHOSEN_WRAPPERS = ("model_ema", "ema", "teacher", "student")  # used only if the caller names them
 PREFIXES = ("_orig_mod.", "module.", "backbone.", "model.")
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pyth", ".pt", ".bin", ".npz")
-# Pages of a mapped file count as the process's memory until it is unmapped.
+# pages of a mapped file count as memory of the process until it is unmapped
 REMAP_AFTER_BYTES = 256 * 2**20
 READ_BYTES = 2**20
 BFLOAT16_IN_NUMPY = np.dtype("V2")  # numpy has no name for it
@@ -43,14 +42,14 @@ class Checkpoint:
 
     Args:
         name (`str`):
-            What messages call it.
+            Name in messages.
         shapes (`dict[str, tuple[int, ...]]`):
             Shape of each tensor by its name in the file.
         read (`Callable[[str], torch.Tensor]`):
             Reads one tensor. The result may share memory with a mapped file: copy it before keeping it.
-        ignored (`list[str]`):
+        ignored (`list[str]`, *optional*):
             Other entries of the file: training state, not weights.
-        config (`dict[str, Any]`):
+        config (`dict[str, Any]`, *optional*):
             `config.json` beside the weights; empty without one.
     """
 
@@ -71,8 +70,8 @@ def open_checkpoint(
         source (`str`, `os.PathLike` or `Mapping[str, Any]`):
             A `.pth`, `.pt`, `.bin` or `.safetensors` file, a folder with one (sharded or not), or a loaded dict.
         entry (`str`, *optional*):
-            Which entry of the file holds the weights, such as `"model_ema"`. Defaults to the first of `"model"`,
-            `"module"`, `"state_dict"` and `"model_state"`, else the dict itself.
+            Entry of the file that holds the weights, such as `"model_ema"`. Defaults to the first of `"model"`,
+            `"module"`, `"state_dict"` and `"model_state"`, or the dict itself.
         weights (`str`, *optional*):
             File name in a folder with several.
 
@@ -80,19 +79,19 @@ def open_checkpoint(
         [`Checkpoint`]
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: no path or dict, not a weight file, a damaged one, one with anything but tensors, or without such
-            an entry.
+        FileNotFoundError: the file or folder does not exist.
+        ValueError: `source` is not a path or dict, the file is not a weight file, is damaged, contains anything but
+            tensors, or lacks the entry.
     """
     if isinstance(source, Mapping):
-        tensors, ignored = unwrap(source, "the given state dict", entry)
+        tensors, ignored = _unwrap(source, "the given state dict", entry)
         return Checkpoint("the given state dict", _shapes(tensors), tensors.__getitem__, ignored)
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"`checkpoint` must be a path or a dict of tensors, got {type(source).__name__}.")
     path = Path(source)
     if not path.exists():
         raise FileNotFoundError(
-            f"`checkpoint` {os.fspath(source)!r} does not exist. From the Hub, fetch it first: hf download REPOSITORY."
+            f"`checkpoint` {os.fspath(source)!r} does not exist. To get it from the Hub: hf download REPOSITORY."
         )
     if path.is_dir():
         config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
@@ -102,12 +101,12 @@ def open_checkpoint(
     return _open_file(path, entry)
 
 
-def unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
     """
-    The state dict inside what a file holds, and the names of what stands beside it.
+    State dict inside the content of a file, and the names of the other entries.
 
     Raises:
-        ValueError: no such entry, or no tensors, or values that are not tensors.
+        ValueError: the entry does not exist, or there are no tensors, or values that are not tensors.
     """
     ignored: list[str] = []
     if entry is not None:
@@ -123,21 +122,32 @@ def unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, 
         ignored += [str(key) for key in loaded if key != inner]
         loaded = loaded[inner]
     if not isinstance(loaded, Mapping) or not loaded:
-        raise ValueError(f"{name} holds {_describe(loaded)}, not a state dict (names and tensors).")
+        raise ValueError(f"{name} is {_describe(loaded)}, not a state dict (names and tensors).")
     others = [f"{key} ({_kind(value)})" for key, value in loaded.items() if not _is_weight(key, value)]
     if others:
         chosen = [key for key in CHOSEN_WRAPPERS if isinstance(loaded.get(key), Mapping)]
-        hint = f" Pass entry={chosen[0]!r} to take that one." if chosen else f" Weights are looked for in {WRAPPERS}."
-        raise ValueError(f"{name} has entries that are not plain tensors under a name: {shorten(others)}.{hint}")
+        hint = (
+            f" Pass entry={chosen[0]!r} to use that one." if chosen else f" Weights are expected in one of {WRAPPERS}."
+        )
+        raise ValueError(f"{name} has entries that are not plain tensors: {shorten(others)}.{hint}")
     return dict(loaded), ignored
 
 
 def clean_names(names: Iterable[str], prefixes: tuple[str, ...] = PREFIXES) -> dict[str, str]:
     """
-    Names without what wrappers around a model put before them, with the name in the file for each.
+    Remove the prefixes that wrappers around a model add to names.
+
+    Args:
+        names (`Iterable[str]`):
+            Names in the file.
+        prefixes (`tuple[str, ...]`, *optional*):
+            Prefixes to remove.
+
+    Returns:
+        `dict[str, str]`: the name in the file by the clean name.
 
     Raises:
-        ValueError: two names become one.
+        ValueError: two names become the same.
     """
     cleaned: dict[str, str] = {}
     for name in names:
@@ -153,36 +163,34 @@ def clean_names(names: Iterable[str], prefixes: tuple[str, ...] = PREFIXES) -> d
 def _open_file(path: Path, entry: str | None) -> Checkpoint:
     head = _refuse_what_is_no_weight_file(path)
     if head.startswith(b"PK") and path.suffix == ".safetensors":
-        raise ValueError(f"{path.name} is a file of torch.save under another kind's name: rename it to .pth.")
+        raise ValueError(f"{path.name} is a file of torch.save with another suffix; rename it to .pth.")
     if path.suffix == ".npz":
         if entry is not None:
-            raise ValueError(f"`entry` {entry!r} has no meaning for {path.name}: .npz files have no entries.")
+            raise ValueError(f"`entry` {entry!r} is not supported for {path.name}: .npz files have no entries.")
         return _open_arrays(path)
-    # By content: files are renamed. A header of JSON follows the eight bytes of its length.
+    # by content, because files get renamed: a JSON header follows the eight bytes of its length
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         if entry is not None:
-            raise ValueError(f"`entry` {entry!r} has no meaning for {path.name}: safetensors files have no entries.")
+            raise ValueError(f"`entry` {entry!r} is not supported for {path.name}: safetensors files have no entries.")
         return _open_safetensors(path)
     return _open_pickled(path, entry)
 
 
 def _refuse_what_is_no_weight_file(path: Path) -> bytes:
-    """The first bytes of a file that may be one of weights."""
+    """First bytes of a file. ValueError if it cannot be a weight file."""
     with path.open("rb") as file:
         head = file.read(256)
     text = head.lstrip().lower()
     if not head:
         raise ValueError(f"{path.name} is empty.")
     if text.startswith(b"version https://git-lfs"):
-        raise ValueError(
-            f"{path.name} is a Git LFS pointer, not the weights. Run `git lfs pull`, or fetch it with `hf download`."
-        )
+        raise ValueError(f"{path.name} is a Git LFS pointer, not the weights. Run `git lfs pull` or `hf download`.")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise ValueError(
-            f"{path.name} is a web page, not weights: the download led to a log-in or error page. Fetch it again."
+            f"{path.name} is a web page, not weights: the download led to a log-in or error page. Download it again."
         )
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
-        raise ValueError(f"{path.name} is cut off after {path.stat().st_size:,} bytes. Fetch it again.")
+        raise ValueError(f"{path.name} is cut off after {path.stat().st_size:,} bytes. Download it again.")
     return head
 
 
@@ -192,25 +200,26 @@ def _open_safetensors(path: Path) -> Checkpoint:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
-            f"{path.name} is not a whole safetensors file of {path.stat().st_size:,} bytes ({error}). Fetch it again."
+            f"{path.name} ({path.stat().st_size:,} bytes) is not a complete safetensors file ({error}). Download it "
+            "again."
         ) from error
 
     def read(name: str) -> torch.Tensor:
-        with safe_open(path, framework="pt") as file:  # opened for each, so that no mapping grows
+        with safe_open(path, framework="pt") as file:  # opened for each tensor, so that no mapping grows
             return file.get_tensor(name)
 
     return Checkpoint(path.name, shapes, read)
 
 
 def _open_arrays(path: Path) -> Checkpoint:
-    """numpy's archive of arrays (Flax models); arrays of Python objects, which are pickled, are refused."""
+    """Open numpy's archive of arrays (Flax models). ValueError for arrays of Python objects, which are pickled."""
     try:
         with np.load(path) as archive:
             shapes = {name: tuple(_array(archive, name).shape) for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path.name} cannot be read as numpy arrays ({type(error).__name__}: {error}).") from error
     if not shapes:
-        raise ValueError(f"{path.name} holds no arrays.")
+        raise ValueError(f"{path.name} has no arrays.")
 
     def read(name: str) -> torch.Tensor:
         with np.load(path) as archive:
@@ -236,14 +245,14 @@ def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _refuse_wrong_checksums(path)
-    tensors, ignored = unwrap(_load_tensors(path, mapped), path.name, entry)
+    tensors, ignored = _unwrap(_load_tensors(path, mapped), path.name, entry)
     shapes, held, touched = _shapes(tensors), {"tensors": tensors}, {"bytes": 0}
 
     def read(name: str) -> torch.Tensor:
         if mapped and touched["bytes"] > REMAP_AFTER_BYTES:
             held.clear()
             gc.collect()  # torch's reader leaves cycles that would keep the old mapping
-            held["tensors"], touched["bytes"] = unwrap(_load_tensors(path, mapped), path.name, entry)[0], 0
+            held["tensors"], touched["bytes"] = _unwrap(_load_tensors(path, mapped), path.name, entry)[0], 0
         tensor = held["tensors"][name]
         touched["bytes"] += tensor.nbytes
         return tensor
@@ -252,13 +261,13 @@ def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
 
 
 def _refuse_wrong_checksums(path: Path) -> None:
-    """torch does not look at them, so a damaged download would give a model that runs, and is wrong."""
+    """ValueError for a damaged file. torch does not check checksums, so its model would run but be wrong."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         damaged = [member.filename for member in members if not _is_whole(archive, member)]
-    # torch can be told to write none (`set_crc32_options`); then every one is wrong
+    # torch can write files without checksums (`set_crc32_options`); then every one is wrong
     if damaged and len(damaged) < len(members):
-        raise ValueError(f"{path.name} is damaged: the checksum of {shorten(damaged)} is wrong. Fetch it again.")
+        raise ValueError(f"{path.name} is damaged: the checksum of {shorten(damaged)} is wrong. Download it again.")
 
 
 def _is_whole(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
@@ -278,10 +287,10 @@ def _load_tensors(path: Path, mapped: bool) -> Any:
             f"torch {torch.__version__} can be made to run code from a weight file (CVE-2025-32434); use torch>=2.6."
         )
     try:
-        # A Namespace is what official training scripts save as `args`; rebuilding one runs no code.
+        # official training scripts save `args` as a Namespace, which runs no code when it is rebuilt
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, weights_only=True, mmap=mapped, map_location="cpu")
-    except Exception as error:  # whatever an arbitrary file provokes in the reader
+    except Exception as error:  # an arbitrary file can raise any error
         raise ValueError(_unreadable(path, mapped, error)) from error
 
 
@@ -290,7 +299,7 @@ def _unreadable(path: Path, mapped: bool, error: Exception) -> str:
     if mapped:
         try:
             unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        except Exception:  # not a file of torch.save: the first error stands
+        except Exception:  # not a file of torch.save: report the first error
             logger.debug("no list of pickled objects in %s", path.name)
     unsafe = sorted(name for name in unsafe if name != "argparse.Namespace")
     # torch's own text recommends weights_only=False, so only the line that names the object is passed on
@@ -298,11 +307,11 @@ def _unreadable(path: Path, mapped: bool, error: Exception) -> str:
     if unsafe or named:
         found = shorten(unsafe) if unsafe else named[-1].split("WeightsUnpickler error:")[-1].strip()
         return (
-            f"{path.name} holds pickled objects besides tensors ({found}). Unpickling them could run code, so it is "
-            "refused. If you trust the file, load it in the environment that wrote it and save only the tensors: "
-            'torch.save(checkpoint["model"], path), or safetensors.torch.save_file.'
+            f"{path.name} contains pickled objects besides tensors ({found}). It is not read, because unpickling them "
+            "could run code. If you trust the file, load it in the environment that wrote it and save only the "
+            'tensors: torch.save(checkpoint["model"], path), or safetensors.torch.save_file.'
         )
-    return f"{path.name} cannot be read as weights: it is damaged or no file of torch.save ({type(error).__name__})."
+    return f"{path.name} cannot be read as weights: it is damaged or not from torch.save ({type(error).__name__})."
 
 
 def _weight_files(folder: Path, weights: str | None) -> list[Path]:
@@ -320,7 +329,7 @@ def _weight_files(folder: Path, weights: str | None) -> list[Path]:
     if len(candidates) != 1:
         raise ValueError(
             f"`checkpoint` {folder.name} is a folder with {len(candidates)} weight files; found {_listing(folder)}. "
-            "Name the file."
+            "Pass the path of one file."
         )
     return candidates
 
@@ -338,7 +347,7 @@ def _join(parts: list[Checkpoint], folder: Path) -> Checkpoint:
         return parts[0]
     owners = {name: part for part in parts for name in part.shapes}
     if len(owners) != sum(len(part.shapes) for part in parts):
-        raise ValueError(f"Two shards of {folder.name} hold the same tensor.")
+        raise ValueError(f"Two shards of {folder.name} contain the same tensor.")
     shapes = {name: part.shapes[name] for name, part in owners.items()}
     return Checkpoint(folder.name, shapes, lambda name: owners[name].read(name))
 
@@ -374,6 +383,16 @@ def _listing(folder: Path) -> str:
 
 
 def shorten(names: Any) -> str:
+    """
+    Join names for a message.
+
+    Args:
+        names (`str` or `Iterable[str]`):
+            The names.
+
+    Returns:
+        `str`: up to eight names, and the number of the others.
+    """
     if isinstance(names, str):
         return names
     names = list(names)

@@ -1,4 +1,4 @@
-"""A conversion as data: which tensor of ours comes from which of theirs, checked before a weight is read."""
+"""Plan of a conversion: the source of each of our tensors, checked before any weight is read."""
 
 import copy
 import json
@@ -21,7 +21,7 @@ from .keys import Checkpoint, shorten
 
 logger = logging.get_logger(__name__)
 
-# safetensors' names of the dtypes that weights are converted to, and of counters (BatchNorm's)
+# names in safetensors of the dtypes of converted weights, and of counters (BatchNorm's)
 SAFETENSORS_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -36,40 +36,50 @@ Layout = dict[str, torch.Tensor]  # shape and type of each tensor, on the meta d
 @dataclass(frozen=True)
 class Piece:
     """
-    Where one of our tensors comes from.
+    Source of one of our tensors.
 
     Args:
         source (`str`):
-            Name in the checkpoint, as it stands in the file.
+            Name of the tensor in the file.
         transform (`Callable[[torch.Tensor], torch.Tensor]`, *optional*):
-            What is taken of it, such as some of its rows.
+            Transformation of that tensor, such as a selection of rows.
     """
 
     source: str
     transform: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def take(self, tensor: torch.Tensor) -> torch.Tensor:
+        """
+        Apply the transformation.
+
+        Args:
+            tensor (`torch.Tensor`):
+                The source.
+
+        Returns:
+            `torch.Tensor`: our tensor.
+        """
         return tensor if self.transform is None else self.transform(tensor)
 
 
 @dataclass
 class Plan:
     """
-    All of a conversion but the weights.
+    A conversion without the weights.
 
     Args:
         checkpoint ([`~convert.keys.Checkpoint`]):
             Weights to read.
         config (`PreTrainedConfig`):
-            Configuration of the model to make.
+            Configuration of the new model.
         model_class (`type[PreTrainedModel]`):
-            Its class.
+            Class of the new model.
         pieces (`dict[str, Piece]`):
-            Our name to its origin.
-        dropped (`dict[str, str]`):
-            Names in the file that are left behind, each with the reason.
-        fresh (`dict[str, str]`):
-            Our names that the file does not have, each with the reason; they start as in a new model.
+            Source of each of our tensors, by name.
+        dropped (`dict[str, str]`, *optional*):
+            Names in the file that are not used, each with the reason.
+        fresh (`dict[str, str]`, *optional*):
+            Our names that are not in the file, each with the reason. They are initialised as in a new model.
         processor (`Any`, *optional*):
             Video processor with the protocol of the checkpoint.
     """
@@ -84,10 +94,13 @@ class Plan:
 
     def check(self) -> dict[str, tuple[int, ...]]:
         """
-        Shape of every tensor of the model to make.
+        Check that every tensor of the file is used and every tensor of the model has a source.
+
+        Returns:
+            `dict[str, tuple[int, ...]]`: shape of every tensor of the new model.
 
         Raises:
-            ValueError: a key of the file is left over, one of ours has no origin, or shapes differ.
+            ValueError: a key of the file is left over, one of ours is missing, or shapes differ.
         """
         expected = {name: tuple(tensor.shape) for name, tensor in self._skeleton().items()}
         given = self.checkpoint.shapes
@@ -113,14 +126,24 @@ class Plan:
         return expected
 
     def _skeleton(self) -> dict[str, torch.Tensor]:
-        """State dict of the model to make, without memory."""
+        """State dict of the new model, on the meta device."""
         with torch.device("meta"):
             return self.model_class(self.config).state_dict()
 
     def layout(self, dtype: torch.dtype) -> Layout:
         """
-        Shape and type of every tensor in the order of storing, where weights become `dtype`. Counters stay whole
-        numbers, and come first: a reader maps a tensor only at a multiple of its type's size.
+        Shape and type of every tensor in the order of storage. Counters stay integers and come first, because a reader
+        maps a tensor only at a multiple of the size of its type.
+
+        Args:
+            dtype (`torch.dtype`):
+                Type of the weights.
+
+        Returns:
+            `dict[str, torch.Tensor]`: tensors on the meta device.
+
+        Raises:
+            ValueError: the plan does not fit, see [`Plan.check`].
         """
         shapes = self.check()
         types = {name: dtype if one.is_floating_point() else one.dtype for name, one in self._skeleton().items()}
@@ -131,19 +154,33 @@ class Plan:
         return tuple(piece.take(torch.empty(self.checkpoint.shapes[piece.source], device="meta")).shape)
 
     def report(self) -> None:
-        """Log what was left behind and what starts fresh."""
+        """Log dropped tensors and new parameters."""
         reasons: dict[str, list[str]] = {}
         for name, reason in self.dropped.items():
             reasons.setdefault(reason, []).append(name)
         for reason, names in reasons.items():
-            logger.info(f"{self.checkpoint.name}: left out {shorten(names)}: {reason}.")
+            logger.info(f"{self.checkpoint.name}: dropped {shorten(names)}: {reason}.")
         if self.checkpoint.ignored:
             logger.info(f"{self.checkpoint.name}: {shorten(self.checkpoint.ignored)}: training state, not weights.")
         for name, reason in self.fresh.items():
-            logger.warning(f"{name} starts fresh: {reason}.")
+            logger.warning(f"{name} is newly initialised: {reason}.")
 
     def tensors(self, dtype: torch.dtype, names: Iterable[str] | None = None) -> Iterator[tuple[str, torch.Tensor]]:
-        """Our tensors one at a time as `dtype`, each with memory of its own; in the order of `names` if given."""
+        """
+        Our tensors one at a time. Each has its own memory.
+
+        Args:
+            dtype (`torch.dtype`):
+                Type of the weights.
+            names (`Iterable[str]`, *optional*):
+                Names in the wanted order. Defaults to the order of [`Plan.layout`].
+
+        Yields:
+            `tuple[str, torch.Tensor]`: name and tensor.
+
+        Raises:
+            ValueError: a weight in the file has a type that cannot be converted.
+        """
         fresh, layout = self._fresh_tensors(), self.layout(dtype)
         for name in layout if names is None else names:
             stored = layout[name].dtype
@@ -153,13 +190,15 @@ class Plan:
                 piece = self.pieces[name]
                 tensor = piece.take(self.checkpoint.read(piece.source))
             if tensor.is_floating_point() != stored.is_floating_point or tensor.dtype not in STORED_DTYPES:
-                raise ValueError(f"{name} would come from numbers of type {tensor.dtype}: a quantised checkpoint?")
+                raise ValueError(
+                    f"{name} has type {tensor.dtype} in the file; quantised checkpoints are not supported."
+                )
             yield name, tensor.detach().to(stored, copy=True, memory_format=torch.contiguous_format)
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
         """
-        Fresh tensors by name. Where depth is one number they stand above the blocks, so a model of one block makes the
-        same ones for little memory.
+        New parameters by name. In models with a single depth they are all outside the blocks, so a model of one block
+        gives the same ones with little memory.
         """
         if not self.fresh:
             return {}
@@ -171,9 +210,24 @@ class Plan:
 
 
 def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
-    """The model of a plan, in evaluation mode, every buffer made."""
+    """
+    Build the model of a plan.
+
+    Args:
+        plan ([`Plan`]):
+            The plan.
+        dtype (`torch.dtype`):
+            Type of the weights; `None` keeps that of the file.
+
+    Returns:
+        `PreTrainedModel`: in evaluation mode.
+
+    Raises:
+        ValueError: the plan does not fit the file.
+        RuntimeError: transformers did not load all weights.
+    """
     plan.report()
-    dtype = stored_dtype(plan) if dtype is None else dtype
+    dtype = _stored_dtype(plan) if dtype is None else dtype
     model, info = plan.model_class.from_pretrained(
         None, config=plan.config, state_dict=dict(plan.tensors(dtype)), dtype=dtype, output_loading_info=True
     )
@@ -183,25 +237,38 @@ def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
     return model
 
 
-def stored_dtype(plan: Plan) -> torch.dtype:
-    """The dtype of the checkpoint's weights; where they differ, the one that holds them all."""
+def _stored_dtype(plan: Plan) -> torch.dtype:
+    """Type of the checkpoint's weights; if they differ, the type that can represent all of them."""
     dtypes = {plan.checkpoint.read(name).dtype for name in plan.checkpoint.shapes if name not in plan.dropped}
     return reduce(torch.promote_types, [one for one in dtypes if one.is_floating_point] or dtypes)
 
 
 def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
     """
-    Write weights, configuration and processor of a plan, one tensor in memory at a time. The folder appears when all
-    of it is written.
+    Write weights, configuration and processor of a plan, with one tensor in memory at a time. The folder appears when
+    all files are written.
+
+    Args:
+        plan ([`Plan`]):
+            The plan.
+        folder (`str` or `os.PathLike`):
+            New or empty folder.
+        dtype (`torch.dtype`):
+            Type of the weights; `None` keeps that of the file.
+        max_shard_bytes (`int`):
+            Maximum size of a weight file in bytes.
+
+    Returns:
+        `Path`: the folder.
 
     Raises:
-        ValueError: `folder` exists and is not empty.
+        ValueError: `folder` exists and is not empty, or the plan does not fit the file.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`folder` {os.fspath(folder)!r} exists and is not empty.")
     plan.report()
-    dtype = stored_dtype(plan) if dtype is None else dtype
+    dtype = _stored_dtype(plan) if dtype is None else dtype
     layout = plan.layout(dtype)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:

@@ -178,7 +178,7 @@ def test_a_window_that_grows_in_time_keeps_the_scale_of_the_tables():
 
 
 def test_what_is_no_swin_is_refused():
-    with pytest.raises(ValueError, match="no Swin checkpoint"):
+    with pytest.raises(ValueError, match="not a Swin checkpoint"):
         convert_checkpoint("bevt", {"x": torch.ones(1)}, task="pretraining")
     state = dict(weights(FINE_TUNED))
     state["backbone.strange"] = torch.ones(1)
