@@ -1,7 +1,7 @@
 """Commands that train, and what comes before and after: train, pretrain, preview, probe, prepare."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from .common import (
 )
 
 
+if TYPE_CHECKING:
+    from ..training.methods.common import Goal
+
 commands = typer.Typer()
 
 
@@ -33,24 +36,12 @@ def train(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
-    from ..hub.publishing import check_access, finish_run
-    from ..training.methods.classification import finetune
-
-    config = _run_config(ctx.args, list_fields, plan, "classification")
-    if config is None:
-        return
-    if config.run.push_to_hub:
-        check_access(config.run.push_to_hub)
-    result = finetune(config)
-    published = finish_run(result.output_dir, config.run, result.facts)
-    for name, value in ({} if result.evaluation is None else result.evaluation.metrics).items():
-        typer.echo(f"{name}: {100 * value:.2f} %")
-    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+    _run(ctx.args, list_fields, plan, "classifier")
 
 
 @commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Pretrain a model without labels, as its family does; recipe and fields as for `train`.",
+    help="Pretrain a model without labels, as its family is pretrained; recipe and fields as for `train`.",
 )
 def pretrain(
     ctx: typer.Context,
@@ -58,23 +49,7 @@ def pretrain(
     plan: ShowPlan = False,
 ) -> None:
     """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
-    from ..hub.publishing import check_access, finish_run
-    from ..training.building import pretraining_task
-    from ..training.methods.contrastive import pretrain_contrastive
-    from ..training.methods.masked_pixels import pretrain as pretrain_masked
-    from ..training.methods.masked_words import pretrain_words
-
-    config = _run_config(ctx.args, list_fields, plan, None)
-    if config is None:
-        return
-    if config.run.push_to_hub:
-        check_access(config.run.push_to_hub)
-    methods: dict[str, Any] = {"contrastive": pretrain_contrastive, "masked_words": pretrain_words}
-    result = methods.get(pretraining_task(config.model), pretrain_masked)(config)
-    published = finish_run(result.output_dir, config.run, result.facts)
-    for name, value in result.facts["outcomes"].items():
-        typer.echo(f"{name}: {value}")
-    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+    _run(ctx.args, list_fields, plan, "encoder")
 
 
 @commands.command(
@@ -84,16 +59,13 @@ def pretrain(
 def preview(
     ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("preview.png"),
-    task: Annotated[
-        str | None, typer.Option(help="classification, masked_modeling or masked_words; by default the recipe's.")
-    ] = None,
     num_clips: Annotated[int, typer.Option("--clips", min=1, help="Clips in the picture.")] = 4,
 ) -> None:
     """No weights are loaded, and nothing is trained."""
     from ..training.arguments import parse_arguments
     from ..training.preview import draw_preview, target_text
 
-    for clip in draw_preview(parse_arguments(ctx.args), output, task, num_clips):
+    for clip in draw_preview(parse_arguments(ctx.args), output, num_clips):
         targets = ", ".join(target_text(target) for target in clip.labels)
         typer.echo(f"{clip.id}: {targets}" if targets else clip.id)
     typer.echo(f"drawn in {output}")
@@ -198,22 +170,31 @@ def prepare(
     fail_if([failure["source"] for failure in result.failures])
 
 
-def _run_config(words: list[str], list_fields: bool, plan: bool, task: str | None) -> Any:
-    """
-    The run that the words describe; none where only its fields or its plan were asked for, and are shown. `task`: by
-    default the model's way of pretraining.
-    """
+def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:
+    """Run what the words describe, or show only its fields or its plan."""
     import rich
 
-    from ..training.arguments import describe_arguments, parse_arguments
-    from ..training.building import pretraining_task
+    from ..hub.publishing import check_access, finish_run
+    from ..training.arguments import parse_arguments
+    from ..training.methods.choosing import describe_fields, method_of
+    from ..training.methods.common import run
     from ..training.planning import plan_run
 
     if list_fields:
-        typer.echo(describe_arguments())
-        return None
+        typer.echo(describe_fields())
+        return
     config = parse_arguments(words)
     if plan:
-        rich.print(plan_run(config, task or pretraining_task(config.model)))  # type: ignore[arg-type]  # a literal
-        return None
-    return config
+        rich.print(plan_run(config, goal))
+        return
+    method = method_of(config, goal)
+    if config.run.push_to_hub:
+        check_access(config.run.push_to_hub)
+    result = run(method)
+    published = finish_run(result.output_dir, config.run, result.facts)
+    scores = {} if result.evaluation is None else result.evaluation.metrics
+    for name, value in scores.items():
+        typer.echo(f"{name}: {100 * value:.2f} %")
+    for name, value in result.facts.get("outcomes", {}).items():
+        typer.echo(f"{name}: {value}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")

@@ -1,4 +1,9 @@
-"""A training run as data: what a recipe (YAML) states and what a flag overrides, checked field by field."""
+"""
+A training run as data: what a recipe (YAML) states and what a flag overrides, checked field by field.
+
+Most fields are shared by all training methods and stand here, in groups. A method's own fields are a dataclass beside
+the method; here they are the open group `method`, whose `name` says which method that is.
+"""
 
 import dataclasses
 import difflib
@@ -12,8 +17,16 @@ from typing import Any, Literal, Union
 import yaml
 
 
-def _option(default: Any, help: str) -> Any:
-    """A dataclass field with the sentence that `--help` prints."""
+def option(default: Any, help: str) -> Any:
+    """
+    A field of a group of arguments.
+
+    Args:
+        default (`Any`):
+            Its default; lists and dictionaries are copied.
+        help (`str`):
+            The sentence that `--help` prints.
+    """
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
@@ -23,137 +36,102 @@ def _option(default: Any, help: str) -> Any:
 class ModelArguments:
     """Which model is trained: a checkpoint to start from, or a configuration to start from scratch."""
 
-    checkpoint: str | None = _option(None, "folder or Hub id to start from (weights, config, processor)")
-    model_type: str = _option("videomae_v2", "family of a model from scratch")
-    size: str | None = _option(None, "published size of a model from scratch, such as small or base")
-    image_model: str | None = _option(
+    checkpoint: str | None = option(None, "folder or Hub id to start from (weights, config, processor)")
+    model_type: str = option("videomae_v2", "family of a model from scratch")
+    size: str | None = option(None, "published size of a model from scratch, such as small or base")
+    image_model: str | None = option(
         None,
         "image model to start from: folder, file or Hub id (CLIP's for uniformer_v2, a UniFormer's for uniformer)",
     )
-    needs_checkpoint: bool = _option(False, "refuse to start from scratch: the recipe goes on from a trained model")
-    tokenizer: str | None = _option(
-        None, "frozen tokenizer whose words are predicted (BEVT): folder or Hub id of a FlavaImageCodebook"
-    )
-    teacher: str | None = _option(None, "folder or Hub id of a classifier whose answers are learnt instead of labels")
-    temperature: float = _option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
-    config: dict[str, Any] = _option({}, "config fields set over the checkpoint's or size's own")
-    processor: dict[str, Any] = _option({}, "processor attributes set over the checkpoint's or family's own")
-    head: Literal["auto", "keep", "new"] = _option(
+    needs_checkpoint: bool = option(False, "refuse to start from scratch: the recipe goes on from a trained model")
+    config: dict[str, Any] = option({}, "config fields set over the checkpoint's or size's own")
+    processor: dict[str, Any] = option({}, "processor attributes set over the checkpoint's or family's own")
+    head: Literal["auto", "keep", "new"] = option(
         "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
     )
-    frozen_layers: int | None = _option(
+    frozen_layers: int | None = option(
         None, "train neither the embeddings nor so many of the first blocks; 0 freezes the embeddings alone"
     )
-    attn_implementation: str | None = _option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
-    gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, slower")
-    compile: bool = _option(False, "run the task through torch.compile")
+    attn_implementation: str | None = option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
+    compile: bool = option(False, "run the task through torch.compile")
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.image_model is not None:
             raise ValueError(
                 f"Give `checkpoint` or `image_model`, not both: got {self.checkpoint!r} and {self.image_model!r}"
             )
-        _check_minimum(self, frozen_layers=0)
-        if self.temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
+        check_minimum(self, frozen_layers=0)
 
 
 @dataclass
 class DataArguments:
     """Where the clips are and how they are read."""
 
-    data: str | None = _option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet, repo id or hf:// URL")
-    eval_data: str | None = _option(None, "a second source for evaluation; none takes the other split of `data`")
-    train_split: str = _option("train", "split to train on")
-    eval_split: str | None = _option(None, "split to evaluate on; none takes the first of val, validation, test")
-    holdout: float = _option(0.2, "share of the training clips held out when there is no split to evaluate on")
-    data_config: str | None = _option(None, "configuration name of a data set repo")
-    data_root: str | None = _option(None, "folder that the paths of a list are relative to; none is the list's own")
-    video_column: str | None = _option(None, "column that holds the video; none looks for the usual names")
-    label_column: str | None = _option(None, "column that holds the label; none looks for the usual names")
-    label_names: list[str] | None = _option(
+    data: str | None = option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet, repo id or hf:// URL")
+    eval_data: str | None = option(None, "a second source for evaluation; none takes the other split of `data`")
+    train_split: str = option("train", "split to train on")
+    eval_split: str | None = option(None, "split to evaluate on; none takes the first of val, validation, test")
+    holdout: float = option(0.2, "share of the training clips held out when there is no split to evaluate on")
+    data_config: str | None = option(None, "configuration name of a data set repo")
+    data_root: str | None = option(None, "folder that the paths of a list are relative to; none is the list's own")
+    video_column: str | None = option(None, "column that holds the video; none looks for the usual names")
+    label_column: str | None = option(None, "column that holds the label; none looks for the usual names")
+    label_names: list[str] | None = option(
         None, "names that labels index; none takes labels.json of the folder, or those in the data, sorted"
     )
-    label_separator: str | None = _option(
+    label_separator: str | None = option(
         None, "what stands between the labels of a clip with several; JSON lists need none"
     )
-    shuffle_buffer: int = _option(256, "encoded clips held for shuffling while streaming tars and parquet")
-    image_data: str | None = _option(
-        None, "image files to train on as well (TubeViT): a folder of classes or a list; batches of both take turns"
-    )
-    image_split: str = _option("train", "split of image_data to train on, where it has splits")
-    image_ratio: float = _option(1.0, "batches of images for each batch of videos")
-    image_batch_size: int | None = _option(None, "images in a batch; none takes batch_size")
-    image_loss_weight: float = _option(1.0, "factor of the images' loss")
-    word_cache: str | None = _option(None, "folder that keeps the tokenizer's words (BEVT), for later epochs and runs")
-    word_copies: int = _option(
-        4, "augmented copies of each sample that epochs take in turn where words are kept; 1 is the same crop always"
-    )
-    max_train_samples: int | None = _option(None, "train on this many clips, chosen by the seed")
-    max_eval_samples: int | None = _option(None, "evaluate on this many clips, chosen by the seed")
-    num_workers: int = _option(2, "processes that decode, for each training process")
-    prefetch_batches: int = _option(2, "batches that each worker keeps ready")
-    worker_timeout: float = _option(300.0, "seconds without a batch after which a worker counts as hung")
-    bad_video: Literal["skip", "raise"] = _option("skip", "what an unreadable training video does")
-    bad_video_limit: float = _option(0.05, "share of unreadable videos that stops the run")
-    bad_video_minimum: int = _option(20, "number of clips read before that share is judged")
+    shuffle_buffer: int = option(256, "encoded clips held for shuffling while streaming tars and parquet")
+    max_train_samples: int | None = option(None, "train on this many clips, chosen by the seed")
+    max_eval_samples: int | None = option(None, "evaluate on this many clips, chosen by the seed")
+    num_workers: int = option(2, "processes that decode, for each training process")
+    worker_timeout: float = option(300.0, "seconds without a batch after which a worker counts as hung")
+    bad_video: Literal["skip", "raise"] = option("skip", "what an unreadable training video does")
+    bad_video_limit: float = option(0.05, "share of unreadable videos that stops the run")
+    bad_video_minimum: int = option(20, "number of clips read before that share is judged")
 
     def __post_init__(self) -> None:
-        _check_range("holdout", self.holdout, 0.0, 0.9)
-        _check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
-        _check_minimum(self, shuffle_buffer=1, num_workers=0, prefetch_batches=1, bad_video_minimum=1)
-        _check_minimum(self, max_train_samples=1, max_eval_samples=1, image_batch_size=1, image_loss_weight=0)
-        _check_minimum(self, word_copies=1)
-        if self.image_ratio <= 0:
-            raise ValueError(f"`image_ratio` must be above 0, got {self.image_ratio}")
+        check_range("holdout", self.holdout, 0.0, 0.9)
+        check_range("bad_video_limit", self.bad_video_limit, 0.0, 1.0)
+        check_minimum(self, shuffle_buffer=1, num_workers=0, bad_video_minimum=1)
+        check_minimum(self, max_train_samples=1, max_eval_samples=1)
 
 
 @dataclass
 class AugmentationArguments:
     """What happens to a training clip; every draw is one for all frames of the clip."""
 
-    crop: Literal["area", "multi_scale", "short_side", "center"] = _option(
+    crop: Literal["area", "multi_scale", "short_side", "center"] = option(
         "area",
         "random crop by area and ratio; the fixed places and sides of VideoMAE V2's pretraining; or anywhere or about "
         "the middle, after the short side was resized to a random length",
     )
-    crop_short_side: list[int] = _option([256, 320], "shortest and longest such length, in pixels")
-    crop_shift: int = _option(0, "how far from the middle `center` may lie along either side, in pixels")
-    image_jitter: float = _option(
-        0.0, "largest change of brightness, contrast and saturation of the images that pretraining sees beside clips"
-    )
-    num_sample: int = _option(1, "augmented copies of each decoded clip, all in the batch")
-    crop_scale: list[float] = _option([0.08, 1.0], "area of the random crop, as a share of the frame")
-    crop_ratio: list[float] = _option([0.75, 4 / 3], "width over height of the random crop")
-    flip: float = _option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
-    rand_augment_ops: int = _option(0, "RandAugment operations a clip; 0 is off")
-    rand_augment_magnitude: int = _option(7, "RandAugment magnitude, 0 to 10")
-    color_jitter: list[float] = _option(
-        [], "largest changes of brightness, contrast, saturation and hue; empty is off"
-    )
-    color_jitter_probability: float = _option(0.8, "probability of that jitter")
-    grayscale: float = _option(0.0, "probability of taking the colours away")
-    blur: list[float] = _option([0.0], "probability of blurring; two numbers: of the short and of the long clip")
-    blur_sigma: list[float] = _option([0.1, 2.0], "weakest and strongest blur, in pixels")
-    solarize: list[float] = _option([0.0], "probability of inverting bright pixels; one number or two, as for blur")
-    random_erasing: float = _option(0.0, "probability of erasing one box, the same in all frames")
-    mixup: float = _option(0.0, "alpha of mixup; 0 is off")
-    cutmix: float = _option(0.0, "alpha of cutmix; 0 is off")
-    mix_probability: float = _option(1.0, "probability that a batch is mixed at all")
-    mix_switch: float = _option(0.5, "probability of cutmix where both are on")
-    label_smoothing: float = _option(0.0, "share of the target spread over all labels")
-    flip_labels: Literal["alike", "any"] = _option(
-        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
-    )
-    augment_on_device: bool = _option(
+    crop_short_side: list[int] = option([256, 320], "shortest and longest such length, in pixels")
+    crop_shift: int = option(0, "how far from the middle `center` may lie along either side, in pixels")
+    num_sample: int = option(1, "augmented copies of each decoded clip, all in the batch")
+    crop_scale: list[float] = option([0.08, 1.0], "area of the random crop, as a share of the frame")
+    crop_ratio: list[float] = option([0.75, 4 / 3], "width over height of the random crop")
+    flip: float = option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
+    rand_augment_ops: int = option(0, "RandAugment operations a clip; 0 is off")
+    rand_augment_magnitude: int = option(7, "RandAugment magnitude, 0 to 10")
+    color_jitter: list[float] = option([], "largest changes of brightness, contrast, saturation and hue; empty is off")
+    color_jitter_probability: float = option(0.8, "probability of that jitter")
+    grayscale: float = option(0.0, "probability of taking the colours away")
+    blur: list[float] = option([0.0], "probability of blurring; two numbers: of the short and of the long clip")
+    blur_sigma: list[float] = option([0.1, 2.0], "weakest and strongest blur, in pixels")
+    solarize: list[float] = option([0.0], "probability of inverting bright pixels; one number or two, as for blur")
+    random_erasing: float = option(0.0, "probability of erasing one box, the same in all frames")
+    augment_on_device: bool = option(
         False, "workers only decode and shrink; the accelerator crops, flips and the like, clip by clip"
     )
-    device_area: int | None = _option(
+    device_area: int | None = option(
         None, "pixels of a frame that go to the accelerator then; larger frames are shrunk; none takes twice the crop"
     )
 
     def __post_init__(self) -> None:
-        _check_minimum(self, device_area=1)
+        check_minimum(self, device_area=1)
         if len(self.color_jitter) not in (0, 4):
             raise ValueError(f"`color_jitter` must be four numbers or none, got {self.color_jitter}")
         if self.grayscale == 1.0:
@@ -166,20 +144,11 @@ class AugmentationArguments:
             if len(values) not in (1, 2):
                 raise ValueError(f"`{name}` must be one number or two, got {values}")
             for value in values:
-                _check_range(name, value, 0.0, 1.0)
-        for name in (
-            "flip",
-            "grayscale",
-            "color_jitter_probability",
-            "random_erasing",
-            "mix_probability",
-            "mix_switch",
-            "label_smoothing",
-        ):
-            _check_range(name, getattr(self, name), 0.0, 1.0)
-        _check_minimum(self, num_sample=1, rand_augment_ops=0, mixup=0, cutmix=0, crop_shift=0)
-        _check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
-        _check_range("image_jitter", self.image_jitter, 0.0, 1.0)
+                check_range(name, value, 0.0, 1.0)
+        for name in ("flip", "grayscale", "color_jitter_probability", "random_erasing"):
+            check_range(name, getattr(self, name), 0.0, 1.0)
+        check_minimum(self, num_sample=1, rand_augment_ops=0, crop_shift=0)
+        check_range("rand_augment_magnitude", self.rand_augment_magnitude, 0, 10)
         for name in ("crop_scale", "crop_ratio", "crop_short_side", "blur_sigma"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
@@ -193,40 +162,40 @@ RULE_FIELDS = {"match", "lr_scale", "decay", "constant"}
 class OptimizationArguments:
     """Optimiser, schedule and batch."""
 
-    epochs: int = _option(10, "passes over the training clips")
-    max_steps: int | None = _option(None, "optimiser steps; overrides epochs, required where clips cannot be counted")
-    batch_size: int = _option(8, "clips of one process in one forward pass")
-    accumulation: int = _option(1, "forward passes an optimiser step")
-    drop_last: bool = _option(False, "leave out the clips that do not fill the last batch of an epoch")
-    learning_rate: float = _option(1e-3, "peak learning rate, before the batch rule of `learning_rate_batch`")
-    learning_rate_batch: int | None = _option(
+    epochs: int = option(10, "passes over the training clips")
+    max_steps: int | None = option(None, "optimiser steps; overrides epochs, required where clips cannot be counted")
+    batch_size: int = option(8, "clips of one process in one forward pass")
+    accumulation: int = option(1, "forward passes an optimiser step")
+    drop_last: bool = option(False, "leave out the clips that do not fill the last batch of an epoch")
+    learning_rate: float = option(1e-3, "peak learning rate, before the batch rule of `learning_rate_batch`")
+    learning_rate_batch: int | None = option(
         None,
         "scale learning rates by batch x processes x accumulation / this (num_sample not counted; officially 256)",
     )
-    min_learning_rate: float = _option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
-    warmup_epochs: float = _option(0.0, "epochs of linear warm-up from 0")
-    warmup_steps: int | None = _option(None, "steps of linear warm-up; overrides warmup_epochs")
-    peak_after_warmup: bool = _option(
+    min_learning_rate: float = option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
+    warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0")
+    warmup_steps: int | None = option(None, "steps of linear warm-up; overrides warmup_epochs")
+    peak_after_warmup: bool = option(
         False, "reach the peak on the step after the warm-up (MoCo v3) instead of on its last (VideoMAE)"
     )
-    weight_decay: float = _option(0.05, "decoupled weight decay; none on biases, norms and the model's own list")
-    betas: list[float] = _option([0.9, 0.999], "AdamW betas")
-    eps: float = _option(1e-8, "AdamW epsilon")
-    layer_decay: float = _option(1.0, "factor of the learning rate from each layer to the one before it")
-    parameter_rules: list[dict[str, Any]] = _option(
+    weight_decay: float = option(0.05, "decoupled weight decay; none on biases, norms and the model's own list")
+    betas: list[float] = option([0.9, 0.999], "AdamW betas")
+    eps: float = option(1e-8, "AdamW epsilon")
+    layer_decay: float = option(1.0, "factor of the learning rate from each layer to the one before it")
+    parameter_rules: list[dict[str, Any]] = option(
         [],
         "exceptions to decay, layer_decay and the cosine: {match: regular expression, lr_scale: factor, decay: true "
         "or false, constant: true to stay at the peak after the warm-up}",
     )
-    clip_grad: float | None = _option(None, "largest norm of the gradient")
-    ema_decay: float | None = _option(None, "keep an exponential moving average of the weights, evaluate and save it")
+    clip_grad: float | None = option(None, "largest norm of the gradient")
+    ema_decay: float | None = option(None, "keep an exponential moving average of the weights, evaluate and save it")
 
     def __post_init__(self) -> None:
-        _check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
-        _check_minimum(self, learning_rate=0, min_learning_rate=0, weight_decay=0, learning_rate_batch=1)
-        _check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
+        check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
+        check_minimum(self, learning_rate=0, min_learning_rate=0, weight_decay=0, learning_rate_batch=1)
+        check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
         if self.ema_decay is not None:
-            _check_range("ema_decay", self.ema_decay, 0.0, 1.0)
+            check_range("ema_decay", self.ema_decay, 0.0, 1.0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"`betas` must be two numbers in [0, 1), got {self.betas}")
         for rule in self.parameter_rules:
@@ -240,39 +209,38 @@ class OptimizationArguments:
 class RunArguments:
     """The run itself: where it writes, how often it looks at itself, on what it computes."""
 
-    output_dir: str = _option("output", "folder that receives the model, its card and the run's records")
-    seed: int = _option(0, "seed of weights, order, augmentation and drop path")
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = _option(
+    output_dir: str = option("output", "folder that receives the model, its card and the run's records")
+    seed: int = option(0, "seed of weights, order, augmentation and drop path")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
         None, "precision of the forward pass; none leaves it to `accelerate launch`"
     )
-    cpu: bool = _option(False, "stay on the CPU although there is an accelerator")
-    log_every: int = _option(10, "optimiser steps between two lines of the log")
-    eval_every: int = _option(1, "epochs between two evaluations; 0 evaluates once, at the end")
-    eval_batch_size: int | None = _option(None, "videos in one evaluation pass; none takes batch_size")
-    save_every: int = _option(1, "epochs between two checkpoints; 0 keeps none")
-    save_steps: int | None = _option(None, "optimiser steps between two checkpoints, besides save_every")
-    keep_checkpoints: int = _option(2, "how many of the latest checkpoints stay on disk")
-    resume: bool = _option(False, "go on from the latest checkpoint in output_dir, if there is one")
-    overwrite: bool = _option(False, "start over in an output_dir with checkpoints of another run: they are deleted")
-    best_metric: str | None = _option(
+    cpu: bool = option(False, "stay on the CPU although there is an accelerator")
+    log_every: int = option(10, "optimiser steps between two lines of the log")
+    eval_every: int = option(1, "epochs between two evaluations; 0 evaluates once, at the end")
+    eval_batch_size: int | None = option(None, "videos in one evaluation pass; none takes batch_size")
+    save_every: int = option(1, "epochs between two checkpoints; 0 keeps none")
+    save_steps: int | None = option(None, "optimiser steps between two checkpoints, besides save_every")
+    keep_checkpoints: int = option(2, "how many of the latest checkpoints stay on disk")
+    resume: bool = option(False, "go on from the latest checkpoint in output_dir, if there is one")
+    overwrite: bool = option(False, "start over in an output_dir with checkpoints of another run: they are deleted")
+    best_metric: str | None = option(
         None, "metric of the validation that decides which weights are saved; none takes its first (top1, explained)"
     )
-    keep_best: bool = _option(False, "save the best weights of the validations instead of the last")
-    patience: int | None = _option(None, "validations in a row without a new best one that end the run early")
-    nonfinite_limit: int = _option(3, "steps in a row with a non-finite gradient that stop the run")
-    progress: bool = _option(True, "show a live table, or a line a log entry where there is no terminal")
-    trackers: list[str] = _option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
-    tracker_project: str = _option("hf_videovit", "the trackers' name for a group of runs")
-    curves: bool = _option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
-    push_to_hub: str | None = _option(None, "repo on the Hub, as owner/name, that the result is published to")
-    hub_private: bool = _option(False, "make that repo private, if it is new")
-    hub_with_code: bool = _option(False, "publish the model's code too, for trust_remote_code")
-    picture_every: int = _option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
+    keep_best: bool = option(False, "save the best weights of the validations instead of the last")
+    patience: int | None = option(None, "validations in a row without a new best one that end the run early")
+    progress: bool = option(True, "show a live table, or a line a log entry where there is no terminal")
+    trackers: list[str] = option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
+    tracker_project: str = option("hf_videovit", "the trackers' name for a group of runs")
+    curves: bool = option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
+    push_to_hub: str | None = option(None, "repo on the Hub, as owner/name, that the result is published to")
+    hub_private: bool = option(False, "make that repo private, if it is new")
+    hub_with_code: bool = option(False, "publish the model's code too, for trust_remote_code")
+    picture_every: int = option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
 
     def __post_init__(self) -> None:
-        _check_minimum(self, patience=1, picture_every=0)
-        _check_minimum(self, log_every=1, eval_every=0, eval_batch_size=1, save_every=0, save_steps=1)
-        _check_minimum(self, keep_checkpoints=1, nonfinite_limit=1, seed=0)
+        check_minimum(self, patience=1, picture_every=0)
+        check_minimum(self, log_every=1, eval_every=0, eval_batch_size=1, save_every=0, save_steps=1)
+        check_minimum(self, keep_checkpoints=1, seed=0)
 
 
 ProbeName = Literal["knn", "linear", "attentive"]
@@ -282,20 +250,19 @@ ProbeName = Literal["knn", "linear", "attentive"]
 class ProbeArguments:
     """What frozen features can tell apart; on labelled clips that the training of the features does not look at."""
 
-    probe: list[ProbeName] = _option([], "probes of the features: knn, linear, attentive")
-    probe_data: str | None = _option(None, "labelled clips for them; none takes `data`, which then must have labels")
-    probe_every: int = _option(1, "epochs between two probings, 0 for none but those by steps")
-    probe_steps: int | None = _option(None, "optimiser steps between two probings, besides probe_every")
-    probe_max_samples: int | None = _option(None, "learn from at most this many clips, chosen by the seed")
-    probe_neighbours: int = _option(20, "clips that vote in knn")
-    probe_temperature: float = _option(0.07, "how much more the nearest of them count; smaller is more")
-    probe_epochs: int = _option(20, "passes of the attentive probe over its tokens")
-    probe_learning_rate: float = _option(1e-3, "peak learning rate of the attentive probe")
-    probe_max_tokens: int = _option(392, "tokens of a clip that the attentive probe sees; more are averaged in runs")
+    probe: list[ProbeName] = option([], "probes of the features: knn, linear, attentive")
+    probe_data: str | None = option(None, "labelled clips for them; none takes `data`, which then must have labels")
+    probe_every: int = option(1, "epochs between two probings, 0 for none but those by steps")
+    probe_steps: int | None = option(None, "optimiser steps between two probings, besides probe_every")
+    probe_max_samples: int | None = option(None, "learn from at most this many clips, chosen by the seed")
+    probe_neighbours: int = option(20, "clips that vote in knn")
+    probe_temperature: float = option(0.07, "how much more the nearest of them count; smaller is more")
+    probe_epochs: int = option(20, "passes of the attentive probe over its tokens")
+    probe_max_tokens: int = option(392, "tokens of a clip that the attentive probe sees; more are averaged in runs")
 
     def __post_init__(self) -> None:
-        _check_minimum(self, probe_every=0, probe_steps=1, probe_max_samples=1, probe_neighbours=1, probe_epochs=1)
-        _check_minimum(self, probe_max_tokens=1, probe_learning_rate=0)
+        check_minimum(self, probe_every=0, probe_steps=1, probe_max_samples=1, probe_neighbours=1, probe_epochs=1)
+        check_minimum(self, probe_max_tokens=1)
         if self.probe_temperature <= 0:
             raise ValueError(f"`probe_temperature` must be above 0, got {self.probe_temperature}")
 
@@ -303,8 +270,12 @@ class ProbeArguments:
 @dataclass
 class RunConfig:
     """
-    A whole training run. `about` is free text of a recipe (what it reproduces, hardware, cost, expected score,
-    departures from the paper) and changes nothing.
+    A whole training run: the groups of fields that every training method shares, and the method's own.
+
+    `method` holds the name of the training method and the values of its own fields, which [`Method`] checks when the
+    run starts. Without a name, the method follows from the command and the model ([`~choosing.choose`]). `about` is
+    free text of a recipe (what it reproduces, hardware, cost, expected score, departures from the paper) and changes
+    nothing.
     """
 
     model: ModelArguments = field(default_factory=ModelArguments)
@@ -313,7 +284,13 @@ class RunConfig:
     optimization: OptimizationArguments = field(default_factory=OptimizationArguments)
     run: RunArguments = field(default_factory=RunArguments)
     probe: ProbeArguments = field(default_factory=ProbeArguments)
+    method: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Videos in one evaluation pass of a process: `run.eval_batch_size`, else the training batch."""
+        return self.run.eval_batch_size or self.optimization.batch_size
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -325,19 +302,25 @@ class RunConfig:
                 `{"optimization": {"learning_rate": 1e-3}, ...}`; anything left out keeps its default.
 
         Returns:
-            `RunConfig`: the run. A name that no group has raises a `ValueError` with the nearest right one.
+            `RunConfig`: the run.
+
+        Raises:
+            ValueError: If a shared group does not have a field of that name, or a value is of the wrong type. The
+                fields in `method` are checked once the method is chosen.
         """
         groups = {item.name: item for item in dataclasses.fields(cls)}
         arguments: dict[str, Any] = {}
         for group, members in values.items():
             if group not in groups:
-                raise ValueError(f"Unknown group `{group}` in a recipe{_suggestion(group, groups)}")
+                raise ValueError(f"Unknown group `{group}` in a recipe{suggestion(group, groups)}")
+            if group == "method" and isinstance(members, str):
+                members = {"name": members}
             if not isinstance(members, Mapping):
                 raise ValueError(f"Group `{group}` of a recipe must hold fields and values, got {members!r}")
-            if group == "about":
-                arguments[group] = dict(members)
+            if group in GROUPS:
+                arguments[group] = build_group(GROUPS[group], members, f"group `{group}`")
             else:
-                arguments[group] = _build_group(group, members)
+                arguments[group] = dict(members)
         return cls(**arguments)
 
     @classmethod
@@ -390,7 +373,7 @@ class RunConfig:
             free to change; `about` is one of them.
         """
         now, changes = self.to_dict(), []
-        for group in _GROUPS:
+        for group in (*GROUPS, "method"):
             for name, before in earlier.get(group, {}).items():
                 if name not in RESUMABLE.get(group, ()) and name in now[group] and now[group][name] != before:
                     changes.append(f"`{name}` was {before!r}, is {now[group][name]!r}")
@@ -425,14 +408,20 @@ def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None
     return RunConfig.from_dict(_merge(values, overrides))
 
 
-def describe_arguments() -> str:
-    """Every flag with its type, default and meaning, one a line: the text of `--help`."""
+def describe_arguments(groups: Mapping[str, type] | None = None) -> str:
+    """
+    Every flag with its type, default and meaning, one a line: the text of `--help`.
+
+    Args:
+        groups (`Mapping[str, type]`, *optional*):
+            Dataclasses of arguments by the heading they get; the shared groups by default.
+    """
     lines = ["--recipe FILE  a YAML recipe; flags override it"]
-    for group, group_class in _GROUPS.items():
-        lines.append(f"\n{group}:")
-        hints = typing.get_type_hints(group_class)
-        defaults = group_class()
-        for item in dataclasses.fields(group_class):
+    for heading, group_class in (GROUPS if groups is None else groups).items():
+        hints, defaults = typing.get_type_hints(group_class), group_class()
+        members = dataclasses.fields(group_class)
+        lines += [f"\n{heading}:"] if members else []
+        for item in members:
             default = getattr(defaults, item.name)
             lines.append(
                 f"  --{item.name} ({_type_name(hints[item.name])}, default {default}): {item.metadata['help']}"
@@ -440,7 +429,7 @@ def describe_arguments() -> str:
     return "\n".join(lines)
 
 
-_GROUPS: dict[str, type] = {
+GROUPS: dict[str, type] = {
     "model": ModelArguments,
     "data": DataArguments,
     "augmentation": AugmentationArguments,
@@ -450,15 +439,16 @@ _GROUPS: dict[str, type] = {
 }
 # What may differ between a run and its continuation: how long it is, what it shows and keeps, on what it computes.
 RESUMABLE = {
-    "data": {"num_workers", "prefetch_batches", "worker_timeout", "bad_video_limit", "bad_video_minimum", "bad_video"}
+    "data": {"num_workers", "worker_timeout", "bad_video_limit", "bad_video_minimum", "bad_video"}
     | {"eval_data", "eval_split", "max_eval_samples"},
+    "method": {"word_cache"},
     "model": {"compile", "gradient_checkpointing", "attn_implementation"},
     "optimization": {"epochs", "max_steps"},
     "run": {item.name for item in dataclasses.fields(RunArguments)} - {"seed", "mixed_precision", "best_metric"},
     "probe": {item.name for item in dataclasses.fields(ProbeArguments)},
 }
 _FIELD_GROUP: dict[str, str] = {
-    item.name: group for group, group_class in _GROUPS.items() for item in dataclasses.fields(group_class)
+    item.name: group for group, group_class in GROUPS.items() for item in dataclasses.fields(group_class)
 }
 
 
@@ -486,16 +476,21 @@ def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
 
 
 def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Set plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names over nested values."""
+    """
+    Set plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names over nested values. A plain name
+    that no shared group has is the method's.
+    """
     nested: dict[str, Any] = {}
     for name, value in overrides.items():
         path = name.split(".")
-        if len(path) == 1 or path[0] in _FIELD_GROUP and path[0] not in _GROUPS:
-            path = [_group_of(path[0]), *path]
-        elif path[0] in _GROUPS and path[0] in _FIELD_GROUP and path[1] not in _fields_of(path[0]):
+        if path == ["method"]:
+            path = ["method", "name"]
+        elif len(path) == 1 or path[0] in _FIELD_GROUP and path[0] not in GROUPS:
+            path = [_FIELD_GROUP.get(path[0], "method"), *path]
+        elif path[0] in GROUPS and path[0] in _FIELD_GROUP and path[1] not in _fields_of(path[0]):
             path = [_FIELD_GROUP[path[0]], *path]
-        elif path[0] not in _GROUPS:
-            raise ValueError(f"Unknown field `{name}`{_suggestion(path[0], [*_GROUPS, *_FIELD_GROUP])}")
+        elif path[0] not in (*GROUPS, "method"):
+            raise ValueError(f"Unknown field `{name}`{suggestion(path[0], [*GROUPS, *_FIELD_GROUP])}")
         target = nested
         for part in path[:-1]:
             target = target.setdefault(part, {})
@@ -504,7 +499,7 @@ def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
 
 def _fields_of(group: str) -> list[str]:
-    return [item.name for item in dataclasses.fields(_GROUPS[group])]
+    return [item.name for item in dataclasses.fields(GROUPS[group])]
 
 
 def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
@@ -516,26 +511,34 @@ def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[
     return merged
 
 
-def _group_of(name: str) -> str:
-    if name not in _FIELD_GROUP:
-        raise ValueError(f"Unknown field `{name}`{_suggestion(name, _FIELD_GROUP)}")
-    return _FIELD_GROUP[name]
+def build_group(group_class: type, members: Mapping[str, Any], group: str) -> Any:
+    """
+    Build a group of arguments from values as a recipe or a flag gives them.
 
+    Args:
+        group_class (`type`):
+            The dataclass, its fields made by [`option`].
+        members (`Mapping[str, Any]`):
+            Names and values; words are cast to the annotated type.
+        group (`str`):
+            How an error calls the group.
 
-def _build_group(group: str, members: Mapping[str, Any]) -> Any:
-    group_class = _GROUPS[group]
+    Raises:
+        ValueError: If there is no such field, or the value is of the wrong type or outside its range.
+    """
     hints = typing.get_type_hints(group_class)
     arguments = {}
     for name, value in members.items():
         if name not in hints:
-            raise ValueError(f"Unknown field `{name}` in group `{group}`{_suggestion(name, [*hints, *_FIELD_GROUP])}")
+            raise ValueError(f"Unknown field `{name}` in {group}{suggestion(name, [*hints, *_FIELD_GROUP])}")
         arguments[name] = _cast(name, value, hints[name])
     return group_class(**arguments)
 
 
-def _suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+def suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """The end of an error about an unknown name: the nearest known one, else all of them."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(known))}"
+    return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(set(known)))}"
 
 
 def _cast(name: str, value: Any, hint: Any) -> Any:
@@ -603,12 +606,14 @@ def _type_name(hint: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "names and values")
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise a `ValueError` unless `value` lies between `low` and `high`."""
     if not low <= value <= high:
         raise ValueError(f"`{name}` must be between {low} and {high}, got {value}")
 
 
-def _check_minimum(arguments: Any, **minimums: float) -> None:
+def check_minimum(arguments: Any, **minimums: float) -> None:
+    """Raise a `ValueError` if a field of `arguments` is below its minimum; `None` is allowed."""
     for name, minimum in minimums.items():
         value = getattr(arguments, name)
         if value is not None and value < minimum:

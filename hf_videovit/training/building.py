@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..modeling.configuration_tubevit import TubeViTConfig, checked_dataset
 from ..modeling.modeling_tubevit import TubeViTForJointClassification, TubeViTModel
 from .arguments import ModelArguments
+from .data.processors import ClipProcessor
 from .optimization import HasLayerTable, freeze_layers, head_parameters
 
 
@@ -32,7 +33,7 @@ VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that learns both
 
 def build_model(
     arguments: ModelArguments, label_names: Sequence[str], multi_label: bool = False
-) -> tuple[PreTrainedModel, Any]:
+) -> tuple[PreTrainedModel, ClipProcessor]:
     """
     The model and processor that a run starts from.
 
@@ -68,7 +69,7 @@ def build_joint_model(
     video_labels: Sequence[str],
     image_labels: Sequence[str],
     multi_label: bool = False,
-) -> tuple[TubeViTForJointClassification, Any]:
+) -> tuple[TubeViTForJointClassification, ClipProcessor]:
     """
     The model and processor that training on videos and images starts from.
 
@@ -111,7 +112,7 @@ def build_joint_model(
     return _ready(arguments, model), _checked_frames(processor, model)  # type: ignore[return-value]
 
 
-def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, Any]:
+def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ClipProcessor]:
     """
     The model and processor that pretraining starts from.
 
@@ -152,21 +153,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
     return _ready(arguments, model), _checked_frames(processor, model)
 
 
-def pretraining_task(arguments: ModelArguments) -> str:
-    """
-    How a model is pretrained: `"contrastive"` (LSTCL), `"masked_words"` (BEVT) or `"masked_modeling"`.
-
-    Args:
-        arguments ([`ModelArguments`]):
-            A checkpoint to go on from, or a family and size from scratch.
-    """
-    model_type = arguments.model_type
-    if arguments.checkpoint is not None:
-        model_type = AutoConfig.from_pretrained(arguments.checkpoint).model_type
-    return {"lstcl": "contrastive", "bevt": "masked_words"}.get(model_type, "masked_modeling")
-
-
-def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:
+def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, ClipProcessor]:
     """
     What goes into the model that a run starts from, without its weights.
 
@@ -184,25 +171,25 @@ def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, Any]:
     return config, _load_processor(arguments, config)
 
 
-def load_teacher(arguments: ModelArguments, processor: Any) -> PreTrainedModel:
+def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProcessor) -> PreTrainedModel:
     """
     The classifier whose answers a student learns.
 
     Args:
         arguments ([`ModelArguments`]):
-            `teacher`, a folder or Hub id.
+            The student's; says which attention is used.
+        checkpoint (`str`):
+            Folder or Hub id of the teacher.
         processor ([`ClipVideoProcessor`]):
             The student's: both see its clips, so the teacher's own must normalise alike (ValueError otherwise).
     """
-    teacher = AutoModelForVideoClassification.from_pretrained(
-        str(arguments.teacher), dtype=torch.float32, **_attention(arguments)
-    )
-    theirs = AutoVideoProcessor.from_pretrained(str(arguments.teacher))
+    teacher = AutoModelForVideoClassification.from_pretrained(checkpoint, dtype=torch.float32, **_attention(arguments))
+    theirs = AutoVideoProcessor.from_pretrained(checkpoint)
     for name in ("image_mean", "image_std", "do_grayscale"):
         taught, seen = (getattr(one, name, False) for one in (theirs, processor))
         if not np.array_equal(taught, seen):
             raise ValueError(
-                f"`teacher` {arguments.teacher!r} was trained with `{name}` {taught}, the student's clips have {seen}"
+                f"`teacher` {checkpoint!r} was trained with `{name}` {taught}, the student's clips have {seen}"
             )
     return teacher
 
@@ -262,7 +249,7 @@ def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel
     return model
 
 
-def _checked_frames(processor: Any, model: PreTrainedModel) -> Any:
+def _checked_frames(processor: ClipProcessor, model: PreTrainedModel) -> ClipProcessor:
     frames = processor.num_frames or processor.published_num_frames
     if frames != model.config.num_frames:
         logger.warning(f"The processor samples {frames} frames, the model was built for {model.config.num_frames}.")
@@ -282,7 +269,7 @@ def _attention(arguments: ModelArguments) -> dict[str, Any]:
     return {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
 
 
-def _processor_from_scratch(config: PreTrainedConfig, overrides: dict[str, Any]) -> Any:
+def _processor_from_scratch(config: PreTrainedConfig, overrides: dict[str, Any]) -> ClipProcessor:
     """The family's processor, sized like the model."""
     sides = config.image_size
     height, width = (sides, sides) if isinstance(sides, int) else sides
@@ -296,7 +283,7 @@ def _processor_from_scratch(config: PreTrainedConfig, overrides: dict[str, Any])
     return processor_class(**(fields | overrides))
 
 
-def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Any:
+def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> ClipProcessor:
     if arguments.checkpoint is None:
         raise ValueError("`checkpoint` is needed to load a processor")
     try:

@@ -2,40 +2,41 @@
 
 import math
 import time
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    AutoConfig,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-    AutoModelForVideoClassification,
-    FlavaImageCodebook,
-    FlavaImageCodebookConfig,
-    PreTrainedConfig,
-)
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..modeling.configuration_base import frame_size
 from .arguments import RunConfig
-from .building import described_config
-from .data.images import open_images
-from .data.sources import VideoSource
 from .data.streaming import count_batches
-from .methods.image_classification import open_run_data
+from .methods.choosing import method_of
+from .methods.common import Goal, Pass
 from .schedules import schedule_steps
-from .words.tokenizers import patch_tokenizer_type
 
-
-TaskName = Literal["classification", "contrastive", "masked_modeling", "masked_words"]
 
 BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
 AUTOCAST_SHARE = 0.6  # of the float32 activations: what norms keep stays in float32
 UTILISATION = 0.4  # of the speed of one large matrix product that training usually reaches
 MATMUL_SIDE = 2048
+
+
+@dataclass(frozen=True)
+class OtherPass:
+    """
+    A forward pass beside the main one: images beside clips, a teacher, a tokenizer.
+
+    Args:
+        macs (`int`):
+            Multiply-accumulates of one sample.
+        samples_per_step (`float`):
+            Samples of an optimiser step, over all processes.
+    """
+
+    macs: int
+    samples_per_step: float
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class RunPlan:
     time by the speed of one large matrix product on this machine, without waiting for data.
 
     Args:
-        task (`str`):
-            The method.
+        method (`str`):
+            The training method.
         model_type (`str`):
             The family.
         num_parameters (`int`):
@@ -62,7 +63,7 @@ class RunPlan:
         peak_learning_rate (`float`):
             After the batch rule.
         final_learning_rate (`float`):
-            Likewise.
+            At the end, after the batch rule.
         num_videos (`int` or `None`):
             Training videos of an epoch.
         steps_per_epoch (`int` or `None`):
@@ -75,15 +76,11 @@ class RunPlan:
             Of one process's device.
         hours (`float` or `None`):
             With as many devices like this machine's as there are processes.
-        images_per_step (`int` or `None`):
-            Images beside the videos of a step, over all processes, where a method sees both.
-        image_macs (`int` or `None`):
-            Multiply-accumulates of one image's forward pass.
-        word_macs (`int` or `None`):
-            Of a tokenizer, for the words of one clip.
+        others (`dict[str, OtherPass]`):
+            What else goes through a model in a step, by name.
     """
 
-    task: str
+    method: str
     model_type: str
     num_parameters: int
     forward_macs: int
@@ -98,9 +95,7 @@ class RunPlan:
     warmup_steps: int | None
     memory_gib: float
     hours: float | None
-    images_per_step: int | None = None
-    image_macs: int | None = None
-    word_macs: int | None = None
+    others: dict[str, OtherPass] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value of each number, for people."""
@@ -109,16 +104,16 @@ class RunPlan:
             "forward_macs": f"{self.forward_macs / 1e9:.2f} G a clip",
             "memory_gib": f"about {self.memory_gib:.1f} GiB a process",
             "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
-            "image_macs": f"{(self.image_macs or 0) / 1e9:.2f} G an image",
-            "word_macs": f"{(self.word_macs or 0) / 1e9:.2f} G a clip",
         }
         rows = []
         for item in fields(self):
-            value = getattr(self, item.name)
-            if value is None and item.default is None:  # of other methods
+            if item.name == "others":
                 continue
+            value = getattr(self, item.name)
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((item.name.replace("_", " "), shown.get(item.name, text)))
+        for name, other in self.others.items():
+            rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} a step"))
         return rows
 
     def __rich__(self) -> Any:
@@ -133,7 +128,7 @@ class RunPlan:
 
 def plan_run(
     config: RunConfig,
-    task: TaskName = "classification",
+    goal: Goal | None = None,
     *,
     processes: int | None = None,
     num_videos: int | None = None,
@@ -145,70 +140,62 @@ def plan_run(
     Args:
         config ([`RunConfig`]):
             The run.
-        task (`str`, *optional*, defaults to `"classification"`):
-            `"classification"` (distillation included), `"contrastive"`, `"masked_modeling"` or `"masked_words"`.
+        goal (`str`, *optional*):
+            `"classifier"` or `"encoder"`, see [`~methods.choosing.choose`].
         processes (`int`, *optional*):
             Number of processes. Defaults to what the recipe was made for (`about.processes`), else 1.
         num_videos (`int`, *optional*):
             Training videos. Counted in `data.data` by default; without data, `about.num_videos`.
         device (`torch.device`, *optional*):
-            What to time; the accelerator, if there is one, by default.
+            The device whose speed is measured; the accelerator, if there is one, by default.
 
     Returns:
         [`RunPlan`]
     """
-    if task not in get_args(TaskName):
-        raise ValueError(f"`task` must be one of {', '.join(get_args(TaskName))}, got {task!r}")
+    method = method_of(config, goal)
     arguments = config.optimization
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")
     if config.data.data is not None:
-        source = _training_source(config, task)
+        source = method.open_sources()[0]
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
-    model_config, teacher = _model_config(config, num_labels), _teacher_cost(config)
-    cost = measure_model(model_config, task)
-    words = WordCost.of(config, model_config) if task == "masked_words" else None
+    measured = [(one, measure(one)) for one in method.passes(num_labels)]
+    (_, cost), *others = measured
     batches = [_batches(num_videos, rank, processes, config) for rank in range(processes)]
     unknown = num_videos is None and arguments.max_steps is None
     steps = schedule_steps(arguments, [1] * processes if unknown else batches)
-    copies = config.augmentation.num_sample
-    total = None if unknown else steps.total_steps
-    videos = arguments.batch_size * arguments.accumulation * processes
+    per_step = arguments.accumulation * processes
     hours = None
-    if total is not None:
-        passes = total * arguments.accumulation
-        flops: float = passes * arguments.batch_size * copies * _training_flops(config, cost, teacher)
-        flops += words.flops(config, passes) if words else 0
+    if not unknown:
+        flops = steps.total_steps * arguments.accumulation * _flops(config, measured)
         device = torch.device("cpu") if config.run.cpu else device
         hours = flops / (UTILISATION * matmul_speed(config.run.mixed_precision, device)) / 3600
     return RunPlan(
-        task=task,
+        method=method.name,
         model_type=cost.model_type,
         num_parameters=cost.num_parameters,
         forward_macs=cost.forward_macs,
         processes=processes,
-        videos_per_step=videos,
-        effective_batch=videos * copies,
+        videos_per_step=arguments.batch_size * per_step,
+        effective_batch=arguments.batch_size * per_step * config.augmentation.num_sample,
         peak_learning_rate=steps.rates.peak,
         final_learning_rate=steps.rates.final,
         num_videos=num_videos,
         steps_per_epoch=None if unknown else steps.steps_per_epoch,
-        total_steps=total,
+        total_steps=None if unknown else steps.total_steps,
         warmup_steps=None if unknown else steps.warmup_steps,
-        memory_gib=(estimate_memory(config, cost, teacher) + (words.memory(config) if words else 0)) / 2**30,
+        memory_gib=estimate_memory(config, measured) / 2**30,
         hours=hours,
-        images_per_step=words.images * arguments.accumulation * processes if words and words.image else None,
-        image_macs=words.image.forward_macs if words and words.image else None,
-        word_macs=words.frames * words.macs if words else None,
+        others={one.name: OtherPass(cost.forward_macs, one.samples * per_step) for one, cost in others},
     )
 
 
 @dataclass(frozen=True)
 class ModelCost:
     """
-    What one clip costs.
+    What one sample costs.
 
     Args:
         model_type (`str`):
@@ -230,99 +217,16 @@ class ModelCost:
     checkpointed_bytes: int
 
 
-@dataclass(frozen=True)
-class WordCost:
+def measure(one: Pass) -> ModelCost:
     """
-    What masked visual words cost besides the model's main stream.
+    Count what one sample costs by running it through a model that has shapes but no memory (torch's meta device).
 
     Args:
-        image (`ModelCost` or `None`):
-            Of an image beside the clips, where the model sees both.
-        images (`int`):
-            Such images in a forward pass.
-        frames (`int`):
-            Of a sample of the main stream.
-        macs (`int`):
-            Of the tokenizer, for one frame.
-        tokenizer_bytes (`int`):
-            Of its weights.
+        one ([`Pass`]):
+            The model and its example inputs.
     """
-
-    image: ModelCost | None
-    images: int
-    frames: int
-    macs: int
-    tokenizer_bytes: int
-
-    @classmethod
-    def of(cls, config: RunConfig, model_config: PreTrainedConfig) -> "WordCost":
-        """Of a run."""
-        macs, size = measure_tokenizer(config.model.tokenizer, model_config)
-        frames = model_config.num_frames if model_config.video_stream else 1
-        image = None
-        if model_config.video_stream and model_config.image_stream:
-            image = measure_model(model_config, "masked_words", beside=True)
-        images = config.data.image_batch_size or config.optimization.batch_size
-        return cls(image, images if image else 0, frames, macs, size)
-
-    def flops(self, config: RunConfig, passes: int) -> float:
-        """Of so many forward passes: the images', and the words', which a cache works out for its copies alone."""
-        kept = config.data.word_cache is not None
-        share = min(config.data.word_copies / config.optimization.epochs, 1.0) if kept else 1.0
-        clips = config.optimization.batch_size * config.augmentation.num_sample
-        words = 2 * share * (clips * self.frames + self.images) * self.macs
-        return passes * (words + (self.images * _training_flops(config, self.image, None) if self.image else 0))
-
-    def memory(self, config: RunConfig) -> float:
-        """Bytes of the tokenizer and of what the images hold for the backward pass."""
-        if self.image is None:
-            return self.tokenizer_bytes
-        checkpointing = config.model.gradient_checkpointing
-        held = self.image.checkpointed_bytes if checkpointing else self.image.activation_bytes
-        mixed = config.run.mixed_precision in ("fp16", "bf16")
-        return self.tokenizer_bytes + self.images * held * (AUTOCAST_SHARE if mixed else 1.0)
-
-
-def measure_tokenizer(name: str | None, config: PreTrainedConfig) -> tuple[int, int]:
-    """
-    Multiply-accumulates of the words of one frame, and bytes of the tokenizer's weights. Typical patches cost next to
-    nothing; a name on the Hub is taken for DALL-E's tokenizer, the only published one.
-
-    Args:
-        name (`str`, *optional*):
-            Folder or Hub id.
-        config (`PreTrainedConfig`):
-            The model's.
-    """
-    if name is None or patch_tokenizer_type(name) is not None:
-        return 0, 0
-    codebook = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
-    height, width = frame_size(config.image_size)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        tokenizer = FlavaImageCodebook(codebook)
-        tokenizer(torch.empty(1, config.num_channels, height // 2, width // 2))
-    return counter.get_total_flops() // 2, 4 * tokenizer.num_parameters()
-
-
-def measure_model(config: PreTrainedConfig, task: TaskName = "classification", beside: bool = False) -> ModelCost:
-    """
-    Count what one clip costs by running it through a model that has shapes but no memory (torch's meta device).
-
-    Args:
-        config (`PreTrainedConfig`):
-            The model's.
-        task (`str`, *optional*, defaults to `"classification"`):
-            The model's head, and whether tokens are masked, or a second clip goes through a second branch.
-        beside (`bool`, *optional*, defaults to `False`):
-            Whether to count the images that a model of masked words sees beside clips instead of the clips.
-    """
-    head: Any = AutoModelForVideoClassification if task == "classification" else AutoModelForPreTraining
-    frames, clips = config.num_frames, 2 if task == "contrastive" else 1  # statistics of a batch need two
-    if config.to_dict().get("modality") == "image":
-        head, frames = AutoModelForImageClassification, 1
     with torch.device("meta"):
-        model = head.from_config(config).to("meta").train()
-        inputs = _example(config, task, clips, frames, beside)
+        model: Any = one.build().to("meta").train(one.trained)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     held: dict[int, int] = {}
     block_inputs: list[int] = []
@@ -331,7 +235,7 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification", b
         storage = tensor.untyped_storage()
         # Attention that is not eager keeps no probabilities, square with the heads before them.
         square = tensor.ndim > 2 and tensor.shape[-1] == tensor.shape[-2] and math.prod(tensor.shape[:-2]) > 1
-        if storage._cdata not in weights and not (square and config._attn_implementation != "eager"):
+        if storage._cdata not in weights and not (square and model.config._attn_implementation != "eager"):
             held[storage._cdata] = storage.nbytes()
             alive.append(tensor)
         return tensor
@@ -344,55 +248,36 @@ def measure_model(config: PreTrainedConfig, task: TaskName = "classification", b
         if isinstance(module, GradientCheckpointingLayer):
             module.register_forward_pre_hook(note_input)
     saved = torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, saved:
-        model(**inputs)
-    activations = sum(held.values()) // clips
-    checkpointed = sum(block_inputs) // clips + activations // max(len(block_inputs), 1)
-    macs = counter.get_total_flops() // (2 * clips)
-    return ModelCost(config.model_type, model.num_parameters(), macs, activations, min(checkpointed, activations))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, saved, torch.set_grad_enabled(one.trained):
+        model(**one.inputs)
+    activations = sum(held.values()) // one.batch_size
+    checkpointed = sum(block_inputs) // one.batch_size + activations // max(len(block_inputs), 1)
+    macs = counter.get_total_flops() // (2 * one.batch_size)
+    return ModelCost(
+        model.config.model_type, model.num_parameters(), macs, activations, min(checkpointed, activations)
+    )
 
 
-def _example(
-    config: PreTrainedConfig, task: TaskName, clips: int, frames: int, beside: bool
-) -> dict[str, torch.Tensor]:
-    """Inputs of a method."""
-    height, width = frame_size(config.image_size)
-    pixel_values = torch.empty(clips, frames, config.num_channels, height, width)
-    if task == "contrastive":
-        return {"pixel_values": pixel_values, "long_pixel_values": pixel_values}
-    if task == "masked_modeling":
-        mask = torch.zeros(1, math.prod(config.token_grid()), dtype=torch.bool)
-        return {"pixel_values": pixel_values, "encoder_mask": mask, "decoder_mask": mask}
-    if task == "masked_words":
-        words = (height // config.prediction_patch_size, width // config.prediction_patch_size)
-        if beside or not config.video_stream:
-            mask = torch.zeros(clips, *words, dtype=torch.bool)
-            return {"image_pixel_values": pixel_values[:, 0], "image_mask": mask}
-        return {
-            "pixel_values": pixel_values,
-            "mask": torch.zeros(clips, frames // config.tubelet_size, *words, dtype=torch.bool),
-        }
-    return {"pixel_values": pixel_values}
-
-
-def estimate_memory(config: RunConfig, cost: ModelCost, teacher: ModelCost | None = None) -> float:
+def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
     """
-    Bytes that a process needs on its device: weights, gradients, optimiser, moving average, teacher, activations.
+    Bytes that a process needs on its device: weights, gradients, optimiser, average, frozen models, activations.
 
     Args:
         config ([`RunConfig`]):
             The run.
-        cost ([`ModelCost`]):
-            Of its model.
-        teacher ([`ModelCost`], *optional*):
-            Of its teacher.
+        measured (`Sequence[tuple[Pass, ModelCost]]`):
+            The passes of a step with their costs, that of the trained model first.
     """
     mixed = config.run.mixed_precision in ("fp16", "bf16")
     per_parameter = BYTES_PER_PARAMETER + (4 if config.optimization.ema_decay else 0) + (2 if mixed else 0)
-    fixed = cost.num_parameters * per_parameter + (teacher.num_parameters * (6 if mixed else 4) if teacher else 0)
-    per_clip = cost.checkpointed_bytes if config.model.gradient_checkpointing else cost.activation_bytes
-    clips = config.optimization.batch_size * config.augmentation.num_sample
-    return fixed + clips * per_clip * (AUTOCAST_SHARE if mixed else 1.0)
+    bytes_needed: float = measured[0][1].num_parameters * per_parameter
+    for one, cost in measured:
+        if one.trained:
+            held = cost.checkpointed_bytes if config.model.gradient_checkpointing else cost.activation_bytes
+            bytes_needed += one.samples * held * (AUTOCAST_SHARE if mixed else 1.0)
+        else:
+            bytes_needed += cost.num_parameters * (6 if mixed else 4)
+    return bytes_needed
 
 
 def matmul_speed(mixed_precision: str | None = None, device: torch.device | None = None) -> float:
@@ -426,33 +311,13 @@ def _default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _training_source(config: RunConfig, task: TaskName) -> VideoSource:
-    """What an epoch is one of."""
-    if task == "masked_words" and not _model_config(config, None).video_stream:
-        return open_images(str(config.data.data), config.data.image_split)[0]
-    return open_run_data(config)[0]
-
-
-def _model_config(config: RunConfig, num_labels: int | None) -> PreTrainedConfig:
-    if config.model.checkpoint is None:
-        found = described_config(config.model)
-    else:
-        found = AutoConfig.from_pretrained(config.model.checkpoint, **config.model.config)
-    if num_labels:
-        found.num_labels = num_labels
-    return found
-
-
-def _teacher_cost(config: RunConfig) -> ModelCost | None:
-    if config.model.teacher is None:
-        return None
-    return measure_model(AutoConfig.from_pretrained(config.model.teacher))
-
-
-def _training_flops(config: RunConfig, cost: ModelCost, teacher: ModelCost | None) -> int:
-    """Of one clip: a forward pass, a backward pass of twice that, and what is recomputed or asked of a teacher."""
-    passes = 4 if config.model.gradient_checkpointing else 3
-    return 2 * (passes * cost.forward_macs + (teacher.forward_macs if teacher else 0))
+def _flops(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
+    """
+    Of one forward pass of a process, and of the backward pass, which costs twice that; checkpointing adds a forward
+    pass.
+    """
+    trained = 4 if config.model.gradient_checkpointing else 3
+    return sum(2 * one.samples * (trained if one.trained else 1) * cost.forward_macs for one, cost in measured)
 
 
 def _batches(num_videos: int | None, rank: int, processes: int, config: RunConfig) -> int | None:
@@ -460,3 +325,6 @@ def _batches(num_videos: int | None, rank: int, processes: int, config: RunConfi
         return None
     share = len(range(rank, num_videos, processes))
     return count_batches(share, config.optimization.batch_size, config.optimization.drop_last)
+
+
+__all__ = ["ModelCost", "OtherPass", "RunPlan", "estimate_memory", "matmul_speed", "measure", "plan_run"]

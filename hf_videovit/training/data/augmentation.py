@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torchvision import tv_tensors
@@ -15,7 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers.image_utils import SizeDict
 
 from ...modeling.video_processing_base import output_size
-from ..arguments import AugmentationArguments
+from ..arguments import AugmentationArguments, check_minimum, check_range, option
 from .sources import stable_hash
 
 
@@ -402,18 +403,33 @@ def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
+@dataclass
+class MixingArguments:
+    """Mixup and cutmix of labelled clips."""
+
+    mixup: float = option(0.0, "alpha of mixup; 0 is off")
+    cutmix: float = option(0.0, "alpha of cutmix; 0 is off")
+    mix_probability: float = option(1.0, "probability that a batch is mixed at all")
+    mix_switch: float = option(0.5, "probability of cutmix where both are on")
+
+    def __post_init__(self) -> None:
+        check_minimum(self, mixup=0, cutmix=0)
+        for name in ("mix_probability", "mix_switch"):
+            check_range(name, getattr(self, name), 0.0, 1.0)
+
+
 class BatchMixing:
     """
     Mixup and cutmix of a batch: one of the two and one share for the whole batch, as in the official recipes.
 
     Args:
-        arguments ([`AugmentationArguments`]):
-            `mixup`, `cutmix`, `mix_probability`, `mix_switch`.
+        arguments ([`MixingArguments`]):
+            Which of them, how strong and how often.
         num_labels (`int`):
             Number of classes of the soft labels.
     """
 
-    def __init__(self, arguments: AugmentationArguments, num_labels: int):
+    def __init__(self, arguments: MixingArguments, num_labels: int):
         self.arguments = arguments
         self.mixup = v2.MixUp(alpha=arguments.mixup, num_classes=num_labels) if arguments.mixup else None
         self.cutmix = v2.CutMix(alpha=arguments.cutmix, num_classes=num_labels) if arguments.cutmix else None

@@ -6,16 +6,20 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.video_utils import VideoMetadata
 
 from ...modeling.image_processing_tubevit import TubeViTImageProcessor
+from ...modeling.image_processing_uniformer import UniFormerImageProcessor
 from ...modeling.video_decoding import VideoDecodingError, source_name
 from ...modeling.video_processing_base import ClipVideoProcessor
 from ...modeling.video_processing_bevt import BevtVideoProcessor
 from ...modeling.video_processing_tubevit import TubeViTVideoProcessor
+from ...modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .lists import LIST_SUFFIXES, list_source
 from .manifest import read_label_names
 from .opening import list_splits
+from .processors import ClipProcessor
 from .sources import EVAL_SPLITS, VideoList, folder_source
 
 
@@ -44,13 +48,27 @@ class ImageFileBevtVideoProcessor(ImageFileMixin, BevtVideoProcessor):
     """BEVT's."""
 
 
+class ImageFileUniFormerVideoProcessor(ImageFileMixin, UniFormerVideoProcessor):
+    """Reads image files as [`UniFormerImageProcessor`] does, and is saved as that."""
+
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    resample = PILImageResampling.BICUBIC
+    antialias = True
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+        """Save the image processor of the same size."""
+        image_processor = UniFormerImageProcessor(size=dict(self.size), crop_size=dict(self.crop_size))
+        return image_processor.save_pretrained(save_directory, *args, **kwargs)
+
+
 IMAGE_READERS: dict[type, type[ImageFileMixin]] = {
     BevtVideoProcessor: ImageFileBevtVideoProcessor,
     TubeViTVideoProcessor: ImageFileTubeViTVideoProcessor,
 }
 
 
-def image_reader(processor: ClipVideoProcessor) -> ImageFileMixin:
+def image_reader(processor: Any) -> ImageFileMixin:
     """
     The processor of image files that does with them what a video processor does with frames.
 
@@ -68,7 +86,7 @@ def image_reader(processor: ClipVideoProcessor) -> ImageFileMixin:
     return IMAGE_READERS[type(processor)](**fields | {"num_frames": 1, "num_clips": 1, "num_crops": 1})
 
 
-def image_processor(processor: TubeViTVideoProcessor) -> TubeViTImageProcessor:
+def image_processor(processor: ClipProcessor) -> TubeViTImageProcessor:
     """
     The image processor that goes with a video processor, for a model that is used on images alone.
 

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from ...modeling.video_decoding import VideoDecodingError
 from .augmentation import Augmentation, sample_seed
+from .processors import ClipProcessor
 from .sources import Label, Sample, VideoSource, label_indices
 from .workers import ignore_sigterm, worker_context
 
@@ -99,7 +100,7 @@ class TrainingClipLoader:
 
     def __init__(
         self,
-        processor: Any,
+        processor: ClipProcessor,
         augmentation: Augmentation,
         seed: int,
         num_sample: int = 1,
@@ -123,10 +124,14 @@ class TrainingClipLoader:
 
     def clips(self, record: Record) -> dict[str, torch.Tensor]:
         """The augmented copies, or what the device makes them of."""
+        seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
+        return self.augmentation.rows(self.decode(record), seeds)
+
+    def decode(self, record: Record) -> torch.Tensor:
+        """The clip before augmentation: uint8 of shape `(num_frames, num_channels, height, width)`."""
         rng = np.random.default_rng(self.seed_of(record, "frames"))
         clips, _ = self.processor.load_clips(record.sample.video, sampling_mode=self.sampling_mode, rng=rng)
-        seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
-        return self.augmentation.rows(clips[0], seeds)
+        return clips[0]
 
     def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
         """Seed of one purpose and copy; another number of copies leaves the first ones as they are."""
@@ -173,7 +178,9 @@ class MaskedClipLoader(TrainingClipLoader):
             Draws the encoder's and the decoder's mask of one copy.
     """
 
-    def __init__(self, processor: Any, augmentation: Augmentation, seed: int, num_sample: int, masks: "MaskMaker"):
+    def __init__(
+        self, processor: ClipProcessor, augmentation: Augmentation, seed: int, num_sample: int, masks: "MaskMaker"
+    ):
         super().__init__(processor, augmentation, seed, num_sample)
         self.sampling_mode = "pretrain" if processor.frame_sampling == "dense" else "train"
         self.masks = masks
@@ -245,8 +252,6 @@ class ClipStream:
             Number of processes.
         num_workers (`int`, *optional*, defaults to 0):
             Decoding processes; 0 decodes in this one.
-        prefetch_batches (`int`, *optional*, defaults to 2):
-            Batches that each worker keeps ready.
         timeout (`float`, *optional*, defaults to 300.0):
             Seconds without a batch from the workers after which they count as hung.
         drop_last (`bool`, *optional*, defaults to `False`):
@@ -264,7 +269,6 @@ class ClipStream:
         rank: int = 0,
         world: int = 1,
         num_workers: int = 0,
-        prefetch_batches: int = 2,
         timeout: float = 300.0,
         drop_last: bool = False,
         on_bad_video: Callable[[BadVideo], None] | None = None,
@@ -276,7 +280,7 @@ class ClipStream:
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
         workers: dict[str, Any] = {}
         if num_workers:
-            workers = {"prefetch_factor": prefetch_batches, "persistent_workers": True, "timeout": timeout}
+            workers = {"persistent_workers": True, "timeout": timeout}
             workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_sigterm}
         self._loader = DataLoader(
             _RecordDataset(load),

@@ -1,67 +1,75 @@
-"""The streams that a run trains on: its augmentation, its batches, its account of unreadable videos."""
+"""The streams that a run reads: augmentation, training and evaluation batches, the list of unreadable videos."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from transformers.utils import logging
 
 from ...modeling.video_processing_base import interpolation_mode
-from ..arguments import RunConfig
+from ..arguments import AugmentationArguments, DataArguments
 from .augmentation import Augmentation, ClipAugmentation, DeviceAugmentation, mirrored_labels
+from .processors import ClipProcessor
 from .sources import VideoSource
-from .streaming import BadVideoLedger, ClipStream, SampleLoader
+from .streaming import BadVideo, BadVideoLedger, ClipStream, SampleLoader
 
 
 logger = logging.get_logger(__name__)
 
 
-def training_ledger(config: RunConfig, accelerator: Accelerator) -> BadVideoLedger:
+def training_ledger(arguments: DataArguments, folder: Path, accelerator: Accelerator) -> BadVideoLedger:
     """
-    The account of unreadable training videos of this process.
+    The list of training videos that this process cannot read.
 
     Args:
-        config ([`RunConfig`]):
-            The run.
+        arguments ([`DataArguments`]):
+            `bad_video_limit` and `bad_video_minimum`.
+        folder (`Path`):
+            The run's output folder; the list is written to its `logs`.
         accelerator (`Accelerator`):
-            Tells which process this is.
+            Gives the number of this process.
     """
-    return BadVideoLedger(
-        Path(config.run.output_dir) / "logs" / f"bad_videos.rank{accelerator.process_index}.jsonl",
-        config.data.bad_video_limit,
-        config.data.bad_video_minimum,
+    path = folder / "logs" / f"bad_videos.rank{accelerator.process_index}.jsonl"
+    return BadVideoLedger(path, arguments.bad_video_limit, arguments.bad_video_minimum)
+
+
+def keep_directions(arguments: AugmentationArguments, label_names: Sequence[str]) -> AugmentationArguments:
+    """
+    The augmentation without mirroring where mirroring would turn one label into another ("left" into "right").
+
+    Args:
+        arguments ([`AugmentationArguments`]):
+            The run's augmentation.
+        label_names (`Sequence[str]`):
+            The labels that are learned.
+    """
+    pairs = mirrored_labels(label_names) if arguments.flip else []
+    if not pairs:
+        return arguments
+    logger.warning(
+        f"Clips are not mirrored: mirroring would turn label {pairs[0][0]!r} into {pairs[0][1]!r}. "
+        "Set `flip_labels` to any to mirror them anyway."
     )
+    return replace(arguments, flip=0.0)
 
 
 def clip_augmentation(
-    config: RunConfig, processor: Any, label_names: Sequence[str] = (), *, view: int = 0, jitter: float = 0.0
+    arguments: AugmentationArguments, processor: ClipProcessor, *, view: int = 0, jitter: float = 0.0
 ) -> Augmentation:
     """
     The augmentation of a run's clips.
 
     Args:
-        config ([`RunConfig`]):
-            The run.
+        arguments ([`AugmentationArguments`]):
+            The run's augmentation.
         processor ([`ClipVideoProcessor`]):
-            Says to what size clips are cropped, and how they are normalised afterwards.
-        label_names (`Sequence[str]`, *optional*):
-            Labels that are learnt: where mirroring would turn one into another, clips are not mirrored
-            (`flip_labels`).
+            Gives the crop size and the normalisation.
         view (`int`, *optional*, defaults to 0):
-            1 for the second of two clips, where they are treated differently.
+            1 for the second of two clips that are augmented differently.
         jitter (`float`, *optional*, defaults to 0.0):
-            See [`ClipAugmentation`].
+            Largest change of brightness, contrast and saturation, see [`ClipAugmentation`].
     """
-    arguments = config.augmentation
-    pairs = mirrored_labels(label_names) if arguments.flip and arguments.flip_labels == "alike" else []
-    if pairs:
-        logger.warning(
-            f"Clips are not mirrored: that would turn label {pairs[0][0]!r} into {pairs[0][1]!r} "
-            "(`flip_labels` any mirrors all the same)"
-        )
-        arguments = replace(arguments, flip=0.0)
     size = processor.crop_size if processor.do_center_crop else processor.size
     height, width = size["height"], size["width"]
     augmentation = ClipAugmentation(
@@ -80,43 +88,89 @@ def clip_augmentation(
 
 
 def training_stream(
-    config: RunConfig,
-    accelerator: Accelerator,
+    arguments: DataArguments,
     source: VideoSource,
     load: SampleLoader,
     ledger: BadVideoLedger,
-    batch_size: int | None = None,
-    drop_last: bool | None = None,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    batch_size: int,
+    drop_last: bool,
 ) -> ClipStream:
     """
-    The augmented training batches of this process.
+    The training batches of this process.
 
     Args:
-        config ([`RunConfig`]):
-            The run.
-        accelerator (`Accelerator`):
-            Tells which process this is.
+        arguments ([`DataArguments`]):
+            Workers, and how unreadable videos are handled.
         source ([`VideoSource`]):
             The videos, labelled with the model's labels if the method needs any.
         load (`Callable[[Record], dict[str, torch.Tensor]]`):
-            Reads one of them, such as [`TrainingClipLoader`].
+            Reads one sample, such as [`TrainingClipLoader`].
         ledger ([`BadVideoLedger`]):
-            Is told of unreadable videos, unless `bad_video` is `"raise"`.
-        batch_size (`int`, *optional*):
-            Samples of a batch; the run's by default.
-        drop_last (`bool`, *optional*):
-            Whether incomplete batches are left out; likewise.
+            Lists unreadable videos, unless `bad_video` is `"raise"`.
+        accelerator (`Accelerator`):
+            Gives the number of this process and of all processes.
+        seed (`int`):
+            Seed of the order.
+        batch_size (`int`):
+            Samples of a batch.
+        drop_last (`bool`):
+            Whether an incomplete last batch is left out.
     """
     return ClipStream(
         source,
         load,
-        batch_size or config.optimization.batch_size,
-        config.run.seed,
+        batch_size,
+        seed,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
-        num_workers=config.data.num_workers,
-        prefetch_batches=config.data.prefetch_batches,
-        timeout=config.data.worker_timeout,
-        drop_last=config.optimization.drop_last if drop_last is None else drop_last,
-        on_bad_video=ledger.add if config.data.bad_video == "skip" else None,
+        num_workers=arguments.num_workers,
+        timeout=arguments.worker_timeout,
+        drop_last=drop_last,
+        on_bad_video=ledger.add if arguments.bad_video == "skip" else None,
     )
+
+
+def evaluation_stream(
+    arguments: DataArguments,
+    source: VideoSource,
+    load: SampleLoader,
+    accelerator: Accelerator,
+    *,
+    batch_size: int,
+    on_bad_video: Callable[[BadVideo], None] | None = None,
+) -> ClipStream:
+    """
+    This process's share of the videos that a run is validated on, in the order of the source.
+
+    Args:
+        arguments ([`DataArguments`]):
+            Workers.
+        source ([`VideoSource`]):
+            The videos.
+        load (`Callable[[Record], dict[str, torch.Tensor]]`):
+            Reads one sample.
+        accelerator (`Accelerator`):
+            Gives the number of this process and of all processes.
+        batch_size (`int`):
+            Samples of a batch.
+        on_bad_video (`Callable[[BadVideo], None]`, *optional*):
+            Called with each unreadable video; by default it is named in a warning and left out.
+    """
+    return ClipStream(
+        source,
+        load,
+        batch_size,
+        seed=None,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        num_workers=arguments.num_workers,
+        timeout=arguments.worker_timeout,
+        on_bad_video=on_bad_video or _warn,
+    )
+
+
+def _warn(video: BadVideo) -> None:
+    logger.warning(f"Video {video.id!r} cannot be read and is left out of the validation: {video.reason}")

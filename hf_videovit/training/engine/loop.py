@@ -42,6 +42,7 @@ from .sharding import arrange_weights
 
 logger = logging.get_logger(__name__)
 
+NONFINITE_STEPS = 3  # in a row that stop a run
 FP16_OVERFLOWS = 24  # steps in a row that loss scaling may skip while it looks for its scale
 LOWER_IS_BETTER = {"loss"}  # of a validation's metrics
 
@@ -303,7 +304,7 @@ class _Run:
         self.progress.nonfinite += 1
         ids = [name for batch in batch_group for name in batch.ids]
         self.report.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
-        allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else self.config.run.nonfinite_limit
+        allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else NONFINITE_STEPS
         if self.progress.nonfinite >= allowed:
             raise FloatingPointError(
                 f"The gradient was not finite in {self.progress.nonfinite} steps in a row, last in step "

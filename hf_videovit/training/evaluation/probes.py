@@ -42,6 +42,7 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 5  # one of so many training clips judges the penalty
 LINEAR_STEPS = 60
 ATTENTIVE_BATCH = 64
+ATTENTIVE_LEARNING_RATE = 1e-3  # its peak
 HEAD_DIM = 64
 
 
@@ -363,7 +364,7 @@ def probe_features(
         else:
             assert train.tokens is not None and held_out.tokens is not None
             tokens = (train.tokens, train.labels, held_out.tokens)
-            options = (arguments.probe_epochs, arguments.probe_learning_rate)
+            options = (arguments.probe_epochs, ATTENTIVE_LEARNING_RATE)
             scores = attentive_scores(*tokens, len(names), *options, device=device)
         metrics[probe] = _reported_accuracy(scores, held_out.labels)
     votes = train.labels.bincount(minlength=len(names))

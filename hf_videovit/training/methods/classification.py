@@ -1,224 +1,281 @@
-"""Fine-tuning from a run's description to a folder that is ready for the Hub: what scripts and command share."""
+"""Supervised classification of clips, and learning from a teacher's answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel
 
-from ..arguments import RunConfig
+from ...modeling.video_processing_base import without_colours
+from ..arguments import RunConfig, check_range, option
 from ..building import MULTI_LABEL, build_model, load_teacher
-from ..data.augmentation import Augmentation, BatchMixing
-from ..data.opening import load_sources, match_labels
-from ..data.sources import VideoSource
-from ..data.streaming import TrainingClipLoader, merge_copies
-from ..data.streams import clip_augmentation, training_ledger, training_stream
-from ..engine.loop import FitResult, fit
-from ..evaluation.evaluation import EvaluationResult, evaluate_model
-from ..evaluation.probes import online_probe
-from ..tasks import ClassificationTask, DistillationTask, Task, TokenLabelTask
-from .common import make_accelerator, run_facts, save_model
-from .image_classification import finetune_images, trains_images
+from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, seeded_torch
+from ..data.opening import match_labels
+from ..data.processors import ClipProcessor
+from ..data.sources import stable_hash
+from ..data.streaming import Batch, SampleLoader, TrainingClipLoader, merge_copies
+from ..data.streams import clip_augmentation, keep_directions
+from ..engine.loop import FitResult
+from ..evaluation.evaluation import EvaluationResult
+from ..tasks import ClassificationTask, DistillationTask, Task
+from .common import Method, Pass, Rows, RunResult, example_pixels, model_pass
+from .previewing import PreviewedCopies
 
 
 @dataclass
-class FinetuneResult:
-    """
-    What fine-tuning leaves behind.
+class LabelArguments(MixingArguments):
+    """How labels are learned."""
 
-    Args:
-        model (`PreTrainedModel`):
-            The trained model in evaluation mode, also saved in `output_dir`.
-        processor ([`ClipVideoProcessor`]):
-            Its processor, also saved there.
-        evaluation ([`EvaluationResult`] or `None`):
-            The final evaluation through the processor's own protocol, where there are videos for it.
-        history (`list[dict]`):
-            Lines of the training log.
-        output_dir (`Path`):
-            The folder.
-        label_names (`list[str]`):
-            The model's labels.
-        facts (`dict`):
-            What a model card states: data, size, steps, time, scores, protocol, environment, arguments.
-    """
+    label_smoothing: float = option(0.0, "share of the target spread over all labels")
+    flip_labels: Literal["alike", "any"] = option(
+        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
+    )
 
-    model: PreTrainedModel
-    processor: Any
-    evaluation: EvaluationResult | None
-    history: list[dict[str, Any]]
-    output_dir: Path
-    label_names: list[str]
-    facts: dict[str, Any]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("label_smoothing", self.label_smoothing, 0.0, 1.0)
 
 
-def finetune(
-    config: RunConfig,
-    *,
-    model: PreTrainedModel | None = None,
-    processor: Any = None,
-    train_source: VideoSource | None = None,
-    eval_source: VideoSource | None = None,
-    accelerator: Accelerator | None = None,
-) -> FinetuneResult:
-    """
-    Train a classifier, evaluate it and save it.
+class Classification(Method):
+    """Train a classifier of clips with one label each, or with any number of them."""
 
-    Args:
-        config ([`RunConfig`]):
-            The run.
-        model (`PreTrainedModel`, *optional*):
-            A model whose labels are those of the data; built from `config.model` by default.
-        processor ([`ClipVideoProcessor`], *optional*):
-            Its processor; likewise.
-        train_source ([`VideoSource`], *optional*):
-            Videos to train on; opened from `config.data` by default, together with `eval_source`.
-        eval_source ([`VideoSource`], *optional*):
-            Videos to evaluate on.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+    name = "classification"
+    goal = "classifier"
+    arguments_class: ClassVar[type] = LabelArguments
+    unread: ClassVar[tuple[str, ...]] = ("picture_every",)
 
-    Returns:
-        [`FinetuneResult`]; `output_dir` holds config, weights, processor, `results.json` and `run.yaml`, and beside
-        them the run's records in `checkpoints` and `logs`.
-    """
-    if config.data.image_data is not None:
-        from .joint import finetune_jointly
+    num_hot_labels: int | None = None  # where a clip has any number of labels: their number
 
-        if any(one is not None for one in (model, processor, train_source, eval_source)):
-            raise ValueError("`image_data` goes with models and sources that the run opens itself")
-        return finetune_jointly(config, accelerator=accelerator)
-    if model is None and trains_images(config.model):
-        return finetune_images(config, accelerator=accelerator)
-    accelerator = accelerator or make_accelerator(config.run)
-    torch.manual_seed(config.run.seed)
-    if train_source is None:
-        train_source, eval_source = load_sources(config.data, config.run.seed)
-    if model is None and not train_source.label_names:
-        raise ValueError(f"`data` {config.data.data!r} has no labels to learn: give `label_column`, or pretrain on it")
-    if model is None or processor is None:
-        built_model, built_processor = build_model(config.model, train_source.label_names, train_source.multi_label)
-        model, processor = model or built_model, processor or built_processor
-    train_source = match_labels(train_source, model.config.id2label)
-    fitted = _fit_classifier(config, accelerator, model, processor, train_source, eval_source)
-    evaluation = None
-    if eval_source is not None:
-        evaluation = evaluate_model(
-            fitted.model,
-            processor,
-            eval_source,
-            batch_size=config.run.eval_batch_size or config.optimization.batch_size,
-            num_workers=config.data.num_workers,
-            accelerator=accelerator,
-            timeout=config.data.worker_timeout,
-            progress=config.run.progress,
-        )
-    label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    facts = classifier_facts(config, accelerator, fitted, evaluation, train_source, label_names)
-    output_dir = Path(config.run.output_dir)
-    if accelerator.is_main_process:
-        save_model(output_dir, config, fitted.model, processor)
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of every classifier that no other method claims."""
+        return True
+
+    def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
+        """A checkpoint, with a new head where its labels are not the data's; or a size from scratch."""
+        source = self.train_source
+        if not source.label_names:
+            raise ValueError(
+                f"`data` {self.config.data.data!r} has no labels to learn: give `label_column`, or pretrain on it"
+            )
+        return build_model(self.config.model, source.label_names, source.multi_label)
+
+    def begin(self, accelerator: Accelerator) -> None:
+        """See [`Method`]; the videos' labels then index the model's."""
+        super().begin(accelerator)
+        self.prepare_labels()
+
+    def prepare_labels(self) -> None:
+        """Give the videos the model's labels, and set up what depends on them."""
+        config = self.model.config
+        self.train_source = match_labels(self.train_source, config.id2label)
+        self.augmentation = self._augmentation(self.train_source.label_names)
+        self.mixing = BatchMixing(self.arguments, config.num_labels)
+        self.num_hot_labels = config.num_labels if config.problem_type == MULTI_LABEL else None
+
+    def begin_preview(self) -> None:
+        """See [`Method`]."""
+        super().begin_preview()
+        if self.train_source.multi_label:
+            self.num_hot_labels = len(self.train_source.label_names)
+
+    def task(self) -> Task:
+        """Cross-entropy, or binary cross-entropy for any number of labels."""
+        return ClassificationTask(self.model, self.arguments.label_smoothing)
+
+    def loader(self) -> SampleLoader:
+        """Reads one augmented clip with its label."""
+        return self._loader(self.processor, self._augmentation(self.train_source.label_names), self.num_hot_labels)
+
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """Finish the augmentation, normalise, mix."""
+        return prepare_labelled(rows, device, self.processor, self.augmentation, self.mixing)
+
+    def validate(self, model: PreTrainedModel) -> dict[str, float]:
+        """Scores of the quick protocol."""
+        assert self.eval_source is not None
+        result = self.evaluate(model, self.processor, self.eval_source, validation=True)
+        return result.metrics | {"num_failed": len(result.failed)}
+
+    def finish(self, fitted: FitResult) -> RunResult:
+        """Scores of the full protocol, and a folder that is ready for the Hub."""
+        evaluation = None
+        if self.eval_source is not None:
+            evaluation = self.evaluate(fitted.model, self.processor, self.eval_source)
+        if self.accelerator.is_main_process:
+            self.save(fitted.model, self.processor)
+            self.save_evaluation(evaluation)
+        self.accelerator.wait_for_everyone()
+        facts = self.classifier_facts(fitted, fitted.model, evaluation)
+        return RunResult(fitted.model, self.processor, fitted.history, self.output_dir, facts, evaluation)
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The clips' pass."""
+        config = self.model_config(num_labels)
+        inputs = {"pixel_values": example_pixels(config)}
+        return [model_pass(AutoModelForVideoClassification, config, inputs, self.clips_per_pass)]
+
+    def preview_batch(self, batch: Batch) -> PreviewedCopies:
+        """Augmented and mixed clips with their targets."""
+        names = list(self.train_source.label_names)
+        if len(names) < 2:
+            raise ValueError(f"`data` must have at least two labels for {self.name}, it has {names}")
+        rows = self._finished(batch, names)
+        mixing = BatchMixing(self.arguments, len(names))
+        return PreviewedCopies(*mixed_clips(mixing, self.processor, names, rows, self.config.run.seed))
+
+    # Shared with joint training.
+
+    def _finished(self, batch: Batch, label_names: Sequence[str]) -> Rows:
+        """Augmented uint8 clips with their labels, all first copies first."""
+        rows = self._augmentation(label_names).finish(merge_copies(batch.rows))
+        if self.processor.do_grayscale:
+            rows["pixel_values"] = without_colours(rows["pixel_values"])
+        return rows
+
+    def save_evaluation(self, evaluation: EvaluationResult | None, **more: Any) -> None:
+        """Write `results.json`."""
         if evaluation is not None:
-            data = config.data.eval_data or config.data.data
-            evaluation.save(output_dir / "results.json", seed=config.run.seed, data=data)
-    accelerator.wait_for_everyone()
-    return FinetuneResult(fitted.model, processor, evaluation, fitted.history, output_dir, label_names, facts)
+            data = self.config.data.eval_data or self.config.data.data
+            evaluation.save(self.output_dir / "results.json", seed=self.config.run.seed, data=data, **more)
+
+    def classifier_facts(
+        self, fitted: FitResult, classifier: PreTrainedModel, evaluation: EvaluationResult | None
+    ) -> dict[str, Any]:
+        """What a model card states of a classifier's run."""
+        id2label = classifier.config.id2label
+        return self.facts(fitted) | {
+            "label_names": [id2label[index] for index in range(classifier.config.num_labels)],
+            "num_eval_videos": None if evaluation is None else len(evaluation.ids),
+            "metrics": {} if evaluation is None else evaluation.metrics,
+            "protocol": {} if evaluation is None else evaluation.protocol,
+            "environment": {} if evaluation is None else evaluation.environment,
+        }
+
+    def _augmentation(self, label_names: Sequence[str]) -> Augmentation:
+        arguments = self.config.augmentation
+        if self.arguments.flip_labels == "alike":
+            arguments = keep_directions(arguments, label_names)
+        return clip_augmentation(arguments, self.processor)
+
+    def _loader(
+        self, processor: ClipProcessor, augmentation: Augmentation, num_labels: int | None = None
+    ) -> TrainingClipLoader:
+        seed, copies = self.config.run.seed, self.config.augmentation.num_sample
+        return TrainingClipLoader(processor, augmentation, seed, copies, num_labels)
 
 
-class ClassificationBatch:
+@dataclass
+class DistillationArguments(MixingArguments):
+    """Whose answers are learned, and how."""
+
+    teacher: str | None = option(None, "folder or Hub id of a classifier whose answers are learned instead of labels")
+    temperature: float = option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
+    flip_labels: Literal["alike", "any"] = option(
+        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"`temperature` must be above 0, got {self.temperature}")
+
+
+class Distillation(Classification):
+    """Train a classifier on another classifier's answers."""
+
+    name = "distillation"
+    arguments_class = DistillationArguments
+
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of a run with a teacher."""
+        return config.method.get("teacher") is not None
+
+    def __init__(self, config: RunConfig, **given: Any):
+        super().__init__(config, **given)
+        if self.arguments.teacher is None:
+            raise ValueError("`teacher` is needed: a folder or Hub id of the classifier whose answers are learned")
+
+    def task(self) -> Task:
+        """The divergence between student and teacher."""
+        if self.model.config.problem_type == MULTI_LABEL:
+            raise ValueError("`teacher` must be left out for multi-label data: distillation compares one label a clip")
+        teacher = load_teacher(self.config.model, self.arguments.teacher, self.processor)
+        return DistillationTask(self.model, teacher, self.arguments.temperature)
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The clips' pass through the student, and through the teacher."""
+        config = AutoConfig.from_pretrained(self.arguments.teacher)
+        inputs = {"pixel_values": example_pixels(config)}
+        taught = model_pass(AutoModelForVideoClassification, config, inputs, self.clips_per_pass, name="teacher")
+        return [*super().passes(num_labels), Pass(**(vars(taught) | {"trained": False}))]
+
+
+def prepare_labelled(
+    rows: Rows, device: torch.device, processor: ClipProcessor, augmentation: Augmentation, mixing: BatchMixing
+) -> Rows:
     """
-    Makes the task's input of a batch of uint8 clips, on the device: what the workers left of the augmentation, then
+    The task's input of a batch of labelled uint8 clips, on the device: what the workers left of the augmentation, then
     normalisation, then mixing.
 
     Args:
+        rows (`dict[str, torch.Tensor]`):
+            The loader's tensors, stacked.
+        device (`torch.device`):
+            Where the task computes.
         processor ([`ClipVideoProcessor`]):
             Normalises.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
+            The augmentation that the workers' loader has.
         mixing ([`BatchMixing`]):
             Mixes clips and labels.
-        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`], *optional*):
-            What the workers' loader has, too, if it leaves anything to do.
     """
-
-    def __init__(self, processor: Any, mixing: BatchMixing, augmentation: Augmentation | None = None):
-        self.processor, self.mixing, self.augmentation = processor, mixing, augmentation
-
-    def __call__(self, rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-        rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
-        rows = rows if self.augmentation is None else self.augmentation.finish(rows)
-        clips, labels = rows["pixel_values"], rows["labels"]
-        pixel_values, labels = self.mixing(self.processor.normalize_clips(clips), labels)
-        return {"pixel_values": pixel_values, "labels": labels}
+    rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
+    rows = augmentation.finish(rows)
+    pixel_values, labels = mixing(processor.normalize_clips(rows["pixel_values"]), rows["labels"])
+    return {"pixel_values": pixel_values, "labels": labels}
 
 
-def _fit_classifier(
-    config: RunConfig,
-    accelerator: Accelerator,
-    model: PreTrainedModel,
-    processor: Any,
-    train_source: VideoSource,
-    eval_source: VideoSource | None,
-) -> FitResult:
-    data, run = config.data, config.run
-    ledger = training_ledger(config, accelerator)
-    augmentation = clip_augmentation(config, processor, train_source.label_names)
-    mixing = BatchMixing(config.augmentation, model.config.num_labels)
-    num_labels = model.config.num_labels if model.config.problem_type == MULTI_LABEL else None
-    load = TrainingClipLoader(processor, augmentation, run.seed, config.augmentation.num_sample, num_labels)
-    stream = training_stream(config, accelerator, train_source, load, ledger)
+def mixed_clips(
+    mixing: BatchMixing, processor: ClipProcessor, names: Sequence[str], rows: Rows, seed: int
+) -> tuple[torch.Tensor, list[dict[str, float]]]:
+    """
+    Clips and targets as the first step of a run would mix them.
 
-    def validate(weights: PreTrainedModel) -> dict[str, float]:
-        assert eval_source is not None
-        result = evaluate_model(
-            weights,
-            processor,
-            eval_source,
-            batch_size=run.eval_batch_size or config.optimization.batch_size,
-            num_workers=data.num_workers,
-            sampling_mode="validation",
-            accelerator=accelerator,
-            mixed_precision=accelerator.mixed_precision,
-            timeout=data.worker_timeout,
-        )
-        return result.metrics | {"num_failed": len(result.failed)}
+    Args:
+        mixing ([`BatchMixing`]):
+            The run's.
+        processor ([`ClipVideoProcessor`]):
+            Normalises.
+        names (`Sequence[str]`):
+            The labels' names.
+        rows (`dict[str, torch.Tensor]`):
+            uint8 `pixel_values` and `labels`.
+        seed (`int`):
+            The run's.
 
-    probe = online_probe(config, processor, accelerator, train_source, eval_source)
-    return fit(
-        _task(config, model, processor),
-        stream,
-        config,
-        accelerator=accelerator,
-        prepare_batch=ClassificationBatch(processor, mixing, augmentation),
-        ledger=ledger,
-        validate=None if eval_source is None else validate,
-        observers=[] if probe is None else [probe],
-    )
+    Returns:
+        `tuple[torch.Tensor, list[dict[str, float]]]`: uint8 clips, and of each the shares of its labels by name.
+    """
+    with seeded_torch(stable_hash(f"{seed}/0/0") >> 1):
+        pixels, labels = mixing(processor.normalize_clips(rows["pixel_values"]), rows["labels"])
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (processor.image_mean, processor.image_std))
+    if processor.do_normalize:
+        pixels = pixels * std + mean
+    if labels.ndim == 1:
+        return rows["pixel_values"], [{names[int(label)]: 1.0} for label in labels]
+    targets = [{names[index]: share for index, share in enumerate(row) if share > 0} for row in labels.tolist()]
+    return (pixels / processor.rescale_factor).round().clamp(0, 255).to(torch.uint8), targets
 
 
-def _task(config: RunConfig, model: PreTrainedModel, processor: Any) -> Task:
-    if model.config.to_dict().get("use_auxiliary_head"):
-        return TokenLabelTask(model, config.augmentation.label_smoothing, config.augmentation.mix_probability)
-    if config.model.teacher is None:
-        return ClassificationTask(model, config.augmentation.label_smoothing)
-    if model.config.problem_type == MULTI_LABEL:
-        raise ValueError("`teacher` must be left out for multi-label data: distillation compares one label a clip")
-    return DistillationTask(model, load_teacher(config.model, processor), config.model.temperature)
-
-
-def classifier_facts(
-    config: RunConfig,
-    accelerator: Accelerator,
-    fitted: FitResult,
-    evaluation: EvaluationResult | None,
-    source: VideoSource,
-    label_names: list[str],
-) -> dict[str, Any]:
-    """What a model card states of a classifier's run."""
-    return run_facts(config, accelerator, fitted, source) | {
-        "label_names": label_names,
-        "num_eval_videos": None if evaluation is None else len(evaluation.ids),
-        "metrics": {} if evaluation is None else evaluation.metrics,
-        "protocol": {} if evaluation is None else evaluation.protocol,
-        "environment": {} if evaluation is None else evaluation.environment,
-    }
+__all__ = [
+    "Classification",
+    "Distillation",
+    "DistillationArguments",
+    "LabelArguments",
+    "mixed_clips",
+    "prepare_labelled",
+]

@@ -1,19 +1,448 @@
-"""What every kind of run shares: its processes, its batches, the folder it leaves behind."""
+"""What every training method shares: the object that it is, and the run from its description to a folder."""
 
+import dataclasses
 import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from accelerate import Accelerator
-from transformers import PreTrainedModel
-from transformers.utils import logging
+from torch import nn
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-from ..arguments import RunArguments, RunConfig
+from ..arguments import GROUPS, RunArguments, RunConfig, build_group
+from ..building import describe_inputs, described_config
+from ..data.opening import load_sources
+from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
-from ..engine.loop import FitResult
+from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader
+from ..data.streams import evaluation_stream, training_ledger, training_stream
+from ..engine.loop import FitResult, Observer, fit
+from ..evaluation.evaluation import EvaluationResult, evaluate_model
+from ..evaluation.probes import online_probe
+from ..tasks import Task
+from .previewing import PreviewedClip, PreviewedCopies, preview_stream
 
 
-logger = logging.get_logger(__name__)
+Goal = Literal["classifier", "encoder"]
+GOALS: tuple[Goal, ...] = get_args(Goal)
+Rows = dict[str, torch.Tensor]
+Sources = tuple[VideoSource, VideoSource | None]
+
+PRETRAINING_UNREAD = ("image_model", "head")  # fields of a checkpoint's classifier
+
+
+@dataclass
+class NoArguments:
+    """A method without fields of its own."""
+
+
+@dataclass
+class RunResult:
+    """
+    A finished run.
+
+    Args:
+        model (`PreTrainedModel`):
+            The trained model in evaluation mode, also saved in `output_dir`.
+        processor ([`ClipVideoProcessor`]):
+            Its processor, also saved there.
+        history (`list[dict]`):
+            Lines of the training log.
+        output_dir (`Path`):
+            The folder with weights, config, processor and `run.yaml`, and the run's records in `checkpoints` and
+            `logs`.
+        facts (`dict`):
+            What a model card states: data, size, steps, time, scores, protocol, environment, arguments.
+        evaluation ([`EvaluationResult`], *optional*):
+            The final evaluation of a classifier through the processor's own protocol, where there are videos for it.
+        picture (`Path`, *optional*):
+            A picture of what a pretrained model predicts of videos that were held out.
+    """
+
+    model: PreTrainedModel
+    processor: ClipProcessor
+    history: list[dict[str, Any]]
+    output_dir: Path
+    facts: dict[str, Any]
+    evaluation: EvaluationResult | None = None
+    picture: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """
+    One forward pass through one of a method's models, described without weights: what `plan` counts.
+
+    Args:
+        name (`str`):
+            What goes through: `"clip"` for the main pass, `"image"`, `"teacher"`, `"words"`.
+        build (`Callable[[], torch.nn.Module]`):
+            Makes the model; called on torch's meta device.
+        inputs (`dict[str, torch.Tensor]`):
+            Example inputs on the meta device.
+        batch_size (`int`):
+            Samples in `inputs`.
+        samples (`float`):
+            Samples that go through in one forward pass of a process.
+        trained (`bool`, *optional*, defaults to `True`):
+            Whether gradients go back through it.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: Rows
+    batch_size: int
+    samples: float
+    trained: bool = True
+
+
+def model_pass(
+    auto_class: Any, config: PreTrainedConfig, inputs: Rows, samples: float = 1, *, name: str = "clip"
+) -> Pass:
+    """
+    The pass of a model that an auto class builds.
+
+    Args:
+        auto_class (`type`):
+            Such as `AutoModelForVideoClassification`.
+        config (`PreTrainedConfig`):
+            The model's.
+        inputs (`dict[str, torch.Tensor]`):
+            Example inputs on the meta device.
+        samples (`float`, *optional*, defaults to 1):
+            Samples in one forward pass of a process.
+        name (`str`, *optional*, defaults to `"clip"`):
+            What goes through.
+    """
+    return Pass(name, lambda: auto_class.from_config(config), inputs, len(next(iter(inputs.values()))), samples)
+
+
+def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None = None) -> torch.Tensor:
+    """Clips of the model's size on the meta device: `(clips, num_frames, num_channels, height, width)`."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    shape = (clips, config.num_frames if frames is None else frames, config.num_channels, height, width)
+    return torch.empty(shape, device="meta")
+
+
+class Method(ABC):
+    """
+    A way to train, as one object: which model and data it takes, its batches, its task, its validation, what it saves,
+    and what it would do (`passes`, `preview`) without doing it. [`~choosing.choose`] picks the class for a run.
+
+    A new method is a module beside this one with a subclass, named in [`~choosing.METHODS`].
+
+    Args:
+        config ([`RunConfig`]):
+            The run. Its group `method` holds the method's own fields.
+        model (`PreTrainedModel`, *optional*):
+            A model to train; built from `config.model` by default.
+        processor ([`ClipVideoProcessor`], *optional*):
+            The model's processor; built from `config.model` by default.
+        train_source ([`VideoSource`], *optional*):
+            Videos to train on; opened from `config.data` by default, together with `eval_source`.
+        eval_source ([`VideoSource`], *optional*):
+            Videos to evaluate on.
+
+    Raises:
+        ValueError: If a field is set that the method does not read, or its value is not allowed.
+
+    Attributes:
+        name (`str`):
+            The method's name in recipes and commands.
+        goal (`str`):
+            `"classifier"` for methods of `hf-videovit train`, `"encoder"` for those of `hf-videovit pretrain`.
+        arguments_class (`type`):
+            Dataclass of the method's own fields.
+        unread (`tuple[str, ...]`):
+            Shared fields that the method does not read. Setting one is an error.
+    """
+
+    name: ClassVar[str]
+    goal: ClassVar[Goal]
+    arguments_class: ClassVar[type] = NoArguments
+    unread: ClassVar[tuple[str, ...]] = ()
+
+    # Set by `begin`.
+    accelerator: Accelerator
+    model: PreTrainedModel
+    processor: ClipProcessor
+    train_source: VideoSource
+    eval_source: VideoSource | None
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        model: PreTrainedModel | None = None,
+        processor: ClipProcessor | None = None,
+        train_source: VideoSource | None = None,
+        eval_source: VideoSource | None = None,
+    ):
+        own = {name: value for name, value in config.method.items() if name != "name"}
+        self.arguments: Any = build_group(self.arguments_class, own, f"the method `{self.name}`")
+        self.config = replace(config, method={"name": self.name} | dataclasses.asdict(self.arguments))
+        self.given_model, self.given_processor = model, processor
+        self.given_sources = None if train_source is None else (train_source, eval_source)
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        for group, group_class in GROUPS.items():
+            own, default = getattr(self.config, group), group_class()
+            for name in self.unread:
+                if getattr(own, name, None) != getattr(default, name, None):
+                    raise ValueError(
+                        f"`{name}` is not read by the method `{self.name}`, got {getattr(own, name)!r}: leave it out"
+                    )
+
+    @classmethod
+    @abstractmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """
+        Whether this is the method of a run that does not name one.
+
+        Args:
+            config ([`RunConfig`]):
+                The run.
+            model_config (`dict`):
+                The configuration of the model that the run starts from.
+        """
+
+    # What a run uses, in this order.
+
+    def open_sources(self) -> Sources:
+        """The videos to train on, and those to evaluate on."""
+        return load_sources(self.config.data, self.config.run.seed)
+
+    @abstractmethod
+    def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
+        """The model that the run starts from, and its processor."""
+
+    def begin(self, accelerator: Accelerator) -> None:
+        """
+        Open the data and build the model.
+
+        Args:
+            accelerator (`Accelerator`):
+                The run's processes and devices.
+        """
+        self.accelerator = accelerator
+        self.ledger = training_ledger(self.config.data, self.output_dir, accelerator)
+        self.train_source, self.eval_source = self.given_sources or self.open_sources()
+        self.begin_model()
+
+    def begin_model(self) -> None:
+        """Take the model and the processor that were given, and build what was not."""
+        if self.given_model is None or self.given_processor is None:
+            model, processor = self.build()
+            self.model, self.processor = self.given_model or model, self.given_processor or processor
+        else:
+            self.model, self.processor = self.given_model, self.given_processor
+
+    @abstractmethod
+    def task(self) -> Task:
+        """The model with its loss."""
+
+    @abstractmethod
+    def loader(self) -> SampleLoader:
+        """Reads one training sample."""
+
+    def stream(self) -> BatchStream:
+        """This process's training batches."""
+        return self.training_stream(self.train_source, self.loader())
+
+    @abstractmethod
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """
+        The task's input, made of a batch as the workers deliver it.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                The loader's tensors, stacked.
+            device (`torch.device`):
+                Where the task computes.
+        """
+
+    @property
+    def can_validate(self) -> bool:
+        """Whether there is anything to validate on."""
+        return self.eval_source is not None
+
+    @abstractmethod
+    def validate(self, model: PreTrainedModel) -> dict[str, float]:
+        """
+        Scores of the model during the run; all processes call it together.
+
+        Args:
+            model (`PreTrainedModel`):
+                The model, averaged if the run averages.
+        """
+
+    def observers(self) -> list[Observer]:
+        """What else looks at the model during the run: probes, pictures."""
+        probe = online_probe(self.config, self.processor, self.accelerator, self.train_source, self.eval_source)
+        return [] if probe is None else [probe]
+
+    @abstractmethod
+    def finish(self, fitted: FitResult) -> RunResult:
+        """
+        Evaluate and save what was trained.
+
+        Args:
+            fitted ([`FitResult`]):
+                The finished training.
+        """
+
+    # What the run would do, without weights.
+
+    @abstractmethod
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """
+        The forward passes of a training step's batch, the main one first.
+
+        Args:
+            num_labels (`int`, *optional*):
+                Number of the data's labels, where it is known.
+        """
+
+    def begin_preview(self) -> None:
+        """Open the data and make the processor; the model's weights are not read."""
+        self.train_source, self.eval_source = self.given_sources or self.open_sources()
+        self.processor = self.given_processor or self.describe()[1]
+
+    def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
+        """
+        The first clips of the first epoch on their way into the model.
+
+        Args:
+            num_clips (`int`):
+                How many. They are mixed among themselves, so their partners are not those of the run's batch.
+        """
+        self.begin_preview()
+        yield from self.preview_source(self.train_source, self.loader(), num_clips)
+
+    @abstractmethod
+    def preview_batch(self, batch: Batch) -> PreviewedCopies:
+        """
+        The copies of each clip of a batch as the model is given them.
+
+        Args:
+            batch ([`Batch`]):
+                As the loader's workers deliver it.
+        """
+
+    # Shared by the methods.
+
+    @property
+    def output_dir(self) -> Path:
+        """The run's folder."""
+        return Path(self.config.run.output_dir)
+
+    def describe(self) -> tuple[PreTrainedConfig, ClipProcessor]:
+        """Configuration and processor of the model that the run starts from, without its weights."""
+        return describe_inputs(self.config.model)
+
+    def model_config(self, num_labels: int | None = None) -> PreTrainedConfig:
+        """Configuration of the model that is trained, without its weights."""
+        arguments = self.config.model
+        if arguments.checkpoint is None:
+            found = described_config(arguments)
+        else:
+            found = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        if num_labels:
+            found.num_labels = num_labels
+        return found
+
+    @property
+    def clips_per_pass(self) -> int:
+        """Clips in one forward pass of a process, augmented copies counted."""
+        return self.config.optimization.batch_size * self.config.augmentation.num_sample
+
+    def training_stream(
+        self, source: VideoSource, load: SampleLoader, batch_size: int | None = None, drop_last: bool | None = None
+    ) -> ClipStream:
+        """This process's batches of a source; batch size and `drop_last` are the run's unless given."""
+        optimization = self.config.optimization
+        return training_stream(
+            self.config.data,
+            source,
+            load,
+            self.ledger,
+            self.accelerator,
+            seed=self.config.run.seed,
+            batch_size=batch_size or optimization.batch_size,
+            drop_last=optimization.drop_last if drop_last is None else drop_last,
+        )
+
+    def evaluation_stream(self, load: SampleLoader) -> ClipStream:
+        """This process's share of the videos to evaluate on."""
+        assert self.eval_source is not None
+        batch_size = self.config.eval_batch_size
+        return evaluation_stream(self.config.data, self.eval_source, load, self.accelerator, batch_size=batch_size)
+
+    def evaluate(
+        self, model: PreTrainedModel, processor: ClipProcessor, source: VideoSource, *, validation: bool = False
+    ) -> EvaluationResult:
+        """Scores of a classifier: the quick ones during a run (`validation`), or those of the full protocol."""
+        accelerator = self.accelerator
+        return evaluate_model(
+            model,
+            processor,
+            source,
+            batch_size=self.config.eval_batch_size,
+            num_workers=self.config.data.num_workers,
+            sampling_mode="validation" if validation else None,
+            accelerator=accelerator,
+            mixed_precision=accelerator.mixed_precision if validation else None,
+            timeout=self.config.data.worker_timeout,
+            progress=self.config.run.progress and not validation,
+        )
+
+    def preview_source(self, source: VideoSource, load: Any, num_clips: int) -> Iterator[PreviewedClip]:
+        """The first clips of one source, read by `load`."""
+        stream = ClipStream(source, load, num_clips, self.config.run.seed)
+        return preview_stream(stream, load, self.preview_batch)
+
+    def save(self, model: PreTrainedModel, processor: ClipProcessor, folder: Path | None = None) -> None:
+        """Write config, weights, processor and `run.yaml`."""
+        folder = folder or self.output_dir
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        self.config.save(folder / "run.yaml")
+
+    def facts(self, fitted: FitResult) -> dict[str, Any]:
+        """What a model card states of any run."""
+        config, world = self.config, self.accelerator.num_processes
+        optimization = config.optimization
+        return {
+            "model_type": fitted.model.config.model_type,
+            "base_model": config.model.checkpoint,
+            "num_parameters": fitted.model.num_parameters(),
+            "data": config.data.data,
+            "num_train_videos": self.train_source.num_samples,
+            "num_bad_train_videos": fitted.bad_videos,
+            "epochs": fitted.epochs,
+            "steps": fitted.steps,
+            "effective_batch": optimization.batch_size * optimization.accumulation * world,
+            "num_sample": config.augmentation.num_sample,
+            "seconds": round(fitted.seconds, 1),
+            "hardware": f"{world} x {self.accelerator.device.type} ({platform.machine()})",
+            "arguments": config.to_dict(),
+        }
+
+    def finish_pretraining(self, fitted: FitResult, picture: Callable[[], Path | None] | None = None) -> RunResult:
+        """Save a pretrained model, with a picture if there is one to draw."""
+        path = None
+        if self.accelerator.is_main_process:
+            self.save(fitted.model, self.processor)
+            path = None if picture is None else picture()
+        self.accelerator.wait_for_everyone()
+        facts = self.facts(fitted) | {"outcomes": outcomes(fitted.history)}
+        return RunResult(fitted.model, self.processor, fitted.history, self.output_dir, facts, picture=path)
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
@@ -21,54 +450,61 @@ def make_accelerator(arguments: RunArguments) -> Accelerator:
     return Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
 
 
-def save_model(folder: Path, config: RunConfig, model: PreTrainedModel, processor: Any) -> None:
+def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
     """
-    Write what the Hub and the next user need.
+    Train, evaluate and save.
 
     Args:
-        folder (`Path`):
-            Receives config, weights, processor and `run.yaml`.
-        config ([`RunConfig`]):
-            The run.
-        model (`PreTrainedModel`):
-            The trained model.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+        method ([`Method`]):
+            The method with its run.
+        accelerator (`Accelerator`, *optional*):
+            Processes and devices; made from the run's fields by default.
+
+    Returns:
+        [`RunResult`]
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    config.save(folder / "run.yaml")
+    accelerator = accelerator or make_accelerator(method.config.run)
+    torch.manual_seed(method.config.run.seed)
+    method.begin(accelerator)
+    fitted = fit(
+        method.task(),
+        method.stream(),
+        method.config,
+        accelerator=accelerator,
+        prepare_batch=method.prepare_batch,
+        ledger=method.ledger,
+        validate=method.validate if method.can_validate else None,
+        observers=method.observers(),
+    )
+    return method.finish(fitted)
 
 
-def run_facts(config: RunConfig, accelerator: Accelerator, fitted: FitResult, source: VideoSource) -> dict[str, Any]:
+def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:
     """
-    What a model card states of any run.
+    The result of pretraining as a card states it: the last validation and the last probes.
 
     Args:
-        config ([`RunConfig`]):
-            The run.
-        accelerator (`Accelerator`):
-            Its processes.
-        fitted ([`FitResult`]):
-            How it went.
-        source ([`VideoSource`]):
-            What it was trained on.
+        history (`list[dict]`):
+            Lines of the training log.
     """
-    optimization, world = config.optimization, accelerator.num_processes
-    effective = optimization.batch_size * optimization.accumulation * world
-    return {
-        "model_type": fitted.model.config.model_type,
-        "base_model": config.model.checkpoint,
-        "num_parameters": fitted.model.num_parameters(),
-        "data": config.data.data,
-        "num_train_videos": source.num_samples,
-        "num_bad_train_videos": fitted.bad_videos,
-        "epochs": fitted.epochs,
-        "steps": fitted.steps,
-        "effective_batch": effective,
-        "num_sample": config.augmentation.num_sample,
-        "seconds": round(fitted.seconds, 1),
-        "hardware": f"{world} x {accelerator.device.type} ({platform.machine()})",
-        "arguments": config.to_dict(),
-    }
+    found: dict[str, str] = {}
+    for kind, words in (("validation", "validation"), ("probe", "videos recognised from frozen features")):
+        lines = [line[kind] for line in history if kind in line]
+        for name, value in (lines[-1] if lines else {}).items():
+            found[f"{words}: {name}"] = f"{100 * value:.1f} %" if kind == "probe" else f"{value:.4g}"
+    return found
+
+
+__all__ = [
+    "GOALS",
+    "Goal",
+    "Method",
+    "NoArguments",
+    "Pass",
+    "RunResult",
+    "example_pixels",
+    "make_accelerator",
+    "model_pass",
+    "outcomes",
+    "run",
+]

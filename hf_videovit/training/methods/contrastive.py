@@ -1,36 +1,110 @@
-"""Contrastive pretraining from a run's description to a folder that fine-tuning starts from."""
+"""Contrastive pretraining: match a short clip with a long clip of the same video."""
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn import functional as F
-from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoModelForPreTraining, PreTrainedModel
 
+from ...modeling.video_processing_base import without_colours
 from ...modes import evaluation_mode
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
 from ..data.augmentation import Augmentation, sample_seed
-from ..data.opening import load_sources
-from ..data.sources import VideoSource, stable_hash
-from ..data.streaming import BadVideo, ClipStream, Record
-from ..data.streams import clip_augmentation, training_ledger, training_stream
-from ..engine.loop import fit
-from ..evaluation.probes import online_probe
-from ..tasks import ContrastiveTask
-from .common import make_accelerator, run_facts, save_model
-from .masked_pixels import PretrainResult, outcomes
+from ..data.processors import ClipProcessor
+from ..data.sources import stable_hash
+from ..data.streaming import Batch, ClipStream, Record, SampleLoader
+from ..data.streams import clip_augmentation
+from ..engine.loop import FitResult
+from ..tasks import ContrastiveTask, Task
+from .common import PRETRAINING_UNREAD, Method, Pass, Rows, RunResult, example_pixels, model_pass
+from .previewing import PreviewedCopies
 
-
-logger = logging.get_logger(__name__)
 
 LONG = "long_"  # before the names of the second clip's tensors
+
+
+class ShortLongProcessor(ClipProcessor, Protocol):
+    """A processor that samples a short and a long clip of one video: [`LstclVideoProcessor`]."""
+
+    def load_short_and_long(self, video: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """The two uint8 clips, each of shape `(num_frames, num_channels, height, width)`."""
+
+
+class Contrastive(Method):
+    """Train an encoder by matching short clips with long ones. Labels are used by probes only."""
+
+    name = "contrastive"
+    goal = "encoder"
+    unread = (*PRETRAINING_UNREAD, "picture_every")
+
+    processor: ShortLongProcessor
+
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of LSTCL's models."""
+        return model_config["model_type"] == "lstcl"
+
+    def __init__(self, config: RunConfig, **given: Any):
+        super().__init__(config, **given)
+        check_run(config)
+
+    def build(self) -> tuple[PreTrainedModel, Any]:
+        """A checkpoint with both branches, or a size from scratch."""
+        return build_pretraining_model(self.config.model)
+
+    def begin(self, accelerator: Accelerator) -> None:
+        """See [`Method`]."""
+        super().begin(accelerator)
+        self.augmentations = self._augmentations()
+        self.held_out = None
+        if self.eval_source is not None:
+            self.held_out = self.evaluation_stream(ShortLongEvaluationLoader(self.processor))
+
+    def task(self) -> Task:
+        """The model's own loss."""
+        return ContrastiveTask(self.model)
+
+    def loader(self) -> SampleLoader:
+        """Reads a short and a long clip, each augmented on its own."""
+        return ShortLongClipLoader(self.processor, self._augmentations(), self.config.run.seed)
+
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """Finish the augmentation of both clips and normalise them."""
+        rows = {name: value.to(device, non_blocking=True) for name, value in rows.items()}
+        finished = finish_pairs(rows, self.augmentations)
+        return {name: self.processor.normalize_clips(clips) for name, clips in finished.items()}
+
+    def validate(self, model: PreTrainedModel) -> dict[str, float]:
+        """How often a short clip finds its own long clip."""
+        assert self.held_out is not None
+        return matching(model, self.held_out, self.accelerator)
+
+    def finish(self, fitted: FitResult) -> RunResult:
+        """Save the model with both branches."""
+        return self.finish_pretraining(fitted)
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The pass of a short and a long clip; the statistics of a batch need two pairs."""
+        config = self.model_config()
+        pixels = example_pixels(config, clips=2)
+        inputs = {"pixel_values": pixels, "long_pixel_values": pixels}
+        return [model_pass(AutoModelForPreTraining, config, inputs, self.clips_per_pass)]
+
+    def preview_batch(self, batch: Batch) -> PreviewedCopies:
+        """The augmented short clips, and then the long ones."""
+        clips = torch.cat(list(finish_pairs(batch.rows, self._augmentations()).values()))
+        return PreviewedCopies(without_colours(clips) if self.processor.do_grayscale else clips)
+
+    def _augmentations(self) -> dict[str, Augmentation]:
+        arguments = self.config.augmentation
+        return {
+            prefix: clip_augmentation(arguments, self.processor, view=view) for view, prefix in enumerate(("", LONG))
+        }
 
 
 @dataclass
@@ -41,15 +115,14 @@ class ShortLongClipLoader:
     Args:
         processor ([`LstclVideoProcessor`]):
             Samples and decodes.
-        short, long ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            Augment the two clips, or pack them for the accelerator.
+        augmentations (`dict[str, Augmentation]`):
+            Augment the two clips, or pack them for the accelerator: under `""` and `"long_"`.
         seed (`int`):
             With epoch and sample id, the source of every draw.
     """
 
-    processor: Any
-    short: Augmentation
-    long: Augmentation
+    processor: ShortLongProcessor
+    augmentations: dict[str, Augmentation]
     seed: int
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
@@ -58,13 +131,22 @@ class ShortLongClipLoader:
             `dict`: the augmentation's rows of the short clip, such as `pixel_values` of shape `(num_frames,
             num_channels, height, width)`, and those of the long one under names with `long_` in front.
         """
-        seeds = [
-            sample_seed(self.seed, record.epoch, record.sample.id, purpose)
-            for purpose in ("frames", "augmentation", "augmentation of the long clip")
-        ]
-        short, long = self.processor.load_short_and_long(record.sample.video, np.random.default_rng(seeds[0]))
-        rows = {name: value[0] for name, value in self.short.rows(short, seeds[1:2]).items()}
-        return rows | {LONG + name: value[0] for name, value in self.long.rows(long, seeds[2:]).items()}
+        rows: Rows = {}
+        purposes = ("augmentation", "augmentation of the long clip")
+        for (prefix, augmentation), clip, purpose in zip(
+            self.augmentations.items(), self._decode_both(record), purposes
+        ):
+            seed = sample_seed(self.seed, record.epoch, record.sample.id, purpose)
+            rows |= {prefix + name: value[0] for name, value in augmentation.rows(clip, [seed]).items()}
+        return rows
+
+    def decode(self, record: Record) -> torch.Tensor:
+        """The short clip before augmentation: uint8 of shape `(num_frames, num_channels, height, width)`."""
+        return self._decode_both(record)[0]
+
+    def _decode_both(self, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = np.random.default_rng(sample_seed(self.seed, record.epoch, record.sample.id, "frames"))
+        return self.processor.load_short_and_long(record.sample.video, rng)
 
 
 @dataclass
@@ -77,7 +159,7 @@ class ShortLongEvaluationLoader:
             The model's.
     """
 
-    processor: Any
+    processor: ShortLongProcessor
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng(stable_hash(record.sample.id))
@@ -91,98 +173,28 @@ class ShortLongEvaluationLoader:
         }
 
 
-class NormalizedPairs:
+def finish_pairs(rows: Rows, augmentations: dict[str, Augmentation]) -> Rows:
     """
-    Makes the task's input of a batch of pairs of uint8 clips, on the device.
+    The uint8 clips of a batch of pairs, after what the workers left of the augmentation.
 
     Args:
-        processor ([`LstclVideoProcessor`]):
-            Normalises.
-        short, long ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            What the workers' loader has, too.
-    """
-
-    def __init__(self, processor: Any, short: Augmentation, long: Augmentation):
-        self.processor, self.augmentations = processor, {"": short, LONG: long}
-
-    def __call__(self, rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-        prepared = {}
-        for prefix, augmentation in self.augmentations.items():
-            own = {
-                name.removeprefix(LONG): value.to(device, non_blocking=True)
-                for name, value in rows.items()
-                if name.startswith(LONG) == (prefix == LONG)
-            }
-            if "seeds" in own:
-                own["seeds"] = own["seeds"].flatten()
-            clips = augmentation.finish(own)["pixel_values"]
-            prepared[prefix + "pixel_values"] = self.processor.normalize_clips(clips)
-        return prepared
-
-
-def pretrain_contrastive(
-    config: RunConfig,
-    *,
-    model: PreTrainedModel | None = None,
-    processor: Any = None,
-    train_source: VideoSource | None = None,
-    eval_source: VideoSource | None = None,
-    accelerator: Accelerator | None = None,
-) -> PretrainResult:
-    """
-    Train an encoder by matching short clips with long ones, and save it. Labels, where there are any, are not looked
-    at.
-
-    Args:
-        config ([`RunConfig`]):
-            The run.
-        model (`PreTrainedModel`, *optional*):
-            A model for contrastive pretraining; built from `config.model` by default.
-        processor ([`LstclVideoProcessor`], *optional*):
-            Its processor; likewise.
-        train_source ([`VideoSource`], *optional*):
-            Videos to train on; opened from `config.data` by default, together with `eval_source`.
-        eval_source ([`VideoSource`], *optional*):
-            Videos on which the matching is judged.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+        rows (`dict[str, torch.Tensor]`):
+            The loader's tensors, stacked; those of the long clips have names that begin with `long_`.
+        augmentations (`dict[str, Augmentation]`):
+            Of the short clips, under `""`, and of the long ones, under `"long_"`.
 
     Returns:
-        [`PretrainResult`]; `output_dir` holds config, weights with both branches, processor and `run.yaml`, and beside
-        them the run's records in `checkpoints` and `logs`.
+        `dict[str, torch.Tensor]`: `pixel_values` and `long_pixel_values`.
     """
-    check_run(config)
-    accelerator = accelerator or make_accelerator(config.run)
-    torch.manual_seed(config.run.seed)
-    if train_source is None:
-        train_source, eval_source = load_sources(config.data, config.run.seed)
-    if model is None or processor is None:
-        built_model, built_processor = build_pretraining_model(config.model)
-        model, processor = model or built_model, processor or built_processor
-    ledger = training_ledger(config, accelerator)
-    short, long = (clip_augmentation(config, processor, view=view) for view in (0, 1))
-    load = ShortLongClipLoader(processor, short, long, config.run.seed)
-    validate = None
-    if eval_source is not None:
-        held_out = _evaluation_stream(config, accelerator, eval_source, processor)
-        validate = partial(matching, stream=held_out, accelerator=accelerator)
-    probe = online_probe(config, processor, accelerator, train_source, eval_source)
-    fitted = fit(
-        ContrastiveTask(model),
-        training_stream(config, accelerator, train_source, load, ledger),
-        config,
-        accelerator=accelerator,
-        prepare_batch=NormalizedPairs(processor, short, long),
-        ledger=ledger,
-        validate=validate,
-        observers=[] if probe is None else [probe],
-    )
-    output_dir = Path(config.run.output_dir)
-    if accelerator.is_main_process:
-        save_model(output_dir, config, fitted.model, processor)
-    accelerator.wait_for_everyone()
-    facts = run_facts(config, accelerator, fitted, train_source) | {"outcomes": outcomes(fitted.history)}
-    return PretrainResult(fitted.model, processor, fitted.history, output_dir, None, facts)
+    finished = {}
+    for prefix, augmentation in augmentations.items():
+        own = {
+            name.removeprefix(LONG): value for name, value in rows.items() if name.startswith(LONG) == (prefix == LONG)
+        }
+        if "seeds" in own:
+            own["seeds"] = own["seeds"].flatten()
+        finished[prefix + "pixel_values"] = augmentation.finish(own)["pixel_values"]
+    return finished
 
 
 def check_run(config: RunConfig) -> None:
@@ -236,19 +248,4 @@ def matching(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerato
     return {"matched": matched / clips, "chance": shares / clips, "feature_std": spread / clips}
 
 
-def _evaluation_stream(config: RunConfig, accelerator: Accelerator, source: VideoSource, processor: Any) -> ClipStream:
-    return ClipStream(
-        source,
-        ShortLongEvaluationLoader(processor),
-        config.run.eval_batch_size or config.optimization.batch_size,
-        seed=None,
-        rank=accelerator.process_index,
-        world=accelerator.num_processes,
-        num_workers=config.data.num_workers,
-        timeout=config.data.worker_timeout,
-        on_bad_video=_report,
-    )
-
-
-def _report(video: BadVideo) -> None:
-    logger.warning(f"Video {video.id!r} cannot be read and is left out of the validation: {video.reason}")
+__all__ = ["Contrastive", "ShortLongClipLoader", "ShortLongEvaluationLoader", "check_run", "finish_pairs", "matching"]

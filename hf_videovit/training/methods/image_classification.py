@@ -1,85 +1,69 @@
-"""Training image classifiers on image files, which the loop reads as clips of one frame."""
+"""Classification of images, which the loop reads as clips of one frame."""
 
-import os
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 
 from ...modeling.configuration_base import frame_size
-from ...modeling.image_processing_uniformer import UniFormerImageProcessor
-from ...modeling.video_processing_uniformer import UniFormerVideoProcessor
 from ..arguments import ModelArguments, RunConfig
 from ..building import config_from_scratch
-from ..data.images import ImageFileMixin, open_images
-from ..data.opening import load_sources
-from ..data.sources import VideoSource
-from .common import make_accelerator
+from ..data.images import ImageFileUniFormerVideoProcessor, open_images
+from ..data.processors import ClipProcessor
+from ..tasks import Task, TokenLabelTask
+from .classification import Classification
+from .common import Pass, Sources, example_pixels, model_pass
 
 
-class ImageFileUniFormerVideoProcessor(ImageFileMixin, UniFormerVideoProcessor):
-    """Reads image files as [`UniFormerImageProcessor`] does, and is saved as that."""
-
-    image_mean = IMAGENET_DEFAULT_MEAN
-    image_std = IMAGENET_DEFAULT_STD
-    resample = PILImageResampling.BICUBIC
-    antialias = True
-
-    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """The image processor of the same size."""
-        image_processor = UniFormerImageProcessor(size=dict(self.size), crop_size=dict(self.crop_size))
-        return image_processor.save_pretrained(save_directory, *args, **kwargs)
+# Fields of the data that a folder or list of image files does not have.
+VIDEO_DATA = (
+    *("eval_data", "eval_split", "data_config", "data_root", "video_column", "label_column", "label_names"),
+    *("label_separator", "shuffle_buffer", "max_train_samples", "max_eval_samples"),
+)
 
 
-def trains_images(arguments: ModelArguments) -> bool:
-    """Whether the model of a run is one for images."""
-    if "modality" in arguments.config or arguments.checkpoint is None:
-        return arguments.config.get("modality") == "image"
-    return AutoConfig.from_pretrained(arguments.checkpoint).to_dict().get("modality") == "image"
+class ImageClassification(Classification):
+    """Train a classifier of images, with token labels where the model has a head for them."""
+
+    name = "image_classification"
+    unread = (*Classification.unread, "image_model", *VIDEO_DATA)
+
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of a classifier of images."""
+        return model_config.get("modality") == "image"
+
+    def open_sources(self) -> Sources:
+        """The image files to train on, and those to evaluate on."""
+        data = self.config.data
+        if data.data is None:
+            raise ValueError("`data` is needed: a folder of classes or a list of image files")
+        return open_images(data.data, data.train_split)
+
+    def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
+        """See [`build_image_model`]."""
+        return build_image_model(self.config.model, self.train_source.label_names)
+
+    def describe(self) -> tuple[PreTrainedConfig, ClipProcessor]:
+        """Configuration and reader of the images."""
+        config = self.model_config()
+        return config, read_images_of(config, self.config.model.processor)
+
+    def task(self) -> Task:
+        """Cross-entropy of the image, and of every token where the model has a head for them."""
+        if self.model.config.to_dict().get("use_auxiliary_head"):
+            arguments = self.arguments
+            return TokenLabelTask(self.model, arguments.label_smoothing, arguments.mix_probability)
+        return super().task()
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The images' pass."""
+        config = self.model_config(num_labels)
+        inputs = {"pixel_values": example_pixels(config, frames=1)}
+        return [model_pass(AutoModelForImageClassification, config, inputs, self.clips_per_pass)]
 
 
-def open_run_data(config: RunConfig) -> tuple[VideoSource, VideoSource | None]:
-    """
-    The files to train on and those to evaluate on: images for an image model, else videos.
-
-    Args:
-        config ([`RunConfig`]):
-            The run.
-    """
-    if not trains_images(config.model):
-        return load_sources(config.data, config.run.seed)
-    if config.data.data is None:
-        raise ValueError("`data` is needed: a folder of classes or a list of image files")
-    return open_images(config.data.data, config.data.train_split)
-
-
-def finetune_images(config: RunConfig, *, accelerator: Accelerator | None = None) -> Any:
-    """
-    Train an image classifier, evaluate it and save it.
-
-    Args:
-        config ([`RunConfig`]):
-            The run; `data.data` holds image files.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
-
-    Returns:
-        [`FinetuneResult`]; `output_dir` holds an image processor.
-    """
-    from .classification import finetune
-
-    accelerator = accelerator or make_accelerator(config.run)
-    torch.manual_seed(config.run.seed)
-    train, held_out = open_run_data(config)
-    model, reader = build_image_model(config.model, train.label_names)
-    return finetune(
-        config, model=model, processor=reader, train_source=train, eval_source=held_out, accelerator=accelerator
-    )
-
-
-def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreTrainedModel, Any]:
+def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreTrainedModel, ClipProcessor]:
     """
     The image classifier that a run starts from, and what reads its images.
 
@@ -88,37 +72,48 @@ def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreT
             A checkpoint, whose classifier is kept where its labels are the data's, or a size from scratch.
         label_names (`Sequence[str]`):
             Names of the data's labels.
+
+    Raises:
+        ValueError: If there are fewer than two labels.
     """
-    if arguments.image_model is not None:
-        raise ValueError("`image_model` starts a video model; an image model goes on from `checkpoint`")
     names = list(label_names)
     if arguments.checkpoint is None:
-        config = name_labels(config_from_scratch(arguments), names)
+        config = _name_labels(config_from_scratch(arguments), names)
         model = AutoModelForImageClassification.from_config(config)
     else:
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
         kept = [config.id2label[index] for index in sorted(config.id2label)] == names and arguments.head != "new"
         model = AutoModelForImageClassification.from_pretrained(
-            arguments.checkpoint, config=name_labels(config, names), dtype=torch.float32, ignore_mismatched_sizes=True
+            arguments.checkpoint, config=_name_labels(config, names), dtype=torch.float32, ignore_mismatched_sizes=True
         )
         if not kept:
-            renew_heads(model)
-    side = min(frame_size(config.image_size))
-    reader = ImageFileUniFormerVideoProcessor(
-        **{
-            "num_frames": 1,
-            "frame_sampling": "uniform",
-            "size": {"shortest_edge": 256 * side // 224},
-            "crop_size": {"height": side, "width": side},
-        }
-        | arguments.processor
-    )
+            _renew_heads(model)
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model.float(), reader
+    return model.float(), read_images_of(config, arguments.processor)
 
 
-def name_labels(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
+def read_images_of(config: PreTrainedConfig, overrides: dict[str, Any]) -> ImageFileUniFormerVideoProcessor:
+    """
+    What reads image files for a model of images.
+
+    Args:
+        config (`PreTrainedConfig`):
+            The model's; gives the size.
+        overrides (`dict`):
+            Fields of the processor that are set otherwise.
+    """
+    side = min(frame_size(config.image_size))
+    fields = {
+        "num_frames": 1,
+        "frame_sampling": "uniform",
+        "size": {"shortest_edge": 256 * side // 224},
+        "crop_size": {"height": side, "width": side},
+    }
+    return ImageFileUniFormerVideoProcessor(**fields | overrides)
+
+
+def _name_labels(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
     if len(names) < 2:
         raise ValueError(f"A classifier needs at least 2 labels, the data has {names}")
     config.id2label = dict(enumerate(names))
@@ -127,7 +122,7 @@ def name_labels(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
 
 
 @torch.no_grad()
-def renew_heads(model: PreTrainedModel) -> None:
+def _renew_heads(model: PreTrainedModel) -> None:
     """All classifiers start anew: a head of the same size but of other labels fits without being right."""
     fresh = type(model)(model.config)
     for name, module in fresh.named_children():
@@ -135,10 +130,4 @@ def renew_heads(model: PreTrainedModel) -> None:
             getattr(model, name).load_state_dict(module.state_dict())
 
 
-__all__ = [
-    "ImageFileUniFormerVideoProcessor",
-    "build_image_model",
-    "finetune_images",
-    "open_run_data",
-    "trains_images",
-]
+__all__ = ["ImageClassification", "build_image_model", "read_images_of"]

@@ -1,199 +1,171 @@
-"""
-Images and videos trained together: batches of either kind in turn from two streams, one encoder, a classifier each.
-"""
+"""Classification of videos and of images by one encoder, trained on batches of either kind in turn."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from ..arguments import RunConfig
+from ..arguments import RunConfig, check_minimum, option
 from ..building import IMAGES, VIDEOS, build_joint_model
-from ..data.augmentation import Augmentation, BatchMixing
+from ..data.augmentation import BatchMixing
 from ..data.images import image_processor, image_reader, open_images
 from ..data.joint import JointStream
-from ..data.opening import load_sources
-from ..data.sources import VideoList, VideoSource
-from ..data.streaming import TrainingClipLoader
-from ..data.streams import clip_augmentation, training_ledger, training_stream
-from ..engine.loop import FitResult, fit
-from ..evaluation.evaluation import EvaluationResult, evaluate_model
-from ..tasks import JointClassificationTask
-from .classification import ClassificationBatch, FinetuneResult, classifier_facts
-from .common import make_accelerator, save_model
+from ..data.processors import ClipProcessor
+from ..data.streaming import Batch, BatchStream, SampleLoader
+from ..engine.loop import FitResult, Observer
+from ..tasks import JointClassificationTask, Task
+from .classification import Classification, LabelArguments, mixed_clips, prepare_labelled
+from .common import Rows, RunResult, Sources
+from .previewing import PreviewedClip, PreviewedCopies
 
 
-class JointBatch:
+@dataclass
+class JointArguments(LabelArguments):
+    """The images, and their part in the training."""
+
+    image_data: str | None = option(None, "image files to train on as well: a folder of classes or a list")
+    image_ratio: float = option(1.0, "batches of images for each batch of videos")
+    image_batch_size: int | None = option(None, "images in a batch; none takes batch_size")
+    image_loss_weight: float = option(1.0, "factor of the images' loss")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_minimum(self, image_batch_size=1, image_loss_weight=0)
+        if self.image_ratio <= 0:
+            raise ValueError(f"`image_ratio` must be above 0, got {self.image_ratio}")
+
+
+class JointClassification(Classification):
     """
-    Makes the task's input of a batch of either kind. A clip of one frame is an image, and loses that axis.
-
-    Args:
-        processor ([`ClipVideoProcessor`]):
-            Normalises both.
-        videos ([`BatchMixing`]), images ([`BatchMixing`]):
-            Mix samples and labels of each kind.
-        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`], *optional*):
-            What the workers' loaders have, too.
+    Train one encoder on videos and images, with a classifier for each. `output_dir` holds the classifier of videos,
+    `output_dir/images` that of images with its processor, and `output_dir/joint` the model with both.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        videos: BatchMixing,
-        images: BatchMixing,
-        augmentation: Augmentation | None = None,
-    ):
-        self.videos = ClassificationBatch(processor, videos, augmentation)
-        self.images = ClassificationBatch(processor, images, augmentation)
+    name = "joint_classification"
+    arguments_class: ClassVar[type] = JointArguments
+    unread = (*Classification.unread, "image_model", "probe", "probe_data")
 
-    def __call__(self, rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of a classifier's run with images beside the videos."""
+        return config.method.get("image_data") is not None
+
+    def __init__(self, config: RunConfig, **given: Any):
+        super().__init__(config, **given)
+        if self.arguments.image_data is None:
+            raise ValueError("`image_data` is needed: a folder of classes or a list of image files")
+        if any(one is not None for one in given.values()):
+            raise ValueError(f"`{self.name}` opens its own sources and builds its own model, got {sorted(given)}")
+
+    def open_sources(self) -> Sources:
+        """The videos; the images are opened too."""
+        self.image_sources = open_images(self.arguments.image_data)
+        return super().open_sources()
+
+    def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
+        """A TubeViT with two classifiers."""
+        videos, images = self.train_source, self.image_sources[0]
+        return build_joint_model(self.config.model, videos.label_names, images.label_names, videos.multi_label)
+
+    def prepare_labels(self) -> None:
+        """Set up what depends on the labels; each classifier has those of its data, in their order."""
+        num_labels = {name: fields["num_labels"] for name, fields in self.model.config.datasets.items()}
+        self.augmentation = self._augmentation(self._all_labels())
+        self.mixing = BatchMixing(self.arguments, num_labels[VIDEOS])
+        self.image_mixing = BatchMixing(self.arguments, num_labels[IMAGES])
+        self.num_hot_labels = num_labels[VIDEOS] if self.train_source.multi_label else None
+
+    def task(self) -> Task:
+        """Each batch through the classifier of its kind."""
+        weight = self.arguments.image_loss_weight
+        return JointClassificationTask(self.model, VIDEOS, IMAGES, self.arguments.label_smoothing, weight)
+
+    def loader(self) -> SampleLoader:
+        """Reads one augmented clip with its label."""
+        return self._loader(self.processor, self._augmentation(self._all_labels()), self.num_hot_labels)
+
+    def image_loader(self) -> SampleLoader:
+        """Reads one augmented image with its label, as a clip of one frame."""
+        return self._loader(image_reader(self.processor), self._augmentation(self._all_labels()))
+
+    def stream(self) -> BatchStream:
+        """Batches of videos and of images in turn."""
+        batch_size = self.arguments.image_batch_size
+        images = self.training_stream(self.image_sources[0], self.image_loader(), batch_size, drop_last=True)
+        return JointStream(self.training_stream(self.train_source, self.loader()), images, self.arguments.image_ratio)
+
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """Finish the augmentation, normalise, mix. A clip of one frame is an image, and loses that axis."""
         pixels = rows["pixel_values"] if "pixel_values" in rows else rows["frames"]
         if pixels.shape[2] > 1:  # (batch, copies, frames, ...)
-            return self.videos(rows, device)
-        batch = self.images(rows, device)
+            return super().prepare_batch(rows, device)
+        batch = prepare_labelled(rows, device, self.processor, self.augmentation, self.image_mixing)
         return {**batch, "pixel_values": batch["pixel_values"][:, 0]}
 
+    @property
+    def can_validate(self) -> bool:
+        """Whether there are videos or images to validate on."""
+        return self.eval_source is not None or self.image_sources[1] is not None
 
-def finetune_jointly(
-    config: RunConfig,
-    *,
-    accelerator: Accelerator | None = None,
-) -> FinetuneResult:
-    """
-    Train one encoder on videos and images, evaluate the videos' classifier and save everything.
+    def validate(self, model: Any) -> dict[str, float]:
+        """Scores of both classifiers by the quick protocol; the images' have names that begin with `image_`."""
+        scores = {} if self.eval_source is None else super().validate(model.single(VIDEOS))
+        return scores | self._image_scores(model)
 
-    Args:
-        config ([`RunConfig`]):
-            The run; `data.image_data` names the images.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+    def observers(self) -> list[Observer]:
+        """None."""
+        return []
 
-    Returns:
-        [`FinetuneResult`] of the videos' classifier, which `output_dir` holds; `output_dir/joint` holds the model with
-        both, `output_dir/images` the images' with its processor. The images' scores stand among the facts.
-    """
-    accelerator = accelerator or make_accelerator(config.run)
-    torch.manual_seed(config.run.seed)
-    video_sources = load_sources(config.data, config.run.seed)
-    image_sources = open_images(str(config.data.image_data), config.data.image_split)
-    train, held_out = video_sources
-    model, processor = build_joint_model(
-        config.model, train.label_names, image_sources[0].label_names, train.multi_label
-    )
-    fitted = _fit(config, accelerator, model, processor, video_sources, image_sources)
-    classifier = fitted.model.single(VIDEOS)
-    evaluation = None
-    if held_out is not None:
-        evaluation = _evaluate(config, accelerator, classifier, processor, held_out)
-    image_scores = {}
-    if image_sources[1] is not None:
-        image_scores = _image_scores(config, accelerator, fitted.model, processor, image_sources[1])
-    facts = classifier_facts(config, accelerator, fitted, evaluation, train, train.label_names)
-    facts |= {"image_data": config.data.image_data, "image_metrics": image_scores}
-    if accelerator.is_main_process:
-        _save(config, fitted.model, processor, evaluation, image_scores)
-    accelerator.wait_for_everyone()
-    output_dir = Path(config.run.output_dir)
-    return FinetuneResult(
-        classifier, processor, evaluation, fitted.history, output_dir, list(train.label_names), facts
-    )
+    def finish(self, fitted: FitResult) -> RunResult:
+        """Scores of the videos' classifier by the full protocol, and three folders."""
+        model: Any = fitted.model
+        classifier = model.single(VIDEOS)
+        evaluation = None
+        if self.eval_source is not None:
+            evaluation = self.evaluate(classifier, self.processor, self.eval_source)
+        image_scores = self._image_scores(model)
+        facts = self.classifier_facts(fitted, classifier, evaluation)
+        facts |= {"image_data": self.arguments.image_data, "image_metrics": image_scores}
+        if self.accelerator.is_main_process:
+            self.save(classifier, self.processor)
+            _save(model, self.processor, self.output_dir / "joint")
+            _save(model.single(IMAGES, images=True), image_processor(self.processor), self.output_dir / "images")
+            self.save_evaluation(evaluation, image_metrics=image_scores)
+        self.accelerator.wait_for_everyone()
+        return RunResult(classifier, self.processor, fitted.history, self.output_dir, facts, evaluation)
 
+    def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
+        """The first clips, and then the first images."""
+        yield from super().preview(num_clips)
+        yield from self.preview_source(self.image_sources[0], self.image_loader(), num_clips)
 
-def _fit(
-    config: RunConfig,
-    accelerator: Accelerator,
-    model: Any,
-    processor: Any,
-    videos: tuple[VideoSource, VideoSource | None],
-    images: tuple[VideoList, VideoList | None],
-) -> FitResult:
-    data, run = config.data, config.run
-    ledger = training_ledger(config, accelerator)
-    num_labels = {name: fields["num_labels"] for name, fields in model.config.datasets.items()}
-    names = [*videos[0].label_names, *images[0].label_names]
-    augmentation = clip_augmentation(config, processor, names)
-    copies, hot = config.augmentation.num_sample, num_labels[VIDEOS] if videos[0].multi_label else None
-    load_video = TrainingClipLoader(processor, augmentation, run.seed, copies, hot)
-    load_image = TrainingClipLoader(image_reader(processor), augmentation, run.seed, copies)
-    image_batch = data.image_batch_size or config.optimization.batch_size
-    stream = JointStream(
-        training_stream(config, accelerator, videos[0], load_video, ledger),
-        training_stream(config, accelerator, images[0], load_image, ledger, image_batch, drop_last=True),
-        data.image_ratio,
-    )
+    def preview_batch(self, batch: Batch) -> PreviewedCopies:
+        """Augmented and mixed clips or images with their targets."""
+        is_image = next(iter(batch.rows.values())).shape[2] == 1
+        source = self.image_sources[0] if is_image else self.train_source
+        names = list(source.label_names)
+        rows = self._finished(batch, self._all_labels())
+        return PreviewedCopies(
+            *mixed_clips(BatchMixing(self.arguments, len(names)), self.processor, names, rows, self.config.run.seed)
+        )
 
-    def validate(weights: Any) -> dict[str, float]:
-        scores: dict[str, float] = {}
-        if videos[1] is not None:
-            single = weights.single(VIDEOS)
-            result = _evaluate(config, accelerator, single, processor, videos[1], "validation")
-            scores = result.metrics | {"num_failed": len(result.failed)}
-        if images[1] is not None:
-            scores |= _image_scores(config, accelerator, weights, processor, images[1])
-        return scores
+    def _all_labels(self) -> list[str]:
+        return [*self.train_source.label_names, *self.image_sources[0].label_names]
 
-    mix_videos, mix_images = (BatchMixing(config.augmentation, num_labels[name]) for name in (VIDEOS, IMAGES))
-    smoothing = config.augmentation.label_smoothing
-    return fit(
-        JointClassificationTask(model, VIDEOS, IMAGES, smoothing, data.image_loss_weight),
-        stream,
-        config,
-        accelerator=accelerator,
-        prepare_batch=JointBatch(processor, mix_videos, mix_images, augmentation),
-        ledger=ledger,
-        validate=validate if videos[1] is not None or images[1] is not None else None,
-    )
+    def _image_scores(self, model: Any) -> dict[str, float]:
+        source = self.image_sources[1]
+        if source is None:
+            return {}
+        result = self.evaluate(model.single(IMAGES), image_reader(self.processor), source, validation=True)
+        return {f"image_{name}": value for name, value in result.metrics.items()}
 
 
-def _evaluate(
-    config: RunConfig,
-    accelerator: Accelerator,
-    model: PreTrainedModel,
-    processor: Any,
-    source: VideoSource,
-    sampling_mode: str | None = None,
-) -> EvaluationResult:
-    return evaluate_model(
-        model,
-        processor,
-        source,
-        batch_size=config.run.eval_batch_size or config.optimization.batch_size,
-        num_workers=config.data.num_workers,
-        sampling_mode=sampling_mode,
-        accelerator=accelerator,
-        mixed_precision=accelerator.mixed_precision if sampling_mode else None,
-        timeout=config.data.worker_timeout,
-        progress=config.run.progress and sampling_mode is None,
-    )
+def _save(model: PreTrainedModel, processor: ClipProcessor, folder: Path) -> None:
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
-def _image_scores(
-    config: RunConfig, accelerator: Accelerator, model: Any, processor: Any, source: VideoSource
-) -> dict[str, float]:
-    """Accuracy of the images' classifier, its names led by `image_`."""
-    reader = image_reader(processor)
-    result = _evaluate(config, accelerator, model.single(IMAGES), reader, source, "validation")
-    return {f"image_{name}": value for name, value in result.metrics.items()}
-
-
-def _save(
-    config: RunConfig,
-    model: Any,
-    processor: Any,
-    evaluation: EvaluationResult | None,
-    image_scores: dict[str, float],
-) -> None:
-    output_dir = Path(config.run.output_dir)
-    save_model(output_dir, config, model.single(VIDEOS), processor)
-    model.save_pretrained(output_dir / "joint")
-    processor.save_pretrained(output_dir / "joint")
-    model.single(IMAGES, images=True).save_pretrained(output_dir / "images")
-    image_processor(processor).save_pretrained(output_dir / "images")
-    if evaluation is not None:
-        data = config.data.eval_data or config.data.data
-        evaluation.save(output_dir / "results.json", seed=config.run.seed, data=data, image_metrics=image_scores)
-
-
-__all__ = ["JointBatch", "finetune_jointly"]
+__all__ = ["JointArguments", "JointClassification"]

@@ -1,165 +1,201 @@
-"""Pretraining on masked visual words: clips, images, or batches of both at every step."""
+"""Masked visual words: predict the tokenizer's words of hidden patches, in clips, in images, or in both."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from ...modes import evaluation_mode
 from ..arguments import RunConfig
-from ..building import build_pretraining_model, describe_inputs
-from ..data.streaming import Batch, ClipStream, merge_copies
-from ..data.streams import training_ledger, training_stream
-from ..engine.loop import Observer, fit
+from ..building import build_pretraining_model
+from ..data.images import open_images
+from ..data.processors import ClipProcessor
+from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader, merge_copies
+from ..data.streams import training_ledger
+from ..engine.loop import FitResult, Observer
 from ..evaluation.probes import online_probe
-from ..tasks import MaskedWordsTask
-from ..words.streams import ImageStream, Rows, WordData
-from ..words.tokenizers import VisualTokenizer, check_tokenizer, load_tokenizer
-from .common import make_accelerator, run_facts, save_model
-from .masked_pixels import NUM_DRAWN, PretrainResult, outcomes
+from ..tasks import MaskedWordsTask, Task
+from ..words.streams import ImageStream, Rows, WordArguments, WordData
+from ..words.tokenizers import VisualTokenizer, check_tokenizer, codebook_without_weights, load_tokenizer
+from .common import (
+    PRETRAINING_UNREAD,
+    Method,
+    Pass,
+    RunResult,
+    Sources,
+    example_pixels,
+    make_accelerator,
+    model_pass,
+)
+from .masked_pixels import NUM_DRAWN
+from .previewing import PreviewedClip, PreviewedCopies, split_by_mask
 from .word_pictures import draw_words
 
 
-def pretrain_words(
-    config: RunConfig,
-    *,
-    model: PreTrainedModel | None = None,
-    processor: Any = None,
-    tokenizer: VisualTokenizer | None = None,
-    accelerator: Accelerator | None = None,
-) -> PretrainResult:
+class MaskedWords(Method):
     """
-    Train a model to predict the visual words of hidden patches, and save it. Labels, where there are any, are not
-    looked at.
+    Train a model to predict the visual words of hidden patches, such as [`BevtForPreTraining`]. A model with an image
+    stream alone is trained on images only. Labels, where there are any, are used by probes only.
 
     Args:
-        config ([`RunConfig`]):
-            The run. `data.data` names the videos, `data.image_data` the images, `model.tokenizer` the tokenizer. A
-            model with an image stream alone is trained on images only.
-        model (`PreTrainedModel`, *optional*):
-            A model such as [`BevtForPreTraining`]; built from `config.model` by default.
-        processor ([`ClipVideoProcessor`], *optional*):
-            Its processor; likewise.
         tokenizer ([`VisualTokenizer`], *optional*):
-            Likewise.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
-
-    Returns:
-        [`PretrainResult`]; `output_dir` holds config, weights, processor, `run.yaml`, and `words.png`, a picture of
-        what is predicted of clips that were held out.
+            The tokenizer; loaded from the field `tokenizer` by default.
+        others:
+            See [`Method`]. The sources are opened by the run itself.
     """
-    if config.augmentation.augment_on_device:
-        raise ValueError("`augment_on_device` does not go with masked visual words")
-    accelerator = accelerator or make_accelerator(config.run)
-    torch.manual_seed(config.run.seed)
-    if model is None or processor is None:
-        built_model, built_processor = build_pretraining_model(config.model)
-        model, processor = model or built_model, processor or built_processor
-    tokenizer = tokenizer or named_tokenizer(config)
-    data = WordData(config, model.config, processor, tokenizer)
-    run = _WordRun(config, accelerator, data, MaskedWordsTask(model, tokenizer))
-    fitted = run.fit()
-    output_dir, picture = Path(config.run.output_dir), None
-    if accelerator.is_main_process:
-        save_model(output_dir, config, fitted.model, processor)
-        picture = run.draw(fitted.model, output_dir / "words.png")
-    accelerator.wait_for_everyone()
-    facts = run_facts(config, accelerator, fitted, data.main_source) | {"outcomes": outcomes(fitted.history)}
-    return PretrainResult(fitted.model, processor, fitted.history, output_dir, picture, facts)
 
+    name = "masked_words"
+    goal = "encoder"
+    arguments_class: ClassVar[type] = WordArguments
+    unread = (*PRETRAINING_UNREAD, "augment_on_device", "device_area")
 
-def cache_words(
-    config: RunConfig, *, tokenizer: VisualTokenizer | None = None, accelerator: Accelerator | None = None
-) -> dict[str, int]:
-    """
-    Fill `data.word_cache` with the words of every augmented copy that a run will see, without training. Goes on where
-    it was stopped.
+    @classmethod
+    def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
+        """The method of BEVT's models."""
+        return model_config["model_type"] == "bevt"
 
-    Args:
-        config ([`RunConfig`]):
-            The run.
-        tokenizer ([`VisualTokenizer`], *optional*):
-            The one that `model.tokenizer` names by default.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+    def __init__(self, config: RunConfig, *, tokenizer: VisualTokenizer | None = None, **given: Any):
+        super().__init__(config, **given)
+        self.given_tokenizer = tokenizer
+        if self.given_sources is not None:
+            raise ValueError(f"`train_source` cannot be given to `{self.name}`: the run opens its sources itself")
 
-    Returns:
-        `dict[str, int]`: clips and images of this process whose words were `found` now and were `known` before.
-    """
-    if config.data.word_cache is None:
-        raise ValueError("`word_cache` is needed: the folder that is to keep the words")
-    accelerator = accelerator or make_accelerator(config.run)
-    model_config, processor = describe_inputs(config.model)
-    tokenizer = tokenizer or named_tokenizer(config)
-    check_tokenizer(tokenizer, model_config)
-    data = WordData(config, model_config, processor, tokenizer)
-    ledger = training_ledger(config, accelerator)
-    rounds = [
-        (training_stream(config, accelerator, sources[0], data.loader(kind == "image"), ledger, drop_last=False), copy)
-        for kind, sources in data.sources.items()
-        for copy in range(config.data.word_copies)
-    ]
-    rounds += [(stream, 0) for stream in data.held_out(accelerator, ledger).values()]
-    for stream, copy in rounds:
-        for batch in stream.epoch(copy):
-            data.prepare.words(merge_copies(batch.rows), accelerator.device)
-    accelerator.wait_for_everyone()
-    return {"found": data.prepare.num_found, "known": data.prepare.num_known}
+    def open_words(self, model_config: PreTrainedConfig, tokenizer: VisualTokenizer | None) -> WordData:
+        """The clips and images of the run, and their batches."""
+        return WordData(self.config, self.arguments, model_config, self.processor, tokenizer)
 
+    def tokenizer(self) -> VisualTokenizer:
+        """The tokenizer whose words are predicted."""
+        if self.given_tokenizer is not None:
+            return self.given_tokenizer
+        if self.arguments.tokenizer is None:
+            raise ValueError("`tokenizer` is needed: a folder or Hub id of the tokenizer whose words are predicted")
+        return load_tokenizer(self.arguments.tokenizer)
 
-def named_tokenizer(config: RunConfig) -> VisualTokenizer:
-    """The tokenizer of a run."""
-    if config.model.tokenizer is None:
-        raise ValueError("`tokenizer` is needed: a folder or Hub id of the tokenizer whose words are predicted")
-    return load_tokenizer(config.model.tokenizer)
+    def open_sources(self) -> Sources:
+        """The clips, or the images of a model that learns from images alone."""
+        if self.model_config().video_stream:
+            return super().open_sources()
+        return open_images(self.arguments.image_data or str(self.config.data.data))
 
+    def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
+        """A checkpoint with its head, or a size from scratch."""
+        return build_pretraining_model(self.config.model)
 
-class _WordRun:
-    """Training, validation and pictures of one run."""
+    def begin(self, accelerator: Accelerator) -> None:
+        """Build the model, load the tokenizer, and open clips and images."""
+        self.accelerator = accelerator
+        self.ledger = training_ledger(self.config.data, self.output_dir, accelerator)
+        self.begin_model()
+        tokenizer = self.tokenizer()
+        self.data = self.open_words(self.model.config, tokenizer)
+        self.train_source, self.eval_source = next(iter(self.data.sources.values()))
+        self.words_task = MaskedWordsTask(self.model, tokenizer)
+        self.held_out = self.data.held_out(accelerator, self.ledger)
 
-    def __init__(self, config: RunConfig, accelerator: Accelerator, data: WordData, task: MaskedWordsTask):
-        self.config, self.accelerator, self.data, self.task = config, accelerator, data, task
-        self.prepare = data.prepare
-        self.ledger = training_ledger(config, accelerator)
-        self.held_out = data.held_out(accelerator, self.ledger)
+    def begin_preview(self) -> None:
+        """See [`Method`]."""
+        model_config, processor = self.describe()
+        self.processor = self.given_processor or processor
+        self.data = self.open_words(model_config, None)
 
-    def fit(self) -> Any:
-        """Train."""
-        return fit(
-            self.task,
-            self.data.stream(self.accelerator, self.ledger),
-            self.config,
-            accelerator=self.accelerator,
-            prepare_batch=self.prepare,
-            ledger=self.ledger,
-            validate=self.validate if self.held_out else None,
-            observers=self._observers(),
-        )
+    def task(self) -> Task:
+        """Cross-entropy with the words of hidden patches."""
+        return self.words_task
+
+    def loader(self) -> SampleLoader:
+        """Reads one augmented sample with its mask."""
+        return self.data.loader(images="video" not in self.data.sources)
+
+    def stream(self) -> BatchStream:
+        """Batches of clips, of images, or of both."""
+        return self.data.stream(self.accelerator, self.ledger)
+
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """Normalise; frames and masks for the tokenizer, or the words that are known."""
+        return self.data.prepare(rows, device)
+
+    @property
+    def can_validate(self) -> bool:
+        """Whether any clips or images are held out."""
+        return bool(self.held_out)
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
-        """Scores of hidden words, of images with their name before."""
+        """Scores of hidden words; beside clips, those of images have names that begin with `image_`."""
         scores: dict[str, float] = {}
         for kind, stream in self.held_out.items():
-            found = self._scores(model, stream, kind)
-            scores |= (
-                found
-                if kind == "video" or "video" not in self.data.sources
-                else {f"image_{k}": v for k, v in found.items()}
-            )
+            prefix = "image_" if kind == "image" and "video" in self.data.sources else ""
+            scores |= {prefix + name: value for name, value in self._scores(model, stream, kind).items()}
         return scores
+
+    def observers(self) -> list[Observer]:
+        """Probes on the clips, and pictures on the way."""
+        every = self.config.run.picture_every
+        found: list[Observer | None] = []
+        if "video" in self.data.sources:
+            videos = self.data.sources["video"]
+            found.append(online_probe(self.config, self.processor, self.accelerator, *videos))
+        if every and self.held_out:
+            found.append(Observer("picture", self._look, epochs=every))
+        return [observer for observer in found if observer is not None]
+
+    def finish(self, fitted: FitResult) -> RunResult:
+        """Save the model, with `words.png`: what is predicted of samples that were held out."""
+        return self.finish_pretraining(fitted, lambda: self.draw(fitted.model, self.output_dir / "words.png"))
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The pass of clips, that of images beside them, and the tokenizer's."""
+        config, arguments = self.model_config(), self.arguments
+        has_images = config.image_stream
+        inputs = [_clip_inputs(config)] if config.video_stream else []
+        inputs += [_image_inputs(config)] if has_images else []
+        images = (arguments.image_batch_size or self.config.optimization.batch_size) if len(inputs) > 1 else 0
+        found = [
+            model_pass(AutoModelForPreTraining, config, one, samples, name=name)
+            for one, samples, name in zip(inputs, (self.clips_per_pass, images), ("clip", "image"))
+        ]
+        frames = config.num_frames if config.video_stream else 1
+        return found + self._tokenizer_passes(config, self.clips_per_pass * frames + images)
+
+    def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
+        """The first clips, and then the first images."""
+        self.begin_preview()
+        for kind, (source, _) in self.data.sources.items():
+            yield from self.preview_source(source, self.data.loader(images=kind == "image"), num_clips)
+
+    def preview_batch(self, batch: Batch) -> PreviewedCopies:
+        """Augmented samples with what the model sees of them and the patches whose words it predicts."""
+        rows = merge_copies(batch.rows)
+        masks = rows["mask"].numpy()
+        masks = masks[:, None] if masks.ndim == 3 else masks  # an image is a clip of one frame
+        masked = [split_by_mask(clip, mask, mask) for clip, mask in zip(rows["pixel_values"], masks)]
+        return PreviewedCopies(rows["pixel_values"], masked=masked)
+
+    def draw(self, model: PreTrainedModel, path: Path) -> Path | None:
+        """Draw what is predicted of the first held-out clips (images, where there are no clips)."""
+        for kind, stream in self.held_out.items():
+            batch = next(_named(stream, kind), None)
+            if batch is not None:
+                rows = {name: value[:NUM_DRAWN] for name, value in batch.rows.items()}
+                return draw_words(model, self.words_task, self.data.prepare(rows, model.device), path)
+        return None
+
+    def _look(self, model: PreTrainedModel, step: int) -> dict[str, float]:
+        if self.accelerator.is_main_process:
+            self.draw(model, self.output_dir / "logs" / "words" / f"step_{step:08d}.png")
+        return {}
 
     @torch.inference_mode()
     def _scores(self, model: PreTrainedModel, stream: ClipStream, kind: str) -> dict[str, float]:
-        size = self.data.model_config.vocab_size
+        size = model.config.vocab_size
         total = torch.zeros(3 + size, dtype=torch.float32, device=model.device)  # count, right, loss, and each word
         with evaluation_mode(model):
             for batch in _named(stream, kind):
-                inputs = self.task.with_words(self.prepare(batch.rows, model.device))
+                inputs = self.words_task.with_words(self.data.prepare(batch.rows, model.device))
                 with self.accelerator.autocast():
                     outputs = model(**inputs, masked_only=True)
                 words = hidden_words(inputs, kind, model.config)
@@ -172,29 +208,74 @@ class _WordRun:
         most = total[3:].max() / count
         return {"accuracy": (right / count).item(), "majority": most.item(), "loss": (loss / count).item()}
 
-    def _observers(self) -> list[Observer]:
-        every = self.config.run.picture_every
-        found: list[Observer | None] = []
-        if "video" in self.data.sources:
-            videos = self.data.sources["video"]
-            found.append(online_probe(self.config, self.data.processor, self.accelerator, *videos))
-        if every and self.held_out:
-            found.append(Observer("picture", self._look, epochs=every))
-        return [observer for observer in found if observer is not None]
+    def _tokenizer_passes(self, config: PreTrainedConfig, frames: float) -> list[Pass]:
+        """The pass of the frames whose words are not kept, where the tokenizer is a network."""
+        name, arguments = self.arguments.tokenizer, self.arguments
+        build = None if name is None else codebook_without_weights(name)
+        if build is None:
+            return []
+        kept = arguments.word_cache is not None
+        share = min(arguments.word_copies / self.config.optimization.epochs, 1.0) if kept else 1.0
+        small = example_pixels(config, frames=1)[:, 0, :, ::2, ::2]  # at half the size
+        return [Pass("words", build, {"pixel_values": small}, 1, share * frames, trained=False)]
 
-    def _look(self, model: PreTrainedModel, step: int) -> dict[str, float]:
-        if self.accelerator.is_main_process:
-            self.draw(model, Path(self.config.run.output_dir) / "logs" / "words" / f"step_{step:08d}.png")
-        return {}
 
-    def draw(self, model: PreTrainedModel, path: Path) -> Path | None:
-        """What is predicted of the first held-out clips (images, where there are no clips)."""
-        for kind, stream in self.held_out.items():
-            batch = next(_named(stream, kind), None)
-            if batch is not None:
-                rows = {name: value[:NUM_DRAWN] for name, value in batch.rows.items()}
-                return draw_words(model, self.task, self.prepare(rows, model.device), path)
-        return None
+def cache_words(
+    config: RunConfig, *, tokenizer: VisualTokenizer | None = None, accelerator: Accelerator | None = None
+) -> dict[str, int]:
+    """
+    Fill `word_cache` with the words of every augmented copy that a run will see, without training. An interrupted call
+    is continued by the next one.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        tokenizer ([`VisualTokenizer`], *optional*):
+            The tokenizer; loaded from the field `tokenizer` by default.
+        accelerator (`Accelerator`, *optional*):
+            Processes and devices; made from `config.run` by default.
+
+    Returns:
+        `dict[str, int]`: clips and images of this process whose words were `found` now and were `known` before.
+
+    Raises:
+        ValueError: If the run has no `word_cache`, or the tokenizer does not fit the model.
+    """
+    method = MaskedWords(config, tokenizer=tokenizer)
+    if method.arguments.word_cache is None:
+        raise ValueError("`word_cache` is needed: the folder that keeps the words")
+    accelerator = accelerator or make_accelerator(config.run)
+    model_config, method.processor = method.describe()
+    tokenizer = method.tokenizer()
+    check_tokenizer(tokenizer, model_config)
+    data = method.open_words(model_config, tokenizer)
+    ledger = training_ledger(config.data, method.output_dir, accelerator)
+    rounds = [
+        (data.clips_of(kind, accelerator, ledger, drop_last=False), copy)
+        for kind in data.sources
+        for copy in range(method.arguments.word_copies)
+    ]
+    rounds += [(stream, 0) for stream in data.held_out(accelerator, ledger).values()]
+    for stream, copy in rounds:
+        for batch in stream.epoch(copy):
+            data.prepare.words(merge_copies(batch.rows), accelerator.device)
+    accelerator.wait_for_everyone()
+    return {"found": data.prepare.num_found, "known": data.prepare.num_known}
+
+
+def _words_grid(config: PreTrainedConfig) -> tuple[int, int]:
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    return height // config.prediction_patch_size, width // config.prediction_patch_size
+
+
+def _clip_inputs(config: PreTrainedConfig) -> Rows:
+    shape = (1, config.num_frames // config.tubelet_size, *_words_grid(config))
+    return {"pixel_values": example_pixels(config), "mask": torch.zeros(shape, dtype=torch.bool, device="meta")}
+
+
+def _image_inputs(config: PreTrainedConfig) -> Rows:
+    mask = torch.zeros(1, *_words_grid(config), dtype=torch.bool, device="meta")
+    return {"image_pixel_values": example_pixels(config, frames=1)[:, 0], "image_mask": mask}
 
 
 def _named(stream: ClipStream, kind: str) -> Iterator[Batch]:
@@ -208,4 +289,4 @@ def hidden_words(inputs: Rows, kind: str, config: PreTrainedConfig) -> torch.Ten
     return inputs["labels"][inputs["mask"].bool().repeat_interleave(config.tubelet_size, dim=1)]
 
 
-__all__ = ["cache_words", "named_tokenizer", "pretrain_words"]
+__all__ = ["MaskedWords", "cache_words", "hidden_words"]

@@ -2,8 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -11,12 +10,13 @@ from transformers import PreTrainedConfig
 
 from ...modeling.configuration_base import frame_size
 from ...modeling.video_processing_base import without_colours
-from ..arguments import RunConfig
+from ..arguments import RunConfig, check_minimum, check_range, option
 from ..data.augmentation import Augmentation
 from ..data.block_masking import BlockMasks
 from ..data.images import image_reader, open_images
 from ..data.joint import IMAGE_PLACE, PASSES, JointStream
 from ..data.opening import load_sources
+from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource, stable_hash
 from ..data.streaming import (
     BadVideoLedger,
@@ -27,7 +27,7 @@ from ..data.streaming import (
     TrainingClipLoader,
     merge_copies,
 )
-from ..data.streams import clip_augmentation, training_stream
+from ..data.streams import clip_augmentation, evaluation_stream, training_stream
 from .cache import WordCache
 from .tokenizers import VisualTokenizer, find_words
 
@@ -36,6 +36,27 @@ PUBLISHED_PLACES = 14 * 14  # of an image, for which the published size of block
 PREFIXES = ("", "image_")  # before the names of clips' and of images' rows
 Rows = dict[str, torch.Tensor]
 Sources = tuple[VideoSource, VideoSource | None]
+
+
+@dataclass
+class WordArguments:
+    """The tokenizer whose words are predicted, where they are kept, and the images beside the clips."""
+
+    tokenizer: str | None = option(
+        None, "frozen tokenizer whose words are predicted: folder or Hub id of a FlavaImageCodebook"
+    )
+    word_cache: str | None = option(None, "folder that keeps the tokenizer's words for later epochs and runs")
+    word_copies: int = option(
+        4,
+        "augmented copies of each sample that the epochs take in turn where words are kept; 1 is always the same crop",
+    )
+    image_data: str | None = option(None, "image files to train on as well: a folder of classes or a list")
+    image_batch_size: int | None = option(None, "images in a batch; none takes batch_size")
+    image_jitter: float = option(0.0, "largest change of brightness, contrast and saturation of the images")
+
+    def __post_init__(self) -> None:
+        check_minimum(self, word_copies=1, image_batch_size=1)
+        check_range("image_jitter", self.image_jitter, 0.0, 1.0)
 
 
 def masks_for(config: PreTrainedConfig) -> BlockMasks:
@@ -96,7 +117,7 @@ class WordClipLoader(TrainingClipLoader):
 
     def __init__(
         self,
-        processor: Any,
+        processor: ClipProcessor,
         augmentation: Augmentation,
         seed: int,
         num_sample: int,
@@ -132,7 +153,7 @@ class WordClipLoader(TrainingClipLoader):
 class WordEvaluationLoader:
     """Reads the middle of a video, or an image, with a mask that depends on its id alone; rows as in training."""
 
-    def __init__(self, processor: Any, masks: MaskDraws, cache: WordCache | None = None):
+    def __init__(self, processor: ClipProcessor, masks: MaskDraws, cache: WordCache | None = None):
         self.processor, self.masks, self.cache = processor, masks, cache
 
     def __call__(self, record: Record) -> Rows:
@@ -226,7 +247,9 @@ class WordRows:
             What the loaders have, too.
     """
 
-    def __init__(self, processor: Any, tokenizer: VisualTokenizer | None = None, cache: WordCache | None = None):
+    def __init__(
+        self, processor: ClipProcessor, tokenizer: VisualTokenizer | None = None, cache: WordCache | None = None
+    ):
         self.processor, self.tokenizer, self.cache = processor, tokenizer, cache
         self.num_known, self.num_found = 0, 0
 
@@ -267,69 +290,100 @@ class WordRows:
 
 class WordData:
     """
-    Where a run's clips and images come from.
+    The clips and images of a run, and their batches.
 
     Args:
         config ([`RunConfig`]):
             The run.
+        arguments ([`WordArguments`]):
+            The method's own fields.
         model_config (`PreTrainedConfig`):
-            The model's; says which streams there are.
+            The model's; says whether it learns from clips, from images, or from both.
         processor ([`ClipVideoProcessor`]):
             Its processor.
         tokenizer ([`VisualTokenizer`], *optional*):
-            Needed where the run has a `word_cache`.
+            Needed with a `word_cache`.
     """
 
     def __init__(
         self,
         config: RunConfig,
+        arguments: WordArguments,
         model_config: PreTrainedConfig,
-        processor: Any,
+        processor: ClipProcessor,
         tokenizer: VisualTokenizer | None = None,
     ):
-        self.config, self.model_config, self.processor = config, model_config, processor
-        folder = config.data.word_cache
+        self.config, self.arguments = config, arguments
+        self.model_config, self.processor = model_config, processor
+        folder = arguments.word_cache
         self.cache = None if folder is None or tokenizer is None else WordCache(folder, tokenizer)
         self.prepare = WordRows(processor, tokenizer, self.cache)
         self.sources: dict[str, Sources] = {}
         if model_config.video_stream:
             self.sources["video"] = load_sources(config.data, config.run.seed)
         if model_config.image_stream:
-            place = config.data.image_data or (None if model_config.video_stream else config.data.data)
+            place = arguments.image_data or (None if model_config.video_stream else config.data.data)
             if place is None:
                 raise ValueError("`image_data` is needed: the model learns from images too (`image_stream`)")
-            self.sources["image"] = open_images(place, config.data.image_split)
+            self.sources["image"] = open_images(place)
 
     @property
     def main_source(self) -> VideoSource:
-        """What an epoch is one of."""
+        """The source whose samples make an epoch."""
         return next(iter(self.sources.values()))[0]
 
     def loader(self, images: bool) -> WordClipLoader:
         """Reads the training samples."""
-        config = self.config
-        arguments = config.augmentation
+        augmentation = self.config.augmentation
+        jitter = self.arguments.image_jitter if images else 0.0
         return WordClipLoader(
             image_reader(self.processor) if images else self.processor,
-            clip_augmentation(config, self.processor, jitter=arguments.image_jitter if images else 0.0),
-            config.run.seed,
-            1 if images else arguments.num_sample,
+            clip_augmentation(augmentation, self.processor, jitter=jitter),
+            self.config.run.seed,
+            1 if images else augmentation.num_sample,
             MaskDraws(self.model_config, images),
             self.cache,
-            config.data.word_copies,
+            self.arguments.word_copies,
+        )
+
+    def clips_of(
+        self, kind: str, accelerator: Accelerator, ledger: BadVideoLedger, drop_last: bool | None = None
+    ) -> ClipStream:
+        """
+        This process's training samples of one kind.
+
+        Args:
+            kind (`str`):
+                `"video"` or `"image"`.
+            accelerator (`Accelerator`):
+                The run's processes.
+            ledger ([`BadVideoLedger`]):
+                Lists unreadable files.
+            drop_last (`bool`, *optional*):
+                Whether an incomplete last batch is left out; the run's setting by default.
+        """
+        optimization = self.config.optimization
+        paired = kind == "image" and "video" in self.sources
+        batch_size = self.arguments.image_batch_size if paired else None
+        return training_stream(
+            self.config.data,
+            self.sources[kind][0],
+            self.loader(images=kind == "image"),
+            ledger,
+            accelerator,
+            seed=self.config.run.seed,
+            batch_size=batch_size or optimization.batch_size,
+            drop_last=optimization.drop_last if drop_last is None else drop_last,
         )
 
     def stream(self, accelerator: Accelerator, ledger: BadVideoLedger) -> BatchStream:
         """This process's training batches."""
-        config, batch_size = self.config, self.config.optimization.batch_size
         if "image" not in self.sources:
-            return training_stream(config, accelerator, self.sources["video"][0], self.loader(False), ledger)
-        images = (config, accelerator, self.sources["image"][0], self.loader(True), ledger)
+            return self.clips_of("video", accelerator, ledger)
         if "video" not in self.sources:
-            return ImageStream(training_stream(*images, batch_size))
-        clips = training_stream(config, accelerator, self.sources["video"][0], self.loader(False), ledger)
+            return ImageStream(self.clips_of("image", accelerator, ledger))
         return PairedStream(
-            clips, training_stream(*images, config.data.image_batch_size or batch_size, drop_last=True)
+            self.clips_of("video", accelerator, ledger), self.clips_of("image", accelerator, ledger, drop_last=True)
         )
 
     def held_out(self, accelerator: Accelerator, ledger: BadVideoLedger) -> dict[str, ClipStream]:
@@ -339,15 +393,12 @@ class WordData:
             if source is None:
                 continue
             reader = image_reader(self.processor) if kind == "image" else self.processor
-            streams[kind] = ClipStream(
+            streams[kind] = evaluation_stream(
+                self.config.data,
                 source,
                 WordEvaluationLoader(reader, MaskDraws(self.model_config, kind == "image"), self.cache),
-                self.config.run.eval_batch_size or self.config.optimization.batch_size,
-                seed=None,
-                rank=accelerator.process_index,
-                world=accelerator.num_processes,
-                num_workers=self.config.data.num_workers,
-                timeout=self.config.data.worker_timeout,
+                accelerator,
+                batch_size=self.config.eval_batch_size,
                 on_bad_video=ledger.add,
             )
         return streams
@@ -357,6 +408,7 @@ __all__ = [
     "ImageStream",
     "MaskDraws",
     "PairedStream",
+    "WordArguments",
     "WordClipLoader",
     "WordData",
     "WordEvaluationLoader",

@@ -7,6 +7,7 @@ A tokenizer is anything with `vocab_size`, `patch_size` and a call that maps pix
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
 
 from ...modeling.word_pixels import word_pixels
+from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 
 
@@ -171,7 +173,7 @@ TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by the `tokenizer_type` 
 
 def fit_patch_tokenizer(
     source: VideoSource,
-    processor: Any,
+    processor: ClipProcessor,
     config: PreTrainedConfig,
     vocab_size: int,
     num_videos: int = 64,
@@ -225,6 +227,21 @@ def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
     if not file.is_file():
         return None
     return TOKENIZER_TYPES.get(json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type", ""))
+
+
+def codebook_without_weights(name: str | Path) -> Callable[[], FlavaImageCodebook] | None:
+    """
+    What makes the network of a tokenizer on torch's meta device; `None` for patch tokenizers, which cost next to
+    nothing.
+
+    Args:
+        name (`str` or `Path`):
+            Folder or Hub id. A name on the Hub is taken for DALL-E's tokenizer, the only published one.
+    """
+    if patch_tokenizer_type(name) is not None:
+        return None
+    config = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
+    return lambda: FlavaImageCodebook(config)
 
 
 def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
@@ -299,6 +316,7 @@ __all__ = [
     "PreparesClips",
     "VisualTokenizer",
     "check_tokenizer",
+    "codebook_without_weights",
     "find_words",
     "fit_patch_tokenizer",
     "load_tokenizer",

@@ -1,0 +1,135 @@
+"""Which training method a run is: the only place that decides."""
+
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import AutoConfig, PreTrainedModel
+
+from ..arguments import GROUPS, ModelArguments, RunConfig, describe_arguments, suggestion
+from .classification import Classification, Distillation
+from .common import GOALS, Goal, Method, RunResult, run
+from .contrastive import Contrastive
+from .image_classification import ImageClassification
+from .joint import JointClassification
+from .masked_pixels import MaskedPixels
+from .masked_words import MaskedWords
+
+
+# The first that fits is the method of a run that names none.
+METHODS: tuple[type[Method], ...] = (
+    JointClassification,
+    ImageClassification,
+    Distillation,
+    Classification,
+    Contrastive,
+    MaskedWords,
+    MaskedPixels,
+)
+COMMANDS = {"classifier": "train", "encoder": "pretrain"}
+
+
+def choose(config: RunConfig, goal: Goal | None = None, model: PreTrainedModel | None = None) -> type[Method]:
+    """
+    The training method of a run: the one that `method` names, else the first that fits the model and the fields.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        goal (`str`, *optional*):
+            `"classifier"` or `"encoder"`. Defaults to that of the named method, or to `"classifier"`.
+        model (`PreTrainedModel`, *optional*):
+            The model that is trained, where the run does not build it.
+
+    Raises:
+        ValueError: If there is no method of that name, or it has another goal.
+    """
+    if goal is not None and goal not in GOALS:
+        raise ValueError(f"`goal` must be one of {', '.join(GOALS)}, got {goal!r}")
+    name = config.method.get("name")
+    if name is None:
+        model_config = _model_config(config.model) if model is None else model.config.to_dict()
+        wanted = goal or "classifier"
+        return next(method for method in METHODS if method.goal == wanted and method.fits(config, model_config))
+    named = {method.name: method for method in METHODS}
+    if name not in named:
+        raise ValueError(f"Unknown `method` {name!r}{suggestion(str(name), named)}")
+    if goal is not None and named[name].goal != goal:
+        raise ValueError(f"`method` {name!r} is run by `{COMMANDS[named[name].goal]}`, not by `{COMMANDS[goal]}`")
+    return named[name]
+
+
+def method_of(config: RunConfig, goal: Goal | None = None, **given: Any) -> Method:
+    """
+    The training method of a run, ready to be run, planned or previewed.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        goal (`str`, *optional*):
+            See [`choose`].
+        given:
+            `model`, `processor`, `train_source` and `eval_source`, see [`Method`]; `tokenizer`, see [`MaskedWords`].
+
+    Raises:
+        ValueError: If the method does not read a field that is set.
+    """
+    return choose(config, goal, given.get("model"))(config, **given)
+
+
+def finetune(config: RunConfig, *, accelerator: Accelerator | None = None, **given: Any) -> RunResult:
+    """
+    Train a classifier, evaluate it and save it.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        accelerator (`Accelerator`, *optional*):
+            Processes and devices; made from `config.run` by default.
+        given:
+            `model`, `processor`, `train_source` and `eval_source`, see [`Method`].
+
+    Returns:
+        [`RunResult`]: `output_dir` holds config, weights, processor, `results.json` and `run.yaml`, and the run's
+        records in `checkpoints` and `logs`.
+
+    Raises:
+        ValueError: If the method does not read a field that is set, or the data has no labels.
+    """
+    return run(method_of(config, "classifier", **given), accelerator)
+
+
+def pretrain(config: RunConfig, *, accelerator: Accelerator | None = None, **given: Any) -> RunResult:
+    """
+    Pretrain an encoder without labels, as its family is pretrained, and save it.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        accelerator (`Accelerator`, *optional*):
+            Processes and devices; made from `config.run` by default.
+        given:
+            `model`, `processor`, `train_source` and `eval_source`, see [`Method`]; `tokenizer`, see [`MaskedWords`].
+
+    Returns:
+        [`RunResult`]: `output_dir` is the `checkpoint` of a fine-tuning run; it holds config, weights, processor,
+        `run.yaml` and, for some methods, a picture, and the run's records in `checkpoints` and `logs`.
+
+    Raises:
+        ValueError: If the method does not read a field that is set.
+    """
+    return run(method_of(config, "encoder", **given), accelerator)
+
+
+def describe_fields() -> str:
+    """Every field of a run, those of each method under its name: the text of `--help` and `--fields`."""
+    own = {f"method: {method.name}": method.arguments_class for method in METHODS}
+    return describe_arguments(GROUPS | own)
+
+
+def _model_config(arguments: ModelArguments) -> dict[str, Any]:
+    if arguments.checkpoint is None:
+        return {"model_type": arguments.model_type} | arguments.config
+    return AutoConfig.from_pretrained(arguments.checkpoint).to_dict() | arguments.config
+
+
+__all__ = ["METHODS", "choose", "describe_fields", "finetune", "method_of", "pretrain"]
