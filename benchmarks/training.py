@@ -35,14 +35,11 @@ from benchmarks._machine import write_csv
 from benchmarks.decoding import make_clip
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import build_model
-from hf_videovit.training.data.augmentation import BatchMixing
 from hf_videovit.training.data.sources import VideoList, VideoSource
-from hf_videovit.training.data.streaming import Batch, ClipStream, TrainingClipLoader
-from hf_videovit.training.data.streams import clip_augmentation, training_ledger, training_stream
+from hf_videovit.training.data.streaming import Batch, ClipStream
 from hf_videovit.training.engine.loop import fit
-from hf_videovit.training.methods.classification import ClassificationBatch
+from hf_videovit.training.methods.classification import Classification
 from hf_videovit.training.optimization import build_optimizer
-from hf_videovit.training.tasks import ClassificationTask
 
 
 PARTS = ("loader", "copies", "engine")
@@ -81,54 +78,46 @@ class Bench:
         model = {"config": MODELS[self.model_name] | SIZES[self.model_name], "processor": {"frame_stride": 4}}
         return RunConfig.from_fields(**own | model | fields)
 
-    def stream(self, config: RunConfig, processor: Any) -> ClipStream:
-        load = TrainingClipLoader(
-            processor, clip_augmentation(config, processor), config.run.seed, config.augmentation.num_sample
-        )
-        return training_stream(config, self.accelerator, self.source, load, training_ledger(config, self.accelerator))
-
-    def task(self, config: RunConfig) -> tuple[ClassificationTask, Any, ClassificationBatch]:
+    def method(self, config: RunConfig) -> Classification:
         torch.manual_seed(0)
         model, processor = build_model(config.model, NAMES)
-        return (
-            ClassificationTask(model),
-            processor,
-            ClassificationBatch(processor, BatchMixing(config.augmentation, len(NAMES))),
-        )
+        method = Classification(config, model=model, processor=processor, train_source=self.source)
+        method.begin(self.accelerator)
+        return method
 
     def kept(self, count: int) -> list[Batch]:
         """Batches of the real loader, to be used again and again."""
         config = self.config(num_workers=0)
-        _, processor, _ = self.task(config)
-        return list(islice(self.stream(config, processor).epoch(0), count))
+        return list(islice(self.method(config).stream().epoch(0), count))
 
     def engine_seconds(self, kept: list[Batch] | None = None, **fields: Any) -> Tick:
         """Seconds a step of the engine, with the real loader or with batches that are kept."""
         config = self.config(**fields)
-        task, processor, prepare = self.task(config)
-        stream = self.stream(config, processor)
+        method = self.method(config)
+        stream = method.stream()
         if kept is not None:
             stream.__class__, stream.kept = KeptStream, kept
         ticks: list[Tick] = []
 
         def timed(rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
             ticks.append(tick())
-            return prepare(rows, device)
+            return method.prepare_batch(rows, device)
 
         fit(
-            task,
+            method.task(),
             stream,
-            config,
+            method.config,
             accelerator=self.accelerator,
             prepare_batch=timed,
-            ledger=training_ledger(config, self.accelerator),
+            ledger=method.ledger,
         )
         return seconds_a_step(ticks)
 
     def bare_seconds(self, kept: list[Batch]) -> Tick:
         """Seconds a step of the least that trains the model alike."""
         config = self.config()
-        task, _, prepare = self.task(config)
+        method = self.method(config)
+        task = method.task()
         groups = task.parameter_groups(config.optimization.weight_decay, 1.0)
         optimizer = build_optimizer(groups, config.optimization)
         parameters = list(task.parameters())
@@ -136,7 +125,7 @@ class Bench:
         ticks = []
         for batch in islice(cycle(kept), self.arguments.steps):
             ticks.append(tick())
-            loss = task(prepare(batch.rows, torch.device("cpu")))["loss"]
+            loss = task(method.prepare_batch(batch.rows, torch.device("cpu")))["loss"]
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
@@ -146,8 +135,7 @@ class Bench:
     def loader_seconds(self, **fields: Any) -> Tick:
         """Seconds a batch of the loader alone."""
         config = self.config(**fields)
-        _, processor, _ = self.task(config)
-        batches = islice(self.stream(config, processor).epoch(0), 3 * self.arguments.steps)
+        batches = islice(self.method(config).stream().epoch(0), 3 * self.arguments.steps)
         ticks = [tick() for _ in batches]
         return seconds_a_step(ticks)
 

@@ -28,18 +28,16 @@ With --moving they are words of what differs from a clip's mean frame: where the
 import sys
 from pathlib import Path
 
-import rich
 from PIL import Image
 
 import hf_videovit  # noqa: F401  (registers the families)
-from hf_videovit.hub.publishing import check_access, finish_run
+from hf_videovit.cli.running import run_script
 from hf_videovit.modeling.video_decoding import decode_video
-from hf_videovit.training.arguments import RunConfig, describe_arguments, parse_arguments
+from hf_videovit.training.arguments import RunConfig, parse_arguments
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.data.opening import load_sources
 from hf_videovit.training.methods.common import make_accelerator
-from hf_videovit.training.methods.masked_words import cache_words, pretrain_words
-from hf_videovit.training.planning import plan_run
+from hf_videovit.training.methods.masked_words import cache_words
 from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
 
 
@@ -58,35 +56,24 @@ def prepare(config: RunConfig, num_words: int, moving: bool) -> None:
     print(f"saved in {folder / 'words'} and {folder / 'images'}")
 
 
+def keep_words(config: RunConfig) -> None:
+    """Find the words of every copy that a run will see."""
+    accelerator = make_accelerator(config.run)
+    done = cache_words(config, accelerator=accelerator)
+    print(f"words of {done['found']} clips and images found, those of {done['known']} were known")
+    accelerator.end_training()
+
+
 def main():
     words = sys.argv[1:]
-    if {"-h", "--help"} & set(words):
-        print(__doc__, describe_arguments(), sep="\n")
-        return
     if "--prepare" in words:
         at = words.index("--prepare")
         others = [word for word in words[:at] + words[at + 2 :] if word != "--moving"]
         prepare(parse_arguments(others), int(words[at + 1]), moving="--moving" in words)
-        return
-    config = parse_arguments([word for word in words if word not in ("--plan", "--cache_words")])
-    if "--plan" in words:
-        rich.print(plan_run(config, task="masked_words"))
-        return
-    if config.run.push_to_hub:
-        check_access(config.run.push_to_hub)
-    accelerator = make_accelerator(config.run)
-    if "--cache_words" in words:
-        done = cache_words(config, accelerator=accelerator)
-        print(f"words of {done['found']} clips and images found, those of {done['known']} were known")
-        accelerator.end_training()
-        return
-    result = pretrain_words(config, accelerator=accelerator)
-    if accelerator.is_main_process:
-        published = finish_run(result.output_dir, config.run, result.facts)
-        for name, value in result.facts["outcomes"].items():
-            print(f"{name}: {value}")
-        print(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
-    accelerator.end_training()
+    elif "--cache_words" in words:
+        keep_words(parse_arguments([word for word in words if word != "--cache_words"]))
+    else:
+        run_script(words, "encoder", __doc__)
 
 
 if __name__ == "__main__":

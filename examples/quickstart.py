@@ -27,7 +27,7 @@ from hf_videovit.training.data.opening import load_sources
 from hf_videovit.training.data.sources import VideoSource
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from hf_videovit.training.evaluation.still_frames import StillFrameVideoMAEV2VideoProcessor
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.preparing.digit_motion import build_digit_motion, write_example_clips
 
 

@@ -21,7 +21,7 @@ from hf_videovit import (
     VideoMAEV2ForVideoClassification,
     VideoMAEV2Model,
 )
-from hf_videovit.dense.detection import mask_rcnn
+from hf_videovit.dense import mask_rcnn
 
 
 # encoder with its final norm, 400-class model, 710-class model, pre-training model

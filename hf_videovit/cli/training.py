@@ -172,29 +172,10 @@ def prepare(
 
 def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:
     """Run what the words describe, or show only its fields or its plan."""
-    import rich
-
-    from ..hub.publishing import check_access, finish_run
-    from ..training.arguments import parse_arguments
-    from ..training.methods.choosing import describe_fields, method_of
-    from ..training.methods.common import run
-    from ..training.planning import plan_run
+    from ..training.methods.choosing import describe_fields
+    from .running import run_words
 
     if list_fields:
         typer.echo(describe_fields())
-        return
-    config = parse_arguments(words)
-    if plan:
-        rich.print(plan_run(config, goal))
-        return
-    method = method_of(config, goal)
-    if config.run.push_to_hub:
-        check_access(config.run.push_to_hub)
-    result = run(method)
-    published = finish_run(result.output_dir, config.run, result.facts)
-    scores = {} if result.evaluation is None else result.evaluation.metrics
-    for name, value in scores.items():
-        typer.echo(f"{name}: {100 * value:.2f} %")
-    for name, value in result.facts.get("outcomes", {}).items():
-        typer.echo(f"{name}: {value}")
-    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+    else:
+        run_words(words, goal, plan=plan)

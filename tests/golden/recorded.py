@@ -19,8 +19,7 @@ import torch
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.data.sources import Sample, SampleList
-from hf_videovit.training.methods.classification import finetune
-from hf_videovit.training.methods.masked_pixels import pretrain
+from hf_videovit.training.methods.choosing import finetune, pretrain
 from tests.clips import STEPS, moving_square_clip
 
 

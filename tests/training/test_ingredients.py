@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.engine.loop import Observer
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.tasks import ClassificationTask
 from tests.training.engine.test_loop import Regression, run
 

@@ -1,5 +1,6 @@
 """Plans against the measured sizes and costs of the official models."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,9 @@ import torch
 from rich.console import Console
 
 import hf_videovit.training
-from hf_videovit import VideoMAEV2Config
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.building import describe_inputs
-from hf_videovit.training.planning import WordCost, estimate_memory, matmul_speed, measure_model, plan_run
+from hf_videovit.training.methods.choosing import method_of
+from hf_videovit.training.planning import estimate_memory, matmul_speed, measure, plan_run
 
 
 # Official code: parameters and GMACs of one 16 x 224 x 224 clip, K400 classifier and pretraining model.
@@ -21,13 +21,18 @@ PUBLISHED = {
 }
 
 
+def cost_of(goal="classifier", num_labels=None, **fields):
+    """Cost of the main pass of a run."""
+    return measure(method_of(RunConfig.from_fields(**fields), goal).passes(num_labels)[0])
+
+
 @pytest.mark.parametrize("size", PUBLISHED)
 def test_parameters_and_cost_are_the_published_ones(size):
     parameters, macs, masked_parameters, masked_macs = PUBLISHED[size]
-    cost = measure_model(VideoMAEV2Config.from_size(size, num_labels=400))
+    cost = cost_of(size=size, num_labels=400)
     assert cost.num_parameters == parameters
     assert cost.forward_macs / 1e9 == pytest.approx(macs, abs=0.005)
-    masked = measure_model(VideoMAEV2Config.from_size(size), "masked_modeling")
+    masked = cost_of("encoder", size=size)
     assert masked.num_parameters == masked_parameters
     assert masked.forward_macs / 1e9 == pytest.approx(masked_macs, abs=0.005)
     assert masked.activation_bytes < cost.activation_bytes
@@ -36,13 +41,12 @@ def test_parameters_and_cost_are_the_published_ones(size):
 
 def test_activations_are_those_that_a_real_step_holds():
     fields = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = VideoMAEV2Config(**fields, image_size=64, num_frames=4)
-    eager = VideoMAEV2Config(**fields, image_size=64, num_frames=4, attn_implementation="eager")
+    fields |= {"image_size": 64, "num_frames": 4}
     tokens = 2 * 4 * 4
     one_block = 4 * tokens * (9 * 32 + 2 * 64)  # norms in and out, q, k, v, context, MLP in and out
-    cost = measure_model(config)
+    cost = cost_of(config=fields)
     assert cost.activation_bytes == pytest.approx(2 * one_block, rel=0.35)
-    assert measure_model(eager).activation_bytes > cost.activation_bytes
+    assert cost_of(config=fields | {"attn_implementation": "eager"}).activation_bytes > cost.activation_bytes
 
 
 def test_plan_of_a_run_counts_like_the_run(tiny_fields):
@@ -67,9 +71,7 @@ def test_plan_without_data_and_what_is_refused():
     assert (plan.total_steps, plan.hours) == (None, None)
     assert plan.peak_learning_rate == pytest.approx(1e-3)
     assert ("total steps", "unknown") in plan.rows()
-    with pytest.raises(
-        ValueError, match="`task` must be one of classification, contrastive, masked_modeling, masked_words"
-    ):
+    with pytest.raises(ValueError, match="`goal` must be one of classifier, encoder, got 'captioning'"):
         plan_run(config, "captioning")
 
 
@@ -77,29 +79,30 @@ def test_masked_words_cost_the_images_and_the_tokenizer_too():
     """Parameters and GMACs of the official models: 8 clips and 64 images a process and step."""
     recipe = Path(hf_videovit.training.__file__).parent / "recipes" / "bevt" / "pretrain_base.yaml"
     config = RunConfig.from_yaml(recipe)
-    plan = plan_run(config, "masked_words", device=torch.device("cpu"))
+    plan = plan_run(config, device=torch.device("cpu"))
     assert plan.num_parameters == 109_679_048
     assert plan.forward_macs / 1e9 == pytest.approx(174.37, abs=0.005)
-    assert plan.image_macs / 1e9 == pytest.approx(17.59, abs=0.005)
-    assert plan.word_macs / 16e9 == pytest.approx(26.06, abs=0.005)
-    assert (plan.videos_per_step, plan.images_per_step) == (256, 2048)
-    assert ("image macs", "17.59 G an image") in plan.rows()
-    cost = WordCost.of(config, describe_inputs(config.model)[0])
-    fresh = cost.flops(config, 1)
-    config.data.word_cache, config.data.word_copies = "words", 15
-    words = 2 * (4 * 16 + 32) * cost.macs
-    assert fresh - cost.flops(config, 1) == pytest.approx(0.9 * words)
-    assert cost.memory(config) > 32 * cost.image.activation_bytes / 2
+    images, words = plan.others["image"], plan.others["words"]
+    assert images.macs / 1e9 == pytest.approx(17.59, abs=0.005)
+    assert words.macs / 1e9 == pytest.approx(26.06, abs=0.005)
+    assert (plan.videos_per_step, images.samples_per_step) == (256, 2048)
+    assert words.samples_per_step == 256 * 16 + 2048
+    assert ("image macs", "17.59 G each, 2048 a step") in plan.rows()
+    kept = RunConfig.from_yaml(recipe, {"word_cache": "words", "word_copies": 15})
+    assert plan_run(kept).others["words"].samples_per_step == pytest.approx(0.1 * words.samples_per_step)
+    passes = [(one, measure(one)) for one in method_of(config).passes()]
+    image_bytes = 32 * passes[1][1].activation_bytes / 2
+    assert estimate_memory(config, passes) - estimate_memory(config, passes[:1]) > image_bytes
 
 
 def test_plan_of_images_alone(word_fields):
     fields = word_fields | {"data": word_fields["image_data"], "batch_size": 3}
     fields["config"] = fields["config"] | {"video_stream": False}
     config = RunConfig.from_fields(**fields)
-    plan = plan_run(config, "masked_words", device=torch.device("cpu"))
-    assert (plan.num_videos, plan.steps_per_epoch, plan.images_per_step, plan.word_macs) == (7, 3, None, 0)
+    plan = plan_run(config, "encoder", device=torch.device("cpu"))
+    assert (plan.num_videos, plan.steps_per_epoch, plan.others) == (7, 3, {})
     classifier = plan_run(RunConfig.from_fields(size="small"))
-    assert not {"image macs", "word macs"} & {name for name, _ in classifier.rows()}
+    assert not {"image macs", "words macs"} & {name for name, _ in classifier.rows()}
 
 
 def test_speed_is_found_without_naming_a_device(monkeypatch):
@@ -109,11 +112,16 @@ def test_speed_is_found_without_naming_a_device(monkeypatch):
 
 
 def test_memory_grows_with_what_is_held():
-    cost = measure_model(VideoMAEV2Config.from_size("small"))
-    plain = RunConfig.from_fields(batch_size=4)
-    base = estimate_memory(plain, cost)
+    def memory(**fields):
+        config = RunConfig.from_fields(**{"batch_size": 4, "size": "small", **fields})
+        return estimate_memory(config, [(one, measure(one)) for one in method_of(config).passes()])
+
+    base = memory()
     more = [{"ema_decay": 0.999}, {"num_sample": 2}, {"batch_size": 5}]
-    assert all(estimate_memory(RunConfig.from_fields(**{"batch_size": 4, **fields}), cost) > base for fields in more)
+    assert all(memory(**fields) > base for fields in more)
     less = [{"gradient_checkpointing": True}, {"mixed_precision": "bf16"}]
-    assert all(estimate_memory(RunConfig.from_fields(**{"batch_size": 4, **fields}), cost) < base for fields in less)
-    assert estimate_memory(plain, cost, teacher=cost) == base + 4 * cost.num_parameters
+    assert all(memory(**fields) < base for fields in less)
+    config = RunConfig.from_fields(batch_size=4, size="small")
+    (one,) = method_of(config).passes()
+    taught, cost = dataclasses.replace(one, name="teacher", trained=False), measure(one)
+    assert estimate_memory(config, [(one, cost), (taught, cost)]) == base + 4 * cost.num_parameters

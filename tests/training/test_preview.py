@@ -10,8 +10,8 @@ from hf_videovit.training.data.augmentation import sample_seed
 from hf_videovit.training.data.opening import load_sources
 from hf_videovit.training.data.streaming import Record
 from hf_videovit.training.data.streams import clip_augmentation
+from hf_videovit.training.methods.masked_words import MaskedWords
 from hf_videovit.training.preview import draw_preview, preview_clips, target_text
-from hf_videovit.training.words.streams import WordData
 
 
 def test_clips_are_those_of_the_run(tiny_fields):
@@ -20,7 +20,7 @@ def test_clips_are_those_of_the_run(tiny_fields):
     source, _ = load_sources(config.data, config.run.seed)
     samples = list(source.share(0, 1, config.run.seed, 0))[:3]
     _, processor = describe_inputs(config.model)
-    augment = clip_augmentation(config, processor, source.label_names)
+    augment = clip_augmentation(config.augmentation, processor)
     assert [clip.id for clip in clips] == [sample.id for sample in samples]
     for clip, sample in zip(clips, samples):
         rng = np.random.default_rng(sample_seed(0, 0, sample.id, "frames"))
@@ -53,7 +53,7 @@ def test_mixed_clips_show_their_shares(tiny_fields, device):
 
 def test_masks_leave_what_the_encoder_sees_and_what_is_reconstructed(tiny_fields, tmp_path):
     tiny_fields["config"] |= {"encoder_mask_ratio": 0.5, "decoder_mask_ratio": 0.5}
-    config = RunConfig.from_fields(**tiny_fields)
+    config = RunConfig.from_fields(**tiny_fields, method="masked_pixels")
     clips = draw_preview(config, tmp_path / "new" / "preview.png", num_clips=2)
     for clip in clips:
         assert clip.labels == []
@@ -67,12 +67,13 @@ def test_masks_leave_what_the_encoder_sees_and_what_is_reconstructed(tiny_fields
 
 
 def test_hidden_words_are_shown_of_clips_and_of_images(word_fields, tmp_path):
-    config = RunConfig.from_fields(**word_fields, num_sample=2)
+    config = RunConfig.from_fields(**word_fields, num_sample=2, method="masked_words")
     clips = draw_preview(config, tmp_path / "preview.png", num_clips=2)
     assert [len(clip.after) for clip in clips] == [2, 2, 1, 1]
     assert [clip.after[0].shape for clip in clips] == [(4, 32, 32, 3)] * 2 + [(1, 32, 32, 3)] * 2
-    model_config, processor = describe_inputs(config.model)
-    data = WordData(config, model_config, processor)
+    method = MaskedWords(config)
+    method.begin_preview()
+    data = method.data
     sample = next(iter(data.sources["video"][0].share(0, 1, config.run.seed, 0)))
     rows = data.loader(images=False)(Record(sample, 0, 0))
     for copy, mask in enumerate(rows["mask"]):
@@ -84,7 +85,7 @@ def test_hidden_words_are_shown_of_clips_and_of_images(word_fields, tmp_path):
     for clip in clips[2:]:
         assert 0.2 < (clip.masked[0][0] == 128).all(axis=-1).mean() <= 0.55
     config.model.config["video_stream"] = False
-    config.data.data = config.data.image_data
+    config.data.data = config.method["image_data"]
     assert [clip.after[0].shape[0] for clip in preview_clips(config, num_clips=2)] == [1, 1]
 
 
@@ -96,14 +97,12 @@ def test_a_small_clip_is_enlarged(tiny_fields, tmp_path):
 
 def test_what_cannot_be_shown(tiny_fields):
     config = RunConfig.from_fields(**tiny_fields)
-    with pytest.raises(ValueError, match="`task` must be one of classification, masked_modeling, masked_words"):
-        preview_clips(config, "contrast")
     config.data.label_names = None
     source, _ = load_sources(config.data, 0)
     source = source.with_label_names(source.label_names)
     source.label_names = source.label_names[:1]
     with pytest.raises(ValueError, match="`data` must have at least two labels"):
-        preview_clips(config, source=source)
+        preview_clips(config, train_source=source)
 
 
 def test_targets_in_words():

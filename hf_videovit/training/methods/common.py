@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
+from ...modeling.configuration_base import frame_size
 from ..arguments import GROUPS, RunArguments, RunConfig, build_group
 from ..building import describe_inputs, described_config
 from ..data.opening import load_sources
@@ -123,7 +124,7 @@ def model_pass(
 
 def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None = None) -> torch.Tensor:
     """Clips of the model's size on the meta device: `(clips, num_frames, num_channels, height, width)`."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     shape = (clips, config.num_frames if frames is None else frames, config.num_channels, height, width)
     return torch.empty(shape, device="meta")
 

@@ -80,9 +80,7 @@ class MaskedPixels(Method):
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
         """Finish the augmentation and normalise."""
-        rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
-        rows = self.augmentation.finish(rows)
-        return rows | {"pixel_values": self.processor.normalize_clips(rows["pixel_values"])}
+        return prepare_masked(rows, device, self.processor, self.augmentation)
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
         """How well hidden pixels are predicted."""
@@ -126,6 +124,25 @@ class MaskedPixels(Method):
         if self.accelerator.is_main_process and self.pictures is not None:
             self.pictures.draw(model, self.output_dir / "logs" / "reconstructions" / f"step_{step:08d}.png")
         return {}
+
+
+def prepare_masked(rows: Rows, device: torch.device, processor: ClipProcessor, augmentation: Augmentation) -> Rows:
+    """
+    The task's input of a batch of uint8 clips with their masks, on the device.
+
+    Args:
+        rows (`dict[str, torch.Tensor]`):
+            The loader's tensors, stacked.
+        device (`torch.device`):
+            Where the task computes.
+        processor ([`ClipVideoProcessor`]):
+            Normalises.
+        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
+            The augmentation that the workers' loader has.
+    """
+    rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
+    rows = augmentation.finish(rows)
+    return rows | {"pixel_values": processor.normalize_clips(rows["pixel_values"])}
 
 
 class MaskedEvaluationLoader:
@@ -208,4 +225,11 @@ class ReconstructionPictures:
         return draw_reconstructions(reconstruct_clips(model, rows["pixel_values"], rows["encoder_mask"]), path)
 
 
-__all__ = ["MaskedEvaluationLoader", "MaskedPixels", "ReconstructionPictures", "masked_loss", "masks_of"]
+__all__ = [
+    "MaskedEvaluationLoader",
+    "MaskedPixels",
+    "ReconstructionPictures",
+    "masked_loss",
+    "masks_of",
+    "prepare_masked",
+]

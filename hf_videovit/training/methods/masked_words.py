@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
+from ...modeling.configuration_base import frame_size
 from ...modes import evaluation_mode
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
@@ -264,7 +265,7 @@ def cache_words(
 
 
 def _words_grid(config: PreTrainedConfig) -> tuple[int, int]:
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    height, width = frame_size(config.image_size)
     return height // config.prediction_patch_size, width // config.prediction_patch_size
 
 

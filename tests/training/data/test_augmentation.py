@@ -8,12 +8,15 @@ from hf_videovit.training.data.augmentation import (
     BatchMixing,
     ClipAugmentation,
     DeviceAugmentation,
+    MixingArguments,
     mirrored_labels,
     sample_seed,
     seeded_torch,
 )
+from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import merge_copies
 from hf_videovit.training.data.streams import clip_augmentation
+from hf_videovit.training.methods.classification import Classification
 
 
 STRONG = {"crop_scale": [0.3, 1.0], "flip": 0.5, "rand_augment_ops": 4, "rand_augment_magnitude": 7}
@@ -102,7 +105,7 @@ def test_a_crop_at_the_middle_is_what_evaluation_sees(antialias, resample):
     config = RunConfig.from_fields(crop="center", crop_short_side=[40, 40])
     clip = torch.randint(0, 256, (2, 3, 97, 131), dtype=torch.uint8)
     seen = processor(clip, do_sample_frames=False, do_rescale=False, do_normalize=False, return_tensors="pt")
-    trained_on = clip_augmentation(config, processor)(clip, seed=0)
+    trained_on = clip_augmentation(config.augmentation, processor)(clip, seed=0)
     assert torch.equal(trained_on.float(), seen["pixel_values"][0].float())
 
 
@@ -111,7 +114,7 @@ def test_a_run_changes_no_colours_unless_asked(view):
     clip = still_clip()
     processor = VideoMAEV2VideoProcessor(size={"shortest_edge": 40}, crop_size={"height": 40, "width": 40})
     config = RunConfig.from_fields(crop="center", crop_short_side=[40, 40])
-    assert torch.equal(clip_augmentation(config, processor, view=view)(clip, seed=0), clip)
+    assert torch.equal(clip_augmentation(config.augmentation, processor, view=view)(clip, seed=0), clip)
 
 
 def test_flip_is_off_by_default():
@@ -123,7 +126,7 @@ def test_flip_is_off_by_default():
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])
 def test_mixing_gives_soft_labels_that_say_what_was_mixed(mixup, cutmix):
     pixel_values = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, 8, 8).clone()
-    mixing = BatchMixing(AugmentationArguments(mixup=mixup, cutmix=cutmix), num_labels=4)
+    mixing = BatchMixing(MixingArguments(mixup=mixup, cutmix=cutmix), num_labels=4)
     with seeded_torch(0):
         mixed, labels = mixing(pixel_values, torch.arange(4))
     assert type(mixed) is torch.Tensor
@@ -135,7 +138,7 @@ def test_mixing_gives_soft_labels_that_say_what_was_mixed(mixup, cutmix):
 
 def test_without_mixing_labels_stay_hard():
     pixel_values, labels = torch.zeros(2, 2, 3, 8, 8), torch.tensor([0, 1])
-    for arguments in (AugmentationArguments(), AugmentationArguments(mixup=0.8, mix_probability=0.0)):
+    for arguments in (MixingArguments(), MixingArguments(mixup=0.8, mix_probability=0.0)):
         mixed, same = BatchMixing(arguments, 2)(pixel_values, labels)
         assert mixed is pixel_values
         assert same is labels
@@ -208,11 +211,16 @@ def test_labels_that_are_mirror_images():
 
 def test_clips_are_not_mirrored_where_labels_tell_left_from_right():
     processor = VideoMAEV2VideoProcessor()
-    config = RunConfig.from_fields(flip=0.5)
-    assert clip_augmentation(config, processor, ["up", "down"]).arguments.flip == 0.5
-    assert clip_augmentation(config, processor, ["left", "right"]).arguments.flip == 0.0
-    forced = RunConfig.from_fields(flip=0.5, flip_labels="any")
-    assert clip_augmentation(forced, processor, ["left", "right"]).arguments.flip == 0.5
-    packing = clip_augmentation(RunConfig.from_fields(augment_on_device=True), processor)
+    for names, flip_labels, flip in (
+        (["up", "down"], "alike", 0.5),
+        (["left", "right"], "alike", 0.0),
+        (["left", "right"], "any", 0.5),
+    ):
+        config = RunConfig.from_fields(flip=0.5, flip_labels=flip_labels)
+        source = SampleList([Sample("clip", "clip.mp4", 0)], names)
+        method = Classification(config, processor=processor, train_source=source)
+        method.begin_preview()
+        assert method.loader().augmentation.arguments.flip == flip
+    packing = clip_augmentation(AugmentationArguments(augment_on_device=True), processor)
     assert isinstance(packing, DeviceAugmentation)
     assert packing.area == 2 * 224 * 224

@@ -35,8 +35,7 @@ import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.engine import checkpointing
 from hf_videovit.training.engine import loop as engine
-from hf_videovit.training.methods.classification import finetune
-from hf_videovit.training.methods.masked_pixels import pretrain
+from hf_videovit.training.methods.choosing import finetune, pretrain
 
 
 RANK = "RANK"
@@ -116,7 +115,7 @@ def do(run):
     watch(run)
     accelerator = shard_on_cpu(run["sharding"]) if "sharding" in run else None
     config = RunConfig.from_yaml(run["recipe"])
-    if config.model.tokenizer is not None:
+    if config.method.get("tokenizer") is not None:
         pretrain(config, accelerator=accelerator)
         return
     result = finetune(config, accelerator=accelerator)

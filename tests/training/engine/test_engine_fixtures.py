@@ -18,7 +18,7 @@ from hf_videovit.training.data.masking import dual_masks
 from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import BadVideoLedger, ClipStream, MaskedClipLoader
 from hf_videovit.training.engine.loop import fit
-from hf_videovit.training.methods.masked_pixels import NormalizedRows, mask_maker
+from hf_videovit.training.methods.masked_pixels import masks_of, prepare_masked
 from hf_videovit.training.tasks import MaskedModelingTask
 from tests.parity.videomae_v2 import official_layout
 
@@ -117,9 +117,16 @@ def mask_step(tmp_path):
     def step(masks=None, num_sample=1):
         augmentation = ClipAugmentation(AugmentationArguments(), (28, 28))
         processor.frame_stride = 1
-        load = MaskedClipLoader(processor, augmentation, 0, num_sample, masks or mask_maker(model))
+        load = MaskedClipLoader(processor, augmentation, 0, num_sample, masks or masks_of(model.config))
         task = Recorder(model)
-        one_step(task, samples, load, NormalizedRows(processor), tmp_path, batch_size=5)
+        one_step(
+            task,
+            samples,
+            load,
+            partial(prepare_masked, processor=processor, augmentation=augmentation),
+            tmp_path,
+            batch_size=5,
+        )
         return {name: mask.reshape(-1, *GRID).numpy() for name, mask in task.masks.items()}
 
     return step

@@ -17,7 +17,7 @@ from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.engine.checkpointing import list_checkpoints
 from hf_videovit.training.engine.loop import noticing_sigterm
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ import sys, time
 import torch
 from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 after_step, validate = engine._Run._after_step, engine._Run._validate
 def wait_for_signal(run):
     while not run.stopping.is_set():

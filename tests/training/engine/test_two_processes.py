@@ -14,7 +14,7 @@ import pytest
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.opening import open_source
 from hf_videovit.training.evaluation.evaluation import evaluate_model
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from tests.clips import STEPS
 
 

@@ -19,8 +19,8 @@ from hf_videovit.training.evaluation.probes import (
     online_probe,
     probe_model,
 )
+from hf_videovit.training.methods.choosing import pretrain
 from hf_videovit.training.methods.common import make_accelerator
-from hf_videovit.training.methods.masked_pixels import pretrain
 from tests.training.engine.test_two_processes import curve_of, launch, write_list
 
 

@@ -9,8 +9,9 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pi
 
 from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining
 from hf_videovit.training.arguments import ModelArguments, RunConfig
+from hf_videovit.training.building import build_model
 from hf_videovit.training.data.opening import open_source
-from hf_videovit.training.methods.classification import build_model, finetune
+from hf_videovit.training.methods.choosing import finetune
 from tests.clips import STEPS
 
 
@@ -37,7 +38,7 @@ def test_the_output_folder_answers_like_the_evaluation(tiny_fields, clip_folder)
     )
     result = finetune(config)
     folder = result.output_dir
-    assert result.label_names == NAMES
+    assert result.facts["label_names"] == NAMES
     saved = json.loads((folder / "results.json").read_text())
     assert saved["metrics"] == result.evaluation.metrics
     assert saved["num_videos"] == 8

@@ -13,12 +13,11 @@ from hf_videovit.training.arguments import AugmentationArguments, RunConfig
 from hf_videovit.training.data.augmentation import ClipAugmentation, DeviceAugmentation
 from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import Record
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.methods.contrastive import (
-    NormalizedPairs,
     ShortLongClipLoader,
+    finish_pairs,
     matching,
-    pretrain_contrastive,
 )
 from hf_videovit.training.schedules import cosine_to_one, cosine_with_warmup
 from hf_videovit.training.tasks import ContrastiveTask
@@ -192,7 +191,7 @@ def loader(on_device: bool) -> ShortLongClipLoader:
     views = [ClipAugmentation(AugmentationArguments(flip=0.5), (32, 32), view=view) for view in (0, 1)]
     if on_device:
         views = [DeviceAugmentation(view, 40 * 40) for view in views]
-    return ShortLongClipLoader(processor(), *views, seed=3)
+    return ShortLongClipLoader(processor(), dict(zip(("", "long_"), views)), seed=3)
 
 
 def test_pairs_are_the_same_on_the_device():
@@ -202,7 +201,8 @@ def test_pairs_are_the_same_on_the_device():
         load = loader(on_device)
         rows = [load(Record(sample, 0, 0)) for sample in videos(3)]
         stacked = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-        batches.append(NormalizedPairs(one, load.short, load.long)(stacked, torch.device("cpu")))
+        pairs = finish_pairs(stacked, load.augmentations)
+        batches.append({name: one.normalize_clips(clips) for name, clips in pairs.items()})
     assert batches[0].keys() == {"pixel_values", "long_pixel_values"}
     for name, value in batches[0].items():
         assert value.shape == (3, 4, 3, 32, 32)
@@ -286,7 +286,7 @@ def curve(history) -> list[tuple[int, float]]:
 def test_a_run_learns_and_fine_tuning_goes_on(framework, tmp_path):
     source = SampleList(videos(), ["a", "b"])
     config = run_config(tmp_path / "run", epochs=8, **{"config.framework": framework}, save_every=0)
-    result = pretrain_contrastive(config, train_source=source, eval_source=source)
+    result = pretrain(config, train_source=source, eval_source=source)
     losses = [loss for _, loss in curve(result.history)]
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
     lines = [line for line in result.history if "feature_std" in line]
@@ -307,7 +307,7 @@ def test_a_run_learns_and_fine_tuning_goes_on(framework, tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     source = SampleList(videos(), ["a", "b"])
     fields = {"config.framework": "byol", "accumulation": 2, "batch_size": 3, "max_steps": 6}
-    whole = pretrain_contrastive(run_config(tmp_path / "whole", **fields), train_source=source)
+    whole = pretrain(run_config(tmp_path / "whole", **fields), train_source=source)
 
     class Killed(Exception):
         pass
@@ -319,8 +319,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
             return super().share(rank, world, seed, epoch, start)
 
     with pytest.raises(Killed):
-        pretrain_contrastive(run_config(tmp_path / "parts", **fields), train_source=Dying(videos(), ["a", "b"]))
-    resumed = pretrain_contrastive(run_config(tmp_path / "parts", **fields, resume=True), train_source=source)
+        pretrain(run_config(tmp_path / "parts", **fields), train_source=Dying(videos(), ["a", "b"]))
+    resumed = pretrain(run_config(tmp_path / "parts", **fields, resume=True), train_source=source)
     assert curve(resumed.history) == curve(whole.history)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
@@ -329,7 +329,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 def test_what_a_comparison_of_batches_cannot_do_is_refused(tmp_path):
     for fields, name in (({"num_sample": 2}, "num_sample"), ({"drop_last": False}, "drop_last")):
         with pytest.raises(ValueError, match=name):
-            pretrain_contrastive(run_config(tmp_path, **fields))
+            pretrain(run_config(tmp_path, **fields))
 
 
 def test_matching_counts_the_nearest(tmp_path):

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model, load_teacher
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
+from hf_videovit.training.methods.classification import DistillationArguments
 from hf_videovit.training.tasks import DistillationTask
 from tests.clips import STEPS
 
@@ -75,6 +76,6 @@ def test_a_run_brings_the_student_to_its_teacher(tiny_fields, tmp_path):
     for name, value in {"image_mean": [0.5, 0.5, 0.5], "do_grayscale": True}.items():
         _, other = build_model(ModelArguments(config=TINY | CLIP, processor={name: value}), NAMES)
         with pytest.raises(ValueError, match=f"was trained with `{name}`"):
-            load_teacher(ModelArguments(teacher=str(tmp_path / "teacher")), other)
+            load_teacher(ModelArguments(), str(tmp_path / "teacher"), other)
     with pytest.raises(ValueError, match="`temperature` must be above 0"):
-        ModelArguments(temperature=0.0)
+        DistillationArguments(temperature=0.0)

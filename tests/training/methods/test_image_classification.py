@@ -12,7 +12,7 @@ from hf_videovit import (
     UniFormerForVideoClassification,
 )
 from hf_videovit.training.arguments import ModelArguments, RunConfig
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.methods.image_classification import build_image_model
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import ClassificationTask, TokenLabelTask
@@ -59,7 +59,7 @@ def test_an_image_classifier_is_trained_and_answers(images, tmp_path, options):
     mixed = {} if options == TOKEN_LABELS else {"mixup": 0.8, "cutmix": 1.0}
     result = run(images, tmp_path / "model", config=options, random_erasing=0.25, **mixed)
     assert isinstance(result.model, UniFormerForImageClassification)
-    assert result.label_names == ["dark", "light"]
+    assert result.facts["label_names"] == ["dark", "light"]
     assert result.evaluation.metrics["top1"] is not None
     processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
     assert processor.crop_size["height"] == 32 and processor.size["shortest_edge"] == 36
@@ -80,8 +80,6 @@ def test_a_checkpoint_keeps_its_head_where_the_labels_are_the_same(tmp_path):
         assert not torch.equal(renewed.classifier.weight[:2], model.classifier.weight)
         ours, theirs = (one.uniformer.state_dict() for one in (renewed, model))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    with pytest.raises(ValueError, match="`image_model` starts a video model"):
-        build_image_model(ModelArguments(model_type="uniformer", image_model="x"), ["a", "b"])
 
 
 def test_token_labelling_is_the_loop_of_its_documentation():

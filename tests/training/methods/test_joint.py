@@ -20,7 +20,7 @@ from hf_videovit.training.data.images import image_processor, image_reader, open
 from hf_videovit.training.data.joint import IMAGE_PLACE, JointStream
 from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import BadVideo, ClipStream
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.tasks import JointClassificationTask
 from tests.clips import STEPS
 from tests.families import FAMILIES

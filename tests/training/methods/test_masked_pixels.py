@@ -17,8 +17,8 @@ from hf_videovit.training.building import build_pretraining_model
 from hf_videovit.training.data.augmentation import ClipAugmentation, MultiScaleCrop, seeded_torch
 from hf_videovit.training.data.sources import Sample, folder_source
 from hf_videovit.training.data.streaming import MaskedClipLoader, Record, TrainingClipLoader, merge_copies
-from hf_videovit.training.methods.classification import finetune
-from hf_videovit.training.methods.masked_pixels import mask_maker, pretrain
+from hf_videovit.training.methods.choosing import finetune, pretrain
+from hf_videovit.training.methods.masked_pixels import masks_of
 from hf_videovit.training.tasks import MaskedModelingTask
 
 
@@ -38,7 +38,7 @@ def make_loader(num_sample, model=None):
     model = model or tiny_model()
     _, processor = build_pretraining_model(ModelArguments(config=model.config.to_dict()))
     augment = ClipAugmentation(AugmentationArguments(crop="multi_scale"), (32, 32))
-    return MaskedClipLoader(processor, augment, 0, num_sample, mask_maker(model))
+    return MaskedClipLoader(processor, augment, 0, num_sample, masks_of(model.config))
 
 
 def record(epoch=0, name="clip"):

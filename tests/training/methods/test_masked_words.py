@@ -15,8 +15,7 @@ from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.block_masking import BlockMasks
 from hf_videovit.training.data.sources import Sample, SampleList, folder_source
 from hf_videovit.training.data.streaming import ClipStream
-from hf_videovit.training.methods.classification import finetune
-from hf_videovit.training.methods.masked_words import pretrain_words
+from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.tasks import MaskedWordsTask
 from hf_videovit.training.words.streams import MaskDraws, PairedStream, masks_for
 from hf_videovit.training.words.tokenizers import (
@@ -211,7 +210,7 @@ def test_a_paired_epoch_goes_on_from_any_batch():
 
 
 def test_a_joint_run_leaves_what_fine_tuning_starts_from(word_fields, tmp_path):
-    result = pretrain_words(RunConfig.from_fields(**word_fields | {"picture_every": 1}))
+    result = pretrain(RunConfig.from_fields(**word_fields | {"picture_every": 1}))
     folder = result.output_dir
     last = next(line["validation"] for line in reversed(result.history) if "validation" in line)
     assert {"accuracy", "majority", "loss", "image_accuracy", "image_majority", "image_loss"} <= set(last)
@@ -220,7 +219,7 @@ def test_a_joint_run_leaves_what_fine_tuning_starts_from(word_fields, tmp_path):
     assert Image.open(folder / "words.png").size[1] > 0
     assert list((folder / "logs" / "words").glob("*.png"))
     fields = word_fields | {"checkpoint": str(folder), "output_dir": str(tmp_path / "classifier"), "config": {}}
-    for name in ("image_data", "image_batch_size", "tokenizer", "model_type"):
+    for name in ("image_data", "image_batch_size", "tokenizer", "model_type", "picture_every"):
         fields.pop(name)
     tuned = finetune(RunConfig.from_fields(**fields))
     assert isinstance(tuned.model, BevtForVideoClassification)
@@ -229,7 +228,7 @@ def test_a_joint_run_leaves_what_fine_tuning_starts_from(word_fields, tmp_path):
 def test_stage_one_sees_images_alone(word_fields, picture_folder):
     fields = word_fields | {"config": TINY | {"video_stream": False}, "data": str(picture_folder), "batch_size": 3}
     fields.pop("image_data")
-    result = pretrain_words(RunConfig.from_fields(**fields))
+    result = pretrain(RunConfig.from_fields(**fields))
     assert result.model.video_decoder is None
     last = next(line["validation"] for line in reversed(result.history) if "validation" in line)
     assert {"accuracy", "majority", "loss"} <= set(last)
@@ -239,7 +238,7 @@ def test_stage_one_sees_images_alone(word_fields, picture_folder):
 def test_what_a_run_lacks_is_said(word_fields):
     for name in ("tokenizer", "image_data"):
         with pytest.raises(ValueError, match=f"`{name}` is needed"):
-            pretrain_words(RunConfig.from_fields(**{key: v for key, v in word_fields.items() if key != name}))
+            pretrain(RunConfig.from_fields(**{key: v for key, v in word_fields.items() if key != name}))
 
 
 @pytest.mark.slow

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from transformers import AutoModelForVideoClassification, pipeline
 
 from hf_videovit.hub.cards import write_model_card
-from hf_videovit.training.arguments import AugmentationArguments, ModelArguments, RunConfig
+from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
-from hf_videovit.training.data.augmentation import BatchMixing
+from hf_videovit.training.data.augmentation import BatchMixing, MixingArguments
 from hf_videovit.training.data.opening import match_labels, open_source
 from hf_videovit.training.data.sources import VideoList, manifest_hash
 from hf_videovit.training.data.streaming import label_tensor
 from hf_videovit.training.evaluation.evaluation import evaluate_model
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.tasks import ClassificationTask
 from tests.clips import STEPS
 
@@ -127,7 +127,7 @@ def test_the_task_has_the_models_own_loss_also_of_mixed_clips(tiny_fields):
     clips, labels = torch.randn(4, 4, 3, 32, 32), (torch.rand(4, 6) > 0.5).float()
     outputs = ClassificationTask(model)({"pixel_values": clips, "labels": labels})
     assert outputs["loss"].item() == pytest.approx(model(pixel_values=clips, labels=labels).loss.item())
-    mixed, soft = BatchMixing(AugmentationArguments(mixup=0.8, cutmix=1.0), 6)(clips, labels)
+    mixed, soft = BatchMixing(MixingArguments(mixup=0.8, cutmix=1.0), 6)(clips, labels)
     assert soft.shape == (4, 6) and soft.min() >= 0 and soft.max() <= 1
     smoothed = ClassificationTask(model, 0.2)({"pixel_values": mixed, "labels": soft})["loss"].item()
     logits = model(pixel_values=mixed).logits
@@ -156,7 +156,7 @@ def test_finetuned_from_lists_to_the_pipeline(tiny_fields, lists):
     folder = result.output_dir
     model = AutoModelForVideoClassification.from_pretrained(folder)
     assert model.config.problem_type == "multi_label_classification"
-    assert result.label_names == NAMES == list(model.config.id2label.values())
+    assert result.facts["label_names"] == NAMES == list(model.config.id2label.values())
     saved = json.loads((folder / "results.json").read_text())
     assert set(saved["metrics"]) == {"mAP", "mAP_weighted"}
     assert {row["label"]: row["videos"] for row in saved["per_class"]}["horizontal"] == 2

@@ -11,7 +11,7 @@ from hf_videovit.modeling.video_decoding import decode_video, probe_video
 from hf_videovit.published import published_labels
 from hf_videovit.training.arguments import DataArguments, RunConfig
 from hf_videovit.training.data.opening import list_splits, load_sources, open_source
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.preparing import writing as preparing
 from hf_videovit.training.preparing.annotations import read_annotations
 from hf_videovit.training.preparing.encoding import EncodingSettings, encode_clip

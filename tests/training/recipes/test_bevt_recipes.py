@@ -59,7 +59,7 @@ def test_official_numbers(name):
     assert config.about["processes"] == processes
     assert arguments.batch_size * arguments.accumulation == clips
     if images is not None:
-        assert config.data.image_batch_size * arguments.accumulation == images
+        assert config.method["image_batch_size"] * arguments.accumulation == images
     assert scaled_learning_rates(arguments, processes).peak == peak
     assert (arguments.epochs, arguments.warmup_epochs, arguments.weight_decay) == (epochs, warmup, decay)
     assert (arguments.min_learning_rate, arguments.clip_grad) == (0.0, clip_grad)

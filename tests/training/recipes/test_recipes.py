@@ -7,8 +7,9 @@ import torch
 
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.methods.classification import build_model
-from hf_videovit.training.methods.image_classification import build_image_model, trains_images
+from hf_videovit.training.building import build_model
+from hf_videovit.training.methods.choosing import choose
+from hf_videovit.training.methods.image_classification import build_image_model
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes"
@@ -34,7 +35,7 @@ def test_its_model_can_be_built(path):
         pytest.skip("starts from a checkpoint")
     config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
     config.model.image_model = None
-    images = trains_images(config.model)
+    images = choose(config).name == "image_classification"
     with torch.device("meta"):
         model, processor = (build_image_model if images else build_model)(config.model, ["a", "b"])
     assert model.config.model_type == path.parent.name

@@ -64,7 +64,8 @@ def test_numbers_of_the_paper(name):
     augmentation = config.augmentation
     assert (augmentation.rand_augment_ops, augmentation.rand_augment_magnitude) == (2, 10)
     kind = next(kind for kind in REGULARISATION if kind in name)
-    found = (augmentation.mixup, described.hidden_dropout_prob, augmentation.label_smoothing, augmentation.flip)
+    mixup, smoothing = (config.method.get(name, 0.0) for name in ("mixup", "label_smoothing"))
+    found = (mixup, described.hidden_dropout_prob, smoothing, augmentation.flip)
     assert found == REGULARISATION[kind]
 
 

@@ -13,7 +13,7 @@ from hf_videovit import (
 )
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model, described_config
-from hf_videovit.training.methods.classification import finetune
+from hf_videovit.training.methods.choosing import finetune, method_of
 from hf_videovit.training.optimization import scaled_learning_rates
 from tests.families import FAMILIES
 
@@ -136,8 +136,9 @@ def test_optimisation_of_video_recipes(name):
     assert (optimization.betas, optimization.layer_decay, optimization.ema_decay) == ([0.9, 0.999], 1.0, None)
     assert described_config(config.model).drop_path_rate == drop_path
     augmentation = config.augmentation
-    assert (augmentation.mixup, augmentation.cutmix, augmentation.mix_switch) == (0.8, 1.0, 0.5)
-    assert (augmentation.label_smoothing, augmentation.random_erasing, augmentation.num_sample) == (0.1, 0.25, 2)
+    labels = method_of(config).arguments
+    assert (labels.mixup, labels.cutmix, labels.mix_switch) == (0.8, 1.0, 0.5)
+    assert (labels.label_smoothing, augmentation.random_erasing, augmentation.num_sample) == (0.1, 0.25, 2)
     assert (augmentation.crop_scale, augmentation.crop_ratio) == ([0.08, 1.0], [3 / 4, 4 / 3])
     assert augmentation.flip == (0.0 if "_ssv" in name else 0.5)
     weak = "xxs" in name or "ucf" in name or "hmdb" in name
@@ -194,7 +195,10 @@ def test_image_recipes(name):
     decay = {"xxs": 0.1}.get(size, 0.05)
     assert optimization.weight_decay == (1e-8 if side == 384 else decay)
     assert config.run.mixed_precision == ("no" if light else "fp16")
-    assert (augmentation.mixup, augmentation.num_sample) == (0.0 if labelled else 0.2 if size == "xxs" else 0.8, 1)
+    assert (method_of(config).arguments.mixup, augmentation.num_sample) == (
+        0.0 if labelled else 0.2 if size == "xxs" else 0.8,
+        1,
+    )
     assert config.model.needs_checkpoint == (side == 384)
 
 

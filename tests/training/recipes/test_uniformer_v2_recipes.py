@@ -10,6 +10,7 @@ import hf_videovit.training
 from hf_videovit import UniFormerV2ForVideoClassification
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model, described_config
+from hf_videovit.training.methods.choosing import method_of
 from hf_videovit.training.optimization import scaled_learning_rates
 from hf_videovit.training.schedules import schedule_steps
 from tests.families import FAMILIES
@@ -115,8 +116,8 @@ def test_augmentation(name):
     assert (augmentation.rand_augment_ops, augmentation.rand_augment_magnitude) == (4, 7)
     assert (augmentation.crop_scale, augmentation.crop_ratio) == ([0.08, 1.0], [3 / 4, 4 / 3])
     assert (augmentation.flip, augmentation.num_sample) == ((0.0, 2) if something else (0.5, 1))
-    off = ("random_erasing", "mixup", "cutmix", "label_smoothing")
-    assert [getattr(augmentation, one) for one in off] == [0.0] * 4
+    labels = method_of(read(name)).arguments
+    assert (augmentation.random_erasing, labels.mixup, labels.cutmix, labels.label_smoothing) == (0.0,) * 4
 
 
 @pytest.fixture

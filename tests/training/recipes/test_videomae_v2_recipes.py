@@ -7,8 +7,9 @@ import pytest
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import described_config
+from hf_videovit.training.methods.choosing import method_of
 from hf_videovit.training.optimization import scaled_learning_rates
-from hf_videovit.training.planning import estimate_memory, measure_model
+from hf_videovit.training.planning import estimate_memory, measure
 from hf_videovit.training.schedules import schedule_steps
 
 
@@ -42,7 +43,7 @@ FINETUNING = {
 }
 LABELS = {"k400": 400, "k600": 600, "k710": 710, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
 DISTILLATION = ("small", "base")
-ONE_GPU = {"pretrain_small_one_gpu": "masked_modeling", "finetune_base_one_gpu": "classification"}
+ONE_GPU = ("pretrain_small_one_gpu", "finetune_base_one_gpu")
 
 
 def read(name):
@@ -97,7 +98,8 @@ def check_finetuning(config, row):
     assert (optimization.layer_decay, optimization.weight_decay) == (layer_decay, weight_decay)
     assert (optimization.warmup_epochs, optimization.epochs, optimization.clip_grad) == (warmup, epochs, clip)
     assert (optimization.betas, optimization.eps, optimization.ema_decay) == ([0.9, 0.999], 1e-8, None)
-    assert (augmentation.mixup, augmentation.cutmix, augmentation.mix_switch) == (0.8, 1.0, 0.5)
+    labels = method_of(config).arguments
+    assert (labels.mixup, labels.cutmix, labels.mix_switch) == (0.8, 1.0, 0.5)
     assert (augmentation.rand_augment_ops, augmentation.rand_augment_magnitude) == (4, 7)
     assert (augmentation.crop, augmentation.crop_scale, augmentation.crop_ratio) == (
         "area",
@@ -114,7 +116,7 @@ def test_finetuning(name):
     assert config.model.size == name.split("_")[0]
     assert config.model.needs_checkpoint
     assert config.about["num_labels"] == LABELS[data]
-    assert config.augmentation.label_smoothing == 0.1
+    assert config.method["label_smoothing"] == 0.1
     assert config.augmentation.flip == (0.0 if data == "ssv2" else 0.5)
     processor = config.model.processor
     assert (processor["num_frames"], processor["num_crops"]) == (16, 3)
@@ -130,14 +132,14 @@ def test_distillation_says_that_it_is_a_stand_in(size):
     config = read(f"distill_{size}_k710")
     assert config.about["status"] == "UNVERIFIED"
     assert config.about["reproduces"].startswith("UNVERIFIED stand-in")
-    assert (config.model.size, config.model.temperature, config.augmentation.label_smoothing) == (size, 1.0, 0.0)
-    assert config.model.teacher is not None
+    assert (config.model.size, config.method["temperature"]) == (size, 1.0)
+    assert config.method["teacher"] is not None
     check_finetuning(config, FINETUNING["base_k710"])
 
 
 @pytest.mark.parametrize("name", ONE_GPU)
 def test_one_gpu_is_enough(name):
     config = read(name)
-    cost = measure_model(described_config(config.model), ONE_GPU[name])
+    passes = [(one, measure(one)) for one in method_of(config).passes()]
     assert config.about["processes"] == 1
-    assert estimate_memory(config, cost) / 2**30 < 14
+    assert estimate_memory(config, passes) / 2**30 < 14

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.data.streaming import Record
-from hf_videovit.training.methods.masked_words import cache_words, pretrain_words
+from hf_videovit.training.methods.choosing import pretrain
+from hf_videovit.training.methods.masked_words import MaskedWords, cache_words
 from hf_videovit.training.words.cache import WordCache, tokenizer_fingerprint
-from hf_videovit.training.words.streams import WordData, WordRows
+from hf_videovit.training.words.streams import WordArguments, WordRows
 from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTokenizer, find_words, load_tokenizer
 
 
@@ -63,7 +63,7 @@ def test_a_run_with_kept_words_is_the_run_with_fresh_ones(word_fields, tmp_path,
     kept = fields | {"word_cache": str(tmp_path / "words"), "word_copies": 3}
 
     def run(number, fields):
-        return pretrain_words(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / str(number))}))
+        return pretrain(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / str(number))}))
 
     fresh, first = run(0, fields), run(1, kept)
     assert losses(first) == losses(fresh)
@@ -85,9 +85,9 @@ def test_words_can_be_found_beforehand(word_fields, tmp_path, refused):
     refused()
     assert cache_words(config) == {"found": 0, "known": sum(done.values())}
     config.data.num_workers = 1
-    assert len(losses(pretrain_words(config))) == 15
+    assert len(losses(pretrain(config))) == 15
     with pytest.raises(ValueError, match="`word_cache` is needed"):
-        cache_words(replace(config, data=replace(config.data, word_cache=None)))
+        cache_words(replace(config, method=config.method | {"word_cache": None}))
 
 
 def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, monkeypatch, capsys, refused):
@@ -98,7 +98,7 @@ def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, m
         runpy.run_path(str(Path(__file__).parents[3] / "examples" / "pretrain_bevt.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    assert "images per step" in run("--plan")
+    assert "image macs" in run("--plan")
     assert not (tmp_path / "words").exists()
     assert "clips and images found" in run("--cache_words")
     refused()
@@ -119,12 +119,17 @@ def test_the_script_makes_words_and_images_of_clips(word_fields, tmp_path, monke
     assert list((tmp_path / "images" / "train").glob("*.png"))
 
 
+def words_of(config, tokenizer):
+    method = MaskedWords(config)
+    model_config, method.processor = method.describe()
+    return method.open_words(model_config, tokenizer)
+
+
 def test_epochs_take_the_copies_in_turn_under_new_masks(word_fields, tmp_path):
     fields = word_fields | {"word_cache": str(tmp_path), "word_copies": 2, "crop_scale": [0.2, 0.9]}
     config = RunConfig.from_fields(**fields)
-    tokenizer = load_tokenizer(config.model.tokenizer)
-    model_config, processor = describe_inputs(config.model)
-    data = WordData(config, model_config, processor, tokenizer)
+    tokenizer = load_tokenizer(config.method["tokenizer"])
+    data = words_of(config, tokenizer)
     sample = next(iter(data.sources["video"][0]))
     load = data.loader(images=False)
     rows = [load(Record(sample, epoch, 0)) for epoch in (0, 1, 2)]
@@ -140,8 +145,7 @@ def test_epochs_take_the_copies_in_turn_under_new_masks(word_fields, tmp_path):
 
 def test_words_are_of_grey_frames_where_the_model_sees_grey_ones(word_fields):
     config = RunConfig.from_fields(**word_fields | {"processor": {**word_fields["processor"], "do_grayscale": True}})
-    model_config, processor = describe_inputs(config.model)
-    data = WordData(config, model_config, processor, load_tokenizer(config.model.tokenizer))
+    data = words_of(config, load_tokenizer(config.method["tokenizer"]))
     for kind in ("video", "image"):
         sample = next(iter(data.sources[kind][0]))
         frames = data.loader(images=kind == "image")(Record(sample, 0, 0))["pixel_values"]
@@ -226,4 +230,4 @@ def test_a_tokenizer_without_weights_cannot_be_kept(tmp_path):
     assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
     assert tokenizer_fingerprint(one) != tokenizer_fingerprint(one.to(torch.float64))
     with pytest.raises(ValueError, match="`word_copies`"):
-        RunConfig.from_fields(word_copies=0)
+        WordArguments(word_copies=0)

@@ -1,0 +1,79 @@
+"""From the words of a command to a trained model: shared by `train`, `pretrain` and the example scripts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich
+import typer
+
+from ..hub.publishing import check_access, finish_run
+from ..training.arguments import parse_arguments
+from ..training.methods.choosing import describe_fields, method_of
+from ..training.methods.common import Goal, RunResult, make_accelerator, run
+from ..training.planning import plan_run
+
+
+def run_script(words: Sequence[str], goal: Goal, help: str | None, defaults: Mapping[str, Any] | None = None) -> None:
+    """
+    What an example script does: `--help` prints its description and every field, `--plan` the plan of the run;
+    otherwise the run is done.
+
+    Args:
+        words (`Sequence[str]`):
+            The words after the script's name.
+        goal (`str`):
+            `"classifier"` or `"encoder"`.
+        help (`str`):
+            The script's description.
+        defaults (`Mapping[str, Any]`, *optional*):
+            Fields that hold unless the recipe or a flag says otherwise.
+    """
+    if {"-h", "--help"} & set(words):
+        typer.echo(f"{help}\n{describe_fields()}")
+        return
+    run_words([word for word in words if word != "--plan"], goal, plan="--plan" in words, defaults=defaults)
+
+
+def run_words(
+    words: Sequence[str], goal: Goal, *, plan: bool = False, defaults: Mapping[str, Any] | None = None
+) -> None:
+    """
+    Train what the words describe, write its card, and publish it if the run asks for that.
+
+    Args:
+        words (`Sequence[str]`):
+            A recipe and fields, see [`parse_arguments`].
+        goal (`str`):
+            `"classifier"` or `"encoder"`.
+        plan (`bool`, *optional*, defaults to `False`):
+            Print the plan of the run instead.
+        defaults (`Mapping[str, Any]`, *optional*):
+            Fields that hold unless the recipe or a flag says otherwise.
+
+    Raises:
+        ValueError: If a field does not exist, has a wrong value, or is not read by the method.
+    """
+    config = parse_arguments(words, defaults)
+    if plan:
+        rich.print(plan_run(config, goal))
+        return
+    method = method_of(config, goal)
+    if config.run.push_to_hub:  # asked before the run, since the result cannot go anywhere without it
+        check_access(config.run.push_to_hub)
+    accelerator = make_accelerator(config.run)
+    result = run(method, accelerator)
+    if accelerator.is_main_process:
+        _report(result, finish_run(result.output_dir, config.run, result.facts))
+    accelerator.end_training()
+
+
+def _report(result: RunResult, published: Any) -> None:
+    scores = {} if result.evaluation is None else result.evaluation.metrics
+    for name, value in scores.items():
+        typer.echo(f"{name}: {100 * value:.2f} %")
+    for name, text in result.facts.get("outcomes", {}).items():
+        typer.echo(f"{name}: {text}")
+    typer.echo(f"saved in {result.output_dir}{f', published as {published.url}' if published else ''}")
+
+
+__all__ = ["run_script", "run_words"]
