@@ -297,7 +297,7 @@ def test_pretrain_probe_and_preview(folder, tmp_path):
     assert result.exit_code == 0, result.output
     assert " right" in result.stdout
     assert picture.exists()
-    result = run("preview", "--checkpoint", output, "--data", folder, "--task", "masked_modeling", "-o", picture)
+    result = run("preview", "--checkpoint", output, "--data", folder, "--method", "masked_pixels", "-o", picture)
     assert result.exit_code == 0, result.output
 
 

@@ -11,7 +11,7 @@ from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.data.opening import open_source
-from hf_videovit.training.methods.choosing import finetune
+from hf_videovit.training.methods.choosing import finetune, method_of
 from tests.clips import STEPS
 
 
@@ -42,7 +42,7 @@ def test_the_output_folder_answers_like_the_evaluation(tiny_fields, clip_folder)
     saved = json.loads((folder / "results.json").read_text())
     assert saved["metrics"] == result.evaluation.metrics
     assert saved["num_videos"] == 8
-    assert RunConfig.from_yaml(folder / "run.yaml") == config
+    assert RunConfig.from_yaml(folder / "run.yaml") == method_of(config).config
     assert {"config.json", "model.safetensors", "video_preprocessor_config.json"} <= {f.name for f in folder.iterdir()}
     classify = pipeline("video-classification", model=str(folder))
     for name, probabilities in zip(result.evaluation.ids, result.evaluation.probabilities):

@@ -217,7 +217,7 @@ def test_a_folder_trains_directly(folder, tmp_path, tiny_fields, format):
     assert set(labelled(train).values()) == {"left", "right"}
     if format == "tar":
         run = finetune(RunConfig.from_fields(**tiny_fields | {"data": str(out), "epochs": 1}))
-        assert run.label_names == ["right", "left"]
+        assert run.facts["label_names"] == ["right", "left"]
         assert len(run.evaluation.ids) == result.videos["val"]
 
 
