@@ -173,7 +173,7 @@ def test_finetuned_from_lists_to_the_pipeline(tiny_fields, lists):
     with pytest.raises(ValueError, match="no confusion matrix of clips with several labels"):
         result.evaluation.save_confusion_matrix(folder / "confusion.csv")
     card = write_model_card(folder, facts=result.facts).read_text()
-    assert "mean average precision" in card and "any number of its 6 labels" in card
+    assert "mean average precision" in card and "any number of 6 labels" in card
 
 
 def test_heads_of_another_kind_are_not_kept(tiny_fields, lists, tmp_path):
