@@ -1,15 +1,15 @@
 """
-Score a video classifier through its own protocol (frames, clips, crops and merging as saved with the checkpoint) and
-write `results.json`: scores, a table of classes, and with what they were measured. Label names of data and model are
-matched by name; videos that cannot be read are reported. With one label a video, a picture of the confusion matrix
-lies beside it.
+Evaluate a video classifier with its own protocol (frames, clips, crops and merging of views as saved with the
+checkpoint) and write `results.json`: scores, a table of classes, and the environment. Label names of data and model
+are matched by name. Unreadable videos are reported. With one label per video, a picture of the confusion matrix is
+saved beside it.
 
     accelerate launch examples/evaluate_classifier.py --model DIR --data CLIPS --split val --output results.json
     accelerate launch examples/evaluate_classifier.py --model DIR --data videos.csv --batch_size 8 --num_workers 4
     accelerate launch examples/evaluate_classifier.py --model owner/model --data hf://datasets/owner/name@revision
 
-Data with any number of labels a video (lists in JSON, or `--label_separator`) are scored by mean average precision.
-The logits of a file are those of the pipeline to the last bit with `--batch_size 1` (the default).
+Data with several labels per video (lists in JSON, or `--label_separator`) are evaluated by mean average precision.
+With `--batch_size 1`, the default, the logits equal those of the pipeline to the last bit.
 """
 
 import argparse
@@ -26,19 +26,19 @@ from hf_videovit.training.evaluation.evaluation import evaluate_model
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder or Hub id")
-    parser.add_argument("--data", required=True, help="folder, list, shards, data set repo id or hf:// address")
-    parser.add_argument("--split", help="split of the data; by default the first of val, validation, test")
+    parser.add_argument("--model", required=True, help="Folder or Hub id of the model.")
+    parser.add_argument("--data", required=True, help="Folder, list, shards, data set repo id or hf:// address.")
+    parser.add_argument("--split", help="Split of the data. Default: the first of val, validation, test.")
     parser.add_argument("--video_column")
     parser.add_argument("--label_column")
-    parser.add_argument("--label_separator", help="what stands between the labels of a video with several")
-    parser.add_argument("--max_samples", type=int, help="score only so many videos, chosen by the seed")
+    parser.add_argument("--label_separator", help="Separator between the labels of a video with several labels.")
+    parser.add_argument("--max_samples", type=int, help="Evaluate only this number of videos, chosen by the seed.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch_size", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=2)
     parser.add_argument("--output", default="results.json")
-    parser.add_argument("--predictions", help="write a row a video to this .jsonl file")
-    parser.add_argument("--confusion", help="write how often which label is taken for which to this .csv file")
+    parser.add_argument("--predictions", help="Write one row per video to this .jsonl file.")
+    parser.add_argument("--confusion", help="Write the confusion matrix to this .csv file.")
     return parser.parse_args()
 
 

@@ -1,18 +1,18 @@
 """
-Fine-tune a video classifier on a folder of clips, a list, tars, parquet files or a data set repo, and leave a folder
-that is ready for the Hub: weights, config, processor, results and card.
+Fine-tune a video classifier on a folder of clips, a list, tars, parquet files or a data set repo. The output folder is
+ready for the Hub: weights, config, processor, results and card.
 
     accelerate launch examples/finetune.py --checkpoint DIR --data CLIPS --output_dir OUT --epochs 20
     accelerate launch examples/finetune.py --recipe RECIPE.yaml --data CLIPS --learning_rate 5e-4
     accelerate launch examples/finetune.py --size small --data CLIPS          # from scratch
-    python examples/finetune.py --recipe RECIPE.yaml --data CLIPS --plan       # steps, memory and time, nothing runs
+    python examples/finetune.py --recipe RECIPE.yaml --data CLIPS --plan       # steps, memory and time; runs nothing
     python examples/finetune.py --help                                         # every field
 
-Two processes on a machine without an accelerator (`--cpu --num_processes 2` would quietly start only one):
+Two processes on a machine without an accelerator (`--cpu --num_processes 2` would silently start only one):
 
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 examples/finetune.py ...
 
-The result then answers for itself:
+To use the result:
 
     pipeline("video-classification", model="OUT")("clip.mp4")
 """

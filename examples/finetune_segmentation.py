@@ -1,14 +1,14 @@
 r"""
-Train UperNet on a UniFormer backbone for semantic segmentation, with a plain Accelerate loop: the official recipe for
-ADE20K (docs/uniformer.md) without the distortion of its colours.
+Train UperNet on a UniFormer backbone for semantic segmentation, with a plain Accelerate loop. This is the official
+recipe for ADE20K (docs/uniformer.md) without colour augmentation.
 
     hf-videovit convert --model-type uniformer --task backbone --set head_dim=64 --output BACKBONE \
         --checkpoint uniformer_small_in1k.pth
     accelerate launch examples/finetune_segmentation.py --data ADE --eval_data ADE_VAL --num_labels 150 \
         --backbone BACKBONE --output_dir OUT
 
-A data folder holds `images/NAME.jpg` and `masks/NAME.png` with a class index a pixel, 255 where nothing is labelled.
-OUT is then a folder for `UperNetForSemanticSegmentation.from_pretrained`.
+A data folder holds `images/NAME.jpg` and `masks/NAME.png`. A mask has one class index per pixel, and 255 for
+unlabelled pixels. Load OUT with `UperNetForSemanticSegmentation.from_pretrained`.
 """
 
 import json
@@ -40,7 +40,7 @@ class Arguments:
     eval_data: str | None = None
     steps: int = 160_000
     warmup_steps: int = 1500
-    batch_size: int = 2  # of each process; 16 in all officially
+    batch_size: int = 2  # per process; officially 16 in total
     learning_rate: float = 6e-5
     weight_decay: float = 0.01
     drop_path_rate: float = 0.25

@@ -1,10 +1,10 @@
 """
-Pretrain BEVT: predict the visual words of hidden patches in clips and images, without labels, and leave a folder that
-fine-tuning starts from, with a picture of what the model sees and says.
+Pretrain BEVT: predict the visual words of hidden patches in clips and images, without labels. The output folder is a
+checkpoint for fine-tuning, with a picture of what the model sees and predicts.
 
     accelerate launch examples/pretrain_bevt.py --recipe RECIPE.yaml --data CLIPS --image_data IMAGES \
         --tokenizer facebook/flava-image-codebook --output_dir OUT
-    python examples/pretrain_bevt.py --recipe RECIPE.yaml --plan        # steps, memory, time; nothing runs
+    python examples/pretrain_bevt.py --recipe RECIPE.yaml --plan        # steps, memory, time; runs nothing
     python examples/pretrain_bevt.py --help                             # every field
 
 RECIPE.yaml: `pretrain_base.yaml` (stage 2: clips and images) or `pretrain_base_images.yaml` (stage 1) in
@@ -12,17 +12,18 @@ hf_videovit/training/recipes/bevt. Then:
 
     accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
 
-The tokenizer costs more than the model. With --word_cache FOLDER its words are kept for later epochs and runs; this
-finds them beforehand, on as many processes as there are:
+The tokenizer costs more than the model. --word_cache FOLDER caches its words for later epochs and runs. This command
+fills the cache in advance, with any number of processes:
 
     accelerate launch examples/pretrain_bevt.py --cache_words --word_cache FOLDER ...
 
-Small data of your own needs neither DALL-E nor a folder of images: this makes 64 words out of typical patches and an
-image out of each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`.
+Small data sets need neither DALL-E nor a folder of images. This command makes 64 words from typical patches and one
+image from each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`:
 
     python examples/pretrain_bevt.py --prepare 64 --recipe RECIPE.yaml --data CLIPS --output_dir FOLDER
 
-With --moving they are words of what differs from a clip's mean frame: where the camera stands still, of what moves.
+With --moving, the words describe the difference from the mean frame of a clip, which is the motion if the camera is
+static.
 """
 
 import sys
@@ -42,7 +43,7 @@ from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTok
 
 
 def prepare(config: RunConfig, num_words: int, moving: bool) -> None:
-    """Words and images for data that has neither."""
+    """Make words and images for data that has neither."""
     folder, sources = Path(config.run.output_dir), load_sources(config.data, config.run.seed)
     model_config, processor = describe_inputs(config.model)
     tokenizer_class = MovingPatchTokenizer if moving else PatchTokenizer
@@ -60,7 +61,7 @@ def keep_words(config: RunConfig) -> None:
     """Find the words of every copy that a run will see."""
     accelerator = make_accelerator(config.run)
     done = cache_words(config, accelerator=accelerator)
-    print(f"words of {done['found']} clips and images found, those of {done['known']} were known")
+    print(f"words of {done['found']} clips and images computed, {done['known']} already cached")
     accelerator.end_training()
 
 

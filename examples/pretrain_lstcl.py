@@ -3,8 +3,8 @@ Pretrain a video encoder without labels by matching a short clip with a long cli
 
     accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --output_dir OUT
     accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --config.framework byol
-    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --probe knn   # VIDEOS has labels: watch them
-    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --plan        # steps, memory; nothing runs
+    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --probe knn   # if VIDEOS has labels
+    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --plan        # steps, memory; runs nothing
     python examples/pretrain_lstcl.py --help                                           # every field
 
 RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/lstcl. Then:

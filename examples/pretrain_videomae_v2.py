@@ -1,10 +1,10 @@
 """
-Pretrain a masked autoencoder on videos without labels, and leave a folder that fine-tuning starts from, with a picture
-of what the model reconstructs.
+Pretrain a masked autoencoder on videos without labels. The output folder is a checkpoint for fine-tuning, with a
+picture of a reconstruction.
 
     accelerate launch examples/pretrain_videomae_v2.py --size small --data CLIPS --output_dir OUT --epochs 100
     accelerate launch examples/pretrain_videomae_v2.py --recipe RECIPE.yaml --data CLIPS --learning_rate 1e-3
-    python examples/pretrain_videomae_v2.py --size small --data CLIPS --plan   # steps, memory, time; nothing runs
+    python examples/pretrain_videomae_v2.py --size small --data CLIPS --plan   # steps, memory, time; runs nothing
     python examples/pretrain_videomae_v2.py --help                             # every field
 
 RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/videomae_v2. Then:

@@ -1,11 +1,11 @@
 """
-From clips to a model that says what happens in a video it has never seen:
+Train a video classifier and apply it to videos it has not seen:
 
-    python examples/quickstart.py                       # handwritten digits in motion, generated; six classes
+    python examples/quickstart.py                       # generated clips of moving digits; six classes
     python examples/quickstart.py --data CLIPS          # own clips: CLIPS/{train,val}/CLASS/*.mp4 or CLIPS/CLASS/*.mp4
     python examples/quickstart.py --data CLIPS --recipe RECIPE.yaml --epochs 20     # any field of the recipe
 
-Training is `accelerate launch examples/finetune.py`; the folder it leaves is loaded back by its name alone.
+Training runs `accelerate launch examples/finetune.py`. The output folder is then loaded by its path.
 """
 
 import shlex
@@ -34,12 +34,12 @@ from hf_videovit.training.preparing.digit_motion import build_digit_motion, writ
 EXAMPLES = Path(__file__).resolve().parent
 RECIPES = EXAMPLES.parent / "hf_videovit" / "training" / "recipes" / "videomae_v2"
 DIGITS = {"num_train": 6000, "num_test": 600, "size": 32}
-OUTPUT = ("--output", "--output-dir", "--output_dir")  # not passed on: the training gets a folder inside it
+OUTPUT = ("--output", "--output-dir", "--output_dir")  # not passed on: training writes to a subfolder
 console = Console()
 
 
 def train(flags: list[str]) -> None:
-    """What a user types to train: the script, under `accelerate launch`, in a process of its own."""
+    """Run the training script with `accelerate launch` in a separate process, as a user would."""
     plain = "--num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --num_cpu_threads_per_process"
     words = [*plain.split(), str(torch.get_num_threads()), str(EXAMPLES / "finetune.py"), *flags]
     console.print(f"[bold]accelerate launch {shlex.join(words)}", highlight=False, soft_wrap=True)
@@ -47,7 +47,7 @@ def train(flags: list[str]) -> None:
 
 
 def still_frame_accuracy(flags: list[str], model_dir: Path, output_dir: Path) -> float:
-    """The same model, data and steps, but every clip is a still."""
+    """Accuracy of the same model, data and steps when every clip is a single repeated frame."""
     config = parse_arguments([*flags, "--output_dir", str(output_dir)])
     processor = StillFrameVideoMAEV2VideoProcessor.from_pretrained(model_dir)
     return finetune(config, processor=processor).evaluation.metrics["top1"]
@@ -61,10 +61,10 @@ def unseen_samples(source: VideoSource) -> dict[str, str]:
 
 def main(
     context: typer.Context,
-    data: Annotated[Path | None, typer.Option(help="folder of clips; generated digits by default")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="how to train; by default the one that suits the data")] = None,
-    output: Annotated[Path, typer.Option(*OUTPUT, help="folder for all that is written")] = Path("outputs/quickstart"),
-    baseline: Annotated[bool, typer.Option(help="also train on single frames, to see what time is worth")] = True,
+    data: Annotated[Path | None, typer.Option(help="Folder of clips. Default: generated digits.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe of the training. Default: the one for the data.")] = None,
+    output: Annotated[Path, typer.Option(*OUTPUT, help="Folder for all output.")] = Path("outputs/quickstart"),
+    baseline: Annotated[bool, typer.Option(help="Also train on single frames, as a baseline.")] = True,
 ):
     """Train a small VideoMAE V2 and ask it about files it has never seen. Other flags go to the training."""
     started = time.perf_counter()
@@ -100,7 +100,7 @@ def main(
     clips = []
     for (truth, file), answer in zip(files.items(), classify([str(file) for file in files.values()], top_k=4)):
         best = answer[0]
-        console.print(f"{file}: [bold]{best['label']}[/bold] {best['score']:.0%}  (it is: {truth})", soft_wrap=True)
+        console.print(f"{file}: [bold]{best['label']}[/bold] {best['score']:.0%}  (correct: {truth})", soft_wrap=True)
         frames = processor.load_clips(file)[0][0].permute(0, 2, 3, 1).numpy()
         clips.append(ClassifiedClip(frames, {guess["label"]: guess["score"] for guess in answer}, truth))
     picture = draw_classified_clips(clips, output / "predictions.png")
@@ -110,7 +110,7 @@ def main(
         table.add_row(name, f"{accuracy:.1%}")
     console.print(table)
     console.print(f"Model ({model.num_parameters():,} parameters), ready for the Hub: {model_dir}", soft_wrap=True)
-    console.print(f"Picture: {picture}\n{time.perf_counter() - started:.0f} s in all", soft_wrap=True)
+    console.print(f"Picture: {picture}\n{time.perf_counter() - started:.0f} s in total", soft_wrap=True)
 
 
 if __name__ == "__main__":
