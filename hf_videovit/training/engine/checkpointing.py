@@ -28,7 +28,7 @@ ASIDE = ".replaced"  # ending of a checkpoint whose step is being saved again
 @dataclass
 class TrainingCheckpoint:
     """
-    What a run needs to go on.
+    The state from which a run continues.
 
     Args:
         step (`int`):
@@ -74,8 +74,10 @@ def save_checkpoint(
             Waits for all processes and tells whether all said yes: none waits for one that failed.
 
     Returns:
-        `Path`: the checkpoint. When writing fails in any process (disk full), an `OSError` says so in all of them, and
-        earlier checkpoints are intact.
+        `Path`: the checkpoint.
+
+    Raises:
+        OSError: writing failed in some process (disk full); raised in all of them. Earlier checkpoints are intact.
     """
     final = folder / f"step_{checkpoint.step:08d}"
     draft = folder / f".{final.name}.draft"
@@ -86,16 +88,16 @@ def save_checkpoint(
             draft.mkdir(parents=True)
 
     def write() -> None:
-        write_json(draft / f"rank_{rank}.json", checkpoint.rank_state)
+        _write_json(draft / f"rank_{rank}.json", checkpoint.rank_state)
         if rank == 0:
             for name, tensors in checkpoint.tensors.items():
-                write_tensors(draft / f"{name}.safetensors", tensors)
+                _write_tensors(draft / f"{name}.safetensors", tensors)
             common = {"format": FORMAT, "step": checkpoint.step, "world": world, **checkpoint.state}
-            write_json(draft / STATE_FILE, common)
+            _write_json(draft / STATE_FILE, common)
 
     def publish() -> None:
         if rank == 0:
-            sync(draft)
+            _sync(draft)
             _put_in_place(draft, final)
             for old in list_checkpoints(folder)[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -127,7 +129,7 @@ def _put_in_place(draft: Path, final: Path) -> None:
     if final.exists():
         os.replace(final, aside)
     os.replace(draft, final)
-    sync(final.parent)
+    _sync(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -143,6 +145,12 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
         world (`int`, *optional*, defaults to 1):
             Number of processes. It must be the number that wrote the checkpoint: positions in the data are kept for
             each process's share.
+
+    Returns:
+        [`TrainingCheckpoint`]
+
+    Raises:
+        ValueError: another format, or another number of processes.
     """
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     if state.pop("format") != FORMAT:
@@ -159,7 +167,16 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
+    """
+    Complete checkpoints of a run.
+
+    Args:
+        folder (`Path`):
+            The folder with the checkpoints; it may be missing.
+
+    Returns:
+        `list[Path]`: their folders, oldest first.
+    """
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if re.fullmatch(rf"step_\d+({re.escape(ASIDE)})?", path.name)]
@@ -168,7 +185,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def flatten_optimizer(state_dict: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """An optimiser's state dict as flat tensors (`index.name`) and plain groups."""
+    """
+    Split an optimiser's state dict into what safetensors and JSON can hold.
+
+    Args:
+        state_dict (`Mapping[str, Any]`):
+            From `optimizer.state_dict()`.
+
+    Returns:
+        `tuple[dict[str, torch.Tensor], list[dict]]`: tensors named `index.name`, and the parameter groups.
+    """
     tensors = {
         f"{index}.{name}": torch.as_tensor(value)
         for index, values in state_dict["state"].items()
@@ -178,7 +204,18 @@ def flatten_optimizer(state_dict: Mapping[str, Any]) -> tuple[dict[str, torch.Te
 
 
 def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """The inverse of [`flatten_optimizer`]."""
+    """
+    The inverse of [`flatten_optimizer`].
+
+    Args:
+        tensors (`Mapping[str, torch.Tensor]`):
+            Tensors named `index.name`.
+        groups (`list[dict]`):
+            The parameter groups, also after a way through JSON.
+
+    Returns:
+        `dict[str, Any]`: for `optimizer.load_state_dict`.
+    """
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
         index, _, name = key.partition(".")
@@ -187,24 +224,35 @@ def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[s
     return {"state": state, "param_groups": pairs}
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write a state dict and wait until it is on disk; an `OSError` if it cannot be written."""
     try:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
     except SafetensorError as error:  # what a full disk is to the library
         raise OSError(str(error)) from error
-    sync(path)
+    _sync(path)
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a state dict over an older one, which stays whole until the new one is."""
+    """
+    Write a state dict over an older one, which stays complete until the new one is on disk.
+
+    Args:
+        path (`Path`):
+            The safetensors file.
+        tensors (`Mapping[str, torch.Tensor]`):
+            The state dict.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     draft = path.with_name(f".{path.name}.draft")
-    write_tensors(draft, tensors)
+    _write_tensors(draft, tensors)
     os.replace(draft, path)
-    sync(path.parent)
+    _sync(path.parent)
 
 
-def write_json(path: Path, values: Any) -> None:
+def _write_json(path: Path, values: Any) -> None:
     """Write plain values and wait until they are on disk."""
     with path.open("w", encoding="utf-8") as file:
         json.dump(values, file, indent=2)
@@ -212,7 +260,7 @@ def write_json(path: Path, values: Any) -> None:
         os.fsync(file.fileno())
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Wait until a file or folder is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

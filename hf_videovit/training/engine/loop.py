@@ -324,9 +324,9 @@ class _Run:
 
     def _stop(self) -> NoReturn:
         if not self.weights.resumes:
-            raise SystemExit(f"Told to stop (SIGTERM) after step {self.progress.step}; nothing is saved")
+            raise SystemExit(f"Stopped by SIGTERM after step {self.progress.step}; nothing is saved.")
         self._save()
-        raise SystemExit(f"Told to stop (SIGTERM): step {self.progress.step} is saved, `resume` goes on from there")
+        raise SystemExit(f"Stopped by SIGTERM; step {self.progress.step} is saved. Continue with `--resume`.")
 
     def _log_window(self) -> None:
         """Average over all steps and processes since the last line."""

@@ -51,7 +51,7 @@ class MovingAverage:
             state (`dict[str, torch.Tensor]`):
                 A state dict of the same names.
         """
-        pairs = [(local_tensor(kept), local_tensor(state[name].detach())) for name, kept in self.values.items()]
+        pairs = [(_local_tensor(kept), _local_tensor(state[name].detach())) for name, kept in self.values.items()]
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
         self._average([kept for kept, _ in floating], [new for _, new in floating], None)
         for kept, new in pairs:
@@ -113,7 +113,7 @@ class WholeWeights:
         """
         limit = self.arguments.clip_grad
         norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
-        norm = whole_tensor(norm)
+        norm = _whole_tensor(norm)
         # the loss scaler skips overflowing steps itself, and needs to see them
         if self.accelerator.scaler is not None or math.isfinite(norm.item()):
             self.optimizer.step()
@@ -130,7 +130,13 @@ class WholeWeights:
         return self.module.model if self.averaged is None else self.averaged
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
-        """What a checkpoint keeps: whole tensors (in the first process at least), and the optimiser's groups."""
+        """
+        Gather what a checkpoint keeps; all processes call it together.
+
+        Returns:
+            `tuple[dict[str, dict[str, torch.Tensor]], list[dict]]`: whole tensors by part (`task`, `optimizer`,
+            `ema`), in the first process at least; and the optimiser's groups.
+        """
         tensors, groups = flatten_optimizer(self.optimizer.state_dict())
         parts = {"task": self.module.state_dict(), "optimizer": tensors}
         if self.average is not None:
@@ -138,15 +144,26 @@ class WholeWeights:
         return parts, groups
 
     def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
-        """Go back to a checkpoint; each process takes its part of the whole tensors."""
-        copy_shards(parts["task"], self.module.state_dict())
+        """
+        Go back to a checkpoint. Each process takes its part of the whole tensors.
+
+        Args:
+            parts (`Mapping[str, dict[str, torch.Tensor]]`):
+                Whole tensors as [`~WholeWeights.parts`] returns them, in every process.
+            groups (`list[dict]`):
+                The optimiser's groups.
+
+        Raises:
+            ValueError: the checkpoint has tensors of other names.
+        """
+        _copy_shards(parts["task"], self.module.state_dict())
         state = {}
         for name, value in parts["optimizer"].items():
             like = self.parameters[int(name.partition(".")[0])]
-            state[name] = value if value.ndim == 0 else shard(value, like)
+            state[name] = value if value.ndim == 0 else _shard(value, like)
         self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
         if self.average is not None:
-            copy_shards(parts["ema"], self.average.values)
+            _copy_shards(parts["ema"], self.average.values)
 
 
 class FullyShardedWeights(WholeWeights):
@@ -171,7 +188,7 @@ class FullyShardedWeights(WholeWeights):
     def model(self) -> PreTrainedModel:
         """A copy of the model, with whole weights."""
         state = self.module.model.state_dict() if self.average is None else self.average.values
-        self.whole.load_state_dict({name: whole_tensor(value) for name, value in state.items()})
+        self.whole.load_state_dict({name: _whole_tensor(value) for name, value in state.items()})
         return self.whole.to(self.accelerator.device)
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
@@ -182,7 +199,7 @@ class FullyShardedWeights(WholeWeights):
     def _gathered(self, tensors: Tensors) -> Tensors:
         gathered = {}
         for name, value in tensors.items():
-            whole = whole_tensor(value)
+            whole = _whole_tensor(value)
             if self.accelerator.is_main_process:
                 gathered[name] = whole.cpu()
         return gathered
@@ -216,12 +233,26 @@ class ZeroWeights(WholeWeights):
 
     @contextmanager
     def backward_pass(self, last: bool) -> Iterator[Any]:
-        """As [`WholeWeights.backward_pass`]."""
+        """
+        As [`WholeWeights.backward_pass`].
+
+        Args:
+            last (`bool`):
+                Whether the step's gradient is complete after it.
+        """
         self.task.set_gradient_accumulation_boundary(is_boundary=last)
         yield self.task.backward
 
     def step(self) -> torch.Tensor:
-        """As [`WholeWeights.step`]; a gradient that is not finite stops the run, the weights are spoilt then."""
+        """
+        As [`WholeWeights.step`], but DeepSpeed has updated the weights before the gradient can be checked.
+
+        Returns:
+            `torch.Tensor`: the gradient's norm before clipping.
+
+        Raises:
+            FloatingPointError: the gradient is not finite.
+        """
         self.task.step()
         norm = torch.as_tensor(self.task.get_global_grad_norm())
         if not math.isfinite(norm.item()):
@@ -261,7 +292,10 @@ def arrange_weights(accelerator: Accelerator, task: Task, arguments: Optimizatio
             Of the optimiser.
 
     Returns:
-        [`WholeWeights`] or one of its kin. ValueError for FSDP's first version, which accelerate itself replaces.
+        [`WholeWeights`] or a subclass.
+
+    Raises:
+        ValueError: `fsdp_version` is 1, or an argument is not supported by DeepSpeed.
     """
     if task.idle_parameters and accelerator.distributed_type in DATA_PARALLEL:
         accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
@@ -275,17 +309,17 @@ def arrange_weights(accelerator: Accelerator, task: Task, arguments: Optimizatio
     return WholeWeights(accelerator, task, arguments)
 
 
-def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+def _whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor with the parts of all processes, which ask for it together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
+def _local_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """This process's part of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def _shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A whole tensor shared out as another one is."""
     if not isinstance(like, DTensor):
         return value.to(like.device)
@@ -293,9 +327,9 @@ def shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor]) -> None:
+def _copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor]) -> None:
     """Fill tensors, shared out or not, with whole ones of the same names."""
     if values.keys() != into.keys():
         raise ValueError(f"A checkpoint of another model: {', '.join(sorted(values.keys() ^ into.keys())[:8])}")
     for name, tensor in into.items():
-        tensor.copy_(shard(values[name], tensor))
+        tensor.copy_(_shard(values[name], tensor))

@@ -91,8 +91,8 @@ def watch(run):
     before(engine._Run, "_step", at_step)
     before(engine._Run, "_after_step", after_step)
     before(engine._Run, "_count_step", at_update)
-    before(checkpointing, "write_json", at_write)
-    before(checkpointing, "write_tensors", at_write)
+    before(checkpointing, "_write_json", at_write)
+    before(checkpointing, "_write_tensors", at_write)
 
 
 def shard_on_cpu(kind):

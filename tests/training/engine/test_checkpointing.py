@@ -29,7 +29,7 @@ def test_round_trip_keeps_the_latest(tmp_path):
     assert torch.equal(loaded.tensors["task"]["weight"], torch.full((3,), 100.0))
 
 
-@pytest.mark.parametrize("failing", ["write_tensors", "write_json", "sync"])
+@pytest.mark.parametrize("failing", ["_write_tensors", "_write_json", "_sync"])
 def test_disk_full_leaves_the_previous_checkpoint_intact(tmp_path, monkeypatch, failing):
     save_checkpoint(tmp_path, make_checkpoint(1))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

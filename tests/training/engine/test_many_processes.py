@@ -150,7 +150,7 @@ def test_sigterm_to_the_launcher_saves_and_the_run_goes_on(fields, tmp_path):
     running.send_signal(signal.SIGTERM)
     said = running.communicate()[0]
     assert running.returncode != 0
-    assert "is saved, `resume` goes on from there" in said, said
+    assert "is saved. Continue with `--resume`." in said, said
     saved = list_checkpoints(tmp_path / "stopped" / "checkpoints")
     assert len(saved) == 1 and len(curve(tmp_path / "stopped")) < NUM_STEPS
     runs = [{"world": 2, "fields": fields | {"output_dir": str(tmp_path / name)}} for name in ("stopped", "whole")]

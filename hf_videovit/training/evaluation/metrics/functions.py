@@ -18,6 +18,12 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
             Class indices.
         k (`int`, *optional*, defaults to 1):
             How many classes may be named.
+
+    Returns:
+        `float`: between 0 and 1.
+
+    Raises:
+        ValueError: shapes that do not fit, no samples, scores that are not finite, or `k` below 1.
     """
     scores, labels = _checked(scores, labels)
     if k < 1:
@@ -62,6 +68,12 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str 
             1 or `True` where the sample has the label.
         average (`str`, *optional*, defaults to `"macro"`):
             `"macro"`: every class counts the same. `"weighted"`: by the number of its samples.
+
+    Returns:
+        `float`: between 0 and 1.
+
+    Raises:
+        ValueError: `average` is unknown, or as [`average_precisions`].
     """
     if average not in AVERAGES:
         raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}")
@@ -83,6 +95,9 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Returns:
         `np.ndarray` of shape `(num_labels,)`.
+
+    Raises:
+        ValueError: shapes that do not fit, no label at all, or scores that are not finite.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
