@@ -1,4 +1,4 @@
-"""From the words of a command to a trained model: shared by `train`, `pretrain` and the example scripts."""
+"""Training from the command line, shared by `train`, `pretrain` and the example scripts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,18 +15,18 @@ from ..training.planning import plan_run
 
 def run_script(words: Sequence[str], goal: Goal, help: str | None, defaults: Mapping[str, Any] | None = None) -> None:
     """
-    What an example script does: `--help` prints its description and every field, `--plan` the plan of the run;
-    otherwise the run is done.
+    Run an example script: `--help` prints its description and every field, `--plan` prints the plan of the run,
+    otherwise the model is trained.
 
     Args:
         words (`Sequence[str]`):
-            The words after the script's name.
+            Arguments of the command line.
         goal (`str`):
             `"classifier"` or `"encoder"`.
         help (`str`):
-            The script's description.
+            Description of the script.
         defaults (`Mapping[str, Any]`, *optional*):
-            Fields that hold unless the recipe or a flag says otherwise.
+            Default values of fields; the recipe and flags override them.
     """
     if {"-h", "--help"} & set(words):
         typer.echo(f"{help}\n{describe_fields()}")
@@ -38,7 +38,7 @@ def run_words(
     words: Sequence[str], goal: Goal, *, plan: bool = False, defaults: Mapping[str, Any] | None = None
 ) -> None:
     """
-    Train what the words describe, write its card, and publish it if the run asks for that.
+    Train a model, write its card, and publish it if `push_to_hub` is set.
 
     Args:
         words (`Sequence[str]`):
