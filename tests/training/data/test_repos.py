@@ -22,6 +22,14 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(STEPS)
+CONFIGURATIONS = """---
+configs:
+- config_name: few
+  data_files: few/*.parquet
+- config_name: many
+  data_files: many/*.parquet
+---
+"""
 READER = """
 import json, sys
 from hf_videovit.modeling.video_decoding import decode_video
@@ -42,7 +50,7 @@ def read(data, split, options):
     stream = ClipStream(source, load, 4, seed=0, num_workers=1, on_bad_video=lambda bad: None)
     batches = list(stream.epoch(0))
     return {
-        "kind": type(source).__name__, "splits": list_splits(data), "names": source.label_names,
+        "kind": type(source).__name__, "splits": list_splits(data, options.get("config")), "names": source.label_names,
         "labels": [sample.label for sample in source], "size": source.num_samples, "shares": shares,
         "sizes": [source.share_size(rank, 2) for rank in range(2)], "multi_label": source.multi_label,
         "seen": [name for batch in batches for name in batch.ids],
@@ -104,6 +112,8 @@ def answers(clip_folder, tmp_path_factory):
         "some/tars": {f"data/train-{index}.tar": tar_of(clips[index::3]) for index in range(3)},
         "some/unlabelled": {f"train-{index}.tar": tar_of(clips[index::2], with_labels=False) for index in range(2)},
         "some/parquet": {f"data/train-{index}.parquet": parquet_of(clips[index::3]) for index in range(3)},
+        "some/configurations": {"few/train.parquet": parquet_of(clips[:3]), "many/train.parquet": parquet_of(clips)}
+        | {"README.md": CONFIGURATIONS.encode()},
         "some/plain-parquet": {"train.parquet": parquet_of(clips, with_labels=False)},
         "some/list": {f"videos/{index}.mp4": clip.read_bytes() for index, clip in enumerate(clips)}
         | {"train.csv": "\n".join(["file,label", *rows]).encode()},
@@ -123,6 +133,8 @@ def answers(clip_folder, tmp_path_factory):
         "list": ["some/list", "train", {}],
         "list by address": ["hf://datasets/some/list/train.csv", None, {}],
         "many labels": ["some/many-labels", "train", {}],
+        "few": ["some/configurations", "train", {"config": "few"}],
+        "many": ["some/configurations", "train", {"config": "many"}],
         "no split": ["some/tars", "test", {}],
     }
     found = read_repos(repos, list(cases.values()), tmp_path_factory.mktemp("hub"))
@@ -162,6 +174,11 @@ def test_repos_without_labels_and_with_several(answers):
     assert many["multi_label"] and many["names"] == sorted([*NAMES, "square"])
     assert all(many["names"][labels[1]] == "square" for labels in many["labels"])
     assert not answers["parquet"]["multi_label"]
+
+
+def test_a_configuration_of_a_repo_is_read_alone(answers):
+    """`data_config` of a run."""
+    assert [answers[name]["size"] for name in ("few", "many")] == [3, 10]
 
 
 def test_what_a_repo_does_not_say_is_an_error(answers):

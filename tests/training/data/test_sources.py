@@ -76,6 +76,17 @@ def test_class_folders_named_by_number_sort_by_number(tmp_path):
     assert open_source(tmp_path).label_names == ["2", "9", "10"]
 
 
+def test_splits_of_other_names_are_named_by_the_run(clip_folder, tmp_path):
+    parts = ("learn", "judge", "rest")
+    rows = [f"{path},{name},{parts[index % 3]}" for index, (path, name) in enumerate(clips_of(clip_folder))]
+    path = tmp_path / "clips.csv"
+    path.write_text("\n".join(["video,label,split", *rows]))
+    train, held_out = load_sources(DataArguments(data=str(path), train_split="learn", eval_split="judge"), seed=0)
+    files = [str(clip) for clip, _ in clips_of(clip_folder)]
+    assert [sample.video for sample in train] == files[0::3]
+    assert [sample.video for sample in held_out] == files[1::3]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".jsonl"])
 def test_lists_with_named_columns_and_paths_with_spaces(clip_folder, tmp_path, suffix):
     rows = [

@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor, pipeline
 
-from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining
+from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.data.opening import open_source
@@ -51,6 +51,20 @@ def test_the_output_folder_answers_like_the_evaluation(tiny_fields, clip_folder)
     assert result.facts["steps"] == 10
     assert result.facts["num_train_videos"] == 20
     assert json.loads(json.dumps(result.facts)) == result.facts
+
+
+def test_evaluation_has_a_batch_of_its_own(tiny_fields, monkeypatch):
+    sizes = []
+    forward = VideoMAEV2ForVideoClassification.forward
+
+    def watched(self, pixel_values=None, **kwargs):
+        if not self.training:
+            sizes.append(len(pixel_values))
+        return forward(self, pixel_values=pixel_values, **kwargs)
+
+    monkeypatch.setattr(VideoMAEV2ForVideoClassification, "forward", watched)
+    finetune(RunConfig.from_fields(**tiny_fields, eval_batch_size=3, eval_every=0))
+    assert sizes == [3, 3, 2]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
