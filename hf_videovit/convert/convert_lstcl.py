@@ -1,6 +1,7 @@
 """
 LSTCL, whose authors published no weights: the official TimeSformer layout and that of transformers' ports, MoCo v3's
-around either a TimeSformer or an image ViT, and plain image ViTs, whose attention over space starts that over time.
+files of a TimeSformer or an image ViT, and plain image ViTs, whose spatial attention also initialises the temporal
+attention.
 """
 
 import math

@@ -1,10 +1,10 @@
 """
-TubeViT from an image ViT, since no weights of its own were ever released: transformers' `ViTModel`, timm's, and the
-`.npz` files of AugReg (google-research/vision_transformer) and big_vision.
+TubeViT from an image ViT, because the authors released no weights: transformers' `ViTModel`, timm's, and the `.npz`
+files of AugReg (google-research/vision_transformer) and big_vision.
 
-The encoder and the patch embedding are taken over. Tubes that span several frames start by fan-in, or inflated from
-the patch embedding (`tube_init="inflate"`); the pooling starts fresh. The learnt positions and the class token are
-left behind as in the paper, unless `image_position_grid` and `use_class_token` ask for them.
+The encoder and the patch embedding are transferred. Tubes that span several frames are initialised by fan-in, or
+inflated from the patch embedding (`tube_init="inflate"`). The pooling is new. The learnt positions and the class token
+are dropped as in the paper, unless `image_position_grid` and `use_class_token` are set.
 """
 
 import math
