@@ -93,6 +93,15 @@ def test_checker_finds_each_problem(tmp_path, capsys, old, new, problem):
     assert (problem or "0 problems") in capsys.readouterr().out
 
 
+def test_override_refers_to_the_overridden_method(tmp_path):
+    path = tmp_path / "module.py"
+    code = 'class Cat(Animal):\n    """A cat."""\n\n    def eat(self, food):\n        """See [`Animal.{}`]."""\n'
+    path.write_text(code.format("eat"))
+    assert problems(path) == []
+    path.write_text(code.format("drink"))
+    assert problems(path) == ["4: Cat.eat does not describe food"]
+
+
 def test_checker_reads_fields_as_arguments(tmp_path):
     path = tmp_path / "module.py"
     path.write_text('@dataclass\nclass Box:\n    """A box."""\n\n    width: int\n    _area: int = 0\n')
