@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
@@ -21,6 +21,7 @@ import torch
 from transformers.utils import logging
 
 from .modeling.video_decoding import DecoderInfo, VideoDecodingError, available_decoders, decode_video, probe_video
+from .modeling.video_decoding_types import VIDEO_SUFFIXES
 
 
 logger = logging.get_logger(__name__)
@@ -40,10 +41,6 @@ PACKAGES = (
 )
 # The release that fixes CVE-2026-40962. A distribution may have patched an older one, hence a warning and no refusal.
 FFMPEG_FLOOR = (8, 1)
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv".split()  # noqa: SIM905
-)
 CHUNK_BYTES = 256 * 2**20
 # The clip that each decoder is tried on: a grey level a frame, and how far a decoded one may be off.
 CLIP_LEVELS = (40, 80, 120, 160, 200)
@@ -114,7 +111,7 @@ def environment_report() -> dict[str, Any]:
     }
 
 
-def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: frozenset[str] = VIDEO_SUFFIXES) -> list[str]:
+def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
     """
     Files named by paths, folders (searched through, by suffix) and glob patterns, sorted within each, without repeats.
     URLs and names of files that do not exist are kept: whoever opens them says what is wrong.
@@ -122,7 +119,7 @@ def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: frozenset[str] 
     Args:
         paths (iterable of `str` or `os.PathLike`):
             What to look at. A file named directly counts whatever its suffix.
-        suffixes (`frozenset[str]`, *optional*):
+        suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
             Lower-case suffixes that count as videos inside a folder.
 
     Raises:

@@ -1,21 +1,19 @@
 """`pipeline("video-classification")` that follows the protocol saved with a checkpoint."""
 
 import copy
-import io
 import sys
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from transformers.pipelines import PIPELINE_REGISTRY, VideoClassificationPipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from transformers.utils import logging
 
 from ..modeling.video_decoding import VideoDecodingError
-from ..modeling.video_processing_base import ClipVideoProcessor
+from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video
 
 
 logger = logging.get_logger(__name__)
@@ -122,7 +120,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
         if inputs is None:
             raise ValueError("`inputs` must be a video or several, got None.")
         classify: Any = super().__call__
-        if _is_one_video(inputs):
+        if _is_single(inputs):
             # the base class treats any list as several inputs, so a list of frames is passed as a tuple
             return classify(tuple(inputs) if isinstance(inputs, list) else inputs, **kwargs)
         if _is_hub_dataset(inputs):
@@ -295,18 +293,12 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _is_one_video(inputs: Any) -> bool:
-    if isinstance(inputs, (np.ndarray, torch.Tensor)):
+def _is_single(inputs: Any) -> bool:
+    """Whether `inputs` is one video; what is neither a video nor a collection counts as one, whose error names it."""
+    if isinstance(inputs, np.ndarray | torch.Tensor):
         return inputs.ndim < 5
-    if isinstance(inputs, (list, tuple)):
-        return len(inputs) > 0 and all(_is_frame(item) for item in inputs)
-    if isinstance(inputs, io.IOBase):  # files are also iterators, of lines
-        return True
-    return not isinstance(inputs, (Dataset, Iterator)) and not _is_hub_dataset(inputs)
-
-
-def _is_frame(item: Any) -> bool:
-    return isinstance(item, Image.Image) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim <= 3)
+    collection = isinstance(inputs, list | tuple | Dataset | Iterator) or _is_hub_dataset(inputs)
+    return is_one_video(inputs) or not collection
 
 
 def _is_hub_dataset(inputs: Any) -> bool:

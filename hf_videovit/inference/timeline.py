@@ -180,7 +180,6 @@ def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int
     Returns:
         [`Views`]: without a window, `pixel_values` equal the output of the processor.
     """
-    shape: list[int] = []
 
     def plan(metadata: VideoMetadata) -> np.ndarray:
         offset = 0
@@ -191,7 +190,6 @@ def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int
         indices = np.atleast_2d(processor.sample_frames(metadata))
         if window is not None:
             indices = np.unique(indices, axis=0)
-        shape[:] = indices.shape
         return indices + offset
 
     decoded = decode_video(
@@ -201,13 +199,13 @@ def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int
         policy=processor.decoding_policy,
         isolate=processor.isolate_decoding,
     )
-    frames = decoded.frames.reshape(*shape, *decoded.frames.shape[1:])
+    frames = decoded.frames  # (clips, frames, height, width, channels)
     clips = [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in frames]  # (frames, channels, height, width)
     options = {"do_sample_frames": False, "input_data_format": "channels_first", "return_tensors": "pt"}
     pixel_values = processor(clips, **options)["pixel_values"]
     crops_apart = pixel_values.ndim == 6  # (clips, crops, frames, channels, height, width)
     views = pixel_values.flatten(0, 1) if crops_apart else pixel_values
-    indices = np.asarray(decoded.metadata.frames_indices).reshape(shape)
+    indices = np.asarray(decoded.metadata.frames_indices).reshape(frames.shape[:2])
     return Views(views[None] if len(views) > 1 else views, indices, frames)
 
 

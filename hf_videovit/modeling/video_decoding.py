@@ -48,13 +48,14 @@ class DecodedVideo:
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            RGB in uint8, turned as displayed.
+            RGB in uint8, turned as displayed. Indices of another shape stand in place of `num_frames`: of indices of
+            shape `(num_clips, num_frames)` the frames have shape `(num_clips, num_frames, height, width, 3)`.
         metadata (`VideoMetadata`):
             Of the whole video, with the `frames_indices` of `frames`.
         damaged_packets (`int`, *optional*, defaults to 0):
             Packets met that did not decode or that the decoder knows to be wrong.
         timestamps (`np.ndarray` of shape `(num_frames,)`, *optional*):
-            Seconds at which the frames are shown; `None` for arrays.
+            Seconds at which the frames are shown, in the shape of the indices; `None` for arrays.
     """
 
     frames: np.ndarray
@@ -107,7 +108,7 @@ def decode_video(
         indices (sequence of `int` or callable, *optional*):
             Frames to return, in any order and any number of times; all of them by default. A callable gets the
             `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
-            after decoding) and returns integers of any shape, which are flattened.
+            after decoding). Frames come back in the shape of the indices.
         decoder (`str`, *optional*, defaults to `"auto"`):
             `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
             they are not known to read exactly are left to PyAV, with one warning a file.
@@ -244,8 +245,9 @@ def _decode(
     frames, times = reading.frames, reading.timestamps
     if places is not None:
         frames, times = frames[places], times[places]
-    metadata.frames_indices = indices.tolist()
+    metadata.frames_indices = indices.ravel().tolist()
     metadata.height, metadata.width = frames.shape[1:3]
+    frames, times = frames.reshape(*indices.shape, *frames.shape[1:]), times.reshape(indices.shape)
     return DecodedVideo(frames, metadata, max(reading.damaged_packets, reader.damaged_packets), times)
 
 
@@ -280,14 +282,13 @@ def _metadata(reader: PyAVReader | IsolatedReader, num_frames: int) -> VideoMeta
 
 
 def _plan(plan: FramePlan, metadata: VideoMetadata, clamp: bool = False) -> np.ndarray:
-    """The indices asked for, flat; ValueError for any that does not exist."""
+    """The indices asked for; ValueError for any that does not exist."""
     num_frames = metadata.total_num_frames
     if plan is None:
         return np.arange(num_frames)
     indices = np.asarray(plan(metadata) if callable(plan) else plan)
     if indices.size == 0 or indices.dtype.kind not in "iu":
         raise ValueError(f"`indices` must be integers, at least one, got {indices.dtype} of shape {indices.shape}.")
-    indices = indices.ravel()
     if clamp and not callable(plan):
         indices = indices.clip(max=num_frames - 1)
     for extreme in (indices.min(), indices.max()):
@@ -298,7 +299,7 @@ def _plan(plan: FramePlan, metadata: VideoMetadata, clamp: bool = False) -> np.n
 
 def _ascending(indices: np.ndarray) -> tuple[list[int], list[int] | None]:
     """The indices in ascending order without repeats, and where each one asked for stands; `None` if in place."""
-    asked = indices.tolist()
+    asked = indices.ravel().tolist()
     positions = sorted(set(asked))
     if positions == asked:
         return positions, None
@@ -309,7 +310,7 @@ def _ascending(indices: np.ndarray) -> tuple[list[int], list[int] | None]:
 def _choose_frames(frames: np.ndarray, plan: FramePlan) -> DecodedVideo:
     metadata = VideoMetadata(total_num_frames=len(frames), height=frames.shape[1], width=frames.shape[2])
     indices = _plan(plan, metadata)
-    metadata.frames_indices = indices.tolist()
+    metadata.frames_indices = indices.ravel().tolist()
     return DecodedVideo(np.ascontiguousarray(frames if plan is None else frames[indices]), metadata)
 
 

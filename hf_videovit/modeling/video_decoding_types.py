@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 
+# Files that count as videos in a folder.
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
+    *(".webm", ".wmv"),
+)
+
+
 class VideoDecodingError(RuntimeError):
     """
     A video cannot be read.

@@ -265,22 +265,17 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """One video as uint8 clips `(num_clips, num_frames, num_channels, height, width)`."""
         if is_frames(video):
             return self._clips_from_frames(video, metadata, options)
-        shape: list[int] = [1]
-
-        def plan(probed: VideoMetadata) -> np.ndarray:
-            indices = np.atleast_2d(self.sample_frames(probed, **options))
-            shape[0] = len(indices)
-            return indices
-
         decoded = decode_video(
             video,
-            indices=None if options["do_sample_frames"] is False else plan,
+            indices=None
+            if options["do_sample_frames"] is False
+            else lambda probed: self.sample_frames(probed, **options),
             decoder=options["decoder"],
             policy=options["decoding_policy"],
             isolate=options["isolate_decoding"],
         )
-        frames = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)  # (clips * frames, channels, height, width)
-        return frames.unflatten(0, (shape[0], -1)), decoded.metadata
+        frames = torch.from_numpy(decoded.frames).movedim(-1, -3)  # ([clips,] frames, channels, height, width)
+        return frames if frames.ndim == 5 else frames[None], decoded.metadata
 
     def _clips_from_frames(
         self, video: Any, metadata: VideoMetadata | None, options: dict[str, Any]
@@ -411,6 +406,18 @@ def is_frames(video: Any) -> bool:
     return isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4
 
 
+def is_one_video(videos: Any) -> bool:
+    """
+    Whether a call was given one video and not several.
+
+    Args:
+        videos:
+            A path, URL, bytes, file object, `{"path", "bytes"}` dict, 4-D array or list of frames is one video.
+    """
+    encoded = isinstance(videos, str | Path | bytes | bytearray | memoryview | dict) or hasattr(videos, "read")
+    return encoded or is_frames(videos)
+
+
 def flatten_videos(videos: Any) -> list[Any]:
     """
     The videos of one call, whether it was given one, a list, nested lists, or an array with a batch axis.
@@ -418,11 +425,7 @@ def flatten_videos(videos: Any) -> list[Any]:
     Raises:
         ValueError: an item is no video; nothing is dropped.
     """
-    if (
-        isinstance(videos, str | Path | bytes | bytearray | memoryview | dict)
-        or is_frames(videos)
-        or hasattr(videos, "read")
-    ):
+    if is_one_video(videos):
         return [videos]
     if isinstance(videos, np.ndarray | torch.Tensor):
         if videos.ndim == 5:

@@ -169,12 +169,9 @@ class LstclVideoProcessor(ClipVideoProcessor):
         Raises:
             VideoDecodingError: the video cannot be read.
         """
-        lengths: list[int] = []
 
         def plan(metadata: VideoMetadata) -> np.ndarray:
-            short, long = self.sample_short_and_long(metadata, rng)
-            lengths[:] = [len(short), len(long)]
-            return np.concatenate((short, long))
+            return np.concatenate(self.sample_short_and_long(metadata, rng))
 
         if is_frames(video):
             frames = self.convert_to_rgb(frames_to_tensor(video, None))
@@ -188,7 +185,8 @@ class LstclVideoProcessor(ClipVideoProcessor):
                 isolate=self.isolate_decoding,
             )
             chosen = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)
-        return chosen[: lengths[0]], chosen[lengths[0] :]
+        num_short = self.short_num_frames or self.num_frames or self.published_num_frames
+        return chosen[:num_short], chosen[num_short:]
 
 
 __all__ = ["LstclVideoProcessor", "LstclVideoProcessorKwargs"]

@@ -14,22 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (
-    ".mp4",
-    ".m4v",
-    ".mov",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".ts",
-    ".flv",
-    ".wmv",
-    ".ogv",
-    ".gif",
-)
+
 EVAL_SPLITS = ("val", "validation", "valid", "test", "eval")
 SPLITS = ("train", "training", *EVAL_SPLITS)
 
