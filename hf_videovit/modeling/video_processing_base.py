@@ -265,11 +265,13 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """One video as uint8 clips `(num_clips, num_frames, num_channels, height, width)`."""
         if is_frames(video):
             return self._clips_from_frames(video, metadata, options)
+
+        def plan(probed: VideoMetadata) -> np.ndarray:
+            return self.sample_frames(probed, **options)
+
         decoded = decode_video(
             video,
-            indices=None
-            if options["do_sample_frames"] is False
-            else lambda probed: self.sample_frames(probed, **options),
+            indices=None if options["do_sample_frames"] is False else plan,
             decoder=options["decoder"],
             policy=options["decoding_policy"],
             isolate=options["isolate_decoding"],

@@ -714,3 +714,18 @@ def test_any_damage_gives_frames_or_a_clean_error(data, policy, suffix):
         assert decoded in KINDS - {"missing", "timeout"}
     else:
         assert decoded.frames.dtype == np.uint8 and decoded.frames.shape == (2, *decoded.frames.shape[1:3], 3)
+
+
+@pytest.mark.parametrize("array", [False, True])
+def test_frames_come_back_in_the_shape_of_the_indices(array, tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, moving_square_clip("up", num_frames=8))
+    whole = decode_video(path)
+    indices = np.array([[5, 1, 5], [0, 2, 7]])
+    for asked in (indices, lambda metadata: indices):
+        found = decode_video(whole.frames if array else path, asked)
+        assert found.frames.shape == (2, 3, *whole.frames.shape[1:])
+        assert np.array_equal(found.frames, whole.frames[indices])
+        assert found.metadata.frames_indices == [5, 1, 5, 0, 2, 7]
+        if not array:
+            assert np.array_equal(found.timestamps, whole.timestamps[indices])
