@@ -41,7 +41,7 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def read_label_names(labels: str | None) -> str | list[str] | None:
+def parse_label_names(labels: str | None) -> str | list[str] | None:
     """
     Read the value of `--labels`.
 

@@ -20,8 +20,8 @@ from .common import (
     given,
     load_encoder,
     make_table,
+    parse_label_names,
     print_json,
-    read_label_names,
     screen,
     tracked,
 )
@@ -72,7 +72,7 @@ def convert(
         model_type, task = model_type or known.model_type, task or known.task
     if model_type is None or task is None:
         raise ValueError("Pass --published NAME, or --model-type and --task.")
-    options = {**_settings(settings), **given(labels=read_label_names(labels), entry=entry, published=published)}
+    options = {**_settings(settings), **given(labels=parse_label_names(labels), entry=entry, published=published)}
     convert_to_folder(model_type, checkpoint, output, task=task, dtype=None if dtype == "keep" else dtype, **options)
     unchanged = known is not None and task == known.task and not labels and not settings
     card = write_converted_card(output, from_hub or checkpoint.name, published=published if unchanged else None)

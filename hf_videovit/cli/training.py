@@ -14,8 +14,8 @@ from .common import (
     fail_if,
     given,
     load_encoder,
+    parse_label_names,
     print_json,
-    read_label_names,
     screen,
 )
 
@@ -138,7 +138,7 @@ def prepare(
     from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.writing import prepare as prepare_data
 
-    names = read_label_names(labels)
+    names = parse_label_names(labels)
     columns = given(label_separator=label_separator)
     result = prepare_data(
         source,

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .keys import open_checkpoint
-from .plan import SAFETENSORS_DTYPES, Plan, build_model, write_folder
+from .plan import SAFETENSORS_DTYPES, Conversion, build_converted, write_folder
 
 
 # Module of each family; each has a `plan_conversion`.
@@ -101,7 +101,7 @@ def convert_checkpoint(
         entry=entry,
         **config_overrides,
     )
-    return build_model(plan, _parse_dtype(dtype))
+    return build_converted(plan, _parse_dtype(dtype))
 
 
 def convert_to_folder(
@@ -155,7 +155,7 @@ def plan_conversion(
     task: str,
     entry: str | None = None,
     **options: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan a conversion without reading the weights.
 
@@ -172,7 +172,7 @@ def plan_conversion(
             `config`, `labels`, `published` and fields of the configuration, as for [`convert_checkpoint`].
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         FileNotFoundError: the file does not exist.

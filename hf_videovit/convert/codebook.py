@@ -15,7 +15,7 @@ import torch
 from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
 
 from .keys import Checkpoint, open_checkpoint, shorten
-from .plan import Piece, Plan, build_model
+from .plan import Conversion, Piece, build_converted
 
 
 # Prefix of the tokenizer in joint pretraining checkpoints.
@@ -57,10 +57,10 @@ def convert_codebook(checkpoint: str | os.PathLike | Mapping[str, Any]) -> Flava
     if isinstance(checkpoint, str | os.PathLike) and Path(checkpoint).suffix == ".pkl":
         source = _read_pickled_module(Path(checkpoint))
     plan = _plan_codebook(open_checkpoint(source))
-    return build_model(plan, torch.float32).requires_grad_(False)
+    return build_converted(plan, torch.float32).requires_grad_(False)
 
 
-def _plan_codebook(checkpoint: Checkpoint) -> Plan:
+def _plan_codebook(checkpoint: Checkpoint) -> Conversion:
     """Plan the conversion of a DALL-E encoder."""
     inside = {name.split(PREFIX, 1)[1]: name for name in checkpoint.shapes if PREFIX in name}
     names = inside or {name: name for name in checkpoint.shapes}
@@ -78,7 +78,7 @@ def _plan_codebook(checkpoint: Checkpoint) -> Plan:
         hidden_size=checkpoint.shapes[names["blocks.input.w"]][0],
         vocab_size=checkpoint.shapes[names["blocks.output.conv.w"]][0],
     )
-    plan = Plan(checkpoint, config, FlavaImageCodebook, {})
+    plan = Conversion(checkpoint, config, FlavaImageCodebook, {})
     for name, match in matches.items():
         group, block, rest, kind = match.groups()
         stem = f"blocks.{group}.group.{block}." if group else "blocks."

@@ -31,7 +31,7 @@ from .fields import (
     with_class_names,
 )
 from .keys import Checkpoint, shorten
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 from .swin_names import official_checkpoint
 
 
@@ -88,7 +88,7 @@ def plan_conversion(
     use_ema: bool = True,
     pretrained_window_size: Sequence[int] | None = None,
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan the conversion of a BEVT, Video Swin or image Swin checkpoint. With another `window_size`, tables of relative
     positions are resized.
@@ -112,7 +112,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
@@ -133,7 +133,7 @@ def plan_conversion(
     fields = agreed(_shown_fields(checkpoint, layout, given), given, checkpoint)
     fields.setdefault("window_size", window if layout != IMAGE else [8, *window[1:]])
     names = _class_names(checkpoint, task, labels, given)
-    plan = Plan(checkpoint, make_config(BevtConfig, with_class_names(fields, names)), MODEL_CLASSES[task], {})
+    plan = Conversion(checkpoint, make_config(BevtConfig, with_class_names(fields, names)), MODEL_CLASSES[task], {})
     _map_names(plan, layout, task, window)
     plan.processor = _make_processor(plan.config, published)
     return plan
@@ -288,7 +288,7 @@ def _class_names(
     return names
 
 
-def _map_names(plan: Plan, layout: str, task: str, window: Sequence[int]) -> None:
+def _map_names(plan: Conversion, layout: str, task: str, window: Sequence[int]) -> None:
     """Fill in the plan: pieces, dropped tensors and new parameters. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{BevtModel.base_model_prefix}."
     resized = _table_transform(layout, window, plan.config.window_size)
@@ -311,7 +311,7 @@ def _map_names(plan: Plan, layout: str, task: str, window: Sequence[int]) -> Non
     _settle_fresh(plan, task, layout)
 
 
-def _map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> None:
+def _map_outside(plan: Conversion, name: str, base: str, layout: str, task: str) -> None:
     """Add a tensor outside the blocks."""
     module, _, kind = name.rpartition(".")
     module = "norm" if module == "fc_norm" else module
@@ -329,7 +329,7 @@ def _map_outside(plan: Plan, name: str, base: str, layout: str, task: str) -> No
             plan.pieces[f"{modules[module]}.{kind}"] = Piece(name)
 
 
-def _dropping_reason(name: str, layout: str, task: str, plan: Plan) -> str | None:
+def _dropping_reason(name: str, layout: str, task: str, plan: Conversion) -> str | None:
     """Reason to drop a tensor, or `None`."""
     module = name.rpartition(".")[0]
     if BUFFERS.fullmatch(name):
@@ -353,7 +353,7 @@ def _dropping_reason(name: str, layout: str, task: str, plan: Plan) -> str | Non
     return None
 
 
-def _settle_fresh(plan: Plan, task: str, layout: str) -> None:
+def _settle_fresh(plan: Conversion, task: str, layout: str) -> None:
     """Mark parameters that such a file cannot have as new."""
     if task == "video-classification" and layout != FINE_TUNED:
         plan.fresh = dict.fromkeys(

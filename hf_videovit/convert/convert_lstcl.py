@@ -39,7 +39,7 @@ from .fields import (
     with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 
 
 Transform = Callable[[torch.Tensor], torch.Tensor]
@@ -116,7 +116,7 @@ def plan_conversion(
     labels: str | Sequence[str] | None = None,
     published: str | None = None,
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan the conversion of a TimeSformer, MoCo v3 or image ViT checkpoint.
 
@@ -135,7 +135,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
@@ -159,7 +159,7 @@ def plan_conversion(
     fields = _all_fields(online, given, task, checkpoint)
     names = _class_names(online, task, labels, given, checkpoint)
     full = make_config(LstclConfig, with_class_names(fields, names))
-    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
+    plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     _map_names(plan, sources, shapes, task)
     plan.processor = _make_processor(full, published)
     return plan
@@ -292,7 +292,7 @@ def _video_classes(shapes: Shapes) -> int | None:
     return shapes["head.weight"][0] if known else None
 
 
-def _map_names(plan: Plan, sources: dict[str, str], shapes: Shapes, task: str) -> None:
+def _map_names(plan: Conversion, sources: dict[str, str], shapes: Shapes, task: str) -> None:
     """Fill in the plan: pieces, dropped tensors and new parameters."""
     base = "" if task == "feature-extraction" else "lstcl."
     pretraining, moco = task == "pretraining", any(name.startswith(ONLINE) for name in sources)
@@ -321,7 +321,7 @@ def _map_names(plan: Plan, sources: dict[str, str], shapes: Shapes, task: str) -
     _add_fresh(plan, keeps_head)
 
 
-def _add_encoder_tensor(plan: Plan, source: str, stem: str, name: str, shapes: Shapes) -> None:
+def _add_encoder_tensor(plan: Conversion, source: str, stem: str, name: str, shapes: Shapes) -> None:
     """Add a tensor of an encoder. An unknown name gets no piece, which the plan's check reports."""
     block = BLOCK.fullmatch(name)
     if block is None:
@@ -340,7 +340,7 @@ def _add_encoder_tensor(plan: Plan, source: str, stem: str, name: str, shapes: S
             plan.pieces[f"{layer}temporal_fc.{kind}"] = Piece(source, torch.zeros_like)
 
 
-def _table_transform(name: str, plan: Plan) -> Transform | None:
+def _table_transform(name: str, plan: Conversion) -> Transform | None:
     """Transformation that resizes a table of positions or times to the configuration's size."""
     config = plan.config
     if name == "time_embed":
@@ -376,7 +376,7 @@ def resize_positions(table: torch.Tensor, grid: tuple[int, int], interpolation: 
     return torch.cat((table[:, :1], resized), dim=1)
 
 
-def _add_fresh(plan: Plan, keeps_head: bool) -> None:
+def _add_fresh(plan: Conversion, keeps_head: bool) -> None:
     """Mark parameters that no such checkpoint has as new."""
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()

@@ -36,7 +36,7 @@ from .fields import (
     select_slice,
 )
 from .keys import Checkpoint, clean_names, shorten
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 
 
 logger = logging.get_logger(__name__)
@@ -126,7 +126,7 @@ def plan_conversion(
     published: str | None = None,
     tube_init: str = "fan_in",
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan a TubeViT that is initialised from an image ViT.
 
@@ -149,7 +149,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not an image ViT, or an argument is not allowed.
@@ -168,7 +168,7 @@ def plan_conversion(
     if task != "feature-extraction":
         given |= _class_fields(labels, given, checkpoint)
     full = make_config(TubeViTConfig, _all_fields(layout, pieces, given, checkpoint))
-    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
+    plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     _fill_plan(plan, pieces, "" if task == "feature-extraction" else "tubevit.", tube_init)
     plan.processor = _make_processor(full, images=task == "image-classification")
     return plan
@@ -336,7 +336,7 @@ def _class_fields(labels: str | Sequence[str] | None, given: dict[str, Any], che
     return {}
 
 
-def _fill_plan(plan: Plan, pieces: dict[str, Piece], base: str, tube_init: str) -> None:
+def _fill_plan(plan: Conversion, pieces: dict[str, Piece], base: str, tube_init: str) -> None:
     """Fill in the plan: a piece or a reason to drop for each tensor of the file, a source for each parameter."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     kernel, bias = pieces.pop(f"{PATCH}.weight"), pieces.pop(f"{PATCH}.bias", None)
@@ -362,7 +362,7 @@ def _fill_plan(plan: Plan, pieces: dict[str, Piece], base: str, tube_init: str) 
     plan.fresh |= dict.fromkeys([name for name in expected if name.startswith(fresh)], "not part of an image ViT")
 
 
-def _start_tube(plan: Plan, name: str, tube: Tube, kernel: Piece, bias: Piece | None, tube_init: str) -> None:
+def _start_tube(plan: Conversion, name: str, tube: Tube, kernel: Piece, bias: Piece | None, tube_init: str) -> None:
     """Kernel and bias of one tube."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     if config.tube_kernels == "independent":
@@ -377,7 +377,7 @@ def _start_tube(plan: Plan, name: str, tube: Tube, kernel: Piece, bias: Piece | 
         plan.pieces[f"{name}bias"] = Piece(bias.source, _chain(bias.transform, select_slice(0, channels)))
 
 
-def _place_kernel(plan: Plan, name: str, tube: Tube, kernel: Piece, tube_init: str) -> None:
+def _place_kernel(plan: Conversion, name: str, tube: Tube, kernel: Piece, tube_init: str) -> None:
     """Add a kernel: the patch embedding's for tubes of one frame, and for other tubes if they are inflated."""
     if tube.kernel[0] > 1 and tube_init != "inflate":
         plan.fresh[name] = "initialised by fan-in"
@@ -416,7 +416,7 @@ def _chain(first: Transform | None, second: Transform) -> Transform:
     return second if first is None else lambda tensor: second(first(tensor))
 
 
-def _special_tokens(plan: Plan, pieces: dict[str, Piece], embeddings: str) -> None:
+def _special_tokens(plan: Conversion, pieces: dict[str, Piece], embeddings: str) -> None:
     """Keep the class token and the learnt positions if the configuration uses them."""
     config: TubeViTConfig = plan.config  # type: ignore[assignment]
     token, positions = pieces.pop(CLASS_TOKEN, None), pieces.pop(POSITIONS, None)

@@ -42,7 +42,7 @@ from .fields import (
     with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 
 
 logger = logging.get_logger(__name__)
@@ -134,7 +134,7 @@ def plan_conversion(
     labels: str | Sequence[str] | None = None,
     published: str | None = None,
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan the conversion of a UniFormer checkpoint.
 
@@ -153,7 +153,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
@@ -176,7 +176,9 @@ def plan_conversion(
     fields = _all_fields(shapes, given, source_modality, modality, task, checkpoint)
     names = _class_names(shapes, task, labels, given, checkpoint, layout, inflated=inflated)
     full = make_config(UniFormerConfig, with_class_names(fields, names))
-    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {}, dropped=dict.fromkeys(left, "not part of the backbone"))
+    plan = Conversion(
+        checkpoint, full, MODEL_CLASSES[task], {}, dropped=dict.fromkeys(left, "not part of the backbone")
+    )
     _map_names(plan, sources, task, inflated=inflated)
     _add_fresh(plan, shapes)
     plan.processor = _make_processor(full, task, published)
@@ -377,7 +379,7 @@ def _default_names(
     return default_names(size, given, checkpoint, LABEL_ORDERS[layout].get(size, ()))
 
 
-def _map_names(plan: Plan, sources: dict[str, str], task: str, *, inflated: bool) -> None:
+def _map_names(plan: Conversion, sources: dict[str, str], task: str, *, inflated: bool) -> None:
     """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerModel.base_model_prefix}."
     for name, source in sources.items():
@@ -433,14 +435,14 @@ def _place_tensor(name: str, *, inflated: bool, overlap: bool) -> tuple[str | No
         if kind == "weight" and stage < 3 and module in POINTWISE:
             transform = _pointwise
         elif kind == "weight" and inflated and module in ("pos_embed", "attn"):
-            transform = inflate(3 if module == "pos_embed" else 5)
+            transform = inflation_by(3 if module == "pos_embed" else 5)
         return f"stages.{stage - 1}.blocks.{number}.{modules[module]}.{kind}", transform
     if match := PATCH.fullmatch(name):
         stage, part, rest = int(match[1]), match[2], match[3]
         inner = "layers" if rest[0].isdigit() else "projection"
         convolution = part == "proj" and rest in ("weight", "0.weight", "3.weight")
         taps = 3 if stage == 1 or overlap else 1
-        transform = inflate(taps) if inflated and convolution else None
+        transform = inflation_by(taps) if inflated and convolution else None
         return f"patch_embeddings.{stage - 1}.{inner if part == 'proj' else 'norm'}.{rest}", transform
     if match := POSE_HEAD.fullmatch(name):
         return f"{POSE_HEADS[match[1]]}.{match[2]}", None
@@ -458,7 +460,7 @@ def _pointwise(kernel: torch.Tensor) -> torch.Tensor:
     return kernel.flatten(1)
 
 
-def inflate(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
+def inflation_by(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """
     Transformation of a 2-D kernel to a 3-D one: repeated along time and divided by the number of repetitions. For a
     clip of identical frames it gives the same output as for the image.
@@ -473,7 +475,7 @@ def inflate(taps: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda kernel: kernel.unsqueeze(2).repeat_interleave(taps, dim=2) / taps
 
 
-def _add_fresh(plan: Plan, shapes: Shapes) -> None:
+def _add_fresh(plan: Conversion, shapes: Shapes) -> None:
     """Mark parameters that such a file cannot have as new."""
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()

@@ -37,7 +37,7 @@ from .fields import (
     with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 
 
 logger = logging.get_logger(__name__)
@@ -92,7 +92,7 @@ def plan_conversion(
     labels: str | Sequence[str] | None = None,
     published: str | None = None,
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan the conversion of a UniFormerV2 checkpoint.
 
@@ -111,7 +111,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
@@ -137,7 +137,9 @@ def plan_conversion(
         given.pop("position_grid", None)  # a table of another size than the configuration's is interpolated
     fields = _all_fields(shapes, given, checkpoint)
     rows, names = _class_names(shapes, task, labels, given, checkpoint, layout)
-    plan = Plan(checkpoint, make_config(UniFormerV2Config, with_class_names(fields, names)), MODEL_CLASSES[task], {})
+    plan = Conversion(
+        checkpoint, make_config(UniFormerV2Config, with_class_names(fields, names)), MODEL_CLASSES[task], {}
+    )
     _map_names(plan, sources, task, rows)
     plan.processor = _make_processor(plan.config, published)
     return plan
@@ -294,7 +296,7 @@ def _named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, 
     return None, names
 
 
-def _map_names(plan: Plan, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
+def _map_names(plan: Conversion, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
     """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerV2Model.base_model_prefix}."
     for name, source in sources.items():

@@ -37,7 +37,7 @@ from .fields import (
     with_class_names,
 )
 from .keys import Checkpoint, clean_names
-from .plan import Piece, Plan
+from .plan import Conversion, Piece
 
 
 logger = logging.get_logger(__name__)
@@ -121,7 +121,7 @@ def plan_conversion(
     labels: str | Sequence[str] | None = None,
     published: str | None = None,
     **overrides: Any,
-) -> Plan:
+) -> Conversion:
     """
     Plan the conversion of a VideoMAE V2 checkpoint.
 
@@ -140,7 +140,7 @@ def plan_conversion(
             Fields of the configuration.
 
     Returns:
-        [`Plan`]
+        [`Conversion`]
 
     Raises:
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
@@ -165,7 +165,7 @@ def plan_conversion(
     fields = _merge_fields(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
     rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
     full = make_config(VideoMAEV2Config, with_class_names(fields, names))
-    plan = Plan(checkpoint, full, MODEL_CLASSES[task], {})
+    plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     if POSITIONS in sources:
         _refuse_other_positions(sources.pop(POSITIONS), full, plan)
     _map_names(plan, sources, shapes, layout, task, rows)
@@ -227,7 +227,7 @@ def _layout_of(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) -> st
     return "encoder"
 
 
-def _refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Plan) -> None:
+def _refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Conversion) -> None:
     """Drop a saved position table if it is the fixed one. ValueError for any other."""
     table = plan.checkpoint.read(source).float().reshape(-1, config.hidden_size)
     frames, height, width = config.token_grid()
@@ -386,7 +386,7 @@ def _class_names(
 
 
 def _map_names(
-    plan: Plan,
+    plan: Conversion,
     sources: dict[str, str],
     shapes: dict[str, tuple[int, ...]],
     layout: str,
@@ -429,7 +429,7 @@ def _dropping_reason(name: str, layout: str, task: str, config: VideoMAEV2Config
     return None
 
 
-def _add_block_tensor(plan: Plan, source: str, stem: str, name: str, shape: tuple[int, ...]) -> None:
+def _add_block_tensor(plan: Conversion, source: str, stem: str, name: str, shape: tuple[int, ...]) -> None:
     """Add a tensor of a block. An unknown name gets no piece, which the plan's check reports."""
     if name == "attn.qkv.weight":
         third = shape[0] // 3

@@ -1,4 +1,4 @@
-"""Plan of a conversion: the source of each of our tensors, checked before any weight is read."""
+"""Conversion of a conversion: the source of each of our tensors, checked before any weight is read."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ class Piece:
 
 
 @dataclass
-class Plan:
+class Conversion:
     """
     A conversion without the weights.
 
@@ -143,7 +143,7 @@ class Plan:
             `dict[str, torch.Tensor]`: tensors on the meta device.
 
         Raises:
-            ValueError: the plan does not fit, see [`Plan.check`].
+            ValueError: the plan does not fit, see [`Conversion.check`].
         """
         shapes = self.check()
         types = {name: dtype if one.is_floating_point() else one.dtype for name, one in self._skeleton().items()}
@@ -173,7 +173,7 @@ class Plan:
             dtype (`torch.dtype`):
                 Type of the weights.
             names (`Iterable[str]`, *optional*):
-                Names in the wanted order. Defaults to the order of [`Plan.layout`].
+                Names in the wanted order. Defaults to the order of [`Conversion.layout`].
 
         Yields:
             `tuple[str, torch.Tensor]`: name and tensor.
@@ -209,12 +209,12 @@ class Plan:
         return {name: state[name] for name in self.fresh}
 
 
-def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
+def build_converted(plan: Conversion, dtype: torch.dtype | None) -> PreTrainedModel:
     """
     Build the model of a plan.
 
     Args:
-        plan ([`Plan`]):
+        plan ([`Conversion`]):
             The plan.
         dtype (`torch.dtype`):
             Type of the weights; `None` keeps that of the file.
@@ -237,19 +237,19 @@ def build_model(plan: Plan, dtype: torch.dtype | None) -> PreTrainedModel:
     return model
 
 
-def _stored_dtype(plan: Plan) -> torch.dtype:
+def _stored_dtype(plan: Conversion) -> torch.dtype:
     """Type of the checkpoint's weights; if they differ, the type that can represent all of them."""
     dtypes = {plan.checkpoint.read(name).dtype for name in plan.checkpoint.shapes if name not in plan.dropped}
     return reduce(torch.promote_types, [one for one in dtypes if one.is_floating_point] or dtypes)
 
 
-def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
+def write_folder(plan: Conversion, folder: str | os.PathLike, dtype: torch.dtype | None, max_shard_bytes: int) -> Path:
     """
     Write weights, configuration and processor of a plan, with one tensor in memory at a time. The folder appears when
     all files are written.
 
     Args:
-        plan ([`Plan`]):
+        plan ([`Conversion`]):
             The plan.
         folder (`str` or `os.PathLike`):
             New or empty folder.
@@ -284,7 +284,7 @@ def write_folder(plan: Plan, folder: str | os.PathLike, dtype: torch.dtype | Non
     return folder
 
 
-def _write_weights(plan: Plan, layout: Layout, dtype: torch.dtype, max_shard_bytes: int, folder: Path) -> None:
+def _write_weights(plan: Conversion, layout: Layout, dtype: torch.dtype, max_shard_bytes: int, folder: Path) -> None:
     """safetensors' own `save_file` wants a whole shard in memory, and copies it."""
     split = split_torch_state_dict_into_shards(layout, max_shard_size=max_shard_bytes)
     order = [name for names in split.filename_to_tensors.values() for name in names]

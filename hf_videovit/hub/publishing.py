@@ -53,7 +53,7 @@ MAX_SHARD_SIZE = "5GB"
 
 
 @dataclass(frozen=True)
-class PublishedFile:
+class StagedFile:
     """
     A file of a publication.
 
@@ -82,7 +82,7 @@ class Publication:
     Args:
         repo_id (`str`):
             The repo.
-        files (`Sequence[PublishedFile]`):
+        files (`Sequence[StagedFile]`):
             Its files.
         deleted (`Sequence[str]`, *optional*, defaults to `()`):
             Files that the commit removes from the repo: weights in other shards.
@@ -95,7 +95,7 @@ class Publication:
     """
 
     repo_id: str
-    files: Sequence[PublishedFile]
+    files: Sequence[StagedFile]
     deleted: Sequence[str] = ()
     revision: str = "main"
     url: str | None = None
@@ -173,7 +173,7 @@ def publish(
 
 
 def send_files(
-    staged: Sequence[PublishedFile],
+    staged: Sequence[StagedFile],
     repo_id: str,
     *,
     repo_type: str = "model",
@@ -188,7 +188,7 @@ def send_files(
     Commit staged files to a repo, which is created if it does not exist.
 
     Args:
-        staged (`Sequence[PublishedFile]`):
+        staged (`Sequence[StagedFile]`):
             The files, see [`list_staged`].
         repo_id (`str`):
             `"name"` or `"owner/name"`.
@@ -291,7 +291,7 @@ def stage(
     *,
     with_code: bool = False,
     max_shard_size: str = MAX_SHARD_SIZE,
-) -> list[PublishedFile]:
+) -> list[StagedFile]:
     """
     Collect the files of a repo in a folder.
 
@@ -308,7 +308,7 @@ def stage(
             Larger weights are divided into shards.
 
     Returns:
-        `list[PublishedFile]`: the files, by path.
+        `list[StagedFile]`: the files, by path.
 
     Raises:
         ValueError: the folder has no complete model.
@@ -330,7 +330,7 @@ def stage(
     return list_staged(target)
 
 
-def list_staged(folder: Path) -> list[PublishedFile]:
+def list_staged(folder: Path) -> list[StagedFile]:
     """
     Every file in a folder.
 
@@ -339,11 +339,11 @@ def list_staged(folder: Path) -> list[PublishedFile]:
             A folder that [`stage`] filled.
 
     Returns:
-        `list[PublishedFile]`: the files, by path.
+        `list[StagedFile]`: the files, by path.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
-        PublishedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
+        StagedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
     ]
 
 

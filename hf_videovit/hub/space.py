@@ -12,7 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from .. import __version__
 from .asking import asking, check_id
 from .cards import seal_card
-from .publishing import CARD, Publication, PublishedFile, list_staged, send_files
+from .publishing import CARD, Publication, StagedFile, list_staged, send_files
 
 
 APP, REQUIREMENTS = "app.py", "requirements.txt"
@@ -94,7 +94,7 @@ def write_space(
     title: str | None = None,
     licence: str | None = None,
     package: str = PACKAGE,
-) -> list[PublishedFile]:
+) -> list[StagedFile]:
     """
     Write the files of a Space into a folder: `app.py`, `requirements.txt` and `README.md` with its metadata.
 
@@ -112,7 +112,7 @@ def write_space(
             `"hf_videovit[space] @ git+https://..."` for a version that is not on a registry.
 
     Returns:
-        `list[PublishedFile]`: the files, by path.
+        `list[StagedFile]`: the files, by path.
 
     Raises:
         ValueError: `model_id` or `package` is malformed.

@@ -8,7 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification, Au
 
 from hf_videovit import convert_checkpoint
 from hf_videovit.convert import convert_to_folder
-from hf_videovit.convert.convert_uniformer import inflate
+from hf_videovit.convert.convert_uniformer import inflation_by
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "uniformer"
@@ -131,7 +131,7 @@ def test_inflation_needs_to_know_the_classes_and_starts_a_fresh_head():
 
 def test_inflated_kernels_average():
     kernel = torch.randn(4, 1, 3, 3)
-    taps = inflate(5)(kernel)
+    taps = inflation_by(5)(kernel)
     assert taps.shape == (4, 1, 5, 3, 3)
     torch.testing.assert_close(taps.sum(2), kernel)
     torch.testing.assert_close(taps[:, :, 0], taps[:, :, 4])
