@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..modeling.video_decoding import VideoDecodingError, decode_video, probe_video
-from ..modeling.video_processing_base import ClipVideoProcessor, without_colours
+from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
 
 
 logger = logging.get_logger(__name__)
@@ -227,14 +227,7 @@ def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
 
 
 def _listed(videos: Any) -> Iterable[Any]:
-    one = isinstance(videos, (str, bytes, os.PathLike, dict)) or (
-        isinstance(videos, (np.ndarray, torch.Tensor)) and videos.ndim == 4
-    )
-    return [videos] if one or not isinstance(videos, Iterable) or _is_file(videos) else videos
-
-
-def _is_file(videos: Any) -> bool:
-    return callable(getattr(videos, "read", None))
+    return [videos] if is_one_video(videos) or not isinstance(videos, Iterable) else videos
 
 
 def _features_by_protocol(
