@@ -30,7 +30,7 @@ from benchmarks._comparison import (
     training_step,
 )
 from hf_videovit import BevtConfig, BevtForPreTraining, convert_checkpoint
-from hf_videovit.training.words.streams import MaskDraws
+from hf_videovit.training.words.streams import RandomMasks
 from hf_videovit.training.words.tokenizers import CodebookTokenizer
 
 
@@ -100,15 +100,15 @@ def compare_classifiers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def compare_words(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """One forward pass of pre-training on clips, and the words that it is to name: what a cache of words saves."""
+    """One forward pass of pre-training on clips, and the words that it predicts, which a cache saves."""
     config = BevtConfig.from_size("base", num_frames=PRETRAINING_FRAMES, attn_implementation=arguments.attention)
     device, dtype = arguments.device, getattr(torch, arguments.dtype)
     model = BevtForPreTraining(config).to(device, dtype).eval()
     tokenizer = CodebookTokenizer(FlavaImageCodebook(FlavaImageCodebookConfig()).to(device, dtype))
     clips = random_clips(arguments, PRETRAINING_FRAMES, 3, SIZE, SIZE)
     small = random_clips(arguments, PRETRAINING_FRAMES, 3, SIZE // 2, SIZE // 2)
-    draw = MaskDraws(config, images=False)
-    mask = torch.stack([draw(seed) for seed in range(len(clips))]).to(device)
+    masks = RandomMasks(config, images=False)
+    mask = torch.stack([masks(seed) for seed in range(len(clips))]).to(device)
 
     @torch.no_grad()
     def forward() -> object:

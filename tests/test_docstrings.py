@@ -20,11 +20,9 @@ PENDING = (
     "training/methods",
     "training/optimization.py",
     "training/planning.py",
-    "training/preparing",
     "training/preview.py",
     "training/schedules.py",
     "training/tasks",
-    "training/words",
 )
 
 GOOD = '''

@@ -1,6 +1,6 @@
 """
-The annotations that data sets are published with, as one list of clips: which file, which part of it, which split,
-which label, and the order of the labels where the data set fixes one.
+Published annotations as one list of clips. A clip has a file, optionally a part of it, a split and a label. The order
+of the labels is kept where the data set fixes one.
 """
 
 import csv
@@ -41,13 +41,13 @@ class Clip:
         split (`str`):
             Its split.
         names (`tuple[str, ...]`):
-            What its file may be called, with or without folder and suffix, best first; or one absolute path.
-        label (`str` or `tuple[str, ...]`, *optional*):
-            Name of its label, or of any number of them.
-        long_names (`tuple[str, ...]`, *optional*):
-            What a longer video may be called that the clip is to be cut out of.
+            Possible names of its file, with or without folder and suffix, best first; or one absolute path.
+        label (`str`, `tuple[str, ...]` or `None`):
+            Name of its label, or names of any number of labels. `None` if it has no label.
+        long_names (`tuple[str, ...]`, *optional*, defaults to `()`):
+            Possible names of a longer video that contains the clip.
         start, end (`float`, *optional*):
-            Where it lies in that, in seconds.
+            Start and end of the clip in the longer video, in seconds.
     """
 
     id: str
@@ -62,15 +62,15 @@ class Clip:
 @dataclass
 class Annotations:
     """
-    A data set's clips.
+    The clips of a data set.
 
     Args:
         layout (`str`):
             One of `LAYOUTS`.
         clips (`list[Clip]`):
-            In the order of the annotation files.
-        label_names (`list[str]`):
-            In the data set's own order where it has one.
+            The clips, in the order of the annotation files.
+        label_names (`list[str]`, *optional*, defaults to `[]`):
+            Names of the labels, in the data set's own order where it has one.
     """
 
     layout: str
@@ -90,15 +90,21 @@ def read_annotations(
 
     Args:
         source (`str` or `Path`):
-            The folder of the annotation files (or one above it), a Kinetics CSV, a folder of classes, or a list.
+            The folder of the annotation files (or its parent), a Kinetics CSV, a folder of classes, or a list.
         layout (`str`, *optional*, defaults to `"auto"`):
-            One of `LAYOUTS`; found out by default.
+            One of `LAYOUTS`, or `"auto"` to detect it.
         split_number (`int`, *optional*, defaults to 1):
-            Which of the three official splits of UCF101 and HMDB51.
+            Official split of UCF101 and HMDB51: 1, 2 or 3.
         holdout (`float`, *optional*, defaults to 0.0):
-            Share of each label's clips that becomes the split `val`, for folders and lists that have no splits.
+            Share of each label's clips that becomes the split `val`, for folders and lists without splits.
         columns:
             `video_column`, `label_column`, `label_separator` and `root` of a list.
+
+    Returns:
+        [`Annotations`]: the clips and the names of their labels.
+
+    Raises:
+        ValueError: an argument is not allowed, or `source` has no annotations of the layout.
     """
     path = Path(source).expanduser()
     if layout not in ("auto", *LAYOUTS):
@@ -121,11 +127,11 @@ def read_annotations(
 
 class VideoIndex:
     """
-    Finds the file of a clip below a folder, whatever folders were made around it.
+    Finds the file of a clip in a folder, at any depth.
 
     Args:
         root (`Path`):
-            The folder.
+            The folder to search.
     """
 
     def __init__(self, root: Path):
@@ -136,7 +142,17 @@ class VideoIndex:
                 self.by_stem[path.stem].append(path)
 
     def find(self, clip: Clip) -> tuple[Path | None, bool, str]:
-        """The clip's file, whether it must be cut out of that, and why there is none."""
+        """
+        Find the file of a clip.
+
+        Args:
+            clip ([`Clip`]):
+                The clip.
+
+        Returns:
+            `tuple[Path | None, bool, str]`: the file (`None` if it is not found), whether the clip is only a part of
+            it, and the reason why no file is found.
+        """
         if len(clip.names) == 1 and Path(clip.names[0]).is_absolute():
             return Path(clip.names[0]), False, ""
         for names, long in ((clip.names, False), (clip.long_names, True)):
@@ -145,12 +161,12 @@ class VideoIndex:
                 if len(files) == 1:
                     return files[0], long, ""
                 if files:
-                    there = ", ".join(path.relative_to(self.root).as_posix() for path in files[:3])
-                    return None, False, f"found more than once: {there}"
-        return None, False, f"no file is called {clip.names[0]}"
+                    listed = ", ".join(path.relative_to(self.root).as_posix() for path in files[:3])
+                    return None, False, f"found more than once: {listed}"
+        return None, False, f"no file is named {clip.names[0]}"
 
     def _called(self, name: str) -> list[Path]:
-        """Files of that stem; among several those in a folder of the right name, then those of the right suffix."""
+        """Files with that stem. Of several, a folder of the right name is preferred, then the right suffix."""
         wanted = Path(name)
         known = wanted.suffix.lower() in VIDEO_SUFFIXES
         files = self.by_stem.get(wanted.stem if known else wanted.name, [])
@@ -177,12 +193,14 @@ def _read_generic(path: Path, holdout: float, columns: dict[str, Any]) -> Annota
     names = sorted({name for source in sources.values() for name in source.label_names})
     for split, source in sources.items():
         if not isinstance(source, VideoList):
-            raise ValueError(f"`source` {str(path)!r} must be video files or a list of them, not tars or parquet")
+            raise ValueError(
+                f"`source` {str(path)!r} must be video files or a list of video files, not tars or parquet"
+            )
         for sample in source:
             labels = tuple(source.label_names[index] for index in label_indices(sample.label))
             label = labels if source.multi_label and sample.label is not None else next(iter(labels), None)
             if "://" in str(sample.video):
-                raise ValueError(f"`source` must list files of this machine, it has {sample.video!r}")
+                raise ValueError(f"`source` must list local files, got {sample.video!r}")
             clips.append(Clip(sample.id, split, (str(Path(str(sample.video)).absolute()),), label))
     first = next(iter(sources.values())).label_names
     return Annotations("generic", clips, list(first) if set(first) == set(names) else sort_label_names(names))
@@ -192,14 +210,14 @@ def _read_generic(path: Path, holdout: float, columns: dict[str, Any]) -> Annota
 
 
 def _find(path: Path, pattern: str) -> list[Path]:
-    """Files of a pattern in a folder, else in the folders in it."""
+    """Files that match a pattern in a folder, otherwise in its subfolders."""
     if path.is_file():
         return [path] if path.match(pattern) else []
     return sorted(path.glob(pattern)) or sorted(path.glob(f"*/{pattern}"))
 
 
 def _split_of(name: str, splits: Iterable[str]) -> str:
-    """The split that a file's name tells, such as `something-something-v2-validation.json`."""
+    """The split in the name of a file, such as `something-something-v2-validation.json`."""
     word = next((split for split in splits if re.search(rf"(^|[^a-z]){split}([^a-z]|$)", name.lower())), "train")
     return SPLIT_NAMES.get(word, word)
 
@@ -217,7 +235,7 @@ def _kinetics_files(path: Path) -> list[Path]:
 
 
 def _read_kinetics(path: Path, split_number: int) -> Annotations:
-    """`label,youtube_id,time_start,time_end,split` a row; the test split of Kinetics-400 has no labels."""
+    """Rows of `label,youtube_id,time_start,time_end,split`. The test split of Kinetics-400 has no labels."""
     clips = []
     for file in _kinetics_files(path):
         with file.open(encoding="utf-8-sig", newline="") as opened:
@@ -245,7 +263,7 @@ def _read_kinetics(path: Path, split_number: int) -> Annotations:
 
 
 def _folders(label: str | None) -> list[str]:
-    """Folders that a class's videos are usually put in."""
+    """Usual names of the folder of a class."""
     return [label, label.replace(" ", "_")] if label else ["test"]
 
 
@@ -258,8 +276,8 @@ def _ssv2_files(path: Path) -> list[Path]:
 
 def _read_ssv2(path: Path, split_number: int) -> Annotations:
     """
-    Rows with `id` and `template`, and a table of template to number. A class is called by its template with brackets,
-    as in the official heads. The answers of the test split are used if they are there.
+    Rows with `id` and `template`, and a table from template to number. The name of a class is its template with
+    brackets, as in the official heads. The answers of the test split are used if they exist.
     """
     found = _ssv2_files(path)
     if not found:
@@ -302,7 +320,7 @@ def _read_ucf101(path: Path, split_number: int) -> Annotations:
 
 
 def _read_hmdb51(path: Path, split_number: int) -> Annotations:
-    """A file a class, `brush_hair_test_split1.txt`, with `video.avi 1` (train), `2` (test) or `0` (neither)."""
+    """A file per class, `brush_hair_test_split1.txt`, with `video.avi 1` (train), `2` (test) or `0` (unused)."""
     clips, names = [], []
     for file in _find(path, f"*_test_split{split_number}.txt"):
         label = file.name.rpartition("_test_split")[0]
@@ -323,7 +341,7 @@ def _diving48_files(path: Path) -> list[Path]:
 
 
 def _read_diving48(path: Path, split_number: int) -> Annotations:
-    """Rows with `vid_name` and `label`, an index into `Diving48_vocab.json`: lists of four words a class."""
+    """Rows with `vid_name` and `label`, an index into `Diving48_vocab.json`: a list of four words per class."""
     found = _diving48_files(path)
     if not found:
         return Annotations("diving48", [])
@@ -354,8 +372,14 @@ def order_labels(annotations: Annotations, label_names: Sequence[str] | None) ->
     Args:
         annotations ([`Annotations`]):
             The clips.
-        label_names (`Sequence[str]`, *optional*):
-            The order wanted; the annotations' by default. ValueError if it lacks a label that occurs.
+        label_names (`Sequence[str]` or `None`):
+            The wanted order. `None` keeps the order of the annotations.
+
+    Returns:
+        `list[str]`: the names.
+
+    Raises:
+        ValueError: `label_names` lacks a label of the annotations.
     """
     names = list(annotations.label_names if label_names is None else label_names)
     labels = [clip.label for clip in annotations.clips if clip.label is not None]

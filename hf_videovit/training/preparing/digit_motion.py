@@ -1,11 +1,12 @@
 """
-Labelled video without a download: real handwritten digits moving over photographs, encoded as H.264.
+Labelled video without a download: real handwritten digits that move over photographs, encoded as H.264.
 
-The space is a torus (what leaves on one side enters on the other) and speed, size, colour, digit and background are
-drawn independently of the motion class. A single frame therefore says nothing about the motion, and frames without
-their order say only which axis it has: a model that reads `motion` above 1/2 has understood time.
+The space is a torus: a digit that leaves on one side enters on the other. Speed, size, colour, digit and background
+are sampled independently of the motion class. A single frame therefore contains no information about the motion, and
+frames without their order only tell its axis. A model with an accuracy above 1/2 on `motion` uses the order of the
+frames.
 
-Needs scikit-learn, which carries the digits (UCI optical digits, CC BY 4.0) and the two photographs (CC BY).
+Needs scikit-learn, which contains the digits (UCI optical digits, CC BY 4.0) and the two photographs (CC BY).
 """
 
 import csv
@@ -43,8 +44,8 @@ SPLITS = ("train", "test")
 SPEED_NAMES = ("slow", "medium", "fast")
 BLINK_COUNTS = (1, 2, 3, 4)
 
-# What each label set asks for. `both` is uniform given the digit alone or the motion alone; `binding` shows two
-# digits and asks for the motion of the larger one; `change` switches the motion once in the middle of the clip.
+# Labels of each set. `both` is uniform given the digit alone or the motion alone. `binding` shows two digits, and the
+# label is the motion of the larger one. `change` switches the motion once, in the middle of the clip.
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "motion": MOTIONS,
     "appearance": tuple(str(digit) for digit in range(10)),
@@ -55,7 +56,8 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "change": tuple(f"{first}_{second}" for first in MOTIONS for second in MOTIONS),
 }
 
-# Fractions of the frame side S, from a search for parameters at which small models learn quickly but not by accident.
+# Ranges are fractions of the frame side. They were chosen by a search so that small models learn quickly, but not
+# without motion.
 SPEED_RANGE = (0.03, 0.06)
 RADIUS_RANGE = (0.12, 0.20)
 SPRITE_RANGE = (0.44, 0.56)
@@ -70,7 +72,21 @@ FRAMES_PER_SECOND = 25
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows, before anything is drawn: the answer to its label, and what has to vary with it."""
+    """
+    Content of a clip, as far as its label decides it.
+
+    Args:
+        label (`str`):
+            Label of the clip.
+        digits (`tuple[int, ...]`):
+            Digits in the clip.
+        motions (`tuple[str, ...]`):
+            Motions of the first digit, one after the other; from `MOTIONS`.
+        speed_bin (`int`, *optional*):
+            Index into `SPEED_NAMES`; any speed by default.
+        blinks (`int`, *optional*, defaults to 0):
+            Number of times that the digit fades out and in.
+    """
 
     label: str
     digits: tuple[int, ...]
@@ -81,7 +97,21 @@ class Scene:
 
 @dataclass(frozen=True)
 class Sprite:
-    """One digit on its way over the torus. Lengths are pixels, `path` is `(num_frames, 2)` as (x, y)."""
+    """
+    One moving digit.
+
+    Args:
+        matte (`np.ndarray` of shape `(8, 8)`):
+            Opacity of the digit, 0 to 1.
+        side (`float`):
+            Side of the digit, in pixels.
+        colour (`np.ndarray` of shape `(3,)`):
+            RGB, 0 to 255.
+        speed (`float`):
+            Pixels per frame.
+        path (`np.ndarray` of shape `(num_frames, 2)`):
+            Position (x, y) of its centre on the torus, in pixels.
+    """
 
     matte: np.ndarray
     side: float
@@ -93,17 +123,25 @@ class Sprite:
 @dataclass(frozen=True)
 class DigitClip:
     """
-    A generated clip with everything that is known about it.
+    A generated clip with its properties.
 
-    Attributes:
-        frames (`np.ndarray` of shape `(num_frames, size, size, 3)`): uint8 RGB.
-        label (`str`): one of `LABEL_SETS[label_set]`.
-        digit (`int`): the digit shown (the larger one where there are two).
-        motion (`str`): its motion (the first one where it changes).
-        speed (`float`): pixels per frame.
-        colour (`tuple[int, int, int]`): RGB of the digit.
-        blinks (`int`): how often the digit fades out and comes back; 0 outside the `count` set.
-        change_frame (`int`): first frame of the second motion; -1 outside the `change` set.
+    Args:
+        frames (`np.ndarray` of shape `(num_frames, size, size, 3)`):
+            uint8 RGB frames.
+        label (`str`):
+            One of `LABEL_SETS[label_set]`.
+        digit (`int`):
+            The digit; the larger one if there are two.
+        motion (`str`):
+            Its motion; the first one if it changes.
+        speed (`float`):
+            Pixels per frame.
+        colour (`tuple[int, int, int]`):
+            RGB of the digit, 0 to 255.
+        blinks (`int`, *optional*, defaults to 0):
+            Number of times that the digit fades out and in; 0 outside the `count` set.
+        change_frame (`int`, *optional*, defaults to -1):
+            First frame of the second motion; -1 outside the `change` set.
     """
 
     frames: np.ndarray
@@ -117,13 +155,13 @@ class DigitClip:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the raw frames: encoders differ between versions, what was drawn does not."""
+        """SHA-256 of the raw frames, which unlike the encoded file do not depend on the version of the encoder."""
         return hashlib.sha256(np.ascontiguousarray(self.frames).tobytes()).hexdigest()
 
 
 @lru_cache(maxsize=1)
 def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Mattes in 0..1 of shape `(1797, 8, 8)` and the digit each of them shows."""
+    """Mattes of shape `(1797, 8, 8)`, 0 to 1, and the digit of each."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -139,8 +177,19 @@ def _photographs() -> tuple[np.ndarray, ...]:
 
 def plan_scene(label_set: str, index: int, rng: np.random.Generator) -> Scene:
     """
-    Decides label and content. Labels follow the clip's index, so every prefix of a split is balanced to within one
-    clip a class; everything that is not asked for is random.
+    Choose the label and the content of a clip. The label depends on the index, so every prefix of a split is balanced
+    to within one clip per class. Everything that the label does not decide is random.
+
+    Args:
+        label_set (`str`):
+            A key of `LABEL_SETS`.
+        index (`int`):
+            Number of the clip in its split.
+        rng (`np.random.Generator`):
+            Random numbers of the clip.
+
+    Returns:
+        [`Scene`]: label and content.
     """
     labels = LABEL_SETS[label_set]
     digit, motion = int(rng.integers(10)), MOTIONS[rng.integers(len(MOTIONS))]
@@ -164,9 +213,23 @@ def plan_scene(label_set: str, index: int, rng: np.random.Generator) -> Scene:
 
 def motion_steps(motion: str, speed: float, radius: float, phase: float, num_frames: int) -> np.ndarray:
     """
-    Displacement from each frame to the next, `(num_frames - 1, 2)` as (x, y).
+    Displacement from each frame to the next. The y axis points down: `down` is +y, and a growing angle turns clockwise
+    on the screen.
 
-    The image's y axis points down: `down` is +y, and a growing angle turns clockwise on the screen.
+    Args:
+        motion (`str`):
+            One of `MOTIONS`.
+        speed (`float`):
+            Pixels per frame.
+        radius (`float`):
+            Radius of a circular motion, in pixels.
+        phase (`float`):
+            Start angle of a circular motion, in radians.
+        num_frames (`int`):
+            Frames of the clip.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames - 1, 2)`: (x, y) in pixels.
     """
     straight = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
     if motion in straight:
@@ -176,10 +239,10 @@ def motion_steps(motion: str, speed: float, radius: float, phase: float, num_fra
     return np.diff(radius * np.stack([np.cos(angle), np.sin(angle)], axis=1), axis=0)
 
 
-def _draw_path(
+def _random_path(
     rng: np.random.Generator, motions: tuple[str, ...], speed: float, size: int, num_frames: int
 ) -> np.ndarray:
-    """Positions on the torus. With two motions the second begins in the middle, see `_change_frame`."""
+    """Positions on the torus. The second of two motions begins in the middle, see `_change_frame`."""
     radius = rng.uniform(*RADIUS_RANGE) * size
     steps = motion_steps(motions[0], speed, radius, rng.uniform(0, 2 * np.pi), num_frames)
     if len(motions) == 2:
@@ -195,10 +258,10 @@ def _change_frame(num_frames: int) -> int:
     return num_frames // 2
 
 
-def _draw_sprite(
+def _random_sprite(
     rng: np.random.Generator, scene: Scene, digit: int, motions: tuple[str, ...], split: str, backdrop: np.ndarray
 ) -> Sprite:
-    """A written digit with its own size, colour, speed and way over `backdrop` (num_frames, size, size, 3)."""
+    """A handwritten digit with random size, colour, speed and path over `backdrop` (num_frames, size, size, 3)."""
     num_frames, size = backdrop.shape[:2]
     mattes, digits = _handwritten_digits()
     writers = slice(None, TRAIN_DIGITS) if split == "train" else slice(TRAIN_DIGITS, None)
@@ -208,7 +271,7 @@ def _draw_sprite(
     if scene.speed_bin is not None:
         position = (scene.speed_bin + position) / len(SPEED_NAMES)
     speed = (SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * position) * size
-    path = _draw_path(rng, motions, speed, size, num_frames)
+    path = _random_path(rng, motions, speed, size, num_frames)
 
     mean_colour = backdrop.mean(axis=(0, 1, 2))
     colour = rng.uniform(0, 255, size=3)
@@ -217,8 +280,8 @@ def _draw_sprite(
     return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour.astype(np.float32), speed, path)
 
 
-def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int, contrast: float) -> np.ndarray:
-    """A photograph seen through a slowly sliding window, `(num_frames, size, size, 3)` float32."""
+def _random_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int, contrast: float) -> np.ndarray:
+    """A slowly sliding window of a photograph: float32 of shape `(num_frames, size, size, 3)`."""
     photographs = _photographs()
     photograph = photographs[rng.integers(len(photographs))]
     border = int(TRAIN_COLUMNS * photograph.shape[1])
@@ -237,7 +300,7 @@ def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: 
     mean = texture.mean()
     texture = (texture - mean) * contrast + np.clip(mean + rng.uniform(-30, 30), 50, 205)
 
-    # The window slides at a constant rate and never leaves the texture, however long the clip.
+    # The window slides at a constant rate and stays in the texture for any length of the clip.
     room = padded - size - 1
     limit = min(BACKDROP_SPEED * size, room / (num_frames - 1))
     travel = rng.uniform(-limit, limit, size=2) * (num_frames - 1)
@@ -246,7 +309,7 @@ def _draw_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: 
 
 
 def _slide(texture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
-    """Square windows of `texture` whose upper left corners lie between its pixels, `(len(corners), size, size, 3)`."""
+    """Square windows of `texture` with fractional upper left corners: `(len(corners), size, size, 3)`."""
     whole, fraction = _split(corners)
     windows = np.stack([texture[row : row + size + 1, column : column + size + 1] for row, column in whole])
     down, right = fraction[:, 0, None, None, None], fraction[:, 1, None, None, None]
@@ -255,7 +318,7 @@ def _slide(texture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
 
 
 def _resample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """`image` at every crossing of fractional `rows` and `columns`, bilinear; its edge goes on beyond it."""
+    """`image` at all pairs of fractional `rows` and `columns`, bilinear. Its edge pixels are repeated outside."""
     for axis, positions in enumerate((rows, columns)):
         whole, fraction = _split(np.clip(positions, 0, image.shape[axis] - 1))
         after = np.minimum(whole + 1, image.shape[axis] - 1)
@@ -275,10 +338,19 @@ def _mix(first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarra
 
 def sprite_opacity(sprite: Sprite, size: int) -> np.ndarray:
     """
-    Opacity of the sprite at every pixel of every frame, `(num_frames, size, size)` in 0..1.
+    Opacity of a sprite at every pixel of every frame.
 
     Bilinear interpolation is separable: with the weight of matte row r at pixel row y, and the same for columns, the
-    picture is `rows @ matte @ columns^T`. Distances are taken on the torus, so wrapping needs no case of its own.
+    opacity is `rows @ matte @ columns^T`. Distances are taken on the torus, so wrapping needs no special case.
+
+    Args:
+        sprite ([`Sprite`]):
+            The digit.
+        size (`int`):
+            Side of the frames, in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames, size, size)`: 0 to 1.
     """
     cells = sprite.matte.shape[0]
     weights = []
@@ -293,7 +365,7 @@ def sprite_opacity(sprite: Sprite, size: int) -> np.ndarray:
 
 
 def _blinking(blinks: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Share of the opacity that is left in each frame: `blinks` full periods of random phase."""
+    """Factor of the opacity in each frame: `blinks` full periods with a random phase."""
     phase = rng.uniform(0, 2 * np.pi)
     return (0.5 + 0.5 * np.cos(phase + 2 * np.pi * blinks * np.arange(num_frames) / num_frames)).astype(np.float32)
 
@@ -309,17 +381,27 @@ def generate_clip(
     backdrop_contrast: float = BACKDROP_CONTRAST,
 ) -> DigitClip:
     """
-    Draws clip number `index`. It depends on these arguments only, not on what was drawn before or by whom.
+    Generate one clip. It depends on the arguments only.
 
     Args:
-        label_set (`str`): a key of `LABEL_SETS`.
-        split (`str`): `"train"` or `"test"`; the test split has other writers and other parts of the photographs.
-        index (`int`): number of the clip in its split.
-        size (`int`, *optional*, defaults to 64): side of the square frames.
-        num_frames (`int`, *optional*, defaults to 16): length of the clip; 64 suits the `change` set.
-        seed (`int`, *optional*, defaults to 0): another seed, another data set.
-        backdrop_contrast (`float`, *optional*, defaults to 0.45): that of the photographs; 0 gives plain backdrops, by
-            which clips can hardly be told apart without labels.
+        label_set (`str`):
+            A key of `LABEL_SETS`.
+        split (`str`):
+            `"train"` or `"test"`. The test split has other writers and other parts of the photographs.
+        index (`int`):
+            Number of the clip in its split.
+        size (`int`, *optional*, defaults to 64):
+            Side of the square frames, in pixels. Even and at least 16.
+        num_frames (`int`, *optional*, defaults to 16):
+            Frames of the clip; 64 are suitable for the `change` set.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the data set.
+        backdrop_contrast (`float`, *optional*, defaults to 0.45):
+            Contrast of the photographs, 0 to 1. 0 gives plain backdrops, which hardly distinguish one clip from
+            another.
+
+    Returns:
+        [`DigitClip`]: the frames and the properties of the clip.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -327,13 +409,13 @@ def generate_clip(
     _check(label_set, split, size, num_frames, backdrop_contrast)
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split)], spawn_key=(index,)))
     scene = plan_scene(label_set, index, rng)
-    frames = _draw_backdrop(rng, split, size, num_frames, backdrop_contrast)
-    asked = _draw_sprite(rng, scene, scene.digits[0], scene.motions, split, frames)
-    sprites = [asked]
+    frames = _random_backdrop(rng, split, size, num_frames, backdrop_contrast)
+    labelled = _random_sprite(rng, scene, scene.digits[0], scene.motions, split, frames)
+    sprites = [labelled]
     if len(scene.digits) == 2:
         distractor = (MOTIONS[rng.integers(len(MOTIONS))],)
-        sprites.append(_draw_sprite(rng, scene, scene.digits[1], distractor, split, frames))
-        if rng.random() < 0.5:  # neither digit is always the one in front
+        sprites.append(_random_sprite(rng, scene, scene.digits[1], distractor, split, frames))
+        if rng.random() < 0.5:  # either digit may be in front
             sprites.reverse()
     for sprite in sprites:
         opacity = sprite_opacity(sprite, size)
@@ -346,8 +428,8 @@ def generate_clip(
         label=scene.label,
         digit=scene.digits[0],
         motion=scene.motions[0],
-        speed=asked.speed,
-        colour=(int(asked.colour[0]), int(asked.colour[1]), int(asked.colour[2])),
+        speed=labelled.speed,
+        colour=(int(labelled.colour[0]), int(labelled.colour[1]), int(labelled.colour[2])),
         blinks=scene.blinks,
         change_frame=_change_frame(num_frames) if len(scene.motions) == 2 else -1,
     )
@@ -363,13 +445,23 @@ def _check(
     if size < 16 or size % 2:
         raise ValueError(f"`size` must be even (4:2:0 video) and at least 16, got {size}")
     if num_frames < 2:
-        raise ValueError(f"`num_frames` must be at least 2, one frame has no motion, got {num_frames}")
+        raise ValueError(f"`num_frames` must be at least 2, because one frame has no motion, got {num_frames}")
     if not 0 <= backdrop_contrast <= 1:
-        raise ValueError(f"`backdrop_contrast` must lie between 0 and 1, got {backdrop_contrast}")
+        raise ValueError(f"`backdrop_contrast` must be between 0 and 1, got {backdrop_contrast}")
 
 
 def write_clip(path: str | Path, frames: np.ndarray, fps: int = FRAMES_PER_SECOND) -> None:
-    """Encodes uint8 RGB frames `(num_frames, height, width, 3)` of even sides as H.264 in an mp4 file, no audio."""
+    """
+    Encode frames as H.264 in an MP4 file without audio.
+
+    Args:
+        path (`str` or `Path`):
+            The file to write.
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
+            uint8 RGB frames with even sides.
+        fps (`int`, *optional*, defaults to `FRAMES_PER_SECOND`):
+            Frames per second.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "18", "preset": "veryfast"})
         stream.height, stream.width = frames.shape[1:3]
@@ -391,20 +483,31 @@ def build_digit_motion(
     backdrop_contrast: float = BACKDROP_CONTRAST,
 ) -> Path:
     """
-    Writes the data set below `root` unless it is there already, and returns its folder.
+    Write the data set, unless it exists, and return its folder.
 
-    The folder holds `train/<label>/*.mp4`, `test/<label>/*.mp4` and `labels.csv`. Several processes may ask for the
-    same data set at once: one writes, the others wait for it.
+    The folder contains `train/<label>/*.mp4`, `test/<label>/*.mp4` and `labels.csv`. If several processes call this at
+    the same time, one writes and the others wait.
 
     Args:
-        root (`str` or `Path`): cache folder; every choice of the other arguments gets a folder of its own in it.
-        label_set (`str`, *optional*, defaults to `"motion"`): a key of `LABEL_SETS`.
-        num_train (`int`, *optional*, defaults to 2000): clips in the train split.
-        num_test (`int`, *optional*, defaults to 500): clips in the test split.
-        size (`int`, *optional*, defaults to 64): side of the frames. 48 and 72 are known to break decord.
-        num_frames (`int`, *optional*, defaults to 16): frames of each clip.
-        seed (`int`, *optional*, defaults to 0): see `generate_clip`.
-        backdrop_contrast (`float`, *optional*, defaults to 0.45): see `generate_clip`.
+        root (`str` or `Path`):
+            Cache folder. Every combination of the other arguments has its own folder in it.
+        label_set (`str`, *optional*, defaults to `"motion"`):
+            A key of `LABEL_SETS`.
+        num_train (`int`, *optional*, defaults to 2000):
+            Clips in the train split.
+        num_test (`int`, *optional*, defaults to 500):
+            Clips in the test split.
+        size (`int`, *optional*, defaults to 64):
+            Side of the frames, in pixels. decord fails on 48 and 72.
+        num_frames (`int`, *optional*, defaults to 16):
+            Frames of each clip.
+        seed (`int`, *optional*, defaults to 0):
+            See [`generate_clip`].
+        backdrop_contrast (`float`, *optional*, defaults to 0.45):
+            See [`generate_clip`].
+
+    Returns:
+        `Path`: the folder of the data set.
 
     Raises:
         ValueError: an argument is not allowed.
@@ -425,7 +528,7 @@ def build_digit_motion(
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             logger.info(f"Generating {num_train + num_test} clips in {folder}")
-            # The folder appears under its name only when it is complete, so an interrupted run leaves no half set.
+            # The folder gets its name when it is complete, so an interrupted run leaves no incomplete data set.
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 options = {
@@ -446,17 +549,26 @@ def write_example_clips(
     folder: str | Path, label_set: str = "motion", size: int = 64, num_frames: int = 16, seed: int = 1
 ) -> dict[str, Path]:
     """
-    Writes one clip of each label, from another seed than the data set's: files that no model trained on it has seen.
+    Write one clip of each label. The default seed differs from that of [`build_digit_motion`], so the clips are not in
+    the data set.
 
     Args:
-        folder (`str` or `Path`): receives `<label>.mp4`.
-        label_set (`str`, *optional*, defaults to `"motion"`): a key of `LABEL_SETS`.
-        size (`int`, *optional*, defaults to 64): side of the frames.
-        num_frames (`int`, *optional*, defaults to 16): frames of each clip.
-        seed (`int`, *optional*, defaults to 1): see `generate_clip`.
+        folder (`str` or `Path`):
+            Folder that receives `<label>.mp4`.
+        label_set (`str`, *optional*, defaults to `"motion"`):
+            A key of `LABEL_SETS`.
+        size (`int`, *optional*, defaults to 64):
+            Side of the frames, in pixels.
+        num_frames (`int`, *optional*, defaults to 16):
+            Frames of each clip.
+        seed (`int`, *optional*, defaults to 1):
+            See [`generate_clip`].
 
     Returns:
         `dict[str, Path]`: the file of each label.
+
+    Raises:
+        ValueError: an argument is not allowed.
     """
     _check(label_set, "test", size, num_frames)
     files = {label: Path(folder) / f"{label}.mp4" for label in LABEL_SETS[label_set]}
@@ -478,7 +590,7 @@ def _write_splits(folder: Path, label_set: str, counts: dict[str, int], options:
         write_clip(folder / name, clip.frames)
         return _table_row(name, split, clip)
 
-    # numpy and the encoder release the interpreter lock for most of the time.
+    # numpy and the encoder release the global interpreter lock most of the time.
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(write, split, index) for split, count in counts.items() for index in range(count)]
         rows = [job.result() for job in jobs]

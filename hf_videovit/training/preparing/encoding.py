@@ -1,4 +1,4 @@
-"""Reading a clip to its last frame, and writing it smaller."""
+"""Read a clip to its last frame and encode it at a smaller size."""
 
 import io
 from collections.abc import Iterator
@@ -12,29 +12,33 @@ import numpy as np
 from ...modeling.video_decoding import VideoDecodingError, VideoProbe, decode_video, probe_video
 
 
-CHUNK_BYTES = 128 * 2**20  # of decoded frames held at once
-TIME_BASE = 90_000  # ticks a second, as in MPEG
+CHUNK_BYTES = 128 * 2**20  # size of the decoded frames in memory
+TIME_BASE = 90_000  # ticks per second, as in MPEG
 KEEPABLE = (".mp4", ".m4v", ".mov")
-# ITU-R BT.601, studio range: rows are Y, Cb and Cr without their offsets.
+# ITU-R BT.601, studio range. Rows are Y, Cb and Cr without their offsets.
 RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
 RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
-SLACK = 1.0  # seconds that a file may be longer than its clip and still be the clip
+SLACK = 1.0  # seconds; a file that is longer than its clip by less than this is not cut
 
 
 @dataclass(frozen=True)
 class EncodingSettings:
     """
-    How clips are written.
+    How clips are encoded.
 
     Args:
         short_side (`int`, *optional*, defaults to 256):
-            Shorter side of the frames at most; `None` keeps all sizes.
+            Upper bound of the shorter side of the frames, in pixels. `None` keeps all sizes.
         crf (`int`, *optional*, defaults to 18):
-            Quality of H.264; smaller is better and larger.
+            Constant rate factor of H.264, 0 to 51. A smaller value gives better quality and larger files.
         keyframe_every (`int`, *optional*, defaults to 48):
-            Frames between two that decoding can start at, at most.
+            Largest distance between two keyframes, in frames.
         reencode (`bool`, *optional*, defaults to `False`):
-            Whether to encode also what could stay as it is: H.264 in MP4, upright, small enough, not to be cut.
+            Whether to encode every clip. By default a file is copied if it is H.264 in MP4, upright, small enough and
+            needs no cut.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     short_side: int | None = 256
@@ -58,13 +62,13 @@ class EncodedClip:
 
     Args:
         content (`bytes`):
-            The file.
+            Content of the file.
         suffix (`str`):
-            Its suffix.
+            Suffix of the file.
         probe ([`VideoProbe`]):
-            What it holds.
+            Size, rate and length of the video.
         kept (`bool`):
-            Whether it is the source, byte for byte.
+            Whether the file is a copy of the source.
     """
 
     content: bytes
@@ -77,26 +81,30 @@ def encode_clip(
     path: str | Path, settings: EncodingSettings, start: float | None = None, end: float | None = None
 ) -> EncodedClip:
     """
-    Read a clip to its end and write it as the settings say. The same input gives the same bytes (with one version of
-    FFmpeg and x264).
+    Read a clip to its end and encode it. The same input gives the same bytes with the same versions of FFmpeg and
+    x264.
 
     Args:
         path (`str` or `Path`):
             The video.
         settings ([`EncodingSettings`]):
-            How to write it.
+            How to encode it.
         start, end (`float`, *optional*):
-            Seconds to cut out of it, unless it is hardly longer than that.
+            Start and end of the clip in the video, in seconds. A video that is less than a second longer than the clip
+            is not cut.
+
+    Returns:
+        [`EncodedClip`]: the encoded clip.
 
     Raises:
-        VideoDecodingError: the video, or the part of it, is damaged or missing.
+        VideoDecodingError: the video or the wanted part of it is damaged or missing.
     """
     probe = probe_video(path)
     indices = np.arange(probe.num_frames)
     if start is not None and end is not None and (probe.duration or 0) > end - start + SLACK:
         indices = _frames_between(path, probe, start, end)
     height, width = _smaller(probe.height, probe.width, settings.short_side)
-    # Encoded video says its own size: what is smaller than wanted stays, odd sides lose a pixel.
+    # Smaller videos keep their size. Odd sides lose a pixel, because 4:2:0 needs even sides.
     untouched = (height, width) == (probe.height, probe.width) and len(indices) == probe.num_frames
     plain = Path(path).suffix.lower() in KEEPABLE and probe.codec == "h264" and probe.rotation == 0
     if untouched and plain and not settings.reencode:
@@ -107,7 +115,7 @@ def encode_clip(
     content = _encode(_read(path, probe, indices), probe, (height, width), settings)
     written = probe_video(content)
     if written.num_frames != len(indices):
-        reason = f"{len(indices)} frames were written, {written.num_frames} can be read again"
+        reason = f"{len(indices)} frames were written, but {written.num_frames} can be read back"
         raise VideoDecodingError(str(path), "pyav", reason)
     return EncodedClip(content, ".mp4", written, kept=False)
 
@@ -121,7 +129,7 @@ def _frames_between(path: str | Path, probe: VideoProbe, start: float, end: floa
 
 
 def _smaller(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """The size to write: the short side at most as asked, the ratio kept, both sides even as 4:2:0 needs them."""
+    """Height and width to encode at: `short_side` is an upper bound, the aspect ratio is kept, both are even."""
     share = 1.0 if short_side is None else min(1.0, short_side / min(height, width))
     if share == 1.0:
         return max(2, height - height % 2), max(2, width - width % 2)
@@ -129,7 +137,7 @@ def _smaller(height: int, width: int, short_side: int | None) -> tuple[int, int]
 
 
 def _read(path: str | Path, probe: VideoProbe, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames and their times in chunks that fit into memory; damage anywhere raises."""
+    """Frames and their times, in chunks that fit into memory. Damage anywhere raises an error."""
     step = max(16, CHUNK_BYTES // (probe.height * probe.width * 3))
     for first in range(0, len(indices), step):
         chunk = indices[first : first + step]
@@ -151,8 +159,8 @@ def _encode(
         stream = container.add_stream("libx264", rate=Fraction(probe.fps or 25.0).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.time_base = Fraction(1, TIME_BASE)
-        stream.codec_context.thread_count = 1  # several threads give other bytes
-        # x264's macroblock tree gives other bytes from run to run where the processor has AVX-512.
+        stream.codec_context.thread_count = 1  # the bytes depend on the number of threads
+        # The macroblock tree of x264 makes the bytes differ from run to run on processors with AVX-512.
         options = {"crf": settings.crf, "preset": "veryfast", "g": settings.keyframe_every, "mbtree": 0}
         stream.options = {name: str(value) for name, value in options.items()}
         for frames, times in chunks:
@@ -172,15 +180,15 @@ def _encode(
 
 def to_yuv420(frames: np.ndarray) -> np.ndarray:
     """
-    RGB to 8-bit studio-range BT.601 planes. PyAV converts too, but picks each colour sample out of one pixel instead
-    of the mean of four.
+    Convert RGB frames to 8-bit planes of ITU-R BT.601 in studio range. A chroma sample is the mean of four pixels;
+    PyAV's own conversion takes it from one pixel.
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            uint8, even sides.
+            uint8 frames with even sides.
 
     Returns:
-        `np.ndarray` of shape `(num_frames, height * 3 / 2, width)`.
+        `np.ndarray` of shape `(num_frames, height * 3 / 2, width)`: uint8 planes.
     """
     num_frames, height, width, _ = frames.shape
     luma, blue, red = np.moveaxis(frames.astype(np.float32) @ RGB_TO_YUV.T, -1, 0)  # each (num_frames, height, width)

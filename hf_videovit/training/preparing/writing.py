@@ -1,9 +1,9 @@
 """
-From a data set as it is published to data that trains: every clip read to its end, resized, and put into shards, with
-a manifest and a label map. What `hf-videovit prepare` runs.
+Prepare a published data set for training: every clip is read to its end, resized and written to a shard, with a
+manifest and a label map. `hf-videovit prepare` runs this module.
 
-A shard is the unit of work: a process makes it under another name, renames it and then notes it, so that an
-interrupted preparation goes on where it was. Which clip lies where is decided before the first is read; neither the
+A shard is the unit of work. A process writes it under a temporary name, renames it and then records it, so that an
+interrupted preparation can continue. The place of each clip is decided before the first clip is read. Neither the
 number of processes nor an interruption changes a byte.
 """
 
@@ -38,13 +38,31 @@ from .encoding import EncodedClip, EncodingSettings, encode_clip
 logger = logging.get_logger(__name__)
 
 FORMATS = ("tar", "parquet", "folder")
-NOTES = ".preparing"  # folder of the notes on finished shards, gone when all are
-ROWS_PER_GROUP = 16  # of a parquet file; a reader holds a whole group of encoded videos
+NOTES = ".preparing"  # folder with a note per finished shard; removed when all shards are finished
+ROWS_PER_GROUP = 16  # rows per group of a parquet file; a reader keeps a whole group in memory
 
 
 @dataclass(frozen=True)
 class Job:
-    """One clip of a shard: what it is called there and where its video is, or why there is none."""
+    """
+    One clip of a shard.
+
+    Args:
+        id (`str`):
+            Id of the clip.
+        key (`str`):
+            Name of its file in the shard, without suffix.
+        label (`str`, `tuple[str, ...]` or `None`):
+            Name of its label, or names of any number of labels.
+        path (`str` or `None`):
+            Its video; `None` if there is none.
+        source (`str`):
+            Path of the video relative to the folder of the videos.
+        start, end (`float`, *optional*):
+            Start and end of the clip in the video, in seconds. By default the clip is the whole video.
+        problem (`str`, *optional*, defaults to `""`):
+            Reason why there is no video.
+    """
 
     id: str
     key: str
@@ -63,7 +81,7 @@ class Shard:
 
     Args:
         name (`str`):
-            Its file; for plain folders only a name.
+            Name of its file. Plain folders have no such file.
         split (`str`):
             Its split.
         jobs (`tuple[Job, ...]`):
@@ -73,9 +91,9 @@ class Shard:
         label_names (`tuple[str, ...]`):
             Names of the labels.
         encoding ([`EncodingSettings`]):
-            How clips are written.
+            How clips are encoded.
         by_class (`bool`):
-            Whether a plain folder has a folder a class.
+            Whether a plain folder has a subfolder per class.
     """
 
     name: str
@@ -88,7 +106,7 @@ class Shard:
 
     @property
     def fingerprint(self) -> str:
-        """What the shard's content depends on; the folder of the videos may move."""
+        """SHA-256 of everything that the content depends on, except the folder of the videos."""
         facts = asdict(self)
         for job in facts["jobs"]:
             job["path"] = job["path"] is not None
@@ -98,21 +116,21 @@ class Shard:
 @dataclass
 class PreparedData:
     """
-    What was prepared.
+    The result of a preparation.
 
     Args:
         folder (`Path`):
-            `data` of a training run.
+            The prepared folder, to be used as `data` of a training run.
         label_names (`list[str]`):
-            Names of the labels, in order.
+            Names of the labels, in the order of their indices.
         videos (`dict[str, int]`):
-            Clips of each split.
-        failures (`list[dict]`):
-            Rows of the manifest with a clip that is not there: `id`, `split`, `source`, `error`, `kind`.
-        duplicates (`list[list[str]]`):
-            Groups of clips whose content is the same, as `split/id`.
-        shards_kept (`int`):
-            Shards that an earlier start had finished.
+            Number of clips in each split.
+        failures (`list[dict]`, *optional*, defaults to `[]`):
+            Rows of the manifest for missing clips: `id`, `split`, `source`, `error`, `kind`.
+        duplicates (`list[list[str]]`, *optional*, defaults to `[]`):
+            Groups of clips with the same content, as `split/id`.
+        shards_kept (`int`, *optional*, defaults to 0):
+            Number of shards that an earlier, interrupted preparation had finished.
     """
 
     folder: Path
@@ -148,37 +166,40 @@ def prepare(
         source (`str` or `Path`):
             Its annotations: a folder of classes, a list, or an official layout, see [`read_annotations`].
         output (`str` or `Path`):
-            A new folder, or one in which this very preparation was interrupted.
+            A new folder, or the folder of the same preparation if that was interrupted.
         layout (`str`, *optional*, defaults to `"auto"`):
-            Which layout `source` has; found out by default.
+            Layout of `source`, or `"auto"` to detect it.
         videos (`str` or `Path`, *optional*):
-            Folder of the videos, at any depth; that of the annotations by default.
+            Folder of the videos, which may be at any depth. The folder of the annotations by default.
         format (`str`, *optional*, defaults to `"tar"`):
             `"tar"` (WebDataset), `"parquet"` or `"folder"`.
         encoding ([`EncodingSettings`], *optional*):
-            Size and quality.
+            Size and quality of the clips; the defaults of [`EncodingSettings`] otherwise.
         clips_per_shard (`int`, *optional*, defaults to 128):
-            Clips of a shard.
+            Clips per shard.
         split_number (`int`, *optional*, defaults to 1):
-            Which of the three official splits of UCF101 and HMDB51.
+            Official split of UCF101 and HMDB51: 1, 2 or 3.
         holdout (`float`, *optional*, defaults to 0.0):
-            Share of the clips that becomes the split `val`, where there are no splits.
+            Share of the clips that becomes the split `val`, for folders and lists without splits.
         label_names (`Sequence[str]`, *optional*):
-            Order of the labels; the official one, else sorted.
+            Order of the labels. The official order by default, or sorted names where there is none.
         seed (`int`, *optional*, defaults to 0):
-            Seed of the order of the clips: shards have to mix the classes.
+            Seed of the order of the clips, which mixes the classes in every shard.
         num_workers (`int`, *optional*, defaults to 1):
-            Processes.
+            Number of processes.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether an earlier preparation in `output` may be replaced.
         progress (`bool`, *optional*, defaults to `False`):
-            Whether to show a bar.
+            Whether to show a progress bar.
         columns:
             `video_column`, `label_column`, `label_separator` and `root` of a list.
 
     Returns:
-        [`PreparedData`]; `output` holds the shards, `labels.json`, `manifest.jsonl` (a line a clip: where it is, its
-        hash, size, frames, rate, label; or why it is missing) and `prepared.json`.
+        [`PreparedData`]: a summary. `output` holds the shards, `labels.json`, `prepared.json` and `manifest.jsonl`,
+        which has a line per clip with its place, hash, size, frames, rate and label, or the reason why it is missing.
+
+    Raises:
+        ValueError: an argument is not allowed, or no clip can be read.
     """
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -200,10 +221,10 @@ def prepare(
     output = Path(output)
     notes = _begin(output, shards, overwrite)
     kept = len(notes)
-    todo = [shard for shard in shards if shard.name not in notes]
-    bar = tqdm(total=sum(len(shard.jobs) for shard in todo), desc="preparing", unit="clip", disable=not progress)
+    missing = [shard for shard in shards if shard.name not in notes]
+    bar = tqdm(total=sum(len(shard.jobs) for shard in missing), desc="preparing", unit="clip", disable=not progress)
     with bar:
-        for shard, note in _made(todo, output, num_workers):
+        for shard, note in _made(missing, output, num_workers):
             notes[shard.name] = note
             bar.update(len(shard.jobs))
     return _finish(output, shards, notes, names, annotations.layout, kept)
@@ -220,7 +241,7 @@ def plan_shards(
     seed: int,
 ) -> list[Shard]:
     """
-    Decide what lies where.
+    Assign the clips to shards.
 
     Args:
         annotations ([`Annotations`]):
@@ -232,11 +253,14 @@ def plan_shards(
         format (`str`):
             One of `FORMATS`.
         encoding ([`EncodingSettings`]):
-            How clips are written.
+            How clips are encoded.
         clips_per_shard (`int`):
-            Clips of a shard.
+            Clips per shard.
         seed (`int`):
             Seed of the order in each split.
+
+    Returns:
+        `list[Shard]`: the shards of all splits.
     """
     index = VideoIndex(root)
     one_label = all(isinstance(clip.label, str) for clip in annotations.clips)
@@ -263,7 +287,16 @@ def plan_shards(
 
 
 def unique_keys(ids: Sequence[str]) -> list[str]:
-    """File names without suffix, made of ids: plain characters, no dots, no two that differ only in case."""
+    """
+    File names without suffix for clips. They have plain characters, no dots, and differ in more than case.
+
+    Args:
+        ids (`Sequence[str]`):
+            Ids of the clips.
+
+    Returns:
+        `list[str]`: one name per id.
+    """
     seen: Counter[str] = Counter()
     keys = []
     for name in ids:
@@ -276,13 +309,14 @@ def unique_keys(ids: Sequence[str]) -> list[str]:
 
 def make_shard(shard: Shard, output: Path) -> dict[str, Any]:
     """
-    Read, write and note the clips of a shard.
+    Encode and write the clips of a shard, and record it as finished. A clip that cannot be read becomes a row with
+    `error` and `kind`.
 
     Args:
         shard ([`Shard`]):
-            What to make.
+            The shard.
         output (`Path`):
-            Where.
+            Folder that receives it.
 
     Returns:
         `dict[str, Any]`: `fingerprint`, `bytes` of its file and `rows` of the manifest.
@@ -294,19 +328,23 @@ def make_shard(shard: Shard, output: Path) -> dict[str, Any]:
         row: dict[str, Any] = {"id": job.id, "split": shard.split, "label": label, "shard": shard.name}
         row["source"] = job.source
         try:
-            if job.path is None:
-                raise VideoDecodingError(job.source, None, job.problem, "missing")
-            clip = encode_clip(job.path, shard.encoding, job.start, job.end)
-            rows.append(row | {"file": writer.add(job, clip)} | describe(job, clip))
+            clip = _encoded(job, shard.encoding)
+            rows.append(row | {"file": writer.add(job, clip)} | _describe(job, clip))
         except VideoDecodingError as error:
             rows.append(row | {"error": error.reason, "kind": error.kind})
     note = {"fingerprint": shard.fingerprint, "bytes": writer.close(), "rows": rows}
-    write_atomically(output / NOTES / f"{shard.name}.json", json.dumps(note, ensure_ascii=False))
+    _write_atomically(output / NOTES / f"{shard.name}.json", json.dumps(note, ensure_ascii=False))
     return note
 
 
-def describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
-    """What the manifest says of a stored clip."""
+def _encoded(job: Job, encoding: EncodingSettings) -> EncodedClip:
+    if job.path is None:
+        raise VideoDecodingError(job.source, None, job.problem, "missing")
+    return encode_clip(job.path, encoding, job.start, job.end)
+
+
+def _describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
+    """The columns of the manifest for a stored clip."""
     probe = clip.probe
     facts: dict[str, Any] = {"sha256": hashlib.sha256(clip.content).hexdigest(), "bytes": len(clip.content)}
     facts |= {"num_frames": probe.num_frames, "fps": round(probe.fps, 4) if probe.fps else None}
@@ -315,8 +353,8 @@ def describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
     return facts | ({} if job.start is None else {"start": job.start, "end": job.end})
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all."""
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file so that no reader finds it incomplete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -326,15 +364,15 @@ def write_atomically(path: Path, text: str) -> None:
 # ---------------------------------------------------------------------- formats
 
 
-class TarWriter:
-    """A WebDataset tar: `key.mp4` and `key.json` a clip; no times and owners, so that the same clips give one file."""
+class _TarWriter:
+    """A WebDataset tar with `key.mp4` and `key.json` per clip. It has no times or owners, so it is reproducible."""
 
     def __init__(self, shard: Shard, output: Path):
         self.path, self.partial = output / shard.name, output / f".{shard.name}.partial"
         self.archive: tarfile.TarFile | None = None
 
     def add(self, job: Job, clip: EncodedClip) -> str:
-        """Store a clip and say where."""
+        """Store a clip and return its place."""
         self.archive = self.archive or tarfile.TarFile(self.partial, "w", format=tarfile.PAX_FORMAT)
         named: dict[str, Any] = {"id": job.id}
         if job.label is not None:
@@ -347,7 +385,7 @@ class TarWriter:
         return f"{self.path.name}/{job.key}"
 
     def close(self) -> int:
-        """Put the file in its place and say how large it is."""
+        """Move the file to its place and return its size in bytes."""
         if self.archive is None:  # no clip could be read
             return 0
         self.archive.close()
@@ -355,8 +393,8 @@ class TarWriter:
         return self.path.stat().st_size
 
 
-class ParquetWriter:
-    """A parquet file with the columns `id`, `video` and `label` (`labels`), described as `datasets` does."""
+class _ParquetWriter:
+    """A parquet file with the columns `id`, `video` and `label` (`labels`), with the features of `datasets`."""
 
     def __init__(self, shard: Shard, output: Path):
         from datasets import ClassLabel, Features, List, Value, Video
@@ -375,7 +413,7 @@ class ParquetWriter:
         self.count = 0
 
     def add(self, job: Job, clip: EncodedClip) -> str:
-        """Store a clip and say where."""
+        """Store a clip and return its place."""
         row: dict[str, Any] = {"id": job.id, "video": {"bytes": clip.content, "path": job.key + clip.suffix}}
         if isinstance(job.label, tuple):
             row["labels"] = [self.shard.label_names.index(name) for name in job.label]
@@ -388,7 +426,7 @@ class ParquetWriter:
         return f"{self.path.name}/{self.count - 1}"
 
     def close(self) -> int:
-        """Put the file in its place and say how large it is."""
+        """Move the file to its place and return its size in bytes."""
         if self.rows:
             self._flush()
         if self.writer is None:
@@ -398,20 +436,20 @@ class ParquetWriter:
         return self.path.stat().st_size
 
     def _flush(self) -> None:
-        # Videos are compressed already.
+        # Videos are already compressed.
         self.writer = self.writer or pq.ParquetWriter(self.partial, self.schema, compression="none")
         self.writer.write_table(pa.Table.from_pylist(self.rows, self.schema))
         self.rows = []
 
 
-class FolderWriter:
-    """Plain files: `split/class/key.mp4`, or `videos/split/key.mp4` where clips have not one label each."""
+class _FolderWriter:
+    """Plain files: `split/class/key.mp4`, or `videos/split/key.mp4` if not every clip has exactly one label."""
 
     def __init__(self, shard: Shard, output: Path):
         self.shard, self.output, self.bytes = shard, output, 0
 
     def add(self, job: Job, clip: EncodedClip) -> str:
-        """Store a clip and say where."""
+        """Store a clip and return its place."""
         folder = f"{self.shard.split}/{job.label}" if self.shard.by_class else f"videos/{self.shard.split}"
         path = self.output / folder / f"{job.key}{clip.suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -422,33 +460,33 @@ class FolderWriter:
         return path.relative_to(self.output).as_posix()
 
     def close(self) -> int:
-        """Bytes of all files."""
+        """Return the size of all files in bytes."""
         return self.bytes
 
 
-WRITERS: dict[str, Any] = {"tar": TarWriter, "parquet": ParquetWriter, "folder": FolderWriter}
+WRITERS: dict[str, Any] = {"tar": _TarWriter, "parquet": _ParquetWriter, "folder": _FolderWriter}
 
 
 # ---------------------------------------------------------------------- beginning and end
 
 
 def _relative(path: Path, root: Path) -> str:
-    """A name that means something on other machines, too."""
+    """A path without the folders of this machine."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
 def _begin(output: Path, shards: Sequence[Shard], overwrite: bool) -> dict[str, dict[str, Any]]:
-    """Look at what is there already: notes on the shards that need not be made again."""
+    """Prepare the output folder. Returns the notes on shards that are already finished."""
     notes = _read_notes(output)
     foreign = output.exists() and any(output.iterdir()) and not notes and not (output / NOTES).exists()
     if foreign:
-        raise ValueError(f"`output` {str(output)!r} must be a new folder, it holds something else")
+        raise ValueError(f"`output` must be a new folder, {str(output)!r} contains other files")
     wanted = {shard.name: shard.fingerprint for shard in shards}
     good = {name: note for name, note in notes.items() if wanted.get(name) == note["fingerprint"]}
     if len(good) < len(notes) and not overwrite:
         raise ValueError(
-            f"`output` {str(output)!r} holds a preparation of other clips or with other settings: choose another "
-            "folder, or `overwrite` it"
+            f"`output` {str(output)!r} contains a preparation of other clips or with other settings. Choose another "
+            "folder, or set `overwrite`"
         )
     if len(good) < len(notes):
         _remove(output, [notes[name] for name in notes.keys() - good.keys()])
@@ -488,7 +526,7 @@ def _is_there(output: Path, note: dict[str, Any]) -> bool:
 
 
 def _remove(output: Path, notes: Sequence[dict[str, Any]]) -> None:
-    """Take out shards, what described all of them, and folders that are empty then."""
+    """Delete shards, the files that describe all shards, and folders that become empty."""
     splits = {row["split"] for note in notes for row in note["rows"]}
     for name in (LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE, *(f"{split}.jsonl" for split in splits)):
         (output / name).unlink(missing_ok=True)
@@ -501,12 +539,13 @@ def _remove(output: Path, notes: Sequence[dict[str, Any]]) -> None:
 
 
 def _made(shards: Sequence[Shard], output: Path, num_workers: int) -> Iterator[tuple[Shard, dict[str, Any]]]:
-    """Make shards, in one process or several, as they get ready."""
+    """Shards and their notes in the order in which they are finished, made in one process or several."""
     if num_workers == 1 or len(shards) < 2:
         for shard in shards:
             yield shard, make_shard(shard, output)
         return
-    # Forked from a fresh process where that exists: one that has decoded or used torch's threads must not be forked.
+    # Workers are forked from a fresh process where possible. A process that has decoded or used torch's threads must
+    # not be forked.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
@@ -525,16 +564,16 @@ def _finish(
     layout: str,
     kept: int,
 ) -> PreparedData:
-    """Write the label map, the manifest and the summary; the notes are in them then."""
+    """Write the label map, the manifest and the summary, and delete the notes, which they contain."""
     rows = [row for shard in shards for row in notes[shard.name]["rows"]]
     stored = [row for row in rows if "file" in row]
     failures = [row for row in rows if "error" in row]
     if not stored:
-        reason = f"; the first: {failures[0]['source']}: {failures[0]['error']}" if failures else ""
+        reason = f"; the first is {failures[0]['source']}: {failures[0]['error']}" if failures else ""
         raise ValueError(f"None of the {len(rows)} clips could be read{reason}")
-    write_atomically(output / LABELS_FILE, json.dumps(label_names, indent=1, ensure_ascii=False) + "\n")
+    _write_atomically(output / LABELS_FILE, json.dumps(label_names, indent=1, ensure_ascii=False) + "\n")
     manifest = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(output / MANIFEST_FILE, manifest)
+    _write_atomically(output / MANIFEST_FILE, manifest)
     if shards[0].format == "folder" and not shards[0].by_class:
         _write_lists(output, stored)
     videos = Counter(row["split"] for row in stored)
@@ -559,15 +598,15 @@ def _finish(
             for shard in shards
         },
     }
-    write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    _write_atomically(output / SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     shutil.rmtree(output / NOTES)
     if failures:
-        logger.warning(f"{len(failures)} of {len(rows)} clips are missing or damaged; {MANIFEST_FILE} says why")
+        logger.warning(f"{len(failures)} of {len(rows)} clips are missing or damaged; see {MANIFEST_FILE}")
     return PreparedData(output, label_names, dict(videos), failures, duplicates, kept)
 
 
 def _write_lists(output: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """A list a split, for plain files that no class folder labels."""
+    """Write one list per split, for plain files without class folders."""
     for split in dict.fromkeys(row["split"] for row in rows):
         lines = []
         for row in rows:
@@ -575,11 +614,11 @@ def _write_lists(output: Path, rows: Sequence[dict[str, Any]]) -> None:
                 column = "labels" if isinstance(row["label"], list) else "label"
                 named = {} if row["label"] is None else {column: row["label"]}
                 lines.append(json.dumps({"video": row["file"], **named}, ensure_ascii=False) + "\n")
-        write_atomically(output / f"{split}.jsonl", "".join(lines))
+        _write_atomically(output / f"{split}.jsonl", "".join(lines))
 
 
 def _duplicates(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """Groups of clips with the same content: across splits they make a score too good."""
+    """Groups of clips with the same content. Duplicates across splits make a score too high."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(row["sha256"], []).append(f"{row['split']}/{row['id']}")

@@ -1,4 +1,4 @@
-"""Batches for masked visual words: clips and images with their masks, and with the words that are known."""
+"""Batches for masked visual words: clips and images with masks and cached words."""
 
 import random
 from collections.abc import Iterator
@@ -32,26 +32,26 @@ from .cache import WordCache
 from .tokenizers import VisualTokenizer, find_words
 
 
-PUBLISHED_PLACES = 14 * 14  # of an image, for which the published size of blocks was chosen
-PREFIXES = ("", "image_")  # before the names of clips' and of images' rows
+PUBLISHED_PLACES = 14 * 14  # words of an image for which the published size of blocks was chosen
+PREFIXES = ("", "image_")  # of the names of rows: clips, images
 Rows = dict[str, torch.Tensor]
 Sources = tuple[VideoSource, VideoSource | None]
 
 
 @dataclass
 class WordArguments:
-    """The tokenizer whose words are predicted, where they are kept, and the images beside the clips."""
+    """The tokenizer whose words are predicted, their cache, and the images that are trained on with the clips."""
 
     tokenizer: str | None = option(
         None, "frozen tokenizer whose words are predicted: folder or Hub id of a FlavaImageCodebook"
     )
-    word_cache: str | None = option(None, "folder that keeps the tokenizer's words for later epochs and runs")
+    word_cache: str | None = option(None, "folder that caches the tokenizer's words for later epochs and runs")
     word_copies: int = option(
         4,
-        "augmented copies of each sample that the epochs take in turn where words are kept; 1 is always the same crop",
+        "augmented copies of each sample that the epochs cycle through when words are cached; 1 keeps one crop",
     )
-    image_data: str | None = option(None, "image files to train on as well: a folder of classes or a list")
-    image_batch_size: int | None = option(None, "images in a batch; none takes batch_size")
+    image_data: str | None = option(None, "image files to train on in addition: a folder of classes or a list")
+    image_batch_size: int | None = option(None, "images in a batch; none means batch_size")
     image_jitter: float = option(0.0, "largest change of brightness, contrast and saturation of the images")
 
     def __post_init__(self) -> None:
@@ -60,7 +60,17 @@ class WordArguments:
 
 
 def masks_for(config: PreTrainedConfig) -> BlockMasks:
-    """The masks of a configuration, by default the published ones; blocks are scaled with the grid of words."""
+    """
+    The masks of a model. The default configuration gives the published masks. The block size is scaled with the number
+    of words.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration of the model.
+
+    Returns:
+        [`BlockMasks`]: the masks.
+    """
     height, width = frame_size(config.image_size)
     rows, columns = height // config.prediction_patch_size, width // config.prediction_patch_size
     smallest = max(round(BlockMasks.smallest_block * rows * columns / PUBLISHED_PLACES), 1)
@@ -74,13 +84,13 @@ def masks_for(config: PreTrainedConfig) -> BlockMasks:
     )
 
 
-class MaskDraws:
+class RandomMasks:
     """
-    Draws the mask of one sample: `(frames, height, width)` of a clip, `(height, width)` of an image.
+    Makes the random mask of a sample: `(frames, height, width)` for a clip, `(height, width)` for an image.
 
     Args:
         config (`PreTrainedConfig`):
-            The model's.
+            Configuration of the model.
         images (`bool`):
             Whether samples are images.
     """
@@ -89,9 +99,19 @@ class MaskDraws:
         self.masks, self.frames = masks_for(config), None if images else config.num_frames // config.tubelet_size
 
     def __call__(self, seed: int) -> torch.Tensor:
+        """
+        Make a mask.
+
+        Args:
+            seed (`int`):
+                Seed of the mask.
+
+        Returns:
+            `torch.Tensor`: bool, `True` where hidden.
+        """
         rng = random.Random(seed)
-        drawn = self.masks.image(rng) if self.frames is None else self.masks.clip(self.frames, rng)
-        return torch.from_numpy(drawn)
+        mask = self.masks.image(rng) if self.frames is None else self.masks.clip(self.frames, rng)
+        return torch.from_numpy(mask)
 
 
 class WordClipLoader(TrainingClipLoader):
@@ -99,20 +119,20 @@ class WordClipLoader(TrainingClipLoader):
     Reads one clip, or one image as a clip of one frame, with a mask for each augmented copy.
 
     Args:
-        processor ([`ClipVideoProcessor`]):
-            Samples and decodes.
+        processor ([`ClipProcessor`]):
+            Samples and decodes frames.
         augmentation ([`ClipAugmentation`]):
             Augments the uint8 frames.
         seed (`int`):
-            With epoch and sample id, the source of every draw.
+            Seed of all random numbers, together with epoch and sample id.
         num_sample (`int`):
-            Augmented copies.
-        masks ([`MaskDraws`]):
-            Draws the masks, anew in every epoch.
+            Augmented copies of each clip.
+        masks ([`RandomMasks`]):
+            Makes the masks, new ones in every epoch.
         cache ([`WordCache`], *optional*):
-            Words that are known. Epochs then take `word_copies` draws of frames and augmentation in turn.
+            Cache of words. With it, the epochs cycle through `word_copies` random choices of frames and augmentation.
         word_copies (`int`, *optional*, defaults to 1):
-            How many.
+            Length of that cycle.
     """
 
     def __init__(
@@ -121,7 +141,7 @@ class WordClipLoader(TrainingClipLoader):
         augmentation: Augmentation,
         seed: int,
         num_sample: int,
-        masks: MaskDraws,
+        masks: RandomMasks,
         cache: WordCache | None = None,
         word_copies: int = 1,
     ):
@@ -129,31 +149,57 @@ class WordClipLoader(TrainingClipLoader):
         self.masks, self.cache, self.word_copies = masks, cache, word_copies
 
     def clips(self, record: Record) -> Rows:
-        """The augmented copies, of which there are `word_copies` at most where words are kept."""
-        if self.cache is not None:  # passes through the images are numbered from PASSES times the clips' epoch
+        """
+        Read and augment a clip. With a cache there are only `word_copies` different results per sample.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
+        Returns:
+            `dict`: `pixel_values`, uint8 of shape `(num_sample, num_frames, num_channels, height, width)`.
+        """
+        if self.cache is not None:  # the number of a pass through the images is PASSES * epoch of the clips + pass
             record = replace(record, epoch=sum(divmod(record.epoch, PASSES)) % self.word_copies)
         rows = super().clips(record)
-        if self.processor.do_grayscale:  # here, so that the tokenizer sees what the model does
+        if self.processor.do_grayscale:  # here, so that tokenizer and model see the same pixels
             rows["pixel_values"] = without_colours(rows["pixel_values"]).contiguous()
         return rows
 
     def __call__(self, record: Record) -> Rows:
         """
+        Read a sample.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
         Returns:
             `dict`: `pixel_values`, uint8 of shape `(num_sample, num_frames, num_channels, height, width)`, and `mask`,
-            bool of shape `(num_sample, frames, height, width)` or, of images, `(num_sample, height, width)`; with a
-            cache also what [`WordCache.rows`] says.
+            bool of shape `(num_sample, frames, height, width)` or, for images, `(num_sample, height, width)`; with a
+            cache also the rows of [`WordCache.rows`].
         """
         seeds = [self.seed_of(record, "masks", copy) for copy in range(self.num_sample)]
-        return with_known(
+        return _with_known(
             {**self.clips(record), "mask": torch.stack([self.masks(seed) for seed in seeds])}, self.cache
         )
 
 
 class WordEvaluationLoader:
-    """Reads the middle of a video, or an image, with a mask that depends on its id alone; rows as in training."""
+    """
+    Reads the middle of a video, or an image, with a mask that depends on the sample id only. The rows are those of
+    [`WordClipLoader`].
 
-    def __init__(self, processor: ClipProcessor, masks: MaskDraws, cache: WordCache | None = None):
+    Args:
+        processor ([`ClipProcessor`]):
+            Samples and decodes frames.
+        masks ([`RandomMasks`]):
+            Makes the masks.
+        cache ([`WordCache`], *optional*):
+            Cache of words.
+    """
+
+    def __init__(self, processor: ClipProcessor, masks: RandomMasks, cache: WordCache | None = None):
         self.processor, self.masks, self.cache = processor, masks, cache
 
     def __call__(self, record: Record) -> Rows:
@@ -165,18 +211,18 @@ class WordEvaluationLoader:
             return_tensors="pt",
         )["pixel_values"]
         rows = {"pixel_values": frames, "mask": self.masks(stable_hash(record.sample.id))[None]}
-        return with_known(rows, self.cache)
+        return _with_known(rows, self.cache)
 
 
-def with_known(rows: Rows, cache: WordCache | None) -> Rows:
-    """Rows with the words that a cache knows."""
+def _with_known(rows: Rows, cache: WordCache | None) -> Rows:
+    """Add the rows of a cache."""
     return rows if cache is None else rows | cache.rows(rows["pixel_values"])
 
 
 class PairedStream(JointStream):
     """
-    Batches of videos, each with a batch of images. An epoch is one of the videos; for each the images begin in a new
-    order, and once more when they run out. `image_` stands before the names of the images' rows.
+    Batches of videos, each with a batch of images. An epoch is a pass through the videos. In every epoch, and whenever
+    all images have been used, the images start again in a new order. The names of their rows start with `image_`.
 
     Args:
         videos ([`ClipStream`]):
@@ -189,11 +235,31 @@ class PairedStream(JointStream):
         super().__init__(videos, images, ratio=1.0)
 
     def num_batches(self, rank: int | None = None) -> int | None:
-        """Batches of videos in an epoch."""
+        """
+        Number of batches in an epoch.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process; this one by default.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
         return self.videos.num_batches(rank)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """See [`JointStream`]."""
+        """
+        The batches of an epoch.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch.
+            start (`int`, *optional*, defaults to 0):
+                Position to resume at: `position` after the last batch.
+
+        Returns:
+            `Iterator[Batch]`: the batches.
+        """
         images_seen, videos_seen = divmod(start, IMAGE_PLACE)
         images = self._image_batches(epoch, images_seen)
         self.position = start
@@ -206,7 +272,7 @@ class PairedStream(JointStream):
 
 class ImageStream:
     """
-    Batches of images alone under the names of images' rows; for stage 1.
+    Batches of images only, for stage 1. The names of their rows start with `image_`.
 
     Args:
         images ([`ClipStream`]):
@@ -218,15 +284,41 @@ class ImageStream:
         self.rank, self.world, self.position = images.rank, images.world, 0
 
     def num_batches(self, rank: int | None = None) -> int | None:
-        """Batches an epoch of a process."""
+        """
+        Number of batches in an epoch.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process; this one by default.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
         return self.images.num_batches(rank)
 
     def num_read(self, position: int) -> int:
-        """Images that stand before a position."""
+        """
+        Number of images before a position.
+
+        Args:
+            position (`int`):
+                A position of the stream.
+        """
         return position
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a position on."""
+        """
+        The batches of an epoch.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch.
+            start (`int`, *optional*, defaults to 0):
+                Position to resume at.
+
+        Returns:
+            `Iterator[Batch]`: the batches.
+        """
         self.position = start
         for batch in self.images.epoch(epoch, start):
             self.position = self.images.position
@@ -235,16 +327,16 @@ class ImageStream:
 
 class WordRows:
     """
-    Makes the task's input of a batch of uint8 frames, on the device: normalised pixels, masks, and the frames as they
-    are for the tokenizer. With a cache also the words: those that it knows, and the others, found and kept.
+    Turns a batch of uint8 frames into the input of the task, on the device: normalised pixels, masks, and the original
+    frames for the tokenizer. With a cache it adds the words, and finds and caches those that are missing.
 
     Args:
-        processor ([`ClipVideoProcessor`]):
-            Normalises.
+        processor ([`ClipProcessor`]):
+            Normalises the frames.
         tokenizer ([`VisualTokenizer`], *optional*):
-            Finds the words that `cache` does not know.
+            Finds the words that are not in the cache.
         cache ([`WordCache`], *optional*):
-            What the loaders have, too.
+            The cache that the loaders use.
     """
 
     def __init__(
@@ -254,6 +346,19 @@ class WordRows:
         self.num_known, self.num_found = 0, 0
 
     def __call__(self, rows: Rows, device: torch.device) -> Rows:
+        """
+        Make the input of the task.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                Rows of a batch.
+            device (`torch.device`):
+                Device of the model.
+
+        Returns:
+            `dict`: `frames`, `pixel_values`, `mask` and, with a cache, `labels`, and the same for images with
+            the prefix `image_`.
+        """
         rows = merge_copies(rows)
         batch: Rows = {}
         for prefix in PREFIXES:
@@ -271,17 +376,26 @@ class WordRows:
 
     def words(self, rows: Rows, device: torch.device) -> dict[str, torch.Tensor]:
         """
-        Words of the clips and, under the prefix of their rows, the images of a batch whose rows say what is known:
-        `(num_clips, num_frames, rows, columns)`.
+        Words of the clips and images of a batch with rows of a cache. Missing words are found and cached.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                Rows of a batch.
+            device (`torch.device`):
+                Device of the model.
+
+        Returns:
+            `dict[str, torch.Tensor]`: words of shape `(num_clips, num_frames, rows, columns)` by the prefix of their
+            rows, one of `PREFIXES`.
         """
         words = {prefix: rows[f"{prefix}words"].clone() for prefix in PREFIXES if f"{prefix}words" in rows}
         missing = {prefix: torch.nonzero(~rows[f"{prefix}known"]).flatten() for prefix in words}
-        asked = [prefix for prefix in words if len(missing[prefix])]
-        self.num_found += sum(len(missing[prefix]) for prefix in asked)
+        incomplete = [prefix for prefix in words if len(missing[prefix])]
+        self.num_found += sum(len(missing[prefix]) for prefix in incomplete)
         self.num_known += sum(len(words[prefix]) - len(missing[prefix]) for prefix in words)
-        if asked and self.tokenizer is not None and self.cache is not None:
-            frames = [rows[f"{prefix}pixel_values"][missing[prefix]].to(device) for prefix in asked]
-            for prefix, found in zip(asked, find_words(self.tokenizer, *frames)):
+        if incomplete and self.tokenizer is not None and self.cache is not None:
+            frames = [rows[f"{prefix}pixel_values"][missing[prefix]].to(device) for prefix in incomplete]
+            for prefix, found in zip(incomplete, find_words(self.tokenizer, *frames)):
                 words[prefix][missing[prefix]] = found.cpu()
                 for index in missing[prefix].tolist():
                     self.cache.write(bytes(rows[f"{prefix}word_key"][index].tolist()), words[prefix][index])
@@ -298,11 +412,15 @@ class WordData:
         arguments ([`WordArguments`]):
             The method's own fields.
         model_config (`PreTrainedConfig`):
-            The model's; says whether it learns from clips, from images, or from both.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+            Configuration of the model. `video_stream` and `image_stream` tell whether it is trained on clips, images
+            or both.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         tokenizer ([`VisualTokenizer`], *optional*):
-            Needed with a `word_cache`.
+            The tokenizer; needed with a `word_cache`.
+
+    Raises:
+        ValueError: `image_data` is missing.
     """
 
     def __init__(
@@ -324,7 +442,7 @@ class WordData:
         if model_config.image_stream:
             place = arguments.image_data or (None if model_config.video_stream else config.data.data)
             if place is None:
-                raise ValueError("`image_data` is needed: the model learns from images too (`image_stream`)")
+                raise ValueError("`image_data` is needed: the model is also trained on images (`image_stream`)")
             self.sources["image"] = open_images(place)
 
     @property
@@ -333,7 +451,13 @@ class WordData:
         return next(iter(self.sources.values()))[0]
 
     def loader(self, images: bool) -> WordClipLoader:
-        """Reads the training samples."""
+        """
+        The loader of the training samples.
+
+        Args:
+            images (`bool`):
+                Whether samples are images.
+        """
         augmentation = self.config.augmentation
         jitter = self.arguments.image_jitter if images else 0.0
         return WordClipLoader(
@@ -341,7 +465,7 @@ class WordData:
             clip_augmentation(augmentation, self.processor, jitter=jitter),
             self.config.run.seed,
             1 if images else augmentation.num_sample,
-            MaskDraws(self.model_config, images),
+            RandomMasks(self.model_config, images),
             self.cache,
             self.arguments.word_copies,
         )
@@ -350,17 +474,20 @@ class WordData:
         self, kind: str, accelerator: Accelerator, ledger: BadVideoLedger, drop_last: bool | None = None
     ) -> ClipStream:
         """
-        This process's training samples of one kind.
+        The training batches of one kind, for this process.
 
         Args:
             kind (`str`):
                 `"video"` or `"image"`.
             accelerator (`Accelerator`):
-                The run's processes.
+                Number of this process and of all processes.
             ledger ([`BadVideoLedger`]):
-                Lists unreadable files.
+                Records unreadable files.
             drop_last (`bool`, *optional*):
-                Whether an incomplete last batch is left out; the run's setting by default.
+                Whether an incomplete last batch is left out; the setting of the run by default.
+
+        Returns:
+            [`ClipStream`]: the batches.
         """
         optimization = self.config.optimization
         paired = kind == "image" and "video" in self.sources
@@ -377,7 +504,18 @@ class WordData:
         )
 
     def stream(self, accelerator: Accelerator, ledger: BadVideoLedger) -> BatchStream:
-        """This process's training batches."""
+        """
+        The training batches of this process.
+
+        Args:
+            accelerator (`Accelerator`):
+                Number of this process and of all processes.
+            ledger ([`BadVideoLedger`]):
+                Records unreadable files.
+
+        Returns:
+            [`BatchStream`]: the batches.
+        """
         if "image" not in self.sources:
             return self.clips_of("video", accelerator, ledger)
         if "video" not in self.sources:
@@ -387,7 +525,18 @@ class WordData:
         )
 
     def held_out(self, accelerator: Accelerator, ledger: BadVideoLedger) -> dict[str, ClipStream]:
-        """This process's share of the samples to validate on, by kind."""
+        """
+        The validation batches of this process.
+
+        Args:
+            accelerator (`Accelerator`):
+                Number of this process and of all processes.
+            ledger ([`BadVideoLedger`]):
+                Records unreadable files.
+
+        Returns:
+            `dict[str, ClipStream]`: batches by kind, `"video"` or `"image"`.
+        """
         streams = {}
         for kind, (_, source) in self.sources.items():
             if source is None:
@@ -396,7 +545,7 @@ class WordData:
             streams[kind] = evaluation_stream(
                 self.config.data,
                 source,
-                WordEvaluationLoader(reader, MaskDraws(self.model_config, kind == "image"), self.cache),
+                WordEvaluationLoader(reader, RandomMasks(self.model_config, kind == "image"), self.cache),
                 accelerator,
                 batch_size=self.config.eval_batch_size,
                 on_bad_video=ledger.add,
@@ -406,8 +555,8 @@ class WordData:
 
 __all__ = [
     "ImageStream",
-    "MaskDraws",
     "PairedStream",
+    "RandomMasks",
     "WordArguments",
     "WordClipLoader",
     "WordData",

@@ -1,8 +1,9 @@
 """
-Tokenizers of visual words: what a frozen model calls each patch of an image. Masked visual words are predicted from
-the rest of the picture.
+Tokenizers of visual words. A frozen tokenizer assigns a word to each patch of an image; in pretraining, masked words
+are predicted from the rest of the image.
 
-A tokenizer is anything with `vocab_size`, `patch_size` and a call that maps pixels to words; see [`VisualTokenizer`].
+A tokenizer is any object with `vocab_size`, `patch_size` and a call that maps pixels to words, see
+[`VisualTokenizer`].
 """
 
 import itertools
@@ -27,8 +28,8 @@ FITTING_STEPS = 20
 @runtime_checkable
 class VisualTokenizer(Protocol):
     """
-    Maps pixels of shape `(num_images, num_channels, height, width)` in [0.1, 0.9] to words of shape `(num_images,
-    height / patch_size, width / patch_size)`, one of `vocab_size` each.
+    Maps pixels of shape `(num_images, num_channels, height, width)` in [0.1, 0.9] to words of shape
+    `(num_images, height / patch_size, width / patch_size)`, each below `vocab_size`.
     """
 
     vocab_size: int
@@ -39,32 +40,48 @@ class VisualTokenizer(Protocol):
 
 @runtime_checkable
 class PaintsWords(Protocol):
-    """A tokenizer that knows what a word looks like."""
+    """A tokenizer that can draw its words."""
 
     def paint(self, words: torch.Tensor) -> torch.Tensor:
-        """Pixels `(num_images, num_channels, height, width)` in [0.1, 0.9] of words `(num_images, rows, columns)`."""
+        """
+        Draw words.
+
+        Args:
+            words (`torch.Tensor` of shape `(num_images, rows, columns)`):
+                The words.
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, num_channels, height, width)`: pixels in [0.1, 0.9].
+        """
 
 
 @runtime_checkable
 class PreparesClips(Protocol):
-    """A tokenizer to which a patch says more beside the rest of its clip."""
+    """A tokenizer whose words depend on the whole clip, not on one frame alone."""
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """
-        What its call is to be given instead of pixels of whole clips `(num_clips, num_frames, num_channels, height,
-        width)` or images `(num_images, [1,] num_channels, height, width)` in [0.1, 0.9]; of the same shape and range.
+        Change the pixels of whole clips before the tokenizer is called on them.
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_clips, num_frames, num_channels, height, width)` or \
+                `(num_images, [1,] num_channels, height, width)`):
+                Clips or images, in [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of the same shape, in the same range.
         """
 
 
 class CodebookTokenizer(nn.Module):
     """
-    The encoder of DALL-E's discrete VAE, which BEVT was trained with.
+    The encoder of DALL-E's discrete VAE, with which BEVT was trained.
 
     Args:
         codebook (`FlavaImageCodebook`):
-            As [`~convert.codebook.convert_codebook`] makes it, or transformers' `facebook/flava-image-codebook`.
+            Result of [`~convert.codebook.convert_codebook`], or `facebook/flava-image-codebook` of transformers.
         images_at_once (`int`, *optional*, defaults to 64):
-            Images that go through it together: its activations are large.
+            Images per forward pass; the activations are large.
     """
 
     patch_size = 8
@@ -76,18 +93,31 @@ class CodebookTokenizer(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """
+        Find the words of images.
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
+                In [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, height / patch_size, width / patch_size)`: the words.
+        """
         parts = pixels.to(self.codebook.dtype).split(self.images_at_once)
         return torch.cat([self.codebook.get_codebook_indices(part) for part in parts])
 
 
 class PatchTokenizer(nn.Module):
     """
-    The nearest of a few typical patches (k-means): words for data of any kind in seconds, for small pictures and
-    trials. It has none of the meaning that DALL-E's words have.
+    Assigns each patch to the nearest of a few typical patches (k-means). It is fitted to any data in seconds and meant
+    for small images and trials. Its words have less meaning than those of DALL-E.
 
     Args:
         patches (`torch.Tensor` of shape `(vocab_size, num_channels, patch_size, patch_size)`):
             The typical patches, in [0.1, 0.9].
+
+    Raises:
+        ValueError: `patches` has another shape.
     """
 
     patches: torch.Tensor
@@ -104,12 +134,31 @@ class PatchTokenizer(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        cut, size = patches_of(pixels.float(), self.patch_size), self.patch_size
-        words = nearest(cut, self.patches.flatten(1))
+        """
+        Find the words of images.
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
+                In [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, height / patch_size, width / patch_size)`: the words.
+        """
+        cut, size = _patches_of(pixels.float(), self.patch_size), self.patch_size
+        words = _nearest(cut, self.patches.flatten(1))
         return words.view(len(pixels), pixels.shape[-2] // size, pixels.shape[-1] // size)
 
     def paint(self, words: torch.Tensor) -> torch.Tensor:
-        """See [`PaintsWords`]."""
+        """
+        Draw words, see [`PaintsWords`].
+
+        Args:
+            words (`torch.Tensor` of shape `(num_images, rows, columns)`):
+                The words.
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, num_channels, height, width)`: pixels in [0.1, 0.9].
+        """
         patches = self.patches[words]  # (num_images, rows, columns, num_channels, patch_size, patch_size)
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
 
@@ -122,27 +171,39 @@ class PatchTokenizer(nn.Module):
             pixels (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
                 In [0.1, 0.9]; see [`~word_pixels.word_pixels`].
             vocab_size (`int`):
-                How many words there are to be; fewer where the images have fewer different patches.
+                Number of words, at least 2. It is smaller if the images have fewer different patches.
             patch_size (`int`):
-                Height and width of a patch.
+                Height and width of a patch, in pixels.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the start.
+                Seed of the initial patches.
+
+        Returns:
+            [`PatchTokenizer`]: the tokenizer.
+
+        Raises:
+            ValueError: `vocab_size` is below 2, or a side of the images is not a multiple of `patch_size`.
         """
         if vocab_size < 2:
             raise ValueError(f"`vocab_size` must be at least 2, got {vocab_size}")
         generator = torch.Generator().manual_seed(seed)
-        cut = patches_of(pixels.float(), patch_size)
+        cut = _patches_of(pixels.float(), patch_size)
         different = torch.unique(cut, dim=0)
         centres = different[torch.randperm(len(different), generator=generator)[:vocab_size]]
         for _ in range(FITTING_STEPS):
-            words = nearest(cut, centres)
+            words = _nearest(cut, centres)
             sums = torch.zeros_like(centres).index_add_(0, words, cut)
             counts = torch.bincount(words, minlength=len(centres))[:, None]
             centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
         return cls(centres.view(-1, pixels.shape[1], patch_size, patch_size))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the patches, for [`load_tokenizer`]."""
+        """
+        Save the tokenizer, to be loaded by [`load_tokenizer`].
+
+        Args:
+            folder (`str` or `Path`):
+                Folder that receives `model.safetensors` and `config.json`.
+        """
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         save_file({"patches": self.patches.cpu().contiguous()}, path / "model.safetensors")
@@ -152,20 +213,30 @@ class PatchTokenizer(nn.Module):
 
 class MovingPatchTokenizer(PatchTokenizer):
     """
-    Words of what moves: the typical patches of a clip from which its mean frame is taken away. A backdrop that stands
-    still, however rich, is one word, so that all there is to learn is what moves, where and when; for cameras that
-    stand still. Of an image its mean colours are taken away.
+    Words of moving content: typical patches of clips from which their mean frame is subtracted. A static background is
+    a single word, so that only motion is left to learn. Meant for static cameras. From an image, its mean colours are
+    subtracted.
     """
 
     @staticmethod
     def prepare(pixels: torch.Tensor) -> torch.Tensor:
-        """See [`PreparesClips`]: mid-grey (0.5) where a clip is like its mean frame."""
+        """
+        Subtract the mean frame, see [`PreparesClips`]. Pixels that equal those of the mean frame become grey (0.5).
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_clips, num_frames, num_channels, height, width)` or \
+                `(num_images, [1,] num_channels, height, width)`):
+                Clips or images, in [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of the same shape, in the same range.
+        """
         alone = pixels.ndim == 4 or pixels.shape[-4] == 1
         mean = pixels.mean((-2, -1), keepdim=True) if alone else pixels.mean(-4, keepdim=True)
         return (pixels - mean + 0.5).clamp(0.1, 0.9)
 
 
-TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by the `tokenizer_type` of their configuration file
+TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by `tokenizer_type` of the configuration file
     "patch_words": PatchTokenizer,
     "moving_patch_words": MovingPatchTokenizer,
 }
@@ -180,21 +251,24 @@ def fit_patch_tokenizer(
     tokenizer_class: type[PatchTokenizer] = PatchTokenizer,
 ) -> PatchTokenizer:
     """
-    A [`PatchTokenizer`] whose words are as large as a model needs them, from some frames of a source.
+    Fit a [`PatchTokenizer`] with the patch size of a model to some frames of a source.
 
     Args:
         source ([`VideoSource`]):
-            Videos, or images.
-        processor ([`ClipVideoProcessor`]):
-            Reads them as the model sees them.
+            Videos or images.
+        processor ([`ClipProcessor`]):
+            Processor of the model, or the reader of image files for images.
         config (`PreTrainedConfig`):
-            The model's.
+            Configuration of the model.
         vocab_size (`int`):
             Number of words.
         num_videos (`int`, *optional*, defaults to 64):
-            Videos to look at, the first of the source's order with seed 0.
+            Number of videos to read: the first ones in the order of seed 0.
         tokenizer_class (`type`, *optional*, defaults to [`PatchTokenizer`]):
-            That, or [`MovingPatchTokenizer`].
+            [`PatchTokenizer`] or [`MovingPatchTokenizer`].
+
+    Returns:
+        [`PatchTokenizer`]: the tokenizer.
     """
     frames: list[torch.Tensor] = []
     for sample in itertools.islice(source.share(0, 1, 0, 0), num_videos):
@@ -207,7 +281,7 @@ def fit_patch_tokenizer(
     return tokenizer_class.fit(torch.cat(frames), vocab_size, config.prediction_patch_size // 2)
 
 
-def patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
+def _patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """Patches `(num_patches, num_channels * size * size)` of images, row by row."""
     if pixels.shape[-2] % size or pixels.shape[-1] % size:
         raise ValueError(f"`pixels` must have sides that are multiples of {size}, got {tuple(pixels.shape[-2:])}")
@@ -215,14 +289,15 @@ def patches_of(pixels: torch.Tensor, size: int) -> torch.Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)
 
 
-def nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+def _nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
     """Index of the nearest centre of each row."""
-    gaps = centres.square().sum(1) - 2 * rows @ centres.T  # of squared distances, what differs between centres
+    # Squared distances without the term that is equal for all centres.
+    gaps = centres.square().sum(1) - 2 * rows @ centres.T
     return gaps.argmin(1)
 
 
-def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
-    """Which patch tokenizer a folder holds, if any."""
+def _patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
+    """Class of the patch tokenizer in a folder, `None` if there is none."""
     file = Path(name) / "config.json"
     if not file.is_file():
         return None
@@ -231,47 +306,59 @@ def patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
 
 def codebook_without_weights(name: str | Path) -> Callable[[], FlavaImageCodebook] | None:
     """
-    What makes the network of a tokenizer on torch's meta device; `None` for patch tokenizers, which cost next to
-    nothing.
+    A function that builds the network of a tokenizer without loading its weights, such as on torch's meta device.
 
     Args:
         name (`str` or `Path`):
-            Folder or Hub id. A name on the Hub is taken for DALL-E's tokenizer, the only published one.
+            Folder or Hub id. A Hub id is assumed to be DALL-E's tokenizer, the only published one.
+
+    Returns:
+        `Callable[[], FlavaImageCodebook]`: the function, or `None` for patch tokenizers, whose cost is negligible.
     """
-    if patch_tokenizer_type(name) is not None:
+    if _patch_tokenizer_type(name) is not None:
         return None
     config = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
     return lambda: FlavaImageCodebook(config)
 
 
 def check_tokenizer(tokenizer: VisualTokenizer, config: PreTrainedConfig) -> None:
-    """ValueError where a tokenizer's patches or words are not those of a model."""
+    """
+    Check that a tokenizer fits a model.
+
+    Args:
+        tokenizer ([`VisualTokenizer`]):
+            The tokenizer.
+        config (`PreTrainedConfig`):
+            Configuration of the model.
+
+    Raises:
+        ValueError: the tokenizer has another patch size, or more words than the model.
+    """
     size, vocabulary = config.prediction_patch_size, config.vocab_size
     if 2 * tokenizer.patch_size != size:
         raise ValueError(
-            f"`tokenizer` must name patches of {size // 2} pixels, half of the model's {size}, it names "
-            f"patches of {tokenizer.patch_size}"
+            f"`tokenizer` must have patches of {size // 2} pixels, half of the model's {size}, got "
+            f"{tokenizer.patch_size}"
         )
     if tokenizer.vocab_size > vocabulary:
         raise ValueError(
-            f"`tokenizer` must have at most the model's {vocabulary} words (`vocab_size`), it has "
-            f"{tokenizer.vocab_size}"
+            f"`tokenizer` must have at most the model's {vocabulary} words (`vocab_size`), got {tokenizer.vocab_size}"
         )
 
 
 @torch.no_grad()
 def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.Tensor]:
     """
-    Words of groups of frames, in one go where all are of one size.
+    Find the words of groups of frames. Groups of the same frame size share a forward pass.
 
     Args:
         tokenizer ([`VisualTokenizer`]):
-            Is moved to the frames' device.
+            The tokenizer; it is moved to the device of the frames.
         groups (`torch.Tensor` of shape `(..., num_channels, height, width)`):
-            Grey levels from 0 to 255.
+            Frames with values from 0 to 255.
 
     Returns:
-        `list[torch.Tensor]`: of shape `(..., rows, columns)`.
+        `list[torch.Tensor]`: words of shape `(..., rows, columns)` for each group.
     """
     device = groups[0].device
     tokenizer = tokenizer.to(device) if isinstance(tokenizer, nn.Module) else tokenizer
@@ -289,21 +376,26 @@ def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.
 
 def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     """
+    Load a tokenizer.
+
     Args:
         name (`str` or `Path`):
             Folder of a [`PatchTokenizer`], or folder or Hub id of a `FlavaImageCodebook`.
 
+    Returns:
+        [`CodebookTokenizer`] or [`PatchTokenizer`]: the tokenizer.
+
     Raises:
-        ValueError: it holds neither.
+        ValueError: `name` is neither.
     """
-    patch_tokenizer = patch_tokenizer_type(name)
+    patch_tokenizer = _patch_tokenizer_type(name)
     if patch_tokenizer is not None:
         return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     config: Any = AutoConfig.from_pretrained(name)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
             f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook) or a saved "
-            f"PatchTokenizer, it is a {config.model_type}"
+            f"PatchTokenizer, got {config.model_type}"
         )
     return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
 
@@ -320,5 +412,4 @@ __all__ = [
     "find_words",
     "fit_patch_tokenizer",
     "load_tokenizer",
-    "patch_tokenizer_type",
 ]

@@ -17,7 +17,7 @@ from hf_videovit.training.data.sources import Sample, SampleList, folder_source
 from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.tasks import MaskedWordsTask
-from hf_videovit.training.words.streams import MaskDraws, PairedStream, masks_for
+from hf_videovit.training.words.streams import PairedStream, RandomMasks, masks_for
 from hf_videovit.training.words.tokenizers import (
     CodebookTokenizer,
     MovingPatchTokenizer,
@@ -136,9 +136,9 @@ def test_masks_of_small_grids_and_bad_settings():
     masks = masks_for(BevtConfig(**TINY))
     assert (masks.height, masks.width, masks.smallest_block) == (8, 8, 5)
     assert 20 <= masks.image(random.Random(0)).sum() <= 32
-    assert MaskDraws(BevtConfig(**TINY), images=False)(0).shape == (2, 8, 8)
-    assert MaskDraws(BevtConfig(**TINY), images=True)(0).shape == (8, 8)
-    short = MaskDraws(BevtConfig(**TINY, mask_ratio=0.8, shortest_tube=0.5, longest_tube=0.5), images=False)
+    assert RandomMasks(BevtConfig(**TINY), images=False)(0).shape == (2, 8, 8)
+    assert RandomMasks(BevtConfig(**TINY), images=True)(0).shape == (8, 8)
+    short = RandomMasks(BevtConfig(**TINY, mask_ratio=0.8, shortest_tube=0.5, longest_tube=0.5), images=False)
     shown = [short(seed).flatten(1).sum(1) for seed in range(20)]
     assert all(sorted(counts.tolist())[0] == 0 and 32 < max(counts) <= 51 for counts in shown)
     for fields in ({"ratio": 1.0}, {"height": 1}, {"smallest_block": 0}, {"shortest_tube": 0.9, "longest_tube": 0.5}):

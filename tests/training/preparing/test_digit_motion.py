@@ -151,7 +151,7 @@ def test_position_and_speed_do_not_depend_on_the_motion():
     for motion in MOTIONS:
         scene = plan_scene("motion", MOTIONS.index(motion), rng)
         assert scene.motions == (motion,)
-        sprites = [digit_motion._draw_sprite(rng, scene, 3, scene.motions, "train", backdrop) for _ in range(400)]
+        sprites = [digit_motion._random_sprite(rng, scene, 3, scene.motions, "train", backdrop) for _ in range(400)]
         for frame in (0, 4, 7):
             wave = np.exp(2j * np.pi * np.array([sprite.path[frame] for sprite in sprites]) / 32)
             assert np.abs(wave.mean(axis=0)).max() < 0.15  # 400 uniform phases: 0.05 on average
@@ -165,14 +165,14 @@ def test_splits_share_neither_writers_nor_places():
     scene = plan_scene("appearance", 5, np.random.default_rng(0))
     for split, writers in (("train", mattes[:1347]), ("test", mattes[1347:])):
         rng = np.random.default_rng(1)
-        matte = digit_motion._draw_sprite(rng, scene, 5, scene.motions, split, backdrop).matte
+        matte = digit_motion._random_sprite(rng, scene, 5, scene.motions, split, backdrop).matte
         assert (writers == matte).all(axis=(1, 2)).any()
 
 
 def test_change_happens_in_the_middle_and_at_a_named_frame():
     clip = generate_clip("change", "train", 1, size=32, num_frames=64)
     assert clip.label == "right_left" and clip.change_frame == 32 and clip.frames.shape == (64, 32, 32, 3)
-    path = digit_motion._draw_path(np.random.default_rng(0), ("right", "left"), 1.0, 32, 64)
+    path = digit_motion._random_path(np.random.default_rng(0), ("right", "left"), 1.0, 32, 64)
     steps = torus_steps(path, 32)[:, 0]
     np.testing.assert_allclose(steps[: clip.change_frame - 1], 1.0)
     np.testing.assert_allclose(steps[clip.change_frame - 1 :], -1.0)
@@ -272,7 +272,7 @@ def test_an_interrupted_run_leaves_nothing_half_done(tmp_path, monkeypatch):
         ({"num_test": -1}, "`num_test` must be at least 1, got -1"),
         ({"size": 33}, "`size` must be even .* got 33"),
         ({"num_frames": 1}, "`num_frames` must be at least 2, .* got 1"),
-        ({"backdrop_contrast": 1.5}, "`backdrop_contrast` must lie between 0 and 1, got 1.5"),
+        ({"backdrop_contrast": 1.5}, "`backdrop_contrast` must be between 0 and 1, got 1.5"),
     ],
 )
 def test_bad_arguments_are_named(tmp_path, wrong, message):

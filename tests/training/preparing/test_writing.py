@@ -104,7 +104,7 @@ def test_kinetics(tmp_path):
     assert [(row["split"], row["id"], row["kind"]) for row in result.failures] == [
         ("val", "gone_000001_000002", "missing")
     ]
-    assert result.failures[0]["error"] == "no file is called playing harp/gone_000001_000002"
+    assert result.failures[0]["error"] == "no file is named playing harp/gone_000001_000002"
     rows = {row["id"]: row for row in map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_text().splitlines())}
     cut = rows["xyz_000005_000006"]
     assert (cut["num_frames"], cut["start"], cut["end"], cut["source"]) == (25, 5.0, 6.0, "train/xyz.mp4")
@@ -251,7 +251,7 @@ def test_neither_processes_nor_an_interruption_change_a_byte(folder, tmp_path, m
 def test_another_preparation_is_replaced_only_when_asked(folder, tmp_path):
     out = tmp_path / "out"
     prepare(folder, out, format="folder", encoding=SMALL)
-    with pytest.raises(ValueError, match="holds a preparation of other clips or with other settings"):
+    with pytest.raises(ValueError, match="contains a preparation of other clips or with other settings"):
         prepare(folder, out, encoding=SMALL)
     prepare(folder, out, encoding=SMALL, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == [
@@ -265,7 +265,7 @@ def test_another_preparation_is_replaced_only_when_asked(folder, tmp_path):
     assert prepare(folder, out, encoding=SMALL).failures  # the same clips as far as it knows
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    with pytest.raises(ValueError, match="must be a new folder, it holds something else"):
+    with pytest.raises(ValueError, match="must be a new folder, .* contains other files"):
         prepare(folder, tmp_path / "mine")
 
 

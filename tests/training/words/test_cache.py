@@ -100,7 +100,7 @@ def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, m
 
     assert "image macs" in run("--plan")
     assert not (tmp_path / "words").exists()
-    assert "clips and images found" in run("--cache_words")
+    assert "clips and images computed" in run("--cache_words")
     refused()
     assert "saved in" in run("--picture_every", "0", "--eval_every", "0")
     assert "bevt" in (Path(word_fields["output_dir"]) / "README.md").read_text()
@@ -224,7 +224,7 @@ def test_a_tokenizer_without_weights_cannot_be_kept(tmp_path):
     class Callable:
         vocab_size, patch_size = 8, 2
 
-    with pytest.raises(ValueError, match="`word_cache` needs a tokenizer that is a torch module.* got a Callable"):
+    with pytest.raises(ValueError, match="`word_cache` needs a tokenizer that is a torch module.* got Callable"):
         WordCache(tmp_path, Callable())
     one, other = make_tokenizer(), make_tokenizer()
     assert tokenizer_fingerprint(one) == tokenizer_fingerprint(other)
