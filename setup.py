@@ -12,9 +12,9 @@ HAS_DECORD_WHEEL = (
 )
 
 INSTALL_REQUIRES = [
-    "accelerate>=1.2",
+    "accelerate>=1.14",
     "av>=17.0",
-    "datasets>=4.0",
+    "datasets>=4.8",
     f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
     "evaluate>=0.4.3",
     "filelock>=3.12",
@@ -22,29 +22,32 @@ INSTALL_REQUIRES = [
     "Jinja2>=3.1",
     "numpy>=1.26",
     "pillow>=10.0",
-    "pyarrow>=15.0",
+    "pyarrow>=21.0",
     "PyYAML>=6.0",
     "rich>=13.0",
     "safetensors>=0.8",
-    "torch>=2.6",
-    "torchvision>=0.21",
+    "torch>=2.8",
+    "torchvision>=0.23",
     "tqdm>=4.66.3",
     "transformers>=5.20",
-    "typer>=0.15",
+    "typer>=0.16",
 ]
 
 # The page of `hf-videovit demo` and of a Space.
 SPACE = ["gradio>=6.0", "pandas>=2.0"]
 
+TRACK = ["tensorboard>=2.15", "trackio>=0.10"]
+
 EXTRAS_REQUIRE = {
     "train": ["matplotlib>=3.8"],
-    "track": ["tensorboard>=2.15", "trackio>=0.5"],
+    "track": TRACK,
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
     "space": SPACE,
     "deepspeed": ["deepspeed>=0.16"],
-    "torchcodec": ["torchcodec>=0.2"],
+    "torchcodec": ["torchcodec>=0.6"],
     "test": [
         *SPACE,
+        *TRACK,
         "hypothesis>=6.100",
         "parameterized>=0.9",
         "playwright>=1.45",
@@ -53,7 +56,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist>=3.6.1",
         "setuptools>=64",
         "timm>=1.0.11",
-        "torchcodec>=0.2; sys_platform != 'linux' or platform_machine == 'x86_64'",
+        "torchcodec>=0.6; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
     "dev": ["mypy>=2.4", "ruff>=0.17", "types-PyYAML"],
 }

@@ -1,10 +1,19 @@
 """Twenty steps of each task against what they once gave; `recorded.py` says how to record them again."""
 
 import pytest
+import torch
 
 from tests.golden.recorded import CASES, FOLDER, NUM_STEPS, recorded, run_case
 
 
+def first_draw() -> float:
+    """What torch draws first for a weight; releases before the recording's draw others from the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.init.trunc_normal_(torch.empty(4))[0].item()
+
+
+@pytest.mark.skipif(first_draw() != pytest.approx(1.540996), reason="this torch draws other weights from the seed")
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_steps_are_what_they_were(name):
     expected, found = recorded(name), run_case(name)
