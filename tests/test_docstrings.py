@@ -13,16 +13,10 @@ PENDING = (
     "doctor.py",
     "modeling",
     "training/arguments.py",
-    "training/building.py",
     "training/data",
     "training/engine",
     "training/evaluation",
     "training/methods",
-    "training/optimization.py",
-    "training/planning.py",
-    "training/preview.py",
-    "training/schedules.py",
-    "training/tasks",
 )
 
 GOOD = '''

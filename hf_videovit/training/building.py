@@ -1,4 +1,4 @@
-"""The model and processor that a run starts from: a checkpoint, or a family's size from scratch."""
+"""The model and processor that a run starts from: a checkpoint, or a size of a family from scratch."""
 
 import warnings
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ from .optimization import HasLayerTable, freeze_layers, head_parameters
 logger = logging.get_logger(__name__)
 
 MULTI_LABEL = "multi_label_classification"
-VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that learns both
+VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that is trained on both
 
 
 def build_model(
     arguments: ModelArguments, label_names: Sequence[str], multi_label: bool = False
 ) -> tuple[PreTrainedModel, ClipProcessor]:
     """
-    The model and processor that a run starts from.
+    Build the classifier of videos that a run starts from, and its processor.
 
     Args:
         arguments ([`ModelArguments`]):
@@ -43,11 +43,14 @@ def build_model(
         label_names (`Sequence[str]`):
             Names of the data's labels.
         multi_label (`bool`, *optional*, defaults to `False`):
-            Whether a clip has any number of them.
+            Whether a clip has any number of labels.
 
     Returns:
-        `tuple[PreTrainedModel, ClipVideoProcessor]`: the model in float32. Its labels are the checkpoint's where the
-        head is kept, the data's otherwise.
+        `tuple[PreTrainedModel, ClipProcessor]`: the model in float32, and its processor. The model's labels are those
+        of the checkpoint if its head is kept, else those of the data.
+
+    Raises:
+        ValueError: the checkpoint does not fit the arguments or the data, or the data has too few labels.
     """
     if arguments.checkpoint is None:
         config = config_from_scratch(arguments)
@@ -71,21 +74,25 @@ def build_joint_model(
     multi_label: bool = False,
 ) -> tuple[TubeViTForJointClassification, ClipProcessor]:
     """
-    The model and processor that training on videos and images starts from.
+    Build the model that joint training on videos and images starts from, and its processor.
 
     Args:
         arguments ([`ModelArguments`]):
-            A TubeViT to start from (with any head), or a size from scratch.
+            A TubeViT checkpoint with any head, or a size from scratch.
         video_labels (`Sequence[str]`):
-            Names of the videos' labels.
+            Names of the labels of videos.
         image_labels (`Sequence[str]`):
-            Names of the images' labels.
+            Names of the labels of images.
         multi_label (`bool`, *optional*, defaults to `False`):
-            Whether a clip has any number of them.
+            Whether a video has any number of labels.
 
     Returns:
-        `tuple[TubeViTForJointClassification, TubeViTVideoProcessor]`: with one classifier for `"videos"` and one for
-        `"images"`; they are the checkpoint's where it is such a model of the very labels, else new.
+        `tuple[TubeViTForJointClassification, ClipProcessor]`: a model with one classifier for `"videos"` and one for
+        `"images"`, and its processor. The classifiers are those of the checkpoint if it is such a model with the same
+        labels, else new.
+
+    Raises:
+        ValueError: the model is not a TubeViT.
     """
     kind = MULTI_LABEL if multi_label else None
     datasets: dict[str, dict[str, Any]] = {
@@ -99,7 +106,7 @@ def build_joint_model(
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
         processor = _load_processor(arguments, config)
     if not isinstance(config, TubeViTConfig):
-        raise ValueError(f"`image_data` needs a TubeViT, got a model of type {config.model_type!r}")
+        raise ValueError(f"`image_data` is supported by TubeViT only, got a model of type {config.model_type!r}")
     theirs, config.datasets = config.datasets, {name: checked_dataset(name, one) for name, one in datasets.items()}
     model = TubeViTForJointClassification._from_config(config, **_attention(arguments))
     if arguments.checkpoint is not None and theirs == config.datasets and arguments.head != "new":
@@ -114,15 +121,18 @@ def build_joint_model(
 
 def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ClipProcessor]:
     """
-    The model and processor that pretraining starts from.
+    Build the model that pretraining starts from, and its processor.
 
     Args:
         arguments ([`ModelArguments`]):
-            A checkpoint to go on from, or a family and size from scratch.
+            A pretraining checkpoint, or a family and size from scratch.
 
     Returns:
-        `tuple[PreTrainedModel, ClipVideoProcessor]`: the model in float32, with its decoder. A processor whose
-        normalisation is not the one that the model undoes in its targets is a ValueError.
+        `tuple[PreTrainedModel, ClipProcessor]`: the model in float32 with its decoder, and its processor.
+
+    Raises:
+        ValueError: the checkpoint has no pretraining weights, or the processor's normalisation is not the one that the
+            model undoes in its targets.
     """
     if arguments.checkpoint is None:
         config = config_from_scratch(arguments)
@@ -139,7 +149,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
         )
         if info["missing_keys"]:
             raise ValueError(
-                f"`checkpoint` {arguments.checkpoint!r} is no pretraining checkpoint: it lacks "
+                f"`checkpoint` {arguments.checkpoint!r} is not a pretraining checkpoint: it lacks "
                 f"{', '.join(sorted(info['missing_keys'])[:8])}"
             )
         processor = _load_processor(arguments, config)
@@ -155,14 +165,14 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
 
 def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, ClipProcessor]:
     """
-    What goes into the model that a run starts from, without its weights.
+    Configuration and processor of the model that a run starts from. No weights are loaded.
 
     Args:
         arguments ([`ModelArguments`]):
             A checkpoint, or a family and size from scratch.
 
     Returns:
-        `tuple[PreTrainedConfig, ClipVideoProcessor]`
+        `tuple[PreTrainedConfig, ClipProcessor]`
     """
     if arguments.checkpoint is None:
         config = described_config(arguments)
@@ -173,15 +183,21 @@ def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, ClipPr
 
 def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProcessor) -> PreTrainedModel:
     """
-    The classifier whose answers a student learns.
+    Load the teacher of knowledge distillation.
 
     Args:
         arguments ([`ModelArguments`]):
-            The student's; says which attention is used.
+            Arguments of the student. The teacher uses the same implementation of attention.
         checkpoint (`str`):
             Folder or Hub id of the teacher.
-        processor ([`ClipVideoProcessor`]):
-            The student's: both see its clips, so the teacher's own must normalise alike (ValueError otherwise).
+        processor ([`ClipProcessor`]):
+            Processor of the student. Both models see its clips.
+
+    Returns:
+        `PreTrainedModel`: the teacher in float32.
+
+    Raises:
+        ValueError: the teacher's own processor normalises differently.
     """
     teacher = AutoModelForVideoClassification.from_pretrained(checkpoint, dtype=torch.float32, **_attention(arguments))
     theirs = AutoVideoProcessor.from_pretrained(checkpoint)
@@ -189,29 +205,44 @@ def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProc
         taught, seen = (getattr(one, name, False) for one in (theirs, processor))
         if not np.array_equal(taught, seen):
             raise ValueError(
-                f"`teacher` {checkpoint!r} was trained with `{name}` {taught}, the student's clips have {seen}"
+                f"`teacher` {checkpoint!r} was trained with `{name}` {taught}, the student's processor has {seen}"
             )
     return teacher
 
 
 def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
     """
-    Configuration of a model that has no checkpoint.
+    Configuration of a model that is trained from scratch.
 
     Args:
         arguments ([`ModelArguments`]):
-            Family, size and fields. ValueError if they say that a checkpoint is needed.
+            Family, size and fields of the configuration.
+
+    Returns:
+        `PreTrainedConfig`
+
+    Raises:
+        ValueError: the arguments require a checkpoint (`needs_checkpoint`).
     """
     if arguments.needs_checkpoint and arguments.image_model is None:
         raise ValueError(
-            "`checkpoint` is needed: this recipe goes on from a trained model (`about.starts_from` says which); give "
-            "`needs_checkpoint` false to start from scratch all the same"
+            "`checkpoint` is needed: this recipe starts from a trained model, named in `about.starts_from`; set "
+            "`needs_checkpoint` to false to train from scratch"
         )
     return described_config(arguments)
 
 
 def described_config(arguments: ModelArguments) -> PreTrainedConfig:
-    """Configuration that family, size and fields describe, whether or not weights are needed to go on from."""
+    """
+    Configuration of a family and size, whether or not the run needs a checkpoint.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            Family, size and fields of the configuration.
+
+    Returns:
+        `PreTrainedConfig`
+    """
     config_class = type(AutoConfig.for_model(arguments.model_type))
     if arguments.size is None:
         return config_class(**arguments.config)
@@ -220,17 +251,28 @@ def described_config(arguments: ModelArguments) -> PreTrainedConfig:
 
 @runtime_checkable
 class StartsFromImages(Protocol):
-    """A video model whose weights can be those of an image model."""
+    """A class of video models that can start from an image model."""
 
     def from_image_vit(self, image_model: Any, config: Any) -> PreTrainedModel:
-        """A model of `config` with the image model's weights where it has them."""
+        """
+        Build a model with the weights of an image model, as far as it has them.
+
+        Args:
+            image_model (`str` or `PreTrainedModel`):
+                The image model, or its folder or Hub id.
+            config (`PreTrainedConfig`):
+                Configuration of the video model.
+
+        Returns:
+            `PreTrainedModel`
+        """
 
 
 def _start_from_image_model(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
     model_class: Any = MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING[type(config)]
     if not isinstance(model_class, StartsFromImages):
         raise ValueError(
-            f"`image_model`: a {config.model_type} does not start from an image model; give `checkpoint`, or neither"
+            f"`image_model` is not supported by {config.model_type}: give `checkpoint` instead, or neither of them"
         )
     model = model_class.from_image_vit(arguments.image_model, config=config)
     if arguments.attn_implementation is not None:
@@ -243,7 +285,7 @@ def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel
     if arguments.frozen_layers is not None:
         freeze_layers(model, arguments.frozen_layers)
     if arguments.gradient_checkpointing:
-        with warnings.catch_warnings():  # its new name is not in all supported versions of transformers
+        with warnings.catch_warnings():  # the new name is missing in some supported versions of transformers
             warnings.simplefilter("ignore", FutureWarning)
             model.gradient_checkpointing_enable()
     return model
@@ -252,7 +294,7 @@ def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel
 def _checked_frames(processor: ClipProcessor, model: PreTrainedModel) -> ClipProcessor:
     frames = processor.num_frames or processor.published_num_frames
     if frames != model.config.num_frames:
-        logger.warning(f"The processor samples {frames} frames, the model was built for {model.config.num_frames}.")
+        logger.warning(f"The processor samples {frames} frames, the model expects {model.config.num_frames}.")
     return processor
 
 
@@ -289,7 +331,7 @@ def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Clip
     try:
         return AutoVideoProcessor.from_pretrained(arguments.checkpoint, **arguments.processor)
     except OSError:
-        logger.warning(f"{arguments.checkpoint} has no video processor: the family's own is used.")
+        logger.warning(f"{arguments.checkpoint} has no video processor; the default processor of its family is used.")
         return _processor_from_scratch(config, arguments.processor)
 
 
@@ -301,7 +343,9 @@ def _load_classifier(
     same_kind = (config.problem_type == MULTI_LABEL) == multi_label
     if arguments.head == "keep" and not same_kind:
         kinds = ("any number of labels", "one label")[:: 1 if multi_label else -1]
-        raise ValueError(f"`head` keep: a clip of the data has {kinds[0]}, the checkpoint's head gives {kinds[1]}")
+        raise ValueError(
+            f"`head` must not be 'keep': a clip of the data has {kinds[0]}, the checkpoint's head predicts {kinds[1]}"
+        )
     keep = arguments.head == "keep" or arguments.head == "auto" and same_kind and set(theirs) == set(label_names)
     if not keep:
         _name_labels(config, label_names, multi_label)
@@ -319,18 +363,18 @@ def _load_classifier(
     if missing - allowed:
         raise ValueError(
             f"`checkpoint` {arguments.checkpoint!r} lacks {', '.join(sorted(missing - allowed)[:8])} of "
-            f"{type(model).__name__}" + ("; `head` new starts a fresh head" if keep else "")
+            f"{type(model).__name__}" + ("; set `head` to new for a new head" if keep else "")
         )
     if not keep:
-        logger.warning(f"New head for {len(label_names)} labels; the checkpoint's {len(theirs)} are dropped.")
+        logger.warning(f"The head for {len(theirs)} labels is replaced by a new one for {len(label_names)} labels.")
         _renew_head(model, missing | {name for name, *_ in info["mismatched_keys"]})
     return model
 
 
 def _renew_head(model: PreTrainedModel, fresh: set[str]) -> None:
     """
-    Start the head anew where it was loaded, since a head of the same size but of other labels fits without being
-    right. What is pooled into it (`fc_norm`) keeps what the checkpoint learnt.
+    Initialise the head again where it was loaded: a head of the same size may have other labels. The norm before it
+    (`fc_norm`) keeps the weights of the checkpoint.
     """
     own = [name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")]
     loaded = [name for name in own if name not in fresh]

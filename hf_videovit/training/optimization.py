@@ -1,4 +1,4 @@
-"""Optimiser and its parameter groups, from the tables that the model itself carries."""
+"""The optimiser and its parameter groups, built from the model's own tables of layers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,18 +13,28 @@ from .arguments import OptimizationArguments
 
 @runtime_checkable
 class HasLayerTable(Protocol):
-    """A model that says how it is built: parameter-name prefixes a depth, and what must not decay."""
+    """A model with a table of its layers: parameter names by depth, and the parameters without weight decay."""
 
     def layer_groups(self) -> list[tuple[str, ...]]:
-        """Prefixes a depth, embeddings first and head last; an earlier depth claims a name before a later one."""
+        """Prefixes of parameter names by depth, embeddings first, head last. The first depth that matches counts."""
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters with more than one axis that must not decay."""
+        """Names of the parameters with more than one axis that must not decay."""
 
 
 @dataclass(frozen=True)
 class LearningRates:
-    """Learning rates after the batch rule."""
+    """
+    Learning rates after the linear rule, see [`scaled_learning_rates`].
+
+    Args:
+        peak (`float`):
+            Highest learning rate.
+        final (`float`):
+            Learning rate at the end of the run.
+        effective_batch (`int`):
+            Videos per optimiser step, over all processes.
+    """
 
     peak: float
     final: float
@@ -33,13 +43,17 @@ class LearningRates:
 
 def scaled_learning_rates(arguments: OptimizationArguments, world: int) -> LearningRates:
     """
-    Apply the linear rule to the learning rates: times effective batch over `learning_rate_batch`.
+    Apply the linear rule (Goyal et al., 2017) to the learning rates: they are multiplied by the effective batch and
+    divided by `learning_rate_batch`.
 
     Args:
         arguments ([`OptimizationArguments`]):
             Batch and learning rates.
         world (`int`):
             Number of processes.
+
+    Returns:
+        [`LearningRates`]
     """
     effective = arguments.batch_size * world * arguments.accumulation
     factor = effective / arguments.learning_rate_batch if arguments.learning_rate_batch else 1.0
@@ -47,7 +61,19 @@ def scaled_learning_rates(arguments: OptimizationArguments, world: int) -> Learn
 
 
 def layer_ids(model: nn.Module) -> dict[str, int]:
-    """Depth of each parameter, by name, as the model's own table says."""
+    """
+    Depth of each parameter, by name, from the model's own table.
+
+    Args:
+        model (`nn.Module`):
+            A model with `layer_groups()`.
+
+    Returns:
+        `dict[str, int]`: 0 for the embeddings, 1 for the first block, and so on.
+
+    Raises:
+        ValueError: the model has no table, or the table lacks a parameter.
+    """
     if not isinstance(model, HasLayerTable):
         raise ValueError(f"`layer_decay` needs a model with `layer_groups()`, {type(model).__name__} has none")
     groups = model.layer_groups()
@@ -62,7 +88,16 @@ def layer_ids(model: nn.Module) -> dict[str, int]:
 
 
 def head_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters above the encoder: those that a checkpoint of another task does not have."""
+    """
+    Names of the parameters above the encoder, which a checkpoint for another task does not have.
+
+    Args:
+        model (`nn.Module`):
+            A model with `layer_groups()`.
+
+    Returns:
+        `set[str]`: the names of the parameters at the last depth.
+    """
     ids = layer_ids(model)
     last = len(model.layer_groups()) - 1 if isinstance(model, HasLayerTable) else None
     return {name for name, depth in ids.items() if depth == last}
@@ -70,18 +105,21 @@ def head_parameters(model: nn.Module) -> set[str]:
 
 def freeze_layers(model: nn.Module, count: int) -> None:
     """
-    Leave the embeddings and the first blocks as they are.
+    Freeze the embeddings and the first blocks.
 
     Args:
         model (`nn.Module`):
-            A model with a table of its depths.
+            A model with `layer_groups()`.
         count (`int`):
-            Blocks to freeze. ValueError if there are fewer.
+            Number of blocks to freeze.
+
+    Raises:
+        ValueError: the model has fewer blocks.
     """
     ids = layer_ids(model)
     blocks = max(ids.values()) - 1
     if count > blocks:
-        raise ValueError(f"`frozen_layers` must be at most {blocks}, the model's blocks, got {count}")
+        raise ValueError(f"`frozen_layers` must be at most {blocks}, the number of blocks, got {count}")
     for name, parameter in model.named_parameters():
         if ids[name] <= count:
             parameter.requires_grad_(False)
@@ -97,27 +135,30 @@ def parameter_groups(
     """
     Sort the trainable parameters into optimiser groups.
 
-    One-dimensional parameters (biases, norms, layer scale) and what the model's `no_weight_decay()` names do not
-    decay. With L encoder blocks a parameter at depth d (0 embeddings, L + 1 head) learns at
-    `layer_decay ** (L + 1 - d)` times the learning rate.
+    One-dimensional parameters (biases, norms, layer scale) and those named by the model's `no_weight_decay()` do not
+    decay. With L encoder blocks, the learning rate of a parameter at depth d (0 embeddings, L + 1 head) is multiplied
+    by `layer_decay ** (L + 1 - d)`.
 
     Args:
         model (`nn.Module`):
             The model.
         weight_decay (`float`):
-            Decay of the others.
+            Weight decay of the other parameters.
         layer_decay (`float`, *optional*, defaults to 1.0):
             Factor between neighbouring depths.
         prefix (`str`, *optional*, defaults to `""`):
             Put before each name in `names`.
         rules (`Sequence[Mapping]`, *optional*, defaults to `()`):
-            What is done otherwise, see [`OptimizationArguments`]: of a parameter the first rule whose `match` is found
-            in its name says its `lr_scale`, whether it has `decay`, whether its rate is `constant` after the warm-up,
-            or several of these. A rule that fits no parameter is a ValueError.
+            Exceptions, see [`OptimizationArguments`]. The first rule whose `match` is found in a parameter's name
+            applies. It sets `lr_scale`, `decay` (whether the parameter decays), `constant` (whether its learning rate
+            is constant after the warm-up), or several of these.
 
     Returns:
         `list[dict]`: groups with `params`, `names`, `weight_decay`, `lr_scale` and `constant`, from the lowest depth
         up.
+
+    Raises:
+        ValueError: a rule applies to no parameter, or the model has no table of its layers where one is needed.
     """
     depths = layer_ids(model) if layer_decay != 1.0 else {}
     top = max(depths.values(), default=0)
@@ -140,7 +181,9 @@ def parameter_groups(
         group["names"].append(prefix + name)
     idle = [rule["match"] for index, rule in enumerate(rules) if index not in fitting]
     if idle:
-        raise ValueError(f"`parameter_rules` {idle} fit no parameter of {type(model).__name__} that is left to them")
+        raise ValueError(
+            f"`parameter_rules` {idle} apply to no parameter of {type(model).__name__} that earlier rules left"
+        )
     return [groups[key] for key in sorted(groups)]
 
 
@@ -150,9 +193,12 @@ def build_optimizer(groups: list[dict[str, Any]], arguments: OptimizationArgumen
 
     Args:
         groups (`list[dict]`):
-            From [`parameter_groups`]; `names` stay out of the optimiser.
+            From [`parameter_groups`]; `names` are not passed to the optimiser.
         arguments ([`OptimizationArguments`]):
             Betas and epsilon. The learning rate is set before each step, see [`set_learning_rate`].
+
+    Returns:
+        `torch.optim.AdamW`
     """
     params = [{key: value for key, value in group.items() if key != "names"} for group in groups]
     betas = (arguments.betas[0], arguments.betas[1])
@@ -160,6 +206,16 @@ def build_optimizer(groups: list[dict[str, Any]], arguments: OptimizationArgumen
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float, constant_rate: float) -> None:
-    """Give each group its share (`lr_scale`) of the learning rate, or of that of groups that are `constant`."""
+    """
+    Set the learning rate of each group, multiplied by the group's `lr_scale`.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`):
+            An optimiser from [`build_optimizer`].
+        learning_rate (`float`):
+            Learning rate of the step.
+        constant_rate (`float`):
+            Learning rate of the step for `constant` groups.
+    """
     for group in optimizer.param_groups:
         group["lr"] = (constant_rate if group["constant"] else learning_rate) * group["lr_scale"]

@@ -1,4 +1,4 @@
-"""What a run will be, before anything of it runs: size, batch, learning rate, steps, memory and time."""
+"""The plan of a run before it starts: size, batch, learning rate, steps, memory and time."""
 
 import math
 import time
@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .arguments import RunConfig
+from .arguments import OptimizationArguments, RunConfig
 from .data.streaming import count_batches
 from .methods.choosing import method_of
 from .methods.common import Goal, Pass
@@ -18,21 +18,21 @@ from .schedules import schedule_steps
 
 
 BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
-AUTOCAST_SHARE = 0.6  # of the float32 activations: what norms keep stays in float32
-UTILISATION = 0.4  # of the speed of one large matrix product that training usually reaches
+AUTOCAST_SHARE = 0.6  # of the float32 activations: those of norms stay in float32
+UTILISATION = 0.4  # share of the speed of one large matrix product that training usually reaches
 MATMUL_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class OtherPass:
     """
-    A forward pass beside the main one: images beside clips, a teacher, a tokenizer.
+    A forward pass besides the main one: images besides clips, a teacher, a tokenizer.
 
     Args:
         macs (`int`):
             Multiply-accumulates of one sample.
         samples_per_step (`float`):
-            Samples of an optimiser step, over all processes.
+            Samples per optimiser step, over all processes.
     """
 
     macs: int
@@ -42,42 +42,42 @@ class OtherPass:
 @dataclass(frozen=True)
 class RunPlan:
     """
-    A run in numbers. Memory and time are estimates: memory of one process by the tensors that the backward pass needs,
-    time by the speed of one large matrix product on this machine, without waiting for data.
+    A run in numbers. Memory and time are estimates. Memory is that of one process, from the tensors that the backward
+    pass needs. Time follows from the speed of one large matrix product on this machine, without waiting for data.
 
     Args:
         method (`str`):
-            The training method.
+            Name of the training method.
         model_type (`str`):
-            The family.
+            Family of the model.
         num_parameters (`int`):
-            Of the model that is trained.
+            Number of parameters of the trained model.
         forward_macs (`int`):
-            Multiply-accumulates of one clip's forward pass.
+            Multiply-accumulates of the forward pass of one clip.
         processes (`int`):
-            Processes, each with `batch_size` videos in a forward pass.
+            Number of processes, each with `batch_size` videos in a forward pass.
         videos_per_step (`int`):
-            Videos decoded for an optimiser step, over all processes: what learning rates are scaled by.
+            Videos per optimiser step, over all processes. Learning rates are scaled by it.
         effective_batch (`int`):
-            Clips of an optimiser step, augmented copies (`num_sample`) counted.
+            Clips per optimiser step, augmented copies (`num_sample`) included.
         peak_learning_rate (`float`):
-            After the batch rule.
+            Highest learning rate, after scaling by the batch.
         final_learning_rate (`float`):
-            At the end, after the batch rule.
+            Learning rate at the end, after scaling by the batch.
         num_videos (`int` or `None`):
-            Training videos of an epoch.
+            Training videos of an epoch; `None` if unknown.
         steps_per_epoch (`int` or `None`):
-            Optimiser steps.
+            Optimiser steps of an epoch; `None` if unknown.
         total_steps (`int` or `None`):
-            Of the run; `None` while nobody says how many videos there are.
+            Optimiser steps of the run; `None` if unknown.
         warmup_steps (`int` or `None`):
-            Of these.
+            Optimiser steps of the warm-up, included in `total_steps`; `None` if unknown.
         memory_gib (`float`):
-            Of one process's device.
+            Device memory of one process in GiB.
         hours (`float` or `None`):
-            With as many devices like this machine's as there are processes.
-        others (`dict[str, OtherPass]`):
-            What else goes through a model in a step, by name.
+            Duration in hours with one device like this machine's per process; `None` if unknown.
+        others (`dict[str, OtherPass]`, *optional*, defaults to `{}`):
+            Further forward passes of a step, by name.
     """
 
     method: str
@@ -98,11 +98,16 @@ class RunPlan:
     others: dict[str, OtherPass] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value of each number, for people."""
+        """
+        The numbers as text.
+
+        Returns:
+            `list[tuple[str, str]]`: name and value of each.
+        """
         shown = {
             "num_parameters": f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)",
-            "forward_macs": f"{self.forward_macs / 1e9:.2f} G a clip",
-            "memory_gib": f"about {self.memory_gib:.1f} GiB a process",
+            "forward_macs": f"{self.forward_macs / 1e9:.2f} G per clip",
+            "memory_gib": f"about {self.memory_gib:.1f} GiB per process",
             "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
         }
         rows = []
@@ -113,7 +118,7 @@ class RunPlan:
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((item.name.replace("_", " "), shown.get(item.name, text)))
         for name, other in self.others.items():
-            rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} a step"))
+            rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} per step"))
         return rows
 
     def __rich__(self) -> Any:
@@ -135,7 +140,7 @@ def plan_run(
     device: torch.device | None = None,
 ) -> RunPlan:
     """
-    Say what a run will be, without loading weights or decoding anything.
+    Plan a run without loading weights or decoding videos.
 
     Args:
         config ([`RunConfig`]):
@@ -143,11 +148,11 @@ def plan_run(
         goal (`str`, *optional*):
             `"classifier"` or `"encoder"`, see [`~methods.choosing.choose`].
         processes (`int`, *optional*):
-            Number of processes. Defaults to what the recipe was made for (`about.processes`), else 1.
+            Number of processes. Defaults to that of the recipe (`about.processes`), else 1.
         num_videos (`int`, *optional*):
-            Training videos. Counted in `data.data` by default; without data, `about.num_videos`.
+            Number of training videos. Counted in `data.data` by default; without data, `about.num_videos`.
         device (`torch.device`, *optional*):
-            The device whose speed is measured; the accelerator, if there is one, by default.
+            The device whose speed is measured. Defaults to the accelerator if there is one.
 
     Returns:
         [`RunPlan`]
@@ -163,13 +168,13 @@ def plan_run(
         num_videos = config.about.get("num_videos")
     measured = [(one, measure(one)) for one in method.passes(num_labels)]
     (_, cost), *others = measured
-    batches = [_batches(num_videos, rank, processes, config) for rank in range(processes)]
+    batches = [_batches(num_videos, rank, processes, arguments) for rank in range(processes)]
     unknown = num_videos is None and arguments.max_steps is None
     steps = schedule_steps(arguments, [1] * processes if unknown else batches)
     per_step = arguments.accumulation * processes
     hours = None
     if not unknown:
-        flops = steps.total_steps * arguments.accumulation * _flops(config, measured)
+        flops = steps.total_steps * arguments.accumulation * _flops(measured, config.model.gradient_checkpointing)
         device = torch.device("cpu") if config.run.cpu else device
         hours = flops / (UTILISATION * matmul_speed(config.run.mixed_precision, device)) / 3600
     return RunPlan(
@@ -195,19 +200,19 @@ def plan_run(
 @dataclass(frozen=True)
 class ModelCost:
     """
-    What one sample costs.
+    The cost of one sample.
 
     Args:
         model_type (`str`):
-            The family.
+            Family of the model.
         num_parameters (`int`):
-            Parameters.
+            Number of parameters.
         forward_macs (`int`):
             Multiply-accumulates of matrix products and convolutions.
         activation_bytes (`int`):
-            Held for the backward pass, in float32.
+            Bytes held for the backward pass in float32.
         checkpointed_bytes (`int`):
-            Held with gradient checkpointing: the input of every block, and one block's inside.
+            Bytes held with gradient checkpointing: the input of every block, and the activations of one block.
     """
 
     model_type: str
@@ -219,11 +224,14 @@ class ModelCost:
 
 def measure(one: Pass) -> ModelCost:
     """
-    Count what one sample costs by running it through a model that has shapes but no memory (torch's meta device).
+    Measure the cost of one sample by a forward pass on torch's meta device, which has shapes but no memory.
 
     Args:
         one ([`Pass`]):
             The model and its example inputs.
+
+    Returns:
+        [`ModelCost`]
     """
     with torch.device("meta"):
         model: Any = one.build().to("meta").train(one.trained)
@@ -233,7 +241,7 @@ def measure(one: Pass) -> ModelCost:
 
     def hold(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        # Attention that is not eager keeps no probabilities, square with the heads before them.
+        # Only eager attention keeps its probabilities: square matrices with axes for samples and heads before them.
         square = tensor.ndim > 2 and tensor.shape[-1] == tensor.shape[-2] and math.prod(tensor.shape[:-2]) > 1
         if storage._cdata not in weights and not (square and model.config._attn_implementation != "eager"):
             held[storage._cdata] = storage.nbytes()
@@ -260,13 +268,16 @@ def measure(one: Pass) -> ModelCost:
 
 def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
     """
-    Bytes that a process needs on its device: weights, gradients, optimiser, average, frozen models, activations.
+    Device memory of a process: weights, gradients, optimiser, moving average, frozen models and activations.
 
     Args:
         config ([`RunConfig`]):
             The run.
         measured (`Sequence[tuple[Pass, ModelCost]]`):
             The passes of a step with their costs, that of the trained model first.
+
+    Returns:
+        `float`: bytes.
     """
     mixed = config.run.mixed_precision in ("fp16", "bf16")
     per_parameter = BYTES_PER_PARAMETER + (4 if config.optimization.ema_decay else 0) + (2 if mixed else 0)
@@ -282,16 +293,19 @@ def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]
 
 def matmul_speed(mixed_precision: str | None = None, device: torch.device | None = None) -> float:
     """
-    Floating-point operations a second of a large matrix product.
+    Speed of a large matrix product.
 
     Args:
         mixed_precision (`str`, *optional*):
-            `"bf16"` or `"fp16"` to time that type.
+            `"bf16"` or `"fp16"` to time that type. Ignored on CPUs.
         device (`torch.device`, *optional*):
-            The accelerator, if there is one, by default.
+            Defaults to the accelerator if there is one.
+
+    Returns:
+        `float`: floating-point operations per second.
     """
     device = device or _default_device()
-    # On a CPU half precision may be emulated, and nobody trains so there.
+    # CPUs may emulate half precision, and it is not used for training there.
     half = device.type != "cpu" and mixed_precision in ("fp16", "bf16")
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[str(mixed_precision)] if half else torch.float32
     side = MATMUL_SIDE if device.type == "cpu" else 4 * MATMUL_SIDE
@@ -311,20 +325,20 @@ def _default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def _flops(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
+def _flops(measured: Sequence[tuple[Pass, ModelCost]], gradient_checkpointing: bool) -> float:
     """
-    Of one forward pass of a process, and of the backward pass, which costs twice that; checkpointing adds a forward
-    pass.
+    Floating-point operations of the forward and backward pass of a process. A backward pass costs as much as two
+    forward passes. Checkpointing adds a forward pass.
     """
-    trained = 4 if config.model.gradient_checkpointing else 3
+    trained = 4 if gradient_checkpointing else 3
     return sum(2 * one.samples * (trained if one.trained else 1) * cost.forward_macs for one, cost in measured)
 
 
-def _batches(num_videos: int | None, rank: int, processes: int, config: RunConfig) -> int | None:
+def _batches(num_videos: int | None, rank: int, processes: int, arguments: OptimizationArguments) -> int | None:
     if num_videos is None:
         return None
     share = len(range(rank, num_videos, processes))
-    return count_batches(share, config.optimization.batch_size, config.optimization.drop_last)
+    return count_batches(share, arguments.batch_size, arguments.drop_last)
 
 
 __all__ = ["ModelCost", "OtherPass", "RunPlan", "estimate_memory", "matmul_speed", "measure", "plan_run"]

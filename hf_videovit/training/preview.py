@@ -1,4 +1,4 @@
-"""A picture of what training sees: clips as they are decoded, as they are augmented, mixed and masked."""
+"""A picture of the training data: clips as decoded, augmented, mixed and masked."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def preview_clips(config: RunConfig, num_clips: int = 4, **given: Any) -> list[P
         config ([`RunConfig`]):
             The run.
         num_clips (`int`, *optional*, defaults to 4):
-            How many. They are mixed among themselves, so their partners are not those of the run's batch.
+            Number of clips. They are mixed with each other, so their partners differ from those in the run's batch.
         given:
             `processor` and `train_source`, see [`Method`].
 
@@ -39,23 +39,24 @@ def draw_preview(
     config: RunConfig, path: str | Path, num_clips: int = 4, max_frames: int = 8, **given: Any
 ) -> list[PreviewedClip]:
     """
-    Draw what training sees: for each clip a strip as it is decoded, and below it one for each augmented copy, with its
-    target above; for masked modelling also what the encoder sees of it and what is to be predicted.
+    Draw clips as training sees them. For each clip there is a strip with the decoded frames, and below it one for each
+    augmented copy under its target. For masked modelling, further strips show the visible patches and those to
+    predict.
 
     Args:
         config ([`RunConfig`]):
             The run.
         path (`str` or `Path`):
-            The picture; its suffix decides the format.
+            File of the picture. Its suffix determines the format.
         num_clips (`int`, *optional*, defaults to 4):
-            Clips in the picture.
+            Number of clips in the picture.
         max_frames (`int`, *optional*, defaults to 8):
-            Frames of a clip that are shown.
+            Largest number of frames shown of a clip.
         given:
             See [`preview_clips`].
 
     Returns:
-        `list[PreviewedClip]`: what is drawn.
+        `list[PreviewedClip]`: the clips in the picture.
     """
     clips = preview_clips(config, num_clips, **given)
     groups: list[tuple[str, Sequence[np.ndarray]]] = []
@@ -75,13 +76,22 @@ def draw_preview(
 
 
 def target_text(shares: dict[str, float]) -> str:
-    """A target in words: `0.70 jump + 0.30 fall`."""
+    """
+    A target as text, such as `0.70 jump + 0.30 fall`.
+
+    Args:
+        shares (`dict[str, float]`):
+            Share of each label, by its name.
+
+    Returns:
+        `str`
+    """
     ordered = sorted(shares.items(), key=lambda share: -share[1])
     return ordered[0][0] if len(ordered) == 1 else " + ".join(f"{share:.2f} {name}" for name, share in ordered)
 
 
 def _resized(frames: np.ndarray, height: int) -> np.ndarray:
-    """Frames at the height of the augmented ones, for the picture's sake."""
+    """Frames at the height of the augmented ones, for the picture."""
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
     return frames_of(v2.functional.resize(clip, [height, width], antialias=True))

@@ -1,4 +1,4 @@
-"""What changes over the steps of a run, as functions of the step: no state, so nothing to restore."""
+"""Schedules of a run as functions of the step, without state that a checkpoint would have to keep."""
 
 import math
 from collections.abc import Sequence
@@ -29,10 +29,13 @@ def cosine_with_warmup(
         final (`float`):
             Learning rate at the end.
         peak_after_warmup (`bool`, *optional*, defaults to `False`):
-            Reach the peak one step later, with the cosine's first, as MoCo v3's code and timm do.
+            Reach the peak one step later, on the first step of the cosine, as MoCo v3's code and timm do.
 
     Returns:
         `float`: the learning rate.
+
+    Raises:
+        ValueError: `warmup_steps` is negative or above `total_steps`.
     """
     if not 0 <= warmup_steps <= total_steps:
         raise ValueError(f"`warmup_steps` must be between 0 and `total_steps` ({total_steps}), got {warmup_steps}")
@@ -48,15 +51,18 @@ def cosine_with_warmup(
 
 def cosine_to_one(step: float, total_steps: float, start: float) -> float:
     """
-    Momentum of a target branch: from `start` at the first step up half a cosine, to exactly 1 at `total_steps`.
+    Momentum of a target branch: half a cosine from `start` at the first step to exactly 1 at `total_steps`.
 
     Args:
         step (`float`):
-            Optimiser step, from 0; or epochs, with their fractions, of as many in all.
+            Optimiser step, from 0. Fractional epochs work too, with the number of epochs as `total_steps`.
         total_steps (`float`):
             Steps of the run.
         start (`float`):
-            Share of the target that stays in the first step.
+            Share of the target that the first step keeps.
+
+    Returns:
+        `float`: the momentum.
     """
     if step >= total_steps:
         return 1.0
@@ -70,7 +76,7 @@ class StepSchedule:
 
     Args:
         steps_per_epoch (`int` or `None`):
-            Optimiser steps of an epoch; `None` where the data does not say how many clips it has.
+            Optimiser steps of an epoch; `None` if the number of clips is unknown.
         total_steps (`int`):
             Optimiser steps of the run.
         warmup_steps (`int`):
@@ -88,12 +94,30 @@ class StepSchedule:
     peak_after_warmup: bool = False
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of a step, from 0, before each parameter group's factor."""
+        """
+        Learning rate of a step, before the factor of each parameter group.
+
+        Args:
+            step (`int`):
+                Optimiser step, from 0.
+
+        Returns:
+            `float`: the learning rate.
+        """
         peak, final = self.rates.peak, self.rates.final
         return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
 
     def constant_rate(self, step: int) -> float:
-        """Learning rate of a step for parameters that keep the peak once the warm-up has reached it."""
+        """
+        Learning rate of a step for parameters that keep the peak after the warm-up.
+
+        Args:
+            step (`int`):
+                Optimiser step, from 0.
+
+        Returns:
+            `float`: the learning rate.
+        """
         return self.learning_rate(step) if step < self.warmup_steps else self.rates.peak
 
 
@@ -105,27 +129,27 @@ def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | Non
         arguments ([`OptimizationArguments`]):
             Epochs or steps, warm-up, batch and learning rates.
         batches (`Sequence[int | None]`):
-            Batches of an epoch in each process; `None` where its stream does not say.
+            Batches of an epoch in each process; `None` if unknown.
 
     Returns:
         [`StepSchedule`]
 
     Raises:
-        ValueError: `max_steps` or `warmup_steps` is needed because a stream does not say its length, or an epoch has
+        ValueError: `max_steps` or `warmup_steps` is missing while the length of an epoch is unknown, or an epoch has
             no full batch.
     """
     world = len(batches)
     counted = [count for count in batches if count is not None]
     per_epoch = math.ceil(max(counted) / arguments.accumulation) if len(counted) == world else None
     if per_epoch is None and arguments.max_steps is None:
-        raise ValueError("`max_steps` is needed: this stream does not say how many clips it has")
+        raise ValueError("`max_steps` is needed: the number of clips in this data is unknown")
     if per_epoch == 0:
         raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch")
     total = arguments.max_steps or arguments.epochs * (per_epoch or 0)
     warmup = arguments.warmup_steps
     if warmup is None:
         if arguments.warmup_epochs and per_epoch is None:
-            raise ValueError("`warmup_steps` is needed: this stream does not say how many clips an epoch has")
+            raise ValueError("`warmup_steps` is needed: the number of clips in an epoch is unknown")
         warmup = round(arguments.warmup_epochs * (per_epoch or 0))
     rates = scaled_learning_rates(arguments, world)
     return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)

@@ -1,6 +1,6 @@
 """
-Training methods. A method is a module whose `forward(batch)` returns `{"loss": ..., parts}`; whatever it needs besides
-the model (heads, teachers, queues) lives inside it, and the loop in `engine/loop.py` knows none by name.
+Losses as modules. The `forward(batch)` of a task returns `{"loss": ..., parts}`. Everything that the loss needs
+besides the model (heads, teachers, queues) lives inside the task. The loop in `engine/loop.py` knows no task by name.
 """
 
 from .base import Task

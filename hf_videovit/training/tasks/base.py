@@ -1,4 +1,4 @@
-"""What the loop expects of a method."""
+"""The interface between a loss and the training loop."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,15 +13,15 @@ from ..optimization import parameter_groups
 
 @runtime_checkable
 class HasIdleParameters(Protocol):
-    """A model with parts that some inputs do not reach."""
+    """A model with parameters that some inputs do not use."""
 
     def has_idle_parameters(self) -> bool:
-        """Whether inputs of the configured size leave parameters without gradient."""
+        """Whether inputs of the configured size leave parameters without a gradient."""
 
 
 class Task(nn.Module):
     """
-    A training method around a model.
+    A model with its loss.
 
     Args:
         model (`PreTrainedModel`):
@@ -29,13 +29,13 @@ class Task(nn.Module):
 
     Attributes:
         idle_parameters (`bool`):
-            Whether a step may leave parameters without gradient. Processes then look for them after each forward pass
-            instead of waiting for gradients that never come.
+            Whether a step may leave parameters without a gradient. Data-parallel processes then search for them after
+            each forward pass instead of waiting for their gradients.
     """
 
     idle_parameters = False
 
-    _no_split_modules: list[str] | None = None  # as transformers means it; for sharding
+    _no_split_modules: list[str] | None = None  # as in transformers; for sharding
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -44,17 +44,19 @@ class Task(nn.Module):
     @abstractmethod
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 Tensors on the model's device.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and scalars worth a curve.
+            `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and further scalars to log.
         """
 
     def begin_step(self, step: int, total_steps: int) -> None:
         """
-        Called before the passes of a step; for methods in which something changes over the run.
+        Called before the passes of a step, for losses that change during the run.
 
         Args:
             step (`int`):
@@ -66,5 +68,18 @@ class Task(nn.Module):
     def parameter_groups(
         self, weight_decay: float, layer_decay: float, rules: Sequence[Mapping[str, Any]] = ()
     ) -> list[dict[str, Any]]:
-        """Optimiser groups of the model; a method with parameters of its own adds theirs."""
+        """
+        Optimiser groups of the model. A task with parameters of its own adds them.
+
+        Args:
+            weight_decay (`float`):
+                See [`parameter_groups`].
+            layer_decay (`float`):
+                See [`parameter_groups`].
+            rules (`Sequence[Mapping]`, *optional*, defaults to `()`):
+                See [`parameter_groups`].
+
+        Returns:
+            `list[dict]`: see [`parameter_groups`].
+        """
         return parameter_groups(self.model, weight_decay, layer_decay, prefix="model.", rules=rules)

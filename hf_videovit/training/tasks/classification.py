@@ -9,7 +9,7 @@ from .base import HasIdleParameters, Task
 
 class ClassificationTask(Task):
     """
-    Cross-entropy with one label a clip, hard or soft; where the model's problem is multi-label, a yes or no to each.
+    Cross-entropy with one label per clip, hard or soft. For multi-label models, binary cross-entropy of every label.
 
     ```
     for clip, label in batch:                                # label: an index, or probabilities (mixup, cutmix)
@@ -21,14 +21,14 @@ class ClassificationTask(Task):
         p = sigmoid(model(clip))
         loss += -(target * log(p) + (1 - target) * log(1 - p)).mean() / len(batch)
     ```
-    A model that answers a second time in training (`class_token_logits` of UniFormer's light models) learns from the
-    mean of both losses.
+    For models with a second classifier in training (`class_token_logits` of UniFormer's light models), the loss is the
+    mean of both.
 
     Args:
         model (`PreTrainedModel`):
             A model for video classification.
         label_smoothing (`float`, *optional*, defaults to 0.0):
-            Share of the target spread over all labels.
+            Share of the target that is spread over all labels.
     """
 
     def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0):
@@ -39,14 +39,16 @@ class ClassificationTask(Task):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` of shape `(batch_size, num_frames, num_channels, height, width)` and `labels` of shape
                 `(batch_size,)` or `(batch_size, num_labels)`.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label; multi-label: the share of
-            clips whose highest logit is one of theirs (hit at 1).
+            `dict[str, torch.Tensor]`: `loss`, and `accuracy` with respect to the label with the largest share. For
+            multi-label models `accuracy` is the share of clips whose highest logit is one of their labels (hit at 1).
         """
         outputs = self.model(pixel_values=batch["pixel_values"])
         others = batch["labels"], self.label_smoothing, self.multi_label
@@ -60,7 +62,22 @@ class ClassificationTask(Task):
 def classification_terms(
     logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float, multi_label: bool
 ) -> dict[str, torch.Tensor]:
-    """Loss and accuracy of a batch, as [`ClassificationTask`] describes them."""
+    """
+    Loss and accuracy of a batch, as described in [`ClassificationTask`].
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
+            Output of the classifier.
+        labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`):
+            Class indices, or shares of the labels.
+        label_smoothing (`float`):
+            Share of the target that is spread over all labels.
+        multi_label (`bool`):
+            Whether a clip has any number of labels.
+
+    Returns:
+        `dict[str, torch.Tensor]`: the scalars `loss` and `accuracy`.
+    """
     if multi_label:
         target = labels.float() * (1 - label_smoothing) + label_smoothing / 2
         best = labels.gather(1, logits.argmax(dim=-1, keepdim=True))  # (batch, 1)

@@ -1,4 +1,4 @@
-"""Self-supervision by what a short and a long clip of the same video share."""
+"""Contrastive learning of short and long clips of the same video."""
 
 import torch
 from torch.nn import functional as F
@@ -11,8 +11,8 @@ from .base import Task
 class ContrastiveTask(Task):
     """
     Match each short clip with the long clip of its video. The model holds both branches and the loss
-    ([`LstclForPreTraining`]); the task knows where in the run a step stands: the target branch follows once a step,
-    before its first pass, and ever more slowly.
+    ([`LstclForPreTraining`]). The task schedules the target branch: it is updated once per step, before the step's
+    first pass, with a momentum that grows to 1.
 
     Args:
         model (`PreTrainedModel`):
@@ -28,13 +28,18 @@ class ContrastiveTask(Task):
         self.update_target = True
 
     def begin_step(self, step: int, total_steps: int) -> None:
-        """Set the target's momentum: half a cosine from the configuration's to 1 at the end of the run."""
+        """
+        Set the target's momentum: half a cosine from `config.target_momentum` to 1 at the end of the run. See
+        [`Task.begin_step`].
+        """
         start = float(self.model.config.target_momentum)
         self.momentum.fill_(cosine_to_one(step, total_steps, start))
         self.update_target = True
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` and `long_pixel_values` of shape `(batch_size, num_frames, num_channels, height,
@@ -42,8 +47,8 @@ class ContrastiveTask(Task):
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`; `feature_std`, the spread of the encoder's normalised features over the
-            batch: 1 where they lie anywhere on the sphere, 0 where all are the same (collapse); `alignment`, the mean
-            cosine between queries and keys.
+            batch: 1 for features spread evenly over the sphere, 0 for identical features (collapse); `alignment`, the
+            mean cosine between queries and keys.
         """
         outputs = self.model(
             pixel_values=batch["pixel_values"],
@@ -51,7 +56,7 @@ class ContrastiveTask(Task):
             target_momentum=self.momentum,
             update_target=self.update_target,
         )
-        self.update_target = False  # what follows adds up gradients of the same step
+        self.update_target = False  # later passes accumulate gradients of the same step
         features = F.normalize(outputs.features.detach().float(), dim=1)  # (batch, hidden)
         spread = features.std(dim=0, unbiased=False).mean() * features.shape[1] ** 0.5
         cosines = F.cosine_similarity(outputs.short_query.detach().float(), outputs.long_key.float(), dim=1)

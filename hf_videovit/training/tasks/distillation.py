@@ -1,4 +1,4 @@
-"""Learning from a teacher's answers instead of labels."""
+"""Knowledge distillation: a teacher's predictions instead of labels."""
 
 import torch
 from torch.nn import functional as F
@@ -10,7 +10,7 @@ from .base import Task
 
 class DistillationTask(Task):
     """
-    Give the answers that a teacher gives to the very same augmented clip; labels play no part.
+    Match the teacher's predictions for the same augmented clip. Labels are not used.
 
     ```
     for clip in batch:                                     # after mixup and cutmix
@@ -19,18 +19,21 @@ class DistillationTask(Task):
         loss += temperature ** 2 * (wanted * (log(wanted) - log(given))).sum() / len(batch)      # KL(wanted || given)
     ```
 
-    Consistent views and long training are what makes this work (Beyer et al., 2022, "Knowledge distillation: a good
-    teacher is patient and consistent"); the factor keeps gradients of one size at every temperature (Hinton et al.,
-    2015).
+    Consistent views and long training are essential (Beyer et al., 2022, "Knowledge distillation: a good teacher is
+    patient and consistent"). The factor keeps the scale of the gradients independent of the temperature (Hinton et
+    al., 2015).
 
     Args:
         model (`PreTrainedModel`):
             The student, a model for video classification.
         teacher (`PreTrainedModel`):
-            A classifier of the same labels, in any order. It is frozen, stays in evaluation mode, and is no part of
+            A classifier of the same labels, in any order. It is frozen, stays in evaluation mode, and is not part of
             the task's parameters and checkpoints.
         temperature (`float`, *optional*, defaults to 1.0):
-            Softens both sides.
+            Divides the logits of both.
+
+    Raises:
+        ValueError: the teacher and the student do not have the same labels.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: PreTrainedModel, temperature: float = 1.0):
@@ -38,12 +41,12 @@ class DistillationTask(Task):
         theirs, ours = teacher.config.id2label, model.config.id2label
         if len(theirs) != len(ours):
             raise ValueError(
-                f"`teacher` must know the student's {len(ours)} labels and no others, it has {len(theirs)}"
+                f"`teacher` must have the same {len(ours)} labels as the student, got {len(theirs)} labels"
             )
         names = [[names[index] for index in range(len(names))] for names in (ours, theirs)]
         self.answers = label_mapping(names[0], names[1])
         self.temperature = temperature
-        self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple, so that torch does not take it for a part
+        self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple, so that torch does not register it
 
     @property
     def teacher(self) -> PreTrainedModel:
@@ -52,12 +55,14 @@ class DistillationTask(Task):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` of shape `(batch_size, num_frames, num_channels, height, width)`.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, and `agreement`, the share of clips that both call the same.
+            `dict[str, torch.Tensor]`: `loss`, and `agreement`, the share of clips with the same prediction from both.
         """
         pixel_values = batch["pixel_values"]
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Supervised classification of images and videos by one encoder."""
+"""Supervised classification of images and videos with a shared encoder."""
 
 from collections.abc import Mapping
 
@@ -11,27 +11,30 @@ from .classification import classification_terms
 
 class JointClassificationTask(Task):
     """
-    Batches of images and batches of clips in turn, each through its own classifier over one encoder (Piergiovanni et
-    al., 2022, section 3.5).
+    Alternating batches of images and of clips, each with its own classifier on a shared encoder (Piergiovanni et al.,
+    2022, section 3.5).
 
     ```
     for batch in alternating(videos, images):                # never mixed: their numbers of tokens differ
         name = "images" if batch has one frame else "videos"
         loss = weight[name] * cross_entropy(model(batch, name), labels)
-        # the other classifier, and tubes longer than a frame for images, get no gradient, not even zeros
+        # the other classifier, and for images the tubes longer than a frame, get no gradient (`None`, not zeros)
     ```
 
     Args:
         model (`PreTrainedModel`):
             A model whose forward takes the name of the batch's data set.
         videos (`str`):
-            Name of the videos' data set in the model.
+            Name of the data set of videos in the model's configuration.
         images (`str`):
-            Name of the images'.
+            Name of the data set of images in the model's configuration.
         label_smoothing (`float`, *optional*, defaults to 0.0):
-            Share of the target spread over all labels.
+            Share of the target that is spread over all labels.
         image_weight (`float`, *optional*, defaults to 1.0):
-            Factor of the images' loss.
+            Factor of the loss of images.
+
+    Raises:
+        ValueError: the model has no data set of one of these names.
     """
 
     idle_parameters = True
@@ -48,13 +51,15 @@ class JointClassificationTask(Task):
         datasets: Mapping[str, Mapping] = model.config.datasets
         for name in (videos, images):
             if name not in datasets:
-                raise ValueError(f"`{name}` must be a data set of the model, it has {list(datasets)}")
+                raise ValueError(f"`{name}` must be one of the model's data sets, which are {list(datasets)}")
         self.videos, self.images = videos, images
         self.label_smoothing, self.image_weight = label_smoothing, image_weight
         self.problem_types = {name: fields.get("problem_type") for name, fields in datasets.items()}
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values`: clips of shape `(batch_size, num_frames, num_channels, height, width)` or images,

@@ -1,4 +1,4 @@
-"""Self-supervision by masked pixels."""
+"""Masked autoencoding of pixels."""
 
 import torch
 from transformers import PreTrainedModel
@@ -8,9 +8,9 @@ from .base import Task
 
 class MaskedModelingTask(Task):
     """
-    Reconstruct what is hidden. The model knows targets, masks and loss ([`VideoMAEV2ForPreTraining`] and its kin); the
-    masks come with each sample, drawn from seed, epoch and sample id, so neither the number of workers nor a restart
-    changes them.
+    Reconstruct the hidden patches. The model computes targets and loss, see [`VideoMAEV2ForPreTraining`]. The masks
+    come with each sample. They depend on seed, epoch and sample id only, so neither the number of workers nor a
+    restart changes them.
 
     Args:
         model (`PreTrainedModel`):
@@ -22,14 +22,16 @@ class MaskedModelingTask(Task):
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` of shape `(batch_size, num_frames, num_channels, height, width)`, `encoder_mask` and
                 `decoder_mask` of shape `(batch_size, sequence_length)`.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, and `feature_std`, the spread between the clips' mean features: near 0
-            the encoder tells no clip from another.
+            `dict[str, torch.Tensor]`: `loss`, and `feature_std`, the spread between the clips' mean features; a value
+            near 0 means that the encoder does not distinguish clips.
         """
         outputs = self.model(
             pixel_values=batch["pixel_values"],

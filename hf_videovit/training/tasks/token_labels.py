@@ -14,11 +14,12 @@ Box = tuple[int, int, int, int]
 
 class TokenLabelTask(Task):
     """
-    Image classification in which every token answers, too ([Jiang et al., 2021](https://huggingface.co/papers/2104.10858)),
-    as the official UniFormer code trains it. Two images are mixed by swapping a box of their first tokens.
+    Image classification in which every token is classified too
+    ([Jiang et al., 2021](https://huggingface.co/papers/2104.10858)), as in the official UniFormer code. Two images are
+    mixed by swapping a box of their first tokens.
 
     ```
-    box = a random box of the map of stage 1                    # cutmix's, of a share drawn from Beta(1, 1)
+    box = a random box of the map of stage 1                    # as in cutmix, its share is distributed as Beta(1, 1)
     logits, token_logits = model(images, box from the image's mirror in the batch)
     token_logits inside the box go back to their own image      # on the map of stage 4
     share = size of the box on the map of stage 4 / its tokens
@@ -28,35 +29,42 @@ class TokenLabelTask(Task):
 
     Args:
         model ([`UniFormerForImageClassification`]):
-            With `config.use_auxiliary_head`.
+            A model with `config.use_auxiliary_head`.
         label_smoothing (`float`, *optional*, defaults to 0.0):
-            Share of the target spread over all labels.
+            Share of the target that is spread over all labels.
         mix_probability (`float`, *optional*, defaults to 1.0):
-            Probability that a batch is mixed at all.
+            Probability that a batch is mixed.
+
+    Raises:
+        ValueError: the model has no head for tokens.
     """
 
     def __init__(self, model: PreTrainedModel, label_smoothing: float = 0.0, mix_probability: float = 1.0):
         super().__init__(model)
         if not model.config.to_dict().get("use_auxiliary_head"):
-            raise ValueError(f"`model` must have `use_auxiliary_head=True`, got a {type(model).__name__} without.")
+            raise ValueError(f"`model` must have `use_auxiliary_head=True`, got a {type(model).__name__} without it.")
         self.label_smoothing, self.mix_probability = label_smoothing, mix_probability
 
     def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
+        Compute the loss of a batch.
+
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` of shape `(batch_size, [1,] num_channels, height, width)`; `labels` of shape
                 `(batch_size,)` or `(batch_size, num_labels)`; optionally `token_labels`, soft labels of the tokens of
-                stage 4 of shape `(batch_size, tokens, num_labels)`. Without them each token has its image's label.
+                stage 4 of shape `(batch_size, tokens, num_labels)`. Without them each token has the label of its
+                image.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, and `accuracy` against the (heaviest) label of the mixed image.
+            `dict[str, torch.Tensor]`: `loss`, and `accuracy` with respect to the label with the largest share in the
+            mixed image.
         """
         labels, num_labels = batch["labels"], self.model.config.num_labels
         soft = labels if labels.is_floating_point() else F.one_hot(labels, num_labels).float()
         soft = soft * (1 - self.label_smoothing) + self.label_smoothing / num_labels
         height, width = (side // 4 for side in batch["pixel_values"].shape[-2:])
-        box = draw_box(height, width) if torch.rand(()).item() < self.mix_probability else None
+        box = random_box(height, width) if torch.rand(()).item() < self.mix_probability else None
         outputs = self.model(
             pixel_values=batch["pixel_values"], labels=soft, token_labels=batch.get("token_labels"), mix_box=box
         )
@@ -66,10 +74,16 @@ class TokenLabelTask(Task):
         return {"loss": outputs.loss, "accuracy": hits.float().mean()}
 
 
-def draw_box(height: int, width: int) -> Box:
+def random_box(height: int, width: int) -> Box:
     """
-    Cutmix's box, drawn from torch's global CPU generator: a uniform centre, and of each side of the map the root of a
-    share that is uniform; cut off at the edges.
+    Random box of cutmix, from torch's global CPU generator. Its centre is uniform. Its sides are those of the map
+    times the square root of a uniform share. It is clipped at the edges.
+
+    Args:
+        height (`int`):
+            Height of the map, in tokens.
+        width (`int`):
+            Width of the map, in tokens.
 
     Returns:
         `tuple[int, int, int, int]`: top, left, bottom, right.
@@ -83,4 +97,4 @@ def draw_box(height: int, width: int) -> Box:
     return top, left, bottom, right
 
 
-__all__ = ["TokenLabelTask", "draw_box"]
+__all__ = ["TokenLabelTask", "random_box"]

@@ -46,7 +46,7 @@ def test_labels_are_matched_by_name():
     with pytest.raises(ValueError, match="the model has 'a', 'b', 'c', 'd'"):
         DistillationTask(student, other)
     smaller, _ = classifier(["a", "b"], 0)
-    with pytest.raises(ValueError, match="`teacher` must know the student's 4 labels"):
+    with pytest.raises(ValueError, match="`teacher` must have the same 4 labels"):
         DistillationTask(student, smaller)
 
 

@@ -16,7 +16,7 @@ from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.methods.image_classification import build_image_model
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import ClassificationTask, TokenLabelTask
-from hf_videovit.training.tasks.token_labels import draw_box
+from hf_videovit.training.tasks.token_labels import random_box
 from tests.families import FAMILIES
 
 
@@ -92,7 +92,7 @@ def test_token_labelling_is_the_loop_of_its_documentation():
     result = task(batch)
     torch.manual_seed(2)
     torch.rand(())  # whether the batch is mixed at all
-    top, left, bottom, right = box = draw_box(16, 16)
+    top, left, bottom, right = box = random_box(16, 16)
     outputs = model(batch["pixel_values"], mix_box=box)
     share = (bottom // 8 - top // 8) * (right // 8 - left // 8) / 4
     soft = F.one_hot(batch["labels"], 3) * 0.9 + 0.1 / 3
@@ -110,7 +110,7 @@ def test_token_labelling_is_the_loop_of_its_documentation():
 
 def test_boxes_are_uniform_in_share_and_lie_on_the_map():
     torch.manual_seed(0)
-    boxes = [draw_box(14, 10) for _ in range(200)]
+    boxes = [random_box(14, 10) for _ in range(200)]
     for top, left, bottom, right in boxes:
         assert 0 <= top <= bottom <= 14 and 0 <= left <= right <= 10
     areas = torch.tensor([(bottom - top) * (right - left) / 140 for top, left, bottom, right in boxes])

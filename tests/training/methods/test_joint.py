@@ -143,7 +143,7 @@ def test_each_kind_reaches_its_own_head_and_no_other():
     logits = model(pixel_values, "images").logits
     loss = torch.nn.functional.cross_entropy(logits, torch.tensor([0, 2]), label_smoothing=0.1)
     torch.testing.assert_close(outputs["loss"], 0.5 * loss)
-    with pytest.raises(ValueError, match="`nothing` must be a data set of the model"):
+    with pytest.raises(ValueError, match="`nothing` must be one of the model's data sets"):
         JointClassificationTask(model, "videos", "nothing")
 
 
@@ -180,7 +180,7 @@ def test_training_goes_on_from_a_joint_model_or_from_its_encoder(joint_fields):
             assert torch.equal(other.state_dict()[name], tensor)
     assert other.classifiers["images"].out_features == 2
     assert not torch.equal(other.classifiers["videos"].weight, trained.classifiers["videos"].weight)
-    with pytest.raises(ValueError, match="`image_data` needs a TubeViT"):
+    with pytest.raises(ValueError, match="`image_data` is supported by TubeViT only"):
         build_joint_model(ModelArguments(model_type="videomae_v2", size="small"), *names)
 
 

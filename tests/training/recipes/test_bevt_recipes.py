@@ -94,7 +94,7 @@ def test_rules_that_say_nothing_or_fit_nothing_are_refused():
     for rule in ({"match": "x"}, {"lr_scale": 1.0}, {"lr_scale": 1.0, "decay": True}, {"match": "x", "lr": 1.0}):
         with pytest.raises(ValueError, match="`parameter_rules` need"):
             OptimizationArguments(parameter_rules=[rule])
-    with pytest.raises(ValueError, match=r"`parameter_rules` \['videomae'\] fit no parameter"):
+    with pytest.raises(ValueError, match=r"`parameter_rules` \['videomae'\] apply to no parameter"):
         parameter_groups(torch.nn.Linear(2, 2), 0.1, rules=[{"match": "videomae", "decay": False}])
     rules = RunConfig.from_fields(parameter_rules=[{"match": "bias", "lr_scale": "0.5"}]).optimization.parameter_rules
     assert rules == [{"match": "bias", "lr_scale": 0.5}]
