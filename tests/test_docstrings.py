@@ -14,7 +14,6 @@ PENDING = (
     "modeling",
     "training/arguments.py",
     "training/data",
-    "training/engine",
     "training/evaluation",
     "training/methods",
 )

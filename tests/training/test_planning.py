@@ -87,7 +87,7 @@ def test_masked_words_cost_the_images_and_the_tokenizer_too():
     assert words.macs / 1e9 == pytest.approx(26.06, abs=0.005)
     assert (plan.videos_per_step, images.samples_per_step) == (256, 2048)
     assert words.samples_per_step == 256 * 16 + 2048
-    assert ("image macs", "17.59 G each, 2048 a step") in plan.rows()
+    assert ("image macs", "17.59 G each, 2048 per step") in plan.rows()
     kept = RunConfig.from_yaml(recipe, {"word_cache": "words", "word_copies": 15})
     assert plan_run(kept).others["words"].samples_per_step == pytest.approx(0.1 * words.samples_per_step)
     passes = [(one, measure(one)) for one in method_of(config).passes()]

@@ -1,1 +1,1 @@
-"""The one training loop, with its checkpoints, its sharded weights and its reports."""
+"""The training loop, with its checkpoints, sharded weights and reports."""

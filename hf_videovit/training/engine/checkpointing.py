@@ -1,6 +1,6 @@
 """
-Checkpoints that are either whole or not there: written beside, renamed into place. Tensors are safetensors, the rest
-is JSON; nothing is pickled.
+Checkpoints that are written atomically: into a draft folder, which is then renamed. Tensors are stored as safetensors
+and everything else as JSON. Nothing is pickled.
 """
 
 import json
@@ -22,7 +22,7 @@ logger = logging.get_logger(__name__)
 
 FORMAT = 1
 STATE_FILE = "state.json"
-ASIDE = ".replaced"  # ending of a checkpoint whose step is being saved again
+ASIDE = ".replaced"  # suffix of a checkpoint whose step is being saved again
 
 
 @dataclass
@@ -32,11 +32,11 @@ class TrainingCheckpoint:
 
     Args:
         step (`int`):
-            Optimiser steps done.
+            Number of optimiser steps done.
         tensors (`dict[str, dict[str, torch.Tensor]]`):
-            State dicts by part (`model`, `optimizer`, `ema`); the same in all processes.
+            State dicts by part (`task`, `optimizer`, `ema`); the same in all processes.
         state (`dict`):
-            Plain values, the same in all processes.
+            Plain values that are the same in all processes.
         rank_state (`dict`):
             Plain values of this process.
     """
@@ -57,27 +57,28 @@ def save_checkpoint(
     agree: Callable[[bool], bool] = bool,
 ) -> Path:
     """
-    Write a checkpoint; all processes call it together.
+    Write a checkpoint. All processes call this function together.
 
     Args:
         folder (`Path`):
-            Holds the checkpoints of a run.
+            The folder with the checkpoints of a run.
         checkpoint ([`TrainingCheckpoint`]):
-            The first process writes the common parts, each its own.
+            The state. The first process writes the common parts, and each process its own.
         keep (`int`, *optional*, defaults to 2):
-            Latest checkpoints that stay.
+            Number of latest checkpoints to keep.
         rank (`int`, *optional*, defaults to 0):
-            This process.
+            Index of this process.
         world (`int`, *optional*, defaults to 1):
             Number of processes.
         agree (`Callable[[bool], bool]`, *optional*):
-            Waits for all processes and tells whether all said yes: none waits for one that failed.
+            Returns, in all processes, whether every process passed `True`. Thus all processes stop if one fails.
 
     Returns:
-        `Path`: the checkpoint.
+        `Path`: the folder of the checkpoint.
 
     Raises:
-        OSError: writing failed in some process (disk full); raised in all of them. Earlier checkpoints are intact.
+        OSError: writing failed in some process, for instance because the disk is full. Raised in all processes.
+            Earlier checkpoints are intact.
     """
     final = folder / f"step_{checkpoint.step:08d}"
     draft = folder / f".{final.name}.draft"
@@ -108,8 +109,8 @@ def save_checkpoint(
             if rank == 0:
                 shutil.rmtree(draft, ignore_errors=True)
             kept = list_checkpoints(folder)
-            intact = f"{kept[-1]} is intact" if kept else "there is no earlier one"
-            reason = error or "another process says why"
+            intact = f"{kept[-1]} is intact" if kept else "there is no earlier checkpoint"
+            reason = error or "see the error of another process"
             raise OSError(f"Checkpoint {final} could not be written ({reason}); {intact}") from error
     return final
 
@@ -123,7 +124,7 @@ def _error_of(part: Callable[[], None]) -> OSError | None:
 
 
 def _put_in_place(draft: Path, final: Path) -> None:
-    """Rename a folder; an older one of that name steps aside first, so that at every moment one of them is whole."""
+    """Rename a folder. An older one of that name is renamed first, so that one of them is complete at any time."""
     aside = final.with_name(f"{final.name}{ASIDE}")
     shutil.rmtree(aside, ignore_errors=True)
     if final.exists():
@@ -139,27 +140,28 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
 
     Args:
         path (`Path`):
-            One of [`list_checkpoints`].
+            A folder from [`list_checkpoints`].
         rank (`int`, *optional*, defaults to 0):
-            This process.
+            Index of this process.
         world (`int`, *optional*, defaults to 1):
-            Number of processes. It must be the number that wrote the checkpoint: positions in the data are kept for
-            each process's share.
+            Number of processes. It must be the number that wrote the checkpoint, since each process continues at its
+            own position in its share of the data.
 
     Returns:
         [`TrainingCheckpoint`]
 
     Raises:
-        ValueError: another format, or another number of processes.
+        ValueError: the checkpoint has another format, or was written by another number of processes.
     """
     state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
     if state.pop("format") != FORMAT:
-        raise ValueError(f"Checkpoint {path} is not of format {FORMAT}: another version of hf_videovit wrote it")
+        raise ValueError(f"Checkpoint {path} must have format {FORMAT}: another version of hf_videovit wrote it")
     written_by = state.pop("world")
     if written_by != world:
         raise ValueError(
-            f"Checkpoint {path} was written by {written_by} processes and cannot go on with {world}: each process "
-            "resumes at its own position in its share of the data. Start as many, or start from the saved model."
+            f"Checkpoint {path} was written by {written_by} processes and cannot be resumed with {world}: each "
+            f"process continues at its own position in its share of the data. Start {written_by} processes, or give "
+            "the saved model as `checkpoint`."
         )
     rank_state = json.loads((path / f"rank_{rank}.json").read_text(encoding="utf-8"))
     tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
@@ -168,14 +170,14 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """
-    Complete checkpoints of a run.
+    List the complete checkpoints of a run.
 
     Args:
         folder (`Path`):
-            The folder with the checkpoints; it may be missing.
+            The folder with the checkpoints. It may be missing.
 
     Returns:
-        `list[Path]`: their folders, oldest first.
+        `list[Path]`: folders of the checkpoints, oldest first.
     """
     if not folder.is_dir():
         return []
@@ -186,11 +188,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def flatten_optimizer(state_dict: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], list[dict[str, Any]]]:
     """
-    Split an optimiser's state dict into what safetensors and JSON can hold.
+    Split an optimiser's state dict into tensors for safetensors and plain values for JSON.
 
     Args:
         state_dict (`Mapping[str, Any]`):
-            From `optimizer.state_dict()`.
+            The result of `optimizer.state_dict()`.
 
     Returns:
         `tuple[dict[str, torch.Tensor], list[dict]]`: tensors named `index.name`, and the parameter groups.
@@ -211,10 +213,10 @@ def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[s
         tensors (`Mapping[str, torch.Tensor]`):
             Tensors named `index.name`.
         groups (`list[dict]`):
-            The parameter groups, also after a way through JSON.
+            The parameter groups. They may have been written to JSON and read again.
 
     Returns:
-        `dict[str, Any]`: for `optimizer.load_state_dict`.
+        `dict[str, Any]`: a state dict for `optimizer.load_state_dict`.
     """
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in tensors.items():
@@ -225,17 +227,17 @@ def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[s
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a state dict and wait until it is on disk; an `OSError` if it cannot be written."""
+    """Write a state dict and wait until it is on disk. Raises `OSError` if it cannot be written."""
     try:
         save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # what a full disk is to the library
+    except SafetensorError as error:  # raised for a full disk
         raise OSError(str(error)) from error
     _sync(path)
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """
-    Write a state dict over an older one, which stays complete until the new one is on disk.
+    Replace a file with a state dict. The older file stays complete until the new one is on disk.
 
     Args:
         path (`Path`):
@@ -244,7 +246,7 @@ def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
             The state dict.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     draft = path.with_name(f".{path.name}.draft")
     _write_tensors(draft, tensors)

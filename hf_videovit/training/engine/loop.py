@@ -1,12 +1,14 @@
 """
-The one training loop. It knows a method only by its `forward(batch)`, the data only as a stream of batches, and runs
-on whatever `accelerate launch` starts.
+The training loop. It takes a task with a `forward(batch)` and a stream of batches, and runs in the processes that
+`accelerate launch` starts.
 
-A SIGTERM (a cluster taking the machine back) saves a checkpoint after the step it comes in, and ends the run.
+After a SIGTERM, as clusters send before they reclaim a machine, the loop finishes the step, saves a checkpoint and
+ends the run.
 
-Processes may run out of videos at different times (uneven shares, unreadable files). So before each step they add up
-how many clips they bring. A process without any takes part with weight 0, the loss is the mean over the clips of all
-processes, and the epoch ends when nobody has any left: nothing hangs, nothing is seen twice, nothing is left out.
+Processes may run out of videos at different times, because of uneven shares or unreadable files. Before each step they
+therefore sum up their numbers of clips. A process without clips takes part with weight 0, the loss is the mean over
+the clips of all processes, and the epoch ends when no process has clips left. So no process waits for another, and no
+video is repeated or skipped.
 """
 
 import math
@@ -42,9 +44,9 @@ from .sharding import arrange_weights
 
 logger = logging.get_logger(__name__)
 
-NONFINITE_STEPS = 3  # in a row that stop a run
-FP16_OVERFLOWS = 24  # steps in a row that loss scaling may skip while it looks for its scale
-LOWER_IS_BETTER = {"loss"}  # of a validation's metrics
+NONFINITE_STEPS = 3  # consecutive steps with a gradient that is not finite, after which a run stops
+FP16_OVERFLOWS = 24  # the same with loss scaling, which skips such steps while it searches for its scale
+LOWER_IS_BETTER = {"loss"}  # metrics of a validation
 
 BatchPreparation = Callable[[dict[str, torch.Tensor], torch.device], dict[str, torch.Tensor]]
 Validation = Callable[[PreTrainedModel], dict[str, float]]
@@ -53,20 +55,21 @@ Validation = Callable[[PreTrainedModel], dict[str, float]]
 @dataclass(frozen=True)
 class Observer:
     """
-    Looks at the model every so often, beside the validation: probes, pictures.
+    A function that is called with the model at intervals, besides the validation: probes, pictures.
 
     Args:
         name (`str`):
-            Under which its metrics stand in the log.
+            Name of its metrics in the log.
         look (`Callable[[PreTrainedModel, int], dict[str, float]]`):
-            Is given the model (averaged, if it is) and the step, by all processes together; must leave the model as it
-            was. Random numbers are put back after it. Nothing is logged of an empty answer.
+            Takes the model (averaged with `ema_decay`) and the step, and returns metrics. All processes call it
+            together. It must not change the model. The state of random number generators is restored after it. An
+            empty result is not logged.
         epochs (`int`, *optional*, defaults to 1):
-            Epochs from one look to the next; 0 for none. The last epoch is looked at, too.
+            Epochs between two calls; 0 for no calls at epochs. It is also called after the last epoch.
         steps (`int`, *optional*):
-            Steps from one look to the next, besides those.
+            Steps between further calls.
         at_start (`bool`, *optional*, defaults to `False`):
-            Whether to look before the first step, for comparison.
+            Whether to call it before the first step, for comparison.
     """
 
     name: str
@@ -87,13 +90,13 @@ class FitResult:
         history (`list[dict]`):
             The lines of `logs/metrics.jsonl`.
         steps (`int`):
-            Optimiser steps done.
+            Number of optimiser steps.
         epochs (`int`):
-            Epochs done, a last incomplete one included.
+            Number of epochs, including an incomplete last one.
         seconds (`float`):
-            Duration, of this start only.
+            Duration since the run was started or resumed.
         bad_videos (`int`):
-            Training videos this process could not read, over all epochs.
+            Training videos that this process could not read, over all epochs.
     """
 
     model: PreTrainedModel
@@ -116,25 +119,25 @@ def fit(
     observers: Sequence[Observer] = (),
 ) -> FitResult:
     """
-    Train a method.
+    Train a task.
 
     Args:
         task ([`Task`]):
-            The method with its model.
+            The model with its loss.
         stream ([`BatchStream`]):
-            This process's batches.
+            Batches of this process.
         config ([`RunConfig`]):
-            `optimization` and `run` are read.
+            The run. The groups `optimization` and `run` and the field `compile` are used. Checkpoints keep all fields.
         accelerator (`Accelerator`):
-            Devices and processes; neither stream nor task must have been prepared with it.
+            Devices and processes. It must not have prepared the stream or the task.
         prepare_batch (`Callable[[dict, torch.device], dict]`):
-            Moves a batch's tensors to the device and makes the task's input of them.
+            Moves the tensors of a batch to the device and turns them into the input of the task.
         ledger ([`BadVideoLedger`]):
-            The one that the stream reports unreadable videos to.
+            The ledger to which the stream reports unreadable videos.
         validate (`Callable[[PreTrainedModel], dict[str, float]]`, *optional*):
-            Measures the model; all processes call it together.
-        observers (`Sequence[Observer]`, *optional*):
-            Look at it besides.
+            Returns the metrics of a model. All processes call it together.
+        observers (`Sequence[Observer]`, *optional*, defaults to `()`):
+            Called with the model besides the validation.
 
     Returns:
         [`FitResult`]
@@ -144,7 +147,7 @@ def fit(
 
 @dataclass
 class _Progress:
-    """Where a run stands; what a checkpoint keeps beside the tensors."""
+    """The progress of a run, which a checkpoint keeps besides the tensors."""
 
     step: int = 0
     epoch: int = 0
@@ -184,12 +187,12 @@ class _Run:
         self.window = Clock()
         self.num_bad = 0
         self.stopping = threading.Event()
-        self.told_to_stop = False
+        self.stop_requested = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with noticing_sigterm() as self.stopping, self.report.open(self.progress.step):
+        with watch_sigterm() as self.stopping, self.report.open(self.progress.step):
             self._observe_at(self.progress.step)
             while not self._finished():
                 reached_the_end = self._train_epoch()
@@ -215,7 +218,7 @@ class _Run:
         return progress.epoch >= arguments.epochs
 
     def _train_epoch(self) -> bool:
-        """Train to the end of the epoch, and say whether it was reached (else the run's last step was)."""
+        """Train to the end of the epoch or of the run. Returns whether the end of the epoch was reached."""
         self.task.train()
         start = self.progress.position
         if start == 0:
@@ -228,13 +231,13 @@ class _Run:
             batch_group = self._next(batches)
             self.window.work()
             num_clips = self._agree(batch_group)
-            if self.told_to_stop:  # some process may have no clips for this step, which would be another one
+            if self.stop_requested:  # some processes may have no clips for this step, so it would differ
                 self.progress.position = place
                 self.ledger.load_state_dict(listed)
                 self._stop()
             if num_clips == 0:
                 if self.progress.step == before and start == 0:
-                    raise RuntimeError(f"None of the training videos can be read; see {self.ledger.path}")
+                    raise RuntimeError(f"No training video can be read; see {self.ledger.path}")
                 return True
             self._step(batch_group, num_clips)
             self._after_step(num_clips)
@@ -249,7 +252,7 @@ class _Run:
         return batch_group
 
     def _agree(self, batch_group: list[Batch]) -> int:
-        """How many clips all processes bring to this step; stops the run when too many videos were unreadable."""
+        """Number of clips of this step in all processes. Stops the run if too many videos were unreadable."""
         clips = sum(len(batch) for batch in batch_group)
         counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
         if self.stream.world > 1:
@@ -257,11 +260,11 @@ class _Run:
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
-        self.told_to_stop = counts[3] > 0  # all processes know of a signal that came to one of them
+        self.stop_requested = counts[3] > 0  # a signal to one process stops all of them
         return counts[0]
 
     def _step(self, batch_group: list[Batch], num_clips: int) -> None:
-        """One optimiser step over the mean loss of the clips that all processes bring."""
+        """One optimiser step on the mean loss over the clips of all processes."""
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
         step = self.progress.step
@@ -279,7 +282,7 @@ class _Run:
         self._count_step(self.weights.step(), batch_group)
 
     def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
-        """Batches with the number of clips that count; where processes wait for each other, as many as they have."""
+        """Batches with their numbers of clips. All processes make equally many passes, the last ones with 0 clips."""
         for batch in batch_group:
             self.template = batch
             yield batch, len(batch)
@@ -287,13 +290,13 @@ class _Run:
         for _ in range(missing):
             if self.template is None:
                 raise RuntimeError(
-                    f"Process {self.stream.rank} has no readable training video, so {self.stream.world} processes are "
-                    f"too many for this data"
+                    f"Process {self.stream.rank} has no readable training video: {self.stream.world} processes are "
+                    "too many for this data"
                 )
             yield self.template, 0
 
     def _count_step(self, norm: torch.Tensor, batch_group: list[Batch]) -> None:
-        """Go on after a step; after too many whose gradient was not finite, stop the run."""
+        """Count a step. Stops the run after too many steps whose gradient was not finite."""
         self.progress.step += 1
         if math.isfinite(norm.item()):
             self.progress.nonfinite = 0
@@ -307,9 +310,9 @@ class _Run:
         allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else NONFINITE_STEPS
         if self.progress.nonfinite >= allowed:
             raise FloatingPointError(
-                f"The gradient was not finite in {self.progress.nonfinite} steps in a row, last in step "
-                f"{self.progress.step} with the clips {', '.join(ids)}: lower `learning_rate`, set `clip_grad`, or "
-                f"use `mixed_precision` bf16; all such steps are in {self.folder / 'logs'}"
+                f"The gradient was not finite in {self.progress.nonfinite} consecutive steps, the last of which was "
+                f"step {self.progress.step} with the clips {', '.join(ids)}. Lower `learning_rate`, set `clip_grad`, "
+                f"or set `mixed_precision` to bf16. All such steps are listed in {self.folder / 'logs'}."
             )
 
     def _after_step(self, num_clips: int) -> None:
@@ -329,7 +332,7 @@ class _Run:
         raise SystemExit(f"Stopped by SIGTERM; step {self.progress.step} is saved. Continue with `--resume`.")
 
     def _log_window(self) -> None:
-        """Average over all steps and processes since the last line."""
+        """Log averages over all steps and processes since the last line."""
         names = sorted(self.sums)
         values = torch.tensor([float(self.sums[name]) for name in names], dtype=torch.float64)
         if self.stream.world > 1:
@@ -350,7 +353,7 @@ class _Run:
         finished = self._finished()
         if self.validate is not None and run.eval_every and (finished or epoch % run.eval_every == 0):
             self._validate(self.validate)
-            finished = self._finished()  # it may have been the last that a run without progress is given
+            finished = self._finished()  # `patience` may have ended the run
         for observer in self.observers:
             if observer.epochs and (finished or epoch % observer.epochs == 0):
                 self._observe(observer)
@@ -359,14 +362,14 @@ class _Run:
         self.window = Clock()
 
     def _observe_at(self, step: int) -> None:
-        """What is due at a step; a run that goes on catches up on what its end cut off."""
+        """Call the observers that are due at a step. A resumed run catches up on calls that its end prevented."""
         for observer in self.observers:
             if step % observer.steps == 0 if step and observer.steps else not step and observer.at_start:
                 self._observe(observer)
 
     def _observe(self, observer: Observer) -> None:
         step = self.progress.step
-        if self.report.told(observer.name, step):
+        if self.report.has_line(observer.name, step):
             return
         device = self.accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -380,7 +383,7 @@ class _Run:
         self.report.write({"step": progress.step, "epoch": progress.epoch, "validation": metrics})
         name = self.config.run.best_metric or next(iter(metrics))
         if name not in metrics:
-            raise ValueError(f"`best_metric` {name!r} is not among the validation's {', '.join(metrics)}")
+            raise ValueError(f"`best_metric` must be one of {', '.join(metrics)}, got {name!r}")
         sign = -1 if name in LOWER_IS_BETTER else 1
         if progress.best is not None and sign * metrics[name] <= sign * progress.best:
             progress.stale += 1
@@ -402,7 +405,7 @@ class _Run:
         return model.eval()
 
     def _save(self) -> None:
-        """Write a checkpoint from which the run goes on exactly as if it had not stopped."""
+        """Write a checkpoint from which the run continues exactly as if it had not stopped."""
         parts, groups = self.weights.parts()
         progress = self.progress
         state: dict[str, Any] = {
@@ -426,7 +429,7 @@ class _Run:
         )
 
     def _all_agree(self, yes: bool) -> bool:
-        """Whether all processes say yes; they wait for each other."""
+        """Whether all processes pass `True`. They wait for each other."""
         if self.stream.world == 1:
             return yes
         no = torch.tensor(int(not yes), device=self.accelerator.device)
@@ -437,16 +440,16 @@ class _Run:
         checkpoints = list_checkpoints(folder)
         if not self.weights.resumes and (run.save_every or run.save_steps or run.resume):
             raise ValueError(
-                "A run under DeepSpeed cannot be taken up again: set `save_every` to 0 and neither `save_steps` nor "
-                "`resume`, or use FSDP2 (examples/accelerate/fsdp2.yaml), which shares out as much"
+                "A run with DeepSpeed cannot be resumed: set `save_every` to 0 and leave out `save_steps` and "
+                "`resume`, or use FSDP2 (examples/accelerate/fsdp2.yaml), which shards as much"
             )
         if run.resume and checkpoints:
             self._resume(checkpoints[-1])
             return
         if checkpoints and not run.overwrite:
             raise ValueError(
-                f"`output_dir` {str(self.folder)!r} holds the checkpoints of a run: give `resume` to go on with it, "
-                "`overwrite` to start over, or another folder"
+                f"`output_dir` {str(self.folder)!r} has checkpoints of an earlier run: give `resume` to continue it, "
+                "`overwrite` to start again, or another folder"
             )
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -459,10 +462,10 @@ class _Run:
         changes = self.config.changed_fields(loaded.state.get("config", {}))
         if changes:
             raise ValueError(
-                f"`resume` goes on with the run in `output_dir` {str(self.folder)!r}, which had other settings: "
-                f"{'; '.join(changes)}. Set them back, or give another folder"
+                f"`resume` continues the run in `output_dir` {str(self.folder)!r}, which had other settings: "
+                f"{'; '.join(changes)}. Restore them, or give another folder"
             )
-        logger.warning(f"Going on from {path}")
+        logger.warning(f"Resuming from {path}")
         self.weights.load(loaded.tensors, loaded.state["groups"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
@@ -472,15 +475,18 @@ class _Run:
         stale = state.get("stale", 0)
         self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"], stale)
         self.report.log.read_to(loaded.step)
-        self.accelerator.wait_for_everyone()  # all have read what the first writes anew
+        self.accelerator.wait_for_everyone()  # all have read the file before the first process rewrites it
         self.report.log.rewrite()
 
 
 @contextmanager
-def noticing_sigterm() -> Iterator[threading.Event]:
+def watch_sigterm() -> Iterator[threading.Event]:
     """
-    An event that is set when this process is told to end, instead of ending it there and then. Outside of the main
-    thread, where signals cannot be handled, it never is.
+    Handle SIGTERM inside a block: instead of ending the process, the signal sets an event. Outside of the main thread
+    signals cannot be handled, and the event is never set.
+
+    Returns:
+        `Iterator[threading.Event]`: the event.
     """
     noticed = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -1,6 +1,6 @@
 """
-What a run tells while it goes: lines of JSON in `logs/metrics.jsonl`, the experiment trackers that are asked for, a
-live table where there is a terminal and plain lines where there is none, and at the end a picture of its curves.
+Reports of a run: JSON lines in `logs/metrics.jsonl`, experiment trackers, a live table on a terminal or plain lines
+elsewhere, and at the end a picture of the curves.
 """
 
 import json
@@ -23,17 +23,17 @@ from rich.table import Table
 from transformers.utils import logging
 
 from ...pictures.drawing import draw_curves
-from ..arguments import RunConfig
+from ..arguments import RunArguments, RunConfig
 
 
 logger = logging.get_logger(__name__)
 
 REFRESH_SECONDS = 0.25
-WHERE = ("step", "epoch")  # in a line, what says where the run was; the rest is measured
+WHERE = ("step", "epoch")  # fields of a line that state the progress of the run; the others are measurements
 
 
 class Clock:
-    """Of the steps since the last line of the log: how long they took, and how much was waiting for data."""
+    """Measures, for the steps since the last line of the log, their duration and the time spent waiting for data."""
 
     def __init__(self):
         self.clips = 0
@@ -41,15 +41,20 @@ class Clock:
         self.started = self.mark = time.perf_counter()
 
     def wait(self) -> None:
-        """Waiting for data begins."""
+        """Call this when waiting for data begins."""
         self.mark = time.perf_counter()
 
     def work(self) -> None:
-        """Waiting for data is over."""
+        """Call this when waiting for data ends."""
         self.waited += time.perf_counter() - self.mark
 
     def close(self) -> dict[str, float]:
-        """Figures of the window, and begin the next."""
+        """
+        End the window and begin the next one.
+
+        Returns:
+            `dict[str, float]`: `clips_per_second`, and `data_wait`, the share of time spent waiting for data.
+        """
         now = time.perf_counter()
         seconds = max(now - self.started, 1e-9)
         figures = {"clips_per_second": round(self.clips / seconds, 2), "data_wait": round(self.waited / seconds, 4)}
@@ -59,13 +64,13 @@ class Clock:
 
 class MetricsLog:
     """
-    Lines of JSON, kept in memory too.
+    JSON lines in a file and in memory.
 
     Args:
         path (`Path`):
             The file.
         writes (`bool`):
-            Whether this process is the one that writes it.
+            Whether this process writes the file.
     """
 
     def __init__(self, path: Path, writes: bool):
@@ -73,7 +78,13 @@ class MetricsLog:
         self.lines: list[dict[str, Any]] = []
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line."""
+        """
+        Add a line.
+
+        Args:
+            line (`dict[str, Any]`):
+                Plain values, among them `step` and `epoch`.
+        """
         self.lines.append(line)
         if self.writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,22 +92,39 @@ class MetricsLog:
                 file.write(json.dumps(line) + "\n")
 
     def write_nonfinite(self, step: int, rank: int, ids: list[str]) -> None:
-        """Note a step that was left out, in a file of its own."""
-        logger.warning(f"Step {step}: the gradient is not finite, the step is left out")
+        """
+        Record a skipped step in a file of this process.
+
+        Args:
+            step (`int`):
+                Optimiser step.
+            rank (`int`):
+                Index of this process.
+            ids (`list[str]`):
+                Ids of the clips of the step.
+        """
+        logger.warning(f"Step {step} is skipped: the gradient is not finite")
         path = self.path.with_name(f"nonfinite.rank{rank}.jsonl")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "ids": ids}) + "\n")
 
     def read_to(self, step: int) -> None:
-        """Take the lines up to a step; one that a full disk or a kill cut short comes after every checkpoint."""
+        """
+        Read the lines of the file up to a step. Truncated lines (full disk, killed process) are later than any
+        checkpoint and are skipped.
+
+        Args:
+            step (`int`):
+                Step of the checkpoint from which the run continues.
+        """
         if self.path.exists():
             texts = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             lines = [json.loads(text) for text in texts if text.endswith("}\n")]
             self.lines = [line for line in lines if line["step"] <= step]
 
     def rewrite(self) -> None:
-        """Make the file hold these lines and no others."""
+        """Replace the content of the file by the lines in memory."""
         if self.writes and self.path.exists():
             draft = self.path.with_suffix(".draft")
             draft.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
@@ -105,13 +133,13 @@ class MetricsLog:
 
 class RunReport:
     """
-    All that a run tells.
+    Writes the log, the trackers, the screen and the curves of a run.
 
     Args:
         config ([`RunConfig`]):
             The run.
         accelerator (`Accelerator`):
-            Its processes; the first one writes and shows.
+            Processes of the run. The first one writes and prints.
         total_steps (`int`):
             Optimiser steps of the run.
     """
@@ -125,11 +153,11 @@ class RunReport:
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
         """
-        Around the run.
+        A block around the run, in which trackers and screen are open.
 
         Args:
             step (`int`):
-                Where it starts; above 0 it goes on, and so do the trackers' runs.
+                Step at which the run starts. Above 0 the run is resumed, and so are the trackers' runs.
         """
         shows = self.config.run.progress and self.accelerator.is_main_process
         screen = make_screen(self.total_steps) if shows else None
@@ -145,7 +173,13 @@ class RunReport:
                     self.screen = None
 
     def write(self, line: dict[str, Any]) -> None:
-        """Tell a line everywhere."""
+        """
+        Write a line to the log, the trackers and the screen.
+
+        Args:
+            line (`dict[str, Any]`):
+                See [`MetricsLog.write`].
+        """
         self.log.write(line)
         if self.accelerator.trackers:
             self.accelerator.log(flat_values(line), step=line["step"])
@@ -153,27 +187,53 @@ class RunReport:
             self.screen.show(line)
 
     def advance(self, step: int) -> None:
-        """A step is done."""
+        """
+        Show that a step is done.
+
+        Args:
+            step (`int`):
+                Optimiser steps done.
+        """
         if self.screen is not None:
             self.screen.advance(step)
 
-    def told(self, name: str, step: int) -> bool:
-        """Whether there is a line with `name` of a step."""
+    def has_line(self, name: str, step: int) -> bool:
+        """
+        Whether the log has a line of a step with a certain field.
+
+        Args:
+            name (`str`):
+                Name of the field.
+            step (`int`):
+                Optimiser step.
+
+        Returns:
+            `bool`
+        """
         return any(line["step"] == step and name in line for line in reversed(self.log.lines))
 
     def draw(self) -> None:
-        """Draw the curves, if the run wants them and matplotlib is there."""
+        """Draw the curves if `config.run.curves` is set and matplotlib is installed."""
         curves = curves_of(self.log.lines)
         if not (self.config.run.curves and curves and self.accelerator.is_main_process):
             return
         try:
             draw_curves(curves, self.folder / "curves.png")
         except ImportError:
-            logger.warning("No picture of the curves: matplotlib is not installed (`pip install hf_videovit[train]`)")
+            logger.warning("The curves are not drawn: matplotlib is not installed (`pip install hf_videovit[train]`)")
 
 
 def flat_values(line: Mapping[str, Any]) -> dict[str, Any]:
-    """The measured values of a line under the names that trackers and curves use: `train/loss`, `validation/top1`."""
+    """
+    The measured values of a line, with the names that trackers and curves use: `train/loss`, `validation/top1`.
+
+    Args:
+        line (`Mapping[str, Any]`):
+            A line of the log.
+
+    Returns:
+        `dict[str, Any]`: values by name, and `epoch`.
+    """
     values: dict[str, Any] = {"epoch": line["epoch"]}
     for name, value in line.items():
         if isinstance(value, Mapping):
@@ -184,7 +244,16 @@ def flat_values(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def curves_of(lines: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
-    """Points `(step, value)` of everything that was measured, by name; values that are not finite are left out."""
+    """
+    Curves of all measured values.
+
+    Args:
+        lines (`list[dict[str, Any]]`):
+            Lines of the log.
+
+    Returns:
+        `dict[str, list[tuple[float, float]]]`: points `(step, value)` by name, without values that are not finite.
+    """
     curves: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
         for name, value in flat_values(line).items():
@@ -196,16 +265,19 @@ def curves_of(lines: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]
 @contextmanager
 def tracking(config: RunConfig, accelerator: Accelerator, step: int) -> Iterator[None]:
     """
-    Keep the trackers of a run open, and close them whatever happens.
+    A block in which the trackers of a run are open. They are closed after it, also after an error.
 
     Args:
         config ([`RunConfig`]):
-            `trackers` and `tracker_project`; the rest is logged as the run's settings.
+            The run. `trackers` and `tracker_project` are used; all fields are logged as the run's settings.
         accelerator (`Accelerator`):
-            Receives the trackers; those that it has already are written to and left open.
+            Receives the trackers. If it has trackers already, they are used and stay open.
         step (`int`):
-            Above 0, the trackers' earlier run is gone on with: wandb and trackio by its name, tensorboard by leaving
-            out what was written after this step.
+            Step at which the run starts. Above 0 the trackers' earlier run is resumed: in wandb and trackio by its
+            name, in tensorboard by dropping everything after this step.
+
+    Raises:
+        ValueError: a tracker is not installed.
     """
     names, folder = config.run.trackers, Path(config.run.output_dir) / "logs"
     if not names or accelerator.trackers:
@@ -214,12 +286,12 @@ def tracking(config: RunConfig, accelerator: Accelerator, step: int) -> Iterator
     found = filter_trackers(list(names), folder)
     missing = [name for name in names if name != "all" and name not in map(str, found)]
     if missing:
-        raise ValueError(f"`trackers` names {', '.join(missing)}, which is not installed")
+        raise ValueError(f"`trackers` includes {', '.join(missing)}, which is not installed")
     accelerator.log_with = found
     accelerator.project_configuration.logging_dir = str(folder)
     values = None if step else settings(config)
     accelerator.init_trackers(
-        config.run.tracker_project, config=values, init_kwargs=_tracker_options(config, accelerator, step)
+        config.run.tracker_project, config=values, init_kwargs=_tracker_options(config.run, accelerator, step)
     )
     try:
         yield
@@ -230,7 +302,16 @@ def tracking(config: RunConfig, accelerator: Accelerator, step: int) -> Iterator
 
 
 def settings(config: RunConfig) -> dict[str, Any]:
-    """A run as flat names and values that every tracker takes."""
+    """
+    The fields of a run in a form that every tracker takes.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+
+    Returns:
+        `dict[str, Any]`: numbers and strings named `group.field`.
+    """
     values: dict[str, Any] = {}
     for group, members in config.to_dict().items():
         for name, value in members.items():
@@ -238,16 +319,16 @@ def settings(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _tracker_options(config: RunConfig, accelerator: Accelerator, step: int) -> dict[str, dict[str, Any]]:
-    """Options by tracker, so that a run that goes on is one run there too."""
+def _tracker_options(arguments: RunArguments, accelerator: Accelerator, step: int) -> dict[str, dict[str, Any]]:
+    """Options by tracker with which a resumed run continues the tracker's run."""
     if not accelerator.is_main_process:
         return {}
-    path = Path(config.run.output_dir) / "logs" / "run_id.txt"
+    path = Path(arguments.output_dir) / "logs" / "run_id.txt"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
     own = path.read_text(encoding="utf-8").strip()
-    name = f"{Path(config.run.output_dir).resolve().name}-{own}"
+    name = f"{Path(arguments.output_dir).resolve().name}-{own}"
     return {
         "tensorboard": {"purge_step": step + 1} if step else {},
         "trackio": {"name": name, "resume": "allow"},
@@ -256,33 +337,62 @@ def _tracker_options(config: RunConfig, accelerator: Accelerator, step: int) -> 
 
 
 class Screen(Protocol):
-    """What stands on the screen."""
+    """The progress of a run as the user sees it."""
 
     def open(self, step: int) -> Any:
-        """A block around the run, which starts at a step."""
+        """
+        A context manager for the run.
+
+        Args:
+            step (`int`):
+                Step at which the run starts.
+        """
 
     def show(self, line: dict[str, Any]) -> None:
-        """A new line of the log."""
+        """
+        Show a line of the log.
+
+        Args:
+            line (`dict[str, Any]`):
+                See [`MetricsLog.write`].
+        """
 
     def advance(self, step: int) -> None:
-        """A step is done."""
+        """
+        Show that a step is done.
+
+        Args:
+            step (`int`):
+                Optimiser steps done.
+        """
 
 
 def make_screen(total_steps: int, console: Console | None = None) -> Screen:
-    """A live table on a terminal, lines elsewhere; both on standard error."""
+    """
+    A live table on a terminal, plain lines elsewhere.
+
+    Args:
+        total_steps (`int`):
+            Optimiser steps of the run.
+        console (`Console`, *optional*):
+            Where to print. Defaults to standard error.
+
+    Returns:
+        [`Screen`]
+    """
     console = console or Console(stderr=True)
     return LiveTable(total_steps, console) if console.is_terminal else PlainLines(total_steps, console)
 
 
 class PlainLines:
     """
-    A line of text for each line of the log.
+    Prints a line of text for each line of the log.
 
     Args:
         total_steps (`int`):
-            Steps of the run.
+            Optimiser steps of the run.
         console (`Console`):
-            Where they go.
+            Where to print.
     """
 
     def __init__(self, total_steps: int, console: Console):
@@ -290,28 +400,28 @@ class PlainLines:
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Nothing to open."""
+        """Does nothing. See [`Screen.open`]."""
         yield
 
     def show(self, line: dict[str, Any]) -> None:
-        """Write the line."""
+        """Print the line. See [`Screen.show`]."""
         parts = [f"step {line['step']}/{self.total_steps}", f"epoch {line['epoch']}"]
-        parts += [f"{name} {text}" for name, text in shown_values(line).items()]
+        parts += [f"{name} {text}" for name, text in _shown_values(line).items()]
         self.console.print("  ".join(parts), soft_wrap=True, highlight=False, markup=False)
 
     def advance(self, step: int) -> None:
-        """Only lines of the log are told."""
+        """Does nothing. See [`Screen.advance`]."""
 
 
 class LiveTable:
     """
-    A bar and a table that stay in their place: every value's latest and first figure.
+    Shows a progress bar and a table with the latest and the first value of every measurement, updated in place.
 
-    It is drawn in the thread that trains, between steps. Nothing of it goes on in processes that are forked meanwhile.
+    It is drawn in the training thread, between steps. Processes that are forked meanwhile do not draw it.
 
     Args:
         total_steps (`int`):
-            Steps of the run.
+            Optimiser steps of the run.
         console (`Console`):
             The terminal.
     """
@@ -323,12 +433,12 @@ class LiveTable:
         self.task = self.bar.add_task("training", total=total_steps)
         self.first: dict[str, str] = {}
         self.latest: dict[str, str] = {}
-        self.live = Live(get_renderable=self.render, console=console, auto_refresh=False)
+        self.live = Live(get_renderable=self._render, console=console, auto_refresh=False)
         self.drawn = 0.0
 
     @contextmanager
     def open(self, step: int) -> Iterator[None]:
-        """Keep the table on the screen, starting at a step."""
+        """Keep the table on the screen. See [`Screen.open`]."""
         self.bar.reset(self.task, completed=step, total=self.total_steps)
         streams = sys.stdout, sys.stderr
         with self.live:
@@ -343,30 +453,29 @@ class LiveTable:
             self.live.refresh()
 
     def show(self, line: dict[str, Any]) -> None:
-        """Take over the values of a line."""
-        values = {"epoch": str(line["epoch"])} | shown_values(line)
+        """Update the table. See [`Screen.show`]."""
+        values = {"epoch": str(line["epoch"])} | _shown_values(line)
         self.first = values | self.first
         self.latest |= values
         self.live.refresh()
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar. See [`Screen.advance`]."""
         self.bar.update(self.task, completed=step)
         now = time.perf_counter()
         if now - self.drawn > REFRESH_SECONDS:
             self.drawn = now
             self.live.refresh()
 
-    def render(self) -> Group:
-        """What is drawn."""
+    def _render(self) -> Group:
         table = Table("", "now", "first", box=None, pad_edge=False)
         for name, text in self.latest.items():
             table.add_row(name, text, f"[dim]{self.first[name]}[/dim]")
         return Group(self.bar, table)
 
 
-def shown_values(line: Mapping[str, Any]) -> dict[str, str]:
-    """Values of a line as short text: `loss`, `validation top1`."""
+def _shown_values(line: Mapping[str, Any]) -> dict[str, str]:
+    """Values of a line as short text, with names such as `loss` and `validation top1`."""
     texts = {}
     for name, value in flat_values(line).items():
         if name != "epoch":

@@ -1,7 +1,7 @@
 """
-Where the weights and the optimiser's state live while a run trains: whole in every process (one process, DDP), or
-shared out among them (FSDP2, DeepSpeed ZeRO). The loop asks for the same few things of each; validation, pictures and
-the saved model always get an ordinary, whole model.
+Weights and optimiser state during training: replicated in every process (one process, DDP), or sharded (FSDP2,
+DeepSpeed ZeRO). All have the same interface for the loop. Validation, pictures and the saved model always use an
+ordinary model with complete weights.
 """
 
 import copy
@@ -29,11 +29,11 @@ DATA_PARALLEL = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
 class MovingAverage:
     """
-    Exponential moving average of a state dict. Of sharded tensors each process averages its own part.
+    Exponential moving average of a state dict. Each process averages its own shards.
 
     Args:
         values (`dict[str, torch.Tensor]`):
-            Where the average starts; updated in place.
+            Initial values, updated in place.
         decay (`float`):
             Share of the average that an update keeps.
     """
@@ -45,7 +45,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, state: Tensors) -> None:
         """
-        Move the average towards new values. Whole numbers, such as counters, are copied.
+        Update the average with new values. Integer tensors, such as counters, are copied.
 
         Args:
             state (`dict[str, torch.Tensor]`):
@@ -61,15 +61,15 @@ class MovingAverage:
 
 class WholeWeights:
     """
-    Every process holds everything.
+    Every process holds all weights.
 
     Args:
         accelerator (`Accelerator`):
             Prepares task and optimiser.
         task ([`Task`]):
-            The method with its model.
+            The model with its loss.
         arguments ([`OptimizationArguments`]):
-            Of the optimiser.
+            Arguments of the optimiser.
     """
 
     resumes = True
@@ -95,47 +95,50 @@ class WholeWeights:
     @contextmanager
     def backward_pass(self, last: bool) -> Iterator[Any]:
         """
-        Around forward and backward; gives the function that goes backward from a loss.
+        A block around a forward and backward pass.
 
         Args:
             last (`bool`):
-                Whether the step's gradient is complete after it, so that processes add theirs up.
+                Whether this is the last pass of a step, after which processes reduce their gradients.
+
+        Returns:
+            `Iterator[Callable[[torch.Tensor], None]]`: the function that computes the gradient of a loss.
         """
         with nullcontext() if last else self.accelerator.no_sync(self.task):
             yield self.accelerator.backward
 
     def step(self) -> torch.Tensor:
         """
-        Update the weights, unless the gradient is not finite, and forget the gradient.
+        Update the weights unless the gradient is not finite, and reset the gradient.
 
         Returns:
-            `torch.Tensor`: the gradient's norm before clipping, the same in all processes, so all decide alike.
+            `torch.Tensor`: norm of the gradient before clipping. It is the same in all processes.
         """
         limit = self.arguments.clip_grad
         norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
         norm = _whole_tensor(norm)
-        # the loss scaler skips overflowing steps itself, and needs to see them
+        # The loss scaler skips overflowing steps itself and must be called in them.
         if self.accelerator.scaler is not None or math.isfinite(norm.item()):
             self.optimizer.step()
         self.optimizer.zero_grad()
         return norm
 
     def update_average(self) -> None:
-        """Move the average on; after each step that was done."""
+        """Update the moving average. Call this after each step that was not skipped."""
         if self.average is not None:
             self.average.update(self.module.model.state_dict())
 
     def model(self) -> PreTrainedModel:
-        """The whole model, averaged if it is; all processes ask together."""
+        """The model with complete weights, averaged with `ema_decay`. All processes call this together."""
         return self.module.model if self.averaged is None else self.averaged
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
         """
-        Gather what a checkpoint keeps; all processes call it together.
+        Gather the state for a checkpoint. All processes call this together.
 
         Returns:
-            `tuple[dict[str, dict[str, torch.Tensor]], list[dict]]`: whole tensors by part (`task`, `optimizer`,
-            `ema`), in the first process at least; and the optimiser's groups.
+            `tuple[dict[str, dict[str, torch.Tensor]], list[dict]]`: complete tensors by part (`task`, `optimizer`,
+            `ema`), at least in the first process, and the groups of the optimiser.
         """
         tensors, groups = flatten_optimizer(self.optimizer.state_dict())
         parts = {"task": self.module.state_dict(), "optimizer": tensors}
@@ -145,16 +148,16 @@ class WholeWeights:
 
     def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
         """
-        Go back to a checkpoint. Each process takes its part of the whole tensors.
+        Load the state of a checkpoint. Each process takes its shards of the complete tensors.
 
         Args:
             parts (`Mapping[str, dict[str, torch.Tensor]]`):
-                Whole tensors as [`~WholeWeights.parts`] returns them, in every process.
+                Complete tensors as returned by [`~WholeWeights.parts`], in every process.
             groups (`list[dict]`):
-                The optimiser's groups.
+                Groups of the optimiser.
 
         Raises:
-            ValueError: the checkpoint has tensors of other names.
+            ValueError: the tensors of the checkpoint have other names.
         """
         _copy_shards(parts["task"], self.module.state_dict())
         state = {}
@@ -168,9 +171,9 @@ class WholeWeights:
 
 class FullyShardedWeights(WholeWeights):
     """
-    FSDP2: every process holds a part of each tensor. Checkpoints hold whole tensors, as without it.
+    FSDP2: every process holds a shard of each tensor. Checkpoints hold complete tensors, as without sharding.
 
-    The encoder's blocks, which the model names (`_no_split_modules`), are gathered one at a time.
+    The encoder's blocks, which are listed in the model's `_no_split_modules`, are gathered one at a time.
     """
 
     def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -186,13 +189,13 @@ class FullyShardedWeights(WholeWeights):
             self.average = MovingAverage({name: value.detach().clone() for name, value in state.items()}, decay)
 
     def model(self) -> PreTrainedModel:
-        """A copy of the model, with whole weights."""
+        """A copy of the model with complete weights."""
         state = self.module.model.state_dict() if self.average is None else self.average.values
         self.whole.load_state_dict({name: _whole_tensor(value) for name, value in state.items()})
         return self.whole.to(self.accelerator.device)
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
-        """As [`WholeWeights.parts`]; every process takes part in gathering, the first one keeps the result."""
+        """See [`WholeWeights.parts`]. All processes take part in gathering; only the first keeps the result."""
         parts, groups = super().parts()
         return {name: self._gathered(values) for name, values in parts.items()}, groups
 
@@ -207,9 +210,21 @@ class FullyShardedWeights(WholeWeights):
 
 class ZeroWeights(WholeWeights):
     """
-    DeepSpeed ZeRO, which makes the step itself: it clips, and it cannot leave out a step whose gradient is not finite.
-    The optimiser's state lies in flat pieces that get names only with the first step, so a run cannot be taken up
-    again: no checkpoints, and neither averaged weights nor fp16, whose loss scale is DeepSpeed's own.
+    DeepSpeed ZeRO. DeepSpeed makes the step itself: it clips the gradient and does not skip a step whose gradient is
+    not finite. Its optimiser state is stored in flat pieces that get names only with the first step, so runs cannot be
+    resumed and no checkpoints are written. Averaged weights are not supported, nor is fp16, whose loss scale DeepSpeed
+    manages itself.
+
+    Args:
+        accelerator (`Accelerator`):
+            Prepares task and optimiser.
+        task ([`Task`]):
+            The model with its loss.
+        arguments ([`OptimizationArguments`]):
+            Arguments of the optimiser.
+
+    Raises:
+        ValueError: `ema_decay` is set, or `mixed_precision` is fp16.
     """
 
     resumes = False
@@ -217,14 +232,14 @@ class ZeroWeights(WholeWeights):
     def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
         if self.arguments.ema_decay:
             raise ValueError(
-                f"`ema_decay` {self.arguments.ema_decay} does not work with DeepSpeed; it does with FSDP2"
+                f"`ema_decay` {self.arguments.ema_decay} is not supported with DeepSpeed; use FSDP2 instead"
             )
         if self.accelerator.mixed_precision == "fp16":
-            raise ValueError("`mixed_precision` fp16 does not work with DeepSpeed here; use bf16")
-        self.whole = type(task.model)(task.model.config)  # stage 3 may have shared out the model at its construction
+            raise ValueError("`mixed_precision` fp16 is not supported with DeepSpeed; use bf16 instead")
+        self.whole = type(task.model)(task.model.config)  # stage 3 may have sharded the model at its construction
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config
         config["train_micro_batch_size_per_gpu"] = self.arguments.batch_size
-        config["gradient_accumulation_steps"] = 1  # losses come weighted, and `last` says when a step is complete
+        config["gradient_accumulation_steps"] = 1  # losses are weighted already, and `last` marks the end of a step
         config["gradient_clipping"] = self.arguments.clip_grad or 0.0
         return self.accelerator.prepare(task, optimizer)
 
@@ -233,22 +248,16 @@ class ZeroWeights(WholeWeights):
 
     @contextmanager
     def backward_pass(self, last: bool) -> Iterator[Any]:
-        """
-        As [`WholeWeights.backward_pass`].
-
-        Args:
-            last (`bool`):
-                Whether the step's gradient is complete after it.
-        """
+        """See [`WholeWeights.backward_pass`]."""
         self.task.set_gradient_accumulation_boundary(is_boundary=last)
         yield self.task.backward
 
     def step(self) -> torch.Tensor:
         """
-        As [`WholeWeights.step`], but DeepSpeed has updated the weights before the gradient can be checked.
+        See [`WholeWeights.step`]. DeepSpeed updates the weights before the gradient can be checked.
 
         Returns:
-            `torch.Tensor`: the gradient's norm before clipping.
+            `torch.Tensor`: norm of the gradient before clipping.
 
         Raises:
             FloatingPointError: the gradient is not finite.
@@ -257,13 +266,13 @@ class ZeroWeights(WholeWeights):
         norm = torch.as_tensor(self.task.get_global_grad_norm())
         if not math.isfinite(norm.item()):
             raise FloatingPointError(
-                "The gradient is not finite, and DeepSpeed has updated the weights with it: lower `learning_rate` or "
-                "set `clip_grad`; DDP and FSDP2 leave such steps out"
+                "The gradient is not finite, and DeepSpeed has updated the weights with it. Lower `learning_rate` or "
+                "set `clip_grad`. DDP and FSDP2 skip such steps."
             )
         return norm
 
     def model(self) -> PreTrainedModel:
-        """A copy of the model, with whole weights in full precision."""
+        """A copy of the model with complete weights in full precision."""
         from deepspeed import zero
         from deepspeed.utils import safe_get_full_fp32_param
 
@@ -281,21 +290,21 @@ class ZeroWeights(WholeWeights):
 
 def arrange_weights(accelerator: Accelerator, task: Task, arguments: OptimizationArguments) -> WholeWeights:
     """
-    Prepare task and optimiser the way in which the processes were started.
+    Prepare task and optimiser for the kind of parallelism with which the processes were started.
 
     Args:
         accelerator (`Accelerator`):
             The processes.
         task ([`Task`]):
-            The method with its model; not yet prepared.
+            The model with its loss. It must not have been prepared.
         arguments ([`OptimizationArguments`]):
-            Of the optimiser.
+            Arguments of the optimiser.
 
     Returns:
         [`WholeWeights`] or a subclass.
 
     Raises:
-        ValueError: `fsdp_version` is 1, or an argument is not supported by DeepSpeed.
+        ValueError: `fsdp_version` is 1, or an argument is not supported with DeepSpeed.
     """
     if task.idle_parameters and accelerator.distributed_type in DATA_PARALLEL:
         accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
@@ -310,17 +319,17 @@ def arrange_weights(accelerator: Accelerator, task: Task, arguments: Optimizatio
 
 
 def _whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor with the parts of all processes, which ask for it together."""
+    """A tensor with the shards of all processes, which call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part of a tensor."""
+    """This process's shard of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A whole tensor shared out as another one is."""
+    """A complete tensor, sharded in the same way as another one."""
     if not isinstance(like, DTensor):
         return value.to(like.device)
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
@@ -328,8 +337,9 @@ def _shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor]) -> None:
-    """Fill tensors, shared out or not, with whole ones of the same names."""
+    """Fill tensors, sharded or not, with complete ones of the same names."""
     if values.keys() != into.keys():
-        raise ValueError(f"A checkpoint of another model: {', '.join(sorted(values.keys() ^ into.keys())[:8])}")
+        different = ", ".join(sorted(values.keys() ^ into.keys())[:8])
+        raise ValueError(f"The checkpoint is of another model: it differs in the tensors {different}")
     for name, tensor in into.items():
         tensor.copy_(_shard(values[name], tensor))

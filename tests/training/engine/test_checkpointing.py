@@ -56,7 +56,7 @@ def test_what_a_killed_writer_left_is_not_a_checkpoint(tmp_path):
 
 def test_another_number_of_processes_is_refused_with_the_reason(tmp_path):
     path = save_checkpoint(tmp_path, make_checkpoint(1))
-    with pytest.raises(ValueError, match="written by 1 processes and cannot go on with 2"):
+    with pytest.raises(ValueError, match="written by 1 processes and cannot be resumed with 2"):
         load_checkpoint(path, rank=0, world=2)
 
 
@@ -64,7 +64,7 @@ def test_another_format_is_refused(tmp_path):
     path = save_checkpoint(tmp_path, make_checkpoint(1))
     state = json.loads((path / "state.json").read_text()) | {"format": 99}
     (path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="not of format 1"):
+    with pytest.raises(ValueError, match="must have format 1"):
         load_checkpoint(path)
 
 
@@ -107,7 +107,7 @@ def test_all_processes_fail_when_one_does(tmp_path):
         asked.append(well)
         return len(asked) != 2
 
-    with pytest.raises(OSError, match="another process says why.*there is no earlier one"):
+    with pytest.raises(OSError, match="see the error of another process.*there is no earlier checkpoint"):
         save_checkpoint(tmp_path, make_checkpoint(1), agree=another_process_failed)
     assert asked == [True, True]
     assert list(tmp_path.iterdir()) == []

@@ -148,7 +148,7 @@ def test_bad_videos_are_skipped_and_written_down(tmp_path):
 def test_too_many_bad_videos_stop_the_run(tmp_path):
     with pytest.raises(RuntimeError, match="cannot be read, more than `bad_video_limit`"):
         run(tmp_path, good=20, bad=10)
-    with pytest.raises(RuntimeError, match="None of the training videos can be read"):
+    with pytest.raises(RuntimeError, match="No training video can be read"):
         run(tmp_path / "none", good=0, bad=3)
 
 
@@ -159,7 +159,8 @@ def test_a_step_that_is_not_finite_is_left_out_and_many_stop_the_run(tmp_path):
     assert record["step"] == 3
     assert len(record["ids"]) == 4
     with pytest.raises(
-        FloatingPointError, match="not finite in 3 steps in a row, last in step 6 with the clips good_"
+        FloatingPointError,
+        match="not finite in 3 consecutive steps, the last of which was step 6 with the clips good_",
     ):
         run(tmp_path / "many", poison={4, 5, 6})
 
@@ -194,7 +195,7 @@ def test_a_resumed_run_still_knows_its_best_weights(tmp_path):
 def test_last_checkpoints_are_kept_and_not_overwritten_unasked(tmp_path):
     run(tmp_path, keep_checkpoints=2)
     assert [path.name for path in list_checkpoints(tmp_path / "checkpoints")] == ["step_00000012", "step_00000018"]
-    with pytest.raises(ValueError, match="give `resume` to go on with it, `overwrite` to start over"):
+    with pytest.raises(ValueError, match="give `resume` to continue it, `overwrite` to start again"):
         run(tmp_path)
     result, _ = run(tmp_path, overwrite=True, epochs=1)
     assert result.steps == 6
@@ -254,7 +255,7 @@ def test_a_run_that_gets_no_better_ends_early_and_stays_ended(tmp_path):
 
 def test_a_run_with_other_settings_is_no_continuation(tmp_path):
     run(tmp_path, epochs=1)
-    with pytest.raises(ValueError, match="`batch_size` was 4, is 8; `learning_rate` was 0.01, is 0.02. Set them back"):
+    with pytest.raises(ValueError, match="`batch_size` was 4, is 8; `learning_rate` was 0.01, is 0.02. Restore them"):
         run(tmp_path, epochs=1, resume=True, learning_rate=0.02, batch_size=8)
     with pytest.raises(ValueError, match="`seed` was 0, is 1"):
         run(tmp_path, resume=True, seed=1)

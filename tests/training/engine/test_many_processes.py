@@ -106,7 +106,7 @@ def test_killed_three_times_and_nothing_has_happened(fields, tmp_path, world):
     for answer in answers[:3]:
         assert answer["statuses"][world - 1] == -signal.SIGKILL, answer["said"]
     assert [answer["statuses"] for answer in answers[3:]] == [[0] * world] * 2, answers[-1]["said"]
-    assert "Going on from" in answers[3]["said"][0]
+    assert "Resuming from" in answers[3]["said"][0]
     assert [step for step, *_ in curve(tmp_path / "whole")] == list(range(1, NUM_STEPS + 1))
     assert curve(tmp_path / "killed") == curve(tmp_path / "whole")
     assert ledger(tmp_path / "killed") == ledger(tmp_path / "whole")
@@ -134,7 +134,10 @@ def test_full_disk_other_process_counts_and_kept_checkpoints(fields, tmp_path):
         assert "step_00000008 is intact" in said
     assert "File too large" in stopped["said"][0]
     assert alone["statuses"] == [1]
-    assert "was written by 2 processes and cannot go on with 1: each process resumes at its own" in alone["said"][0]
+    assert (
+        "was written by 2 processes and cannot be resumed with 1: each process continues at its own"
+        in alone["said"][0]
+    )
     assert resumed["statuses"] == whole["statuses"] == [0, 0]
     assert curve(folder) == curve(tmp_path / "whole")
     kept = [path.name for path in list_checkpoints(folder / "checkpoints")]

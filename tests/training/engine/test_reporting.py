@@ -137,7 +137,7 @@ def test_trackio_gets_the_run(tmp_path, monkeypatch):
 def test_a_tracker_that_is_not_there_is_an_error_and_ones_own_stay_open(tmp_path):
     with pytest.raises(ValueError, match="Unsupported logging capability: tensorbord"):
         run(tmp_path / "a", trackers=["tensorbord"])
-    with pytest.raises(ValueError, match="`trackers` names clearml, which is not installed"):
+    with pytest.raises(ValueError, match="`trackers` includes clearml, which is not installed"):
         run(tmp_path / "b", trackers=["clearml"])
 
     class Own:

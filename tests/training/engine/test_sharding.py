@@ -127,7 +127,7 @@ def test_deepspeed_trains_like_ddp(fields, tmp_path, monkeypatch, stage):
     runs = [{"world": 2, "fields": fields}, zero | {"fields": sharded}, zero | {"fields": sharded | {"resume": True}}]
     answers = do_runs(tmp_path, runs)
     assert [answer["statuses"] for answer in answers] == [[0, 0], [0, 0], [1, 1]], answers
-    assert "cannot be taken up again" in answers[2]["said"][0]
+    assert "cannot be resumed" in answers[2]["said"][0]
     for one, other in zip(curve(tmp_path / "zero"), curve(tmp_path / "ddp"), strict=True):
         assert one == pytest.approx(other, rel=1e-4)
     weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("zero", "ddp")}

@@ -16,7 +16,7 @@ import torch
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.engine.checkpointing import list_checkpoints
-from hf_videovit.training.engine.loop import noticing_sigterm
+from hf_videovit.training.engine.loop import watch_sigterm
 from hf_videovit.training.methods.choosing import finetune
 
 
@@ -166,14 +166,14 @@ def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, o
 
 def test_the_handler_is_put_back_and_threads_do_without():
     before = signal.getsignal(signal.SIGTERM)
-    with noticing_sigterm() as noticed:
+    with watch_sigterm() as noticed:
         os.kill(os.getpid(), signal.SIGTERM)
         assert noticed.wait()
     assert signal.getsignal(signal.SIGTERM) == before
     seen = []
 
     def run():
-        with noticing_sigterm() as event:
+        with watch_sigterm() as event:
             seen.append(event.is_set())
 
     thread = threading.Thread(target=run)
