@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from ..modeling.video_decoding import VideoDecodingError, decode_video, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
+from ..modes import evaluation_mode
 
 
 logger = logging.get_logger(__name__)
@@ -158,7 +159,7 @@ def iter_video_features(
     windowed = window is not None or stride is not None
     if squash and not windowed:
         raise ValueError("`squash=True` applies to windows only; pass `window` or `stride` too.")
-    encoder: Any = model.base_model.eval()
+    encoder: Any = model.base_model
     if device is not None:
         encoder.to(device)
     if not windowed:
@@ -268,7 +269,8 @@ def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) 
     """Features `(batch, [tokens,] hidden)` of clips `(batch, [views,] frames, channels, height, width)`."""
     batch = len(pixel_values)
     views = pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
-    outputs = encoder(pixel_values=views.to(encoder.device))
+    with evaluation_mode(encoder):  # here, since the caller may train between two videos
+        outputs = encoder(pixel_values=views.to(encoder.device))
     tokens = outputs.last_hidden_state  # (batch * views, tokens, hidden)
     if pooling == "tokens":
         return tokens.reshape(batch, -1, tokens.shape[-1]).float().cpu()

@@ -40,6 +40,15 @@ importlib.import_module("isolated_decoding.video_decoding_isolation").serve()
 """
 
 
+def _trusted_path() -> list[str]:
+    """
+    Where the child imports from: the parent's path without the working directory. A `json.py` beside downloaded videos
+    must not run. The child starts with `-I`, which keeps the working directory off its path from the first import on.
+    """
+    here = os.path.realpath(os.getcwd())
+    return [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
+
+
 class DecodingProcess:
     """The child, seen from its parent. Not for two threads at once: see `_lock`."""
 
@@ -48,7 +57,7 @@ class DecodingProcess:
             raise RuntimeError("`isolate=True` needs a Python executable to start, and `sys.executable` is empty.")
         folder = str(Path(__file__).resolve().parent)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, folder, json.dumps(sys.path)],
+            [sys.executable, "-I", "-c", CHILD, folder, json.dumps(_trusted_path())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

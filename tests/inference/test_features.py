@@ -201,3 +201,15 @@ def test_saving(tmp_path):
 def test_a_base_model_does_too(clips):
     torch.manual_seed(0)
     assert get_video_features(VideoMAEV2Model(tiny_config()), tiny_processor(), clips).shape == (3, 32)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 4}])
+def test_a_model_that_trains_goes_on_training(clips, options):
+    model = tiny_classifier().train()
+    model.base_model.encoder.layers[0].eval()  # a frozen part stays as it is
+    before = [module.training for module in model.modules()]
+    features = iter_video_features(model, tiny_processor(), clips, **options)
+    next(features)
+    assert [module.training for module in model.modules()] == before  # between two videos, too
+    list(features)
+    assert [module.training for module in model.modules()] == before

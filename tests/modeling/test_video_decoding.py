@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +41,7 @@ from hf_videovit.modeling.video_decoding import (
 from ..clips import moving_square_clip, write_clip
 
 
+ROOT = Path(__file__).parents[2]
 MEDIA = Path(os.environ.get("HF_VIDEOVIT_ODD_MEDIA", Path(__file__).parents[1] / "media" / "odd"))
 EXPECTED = json.loads((MEDIA / "expected.json").read_text(encoding="utf-8"))
 HEALTHY = sorted(name for name, truth in EXPECTED.items() if truth["decodable"] == "full")
@@ -729,3 +732,33 @@ def test_frames_come_back_in_the_shape_of_the_indices(array, tmp_path):
         assert found.metadata.frames_indices == [5, 1, 5, 0, 2, 7]
         if not array:
             assert np.array_equal(found.timestamps, whole.timestamps[indices])
+
+
+def test_the_isolated_decoder_runs_nothing_of_the_working_directory(tmp_path):
+    """A file named like a module that the child imports must stay a file, however the parent was started."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    for name in (
+        "json",
+        "importlib",
+        "sys",
+        "types",
+        "threading",
+        "signal",
+        "fractions",
+        "numpy",
+        "av",
+        "dataclasses",
+    ):
+        (folder / f"{name}.py").write_text("open('was_run', 'w').close()")
+    write_clip(folder / "clip.mp4", moving_square_clip("up", num_frames=4))
+    script = (
+        "import os, sys\n"
+        "from hf_videovit.modeling.video_decoding import decode_video\n"
+        f"os.chdir({str(folder)!r})\n"
+        "sys.path[:0] = ['', os.getcwd(), '.']\n"
+        "assert len(decode_video('clip.mp4', [0, 3], isolate=True).frames) == 2\n"
+    )
+    outcome = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert not (folder / "was_run").exists()
