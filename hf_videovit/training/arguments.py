@@ -1,8 +1,8 @@
 """
-A training run as data: what a recipe (YAML) states and what a flag overrides, checked field by field.
+A training run as data: fields from a recipe (YAML) and from flags, which override it. Every field is checked.
 
-Most fields are shared by all training methods and stand here, in groups. A method's own fields are a dataclass beside
-the method; here they are the open group `method`, whose `name` says which method that is.
+The groups of fields that all training methods share are defined here. The fields of a single method are a dataclass in
+the module of the method. Here they are the open group `method`, whose `name` is the name of the method.
 """
 
 import dataclasses
@@ -23,9 +23,12 @@ def option(default: Any, help: str) -> Any:
 
     Args:
         default (`Any`):
-            Its default; lists and dictionaries are copied.
+            Default of the field. Lists and dictionaries are copied.
         help (`str`):
-            The sentence that `--help` prints.
+            Help text of the field, printed by `--help`.
+
+    Returns:
+        `Any`: a field of a dataclass.
     """
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
@@ -34,63 +37,77 @@ def option(default: Any, help: str) -> Any:
 
 @dataclass
 class ModelArguments:
-    """Which model is trained: a checkpoint to start from, or a configuration to start from scratch."""
+    """
+    The model to train: a checkpoint to start from, or a configuration to start from scratch.
+
+    Raises:
+        ValueError: both `checkpoint` and `image_model` are given, or `frozen_layers` is negative.
+    """
 
     checkpoint: str | None = option(None, "folder or Hub id to start from (weights, config, processor)")
     model_type: str = option("videomae_v2", "family of a model from scratch")
     size: str | None = option(None, "published size of a model from scratch, such as small or base")
     image_model: str | None = option(
         None,
-        "image model to start from: folder, file or Hub id (CLIP's for uniformer_v2, a UniFormer's for uniformer)",
+        "image model to start from: folder, file or Hub id (of CLIP for uniformer_v2, of a UniFormer for uniformer)",
     )
-    needs_checkpoint: bool = option(False, "refuse to start from scratch: the recipe goes on from a trained model")
-    config: dict[str, Any] = option({}, "config fields set over the checkpoint's or size's own")
-    processor: dict[str, Any] = option({}, "processor attributes set over the checkpoint's or family's own")
+    needs_checkpoint: bool = option(
+        False, "refuse to start from scratch, because the recipe continues from a trained model"
+    )
+    config: dict[str, Any] = option({}, "config fields that override those of the checkpoint or size")
+    processor: dict[str, Any] = option({}, "processor attributes that override those of the checkpoint or family")
     head: Literal["auto", "keep", "new"] = option(
-        "auto", "keep the checkpoint's head, start a new one, or keep it exactly when the label names are the same"
+        "auto", "keep the checkpoint's head, start a new one, or (auto) keep it if the label names are the same"
     )
     frozen_layers: int | None = option(
-        None, "train neither the embeddings nor so many of the first blocks; 0 freezes the embeddings alone"
+        None, "freeze the embeddings and this many of the first blocks; 0 freezes only the embeddings"
     )
-    attn_implementation: str | None = option(None, "eager, sdpa, flash_attention_2, ...; none leaves the choice open")
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, slower")
-    compile: bool = option(False, "run the task through torch.compile")
+    attn_implementation: str | None = option(None, "eager, sdpa, flash_attention_2, ...; none keeps the default")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, but slower")
+    compile: bool = option(False, "compile the task with torch.compile")
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.image_model is not None:
             raise ValueError(
-                f"Give `checkpoint` or `image_model`, not both: got {self.checkpoint!r} and {self.image_model!r}"
+                f"Set either `checkpoint` or `image_model`, got {self.checkpoint!r} and {self.image_model!r}"
             )
         check_minimum(self, frozen_layers=0)
 
 
 @dataclass
 class DataArguments:
-    """Where the clips are and how they are read."""
+    """
+    The clips and how they are read.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
 
     data: str | None = option(None, "folder of classes, CSV/JSON/JSONL list, tars, parquet, repo id or hf:// URL")
-    eval_data: str | None = option(None, "a second source for evaluation; none takes the other split of `data`")
+    eval_data: str | None = option(None, "data to evaluate on; none means another split of `data`")
     train_split: str = option("train", "split to train on")
-    eval_split: str | None = option(None, "split to evaluate on; none takes the first of val, validation, test")
-    holdout: float = option(0.2, "share of the training clips held out when there is no split to evaluate on")
-    data_config: str | None = option(None, "configuration name of a data set repo")
-    data_root: str | None = option(None, "folder that the paths of a list are relative to; none is the list's own")
-    video_column: str | None = option(None, "column that holds the video; none looks for the usual names")
-    label_column: str | None = option(None, "column that holds the label; none looks for the usual names")
+    eval_split: str | None = option(None, "split to evaluate on; none means the first of val, validation, test")
+    holdout: float = option(0.2, "share of the training clips that is held out if there is no split to evaluate on")
+    data_config: str | None = option(None, "name of the configuration of a data set repo")
+    data_root: str | None = option(
+        None, "folder that the paths of a list are relative to; none means the folder of the list"
+    )
+    video_column: str | None = option(None, "column of the video; none tries the usual names")
+    label_column: str | None = option(None, "column of the label; none tries the usual names")
     label_names: list[str] | None = option(
-        None, "names that labels index; none takes labels.json of the folder, or those in the data, sorted"
+        None, "label names in the order of their indices; none means labels.json of the folder, or sorted names"
     )
     label_separator: str | None = option(
-        None, "what stands between the labels of a clip with several; JSON lists need none"
+        None, "separator between the labels of a clip with several labels; JSON lists need none"
     )
-    shuffle_buffer: int = option(256, "encoded clips held for shuffling while streaming tars and parquet")
+    shuffle_buffer: int = option(256, "encoded clips in the shuffle buffer of streamed tars and parquet files")
     max_train_samples: int | None = option(None, "train on this many clips, chosen by the seed")
     max_eval_samples: int | None = option(None, "evaluate on this many clips, chosen by the seed")
-    num_workers: int = option(2, "processes that decode, for each training process")
-    worker_timeout: float = option(300.0, "seconds without a batch after which a worker counts as hung")
-    bad_video: Literal["skip", "raise"] = option("skip", "what an unreadable training video does")
-    bad_video_limit: float = option(0.05, "share of unreadable videos that stops the run")
-    bad_video_minimum: int = option(20, "number of clips read before that share is judged")
+    num_workers: int = option(2, "decoding processes per training process")
+    worker_timeout: float = option(300.0, "seconds without a batch after which a worker is considered hung")
+    bad_video: Literal["skip", "raise"] = option("skip", "how unreadable training videos are handled")
+    bad_video_limit: float = option(0.05, "share of unreadable videos above which the run stops")
+    bad_video_minimum: int = option(20, "number of clips to read before that share is checked")
 
     def __post_init__(self) -> None:
         check_range("holdout", self.holdout, 0.0, 0.9)
@@ -101,33 +118,38 @@ class DataArguments:
 
 @dataclass
 class AugmentationArguments:
-    """What happens to a training clip; every draw is one for all frames of the clip."""
+    """
+    Augmentation of training clips. Random choices are the same for all frames of a clip.
+
+    Raises:
+        ValueError: a value is out of range or inconsistent.
+    """
 
     crop: Literal["area", "multi_scale", "short_side", "center"] = option(
         "area",
-        "random crop by area and ratio; the fixed places and sides of VideoMAE V2's pretraining; or anywhere or about "
-        "the middle, after the short side was resized to a random length",
+        "random crop: by area and ratio; at the fixed places and sizes of VideoMAE V2's pretraining (multi_scale); "
+        "or, after the short side is resized to a random length, anywhere (short_side) or near the center",
     )
-    crop_short_side: list[int] = option([256, 320], "shortest and longest such length, in pixels")
-    crop_shift: int = option(0, "how far from the middle `center` may lie along either side, in pixels")
-    num_sample: int = option(1, "augmented copies of each decoded clip, all in the batch")
+    crop_short_side: list[int] = option([256, 320], "smallest and largest length of the short side, in pixels")
+    crop_shift: int = option(0, "largest offset of the crop `center` along either side, in pixels")
+    num_sample: int = option(1, "augmented copies of each decoded clip, all in the same batch")
     crop_scale: list[float] = option([0.08, 1.0], "area of the random crop, as a share of the frame")
     crop_ratio: list[float] = option([0.75, 4 / 3], "width over height of the random crop")
-    flip: float = option(0.0, "probability of mirroring; leave at 0 where labels tell left from right")
-    rand_augment_ops: int = option(0, "RandAugment operations a clip; 0 is off")
+    flip: float = option(0.0, "probability of a horizontal flip; keep 0 if labels distinguish left and right")
+    rand_augment_ops: int = option(0, "RandAugment operations per clip; 0 is off")
     rand_augment_magnitude: int = option(7, "RandAugment magnitude, 0 to 10")
     color_jitter: list[float] = option([], "largest changes of brightness, contrast, saturation and hue; empty is off")
-    color_jitter_probability: float = option(0.8, "probability of that jitter")
-    grayscale: float = option(0.0, "probability of taking the colours away")
-    blur: list[float] = option([0.0], "probability of blurring; two numbers: of the short and of the long clip")
-    blur_sigma: list[float] = option([0.1, 2.0], "weakest and strongest blur, in pixels")
+    color_jitter_probability: float = option(0.8, "probability of color_jitter")
+    grayscale: float = option(0.0, "probability of converting a clip to grey")
+    blur: list[float] = option([0.0], "probability of blurring; two numbers are for the short and the long clip")
+    blur_sigma: list[float] = option([0.1, 2.0], "smallest and largest standard deviation of the blur, in pixels")
     solarize: list[float] = option([0.0], "probability of inverting bright pixels; one number or two, as for blur")
     random_erasing: float = option(0.0, "probability of erasing one box, the same in all frames")
     augment_on_device: bool = option(
-        False, "workers only decode and shrink; the accelerator crops, flips and the like, clip by clip"
+        False, "workers only decode and downscale; the other augmentations run on the accelerator, clip by clip"
     )
     device_area: int | None = option(
-        None, "pixels of a frame that go to the accelerator then; larger frames are shrunk; none takes twice the crop"
+        None, "largest frame that is sent to the accelerator, in pixels; none means twice the area of the crop"
     )
 
     def __post_init__(self) -> None:
@@ -136,8 +158,8 @@ class AugmentationArguments:
             raise ValueError(f"`color_jitter` must be four numbers or none, got {self.color_jitter}")
         if self.grayscale == 1.0:
             raise ValueError(
-                "`grayscale` 1.0 trains a model that never saw the colours it will be used on: give `processor` "
-                "`do_grayscale` true, which takes them away from all clips and travels with the checkpoint"
+                "`grayscale` 1.0 trains a model on grey clips that is later used on coloured ones. Set `do_grayscale` "
+                "true in `processor` instead, which removes colours everywhere and is saved with the checkpoint"
             )
         for name in ("blur", "solarize"):
             values = getattr(self, name)
@@ -152,7 +174,7 @@ class AugmentationArguments:
         for name in ("crop_scale", "crop_ratio", "crop_short_side", "blur_sigma"):
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise ValueError(f"`{name}` must be two rising positive numbers, got {bounds}")
+                raise ValueError(f"`{name}` must be two positive numbers in increasing order, got {bounds}")
 
 
 RULE_FIELDS = {"match", "lr_scale", "decay", "constant"}
@@ -160,35 +182,46 @@ RULE_FIELDS = {"match", "lr_scale", "decay", "constant"}
 
 @dataclass
 class OptimizationArguments:
-    """Optimiser, schedule and batch."""
+    """
+    Optimiser, schedule and batch.
+
+    Raises:
+        ValueError: a value is out of range, or a rule has an unknown field.
+    """
 
     epochs: int = option(10, "passes over the training clips")
-    max_steps: int | None = option(None, "optimiser steps; overrides epochs, required where clips cannot be counted")
-    batch_size: int = option(8, "clips of one process in one forward pass")
-    accumulation: int = option(1, "forward passes an optimiser step")
-    drop_last: bool = option(False, "leave out the clips that do not fill the last batch of an epoch")
-    learning_rate: float = option(1e-3, "peak learning rate, before the batch rule of `learning_rate_batch`")
+    max_steps: int | None = option(
+        None, "optimiser steps; overrides epochs, required if the number of clips is unknown"
+    )
+    batch_size: int = option(8, "clips per process and forward pass")
+    accumulation: int = option(1, "forward passes per optimiser step")
+    drop_last: bool = option(False, "leave out an incomplete last batch of an epoch")
+    learning_rate: float = option(1e-3, "peak learning rate, before scaling by `learning_rate_batch`")
     learning_rate_batch: int | None = option(
         None,
-        "scale learning rates by batch x processes x accumulation / this (num_sample not counted; officially 256)",
+        "scale learning rates by batch x processes x accumulation / this value (without num_sample; officially 256)",
     )
-    min_learning_rate: float = option(1e-6, "learning rate at the end of the cosine, scaled by the same rule")
+    min_learning_rate: float = option(1e-6, "learning rate at the end of the cosine, scaled in the same way")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0")
     warmup_steps: int | None = option(None, "steps of linear warm-up; overrides warmup_epochs")
     peak_after_warmup: bool = option(
-        False, "reach the peak on the step after the warm-up (MoCo v3) instead of on its last (VideoMAE)"
+        False, "reach the peak one step after the warm-up (MoCo v3) instead of on its last step (VideoMAE)"
     )
-    weight_decay: float = option(0.05, "decoupled weight decay; none on biases, norms and the model's own list")
+    weight_decay: float = option(
+        0.05, "decoupled weight decay; not applied to biases, norms and the parameters that the model lists"
+    )
     betas: list[float] = option([0.9, 0.999], "AdamW betas")
     eps: float = option(1e-8, "AdamW epsilon")
-    layer_decay: float = option(1.0, "factor of the learning rate from each layer to the one before it")
+    layer_decay: float = option(1.0, "factor of the learning rate from each layer to the previous one")
     parameter_rules: list[dict[str, Any]] = option(
         [],
         "exceptions to decay, layer_decay and the cosine: {match: regular expression, lr_scale: factor, decay: true "
-        "or false, constant: true to stay at the peak after the warm-up}",
+        "or false, constant: true to keep the peak after the warm-up}",
     )
-    clip_grad: float | None = option(None, "largest norm of the gradient")
-    ema_decay: float | None = option(None, "keep an exponential moving average of the weights, evaluate and save it")
+    clip_grad: float | None = option(None, "norm that gradients are clipped to")
+    ema_decay: float | None = option(
+        None, "decay of an exponential moving average of the weights, which is evaluated and saved"
+    )
 
     def __post_init__(self) -> None:
         check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
@@ -201,41 +234,48 @@ class OptimizationArguments:
         for rule in self.parameter_rules:
             if "match" not in rule or len(rule) < 2 or set(rule) - RULE_FIELDS:
                 raise ValueError(
-                    f"`parameter_rules` need `match`, and `lr_scale`, `decay`, `constant` or several, got {rule}"
+                    f"`parameter_rules` need `match` and one or more of `lr_scale`, `decay`, `constant`, got {rule}"
                 )
 
 
 @dataclass
 class RunArguments:
-    """The run itself: where it writes, how often it looks at itself, on what it computes."""
+    """
+    Output, evaluation, checkpoints, logging and hardware of a run.
 
-    output_dir: str = option("output", "folder that receives the model, its card and the run's records")
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    output_dir: str = option("output", "folder that receives the model, its card and the logs")
     seed: int = option(0, "seed of weights, order, augmentation and drop path")
     mixed_precision: Literal["no", "fp16", "bf16"] | None = option(
-        None, "precision of the forward pass; none leaves it to `accelerate launch`"
+        None, "precision of the forward pass; none means that of `accelerate launch`"
     )
-    cpu: bool = option(False, "stay on the CPU although there is an accelerator")
-    log_every: int = option(10, "optimiser steps between two lines of the log")
-    eval_every: int = option(1, "epochs between two evaluations; 0 evaluates once, at the end")
-    eval_batch_size: int | None = option(None, "videos in one evaluation pass; none takes batch_size")
-    save_every: int = option(1, "epochs between two checkpoints; 0 keeps none")
-    save_steps: int | None = option(None, "optimiser steps between two checkpoints, besides save_every")
-    keep_checkpoints: int = option(2, "how many of the latest checkpoints stay on disk")
-    resume: bool = option(False, "go on from the latest checkpoint in output_dir, if there is one")
-    overwrite: bool = option(False, "start over in an output_dir with checkpoints of another run: they are deleted")
+    cpu: bool = option(False, "use the CPU even if there is an accelerator")
+    log_every: int = option(10, "optimiser steps between two log entries")
+    eval_every: int = option(1, "epochs between two evaluations; 0 evaluates only at the end")
+    eval_batch_size: int | None = option(None, "videos per process and evaluation pass; none means batch_size")
+    save_every: int = option(1, "epochs between two checkpoints; 0 saves none")
+    save_steps: int | None = option(None, "optimiser steps between two checkpoints, in addition to save_every")
+    keep_checkpoints: int = option(2, "number of latest checkpoints to keep on disk")
+    resume: bool = option(False, "continue from the latest checkpoint in output_dir, if there is one")
+    overwrite: bool = option(False, "start over in an output_dir with checkpoints of another run, which are deleted")
     best_metric: str | None = option(
-        None, "metric of the validation that decides which weights are saved; none takes its first (top1, explained)"
+        None, "validation metric that selects the best weights; none means the first one (top1, explained)"
     )
-    keep_best: bool = option(False, "save the best weights of the validations instead of the last")
-    patience: int | None = option(None, "validations in a row without a new best one that end the run early")
-    progress: bool = option(True, "show a live table, or a line a log entry where there is no terminal")
+    keep_best: bool = option(False, "save the weights of the best validation instead of the last weights")
+    patience: int | None = option(None, "consecutive validations without improvement after which the run ends early")
+    progress: bool = option(True, "show a live table, or without a terminal a line per log entry")
     trackers: list[str] = option([], "experiment trackers to write to: tensorboard, trackio, wandb, ...")
-    tracker_project: str = option("hf_videovit", "the trackers' name for a group of runs")
-    curves: bool = option(True, "draw the curves of loss and metrics at the end, as logs/curves.png")
-    push_to_hub: str | None = option(None, "repo on the Hub, as owner/name, that the result is published to")
-    hub_private: bool = option(False, "make that repo private, if it is new")
-    hub_with_code: bool = option(False, "publish the model's code too, for trust_remote_code")
-    picture_every: int = option(10, "epochs between two pictures of what pretraining reconstructs; 0 draws the last")
+    tracker_project: str = option("hf_videovit", "name of the project in the trackers")
+    curves: bool = option(True, "draw the curves of loss and metrics at the end, in logs/curves.png")
+    push_to_hub: str | None = option(None, "repo on the Hub (owner/name) to publish the result to")
+    hub_private: bool = option(False, "create the repo as private, if it is new")
+    hub_with_code: bool = option(False, "also publish the code of the model, for trust_remote_code")
+    picture_every: int = option(
+        10, "epochs between two pictures of reconstructions in pretraining; 0 draws only the last"
+    )
 
     def __post_init__(self) -> None:
         check_minimum(self, patience=1, picture_every=0)
@@ -248,17 +288,29 @@ ProbeName = Literal["knn", "linear", "attentive"]
 
 @dataclass
 class ProbeArguments:
-    """What frozen features can tell apart; on labelled clips that the training of the features does not look at."""
+    """
+    Probes: small classifiers of frozen features, trained and scored on labelled clips. The training of the features
+    does not use the labels.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
 
     probe: list[ProbeName] = option([], "probes of the features: knn, linear, attentive")
-    probe_data: str | None = option(None, "labelled clips for them; none takes `data`, which then must have labels")
-    probe_every: int = option(1, "epochs between two probings, 0 for none but those by steps")
-    probe_steps: int | None = option(None, "optimiser steps between two probings, besides probe_every")
-    probe_max_samples: int | None = option(None, "learn from at most this many clips, chosen by the seed")
-    probe_neighbours: int = option(20, "clips that vote in knn")
-    probe_temperature: float = option(0.07, "how much more the nearest of them count; smaller is more")
-    probe_epochs: int = option(20, "passes of the attentive probe over its tokens")
-    probe_max_tokens: int = option(392, "tokens of a clip that the attentive probe sees; more are averaged in runs")
+    probe_data: str | None = option(
+        None, "labelled clips for the probes; none means `data`, which then must have labels"
+    )
+    probe_every: int = option(1, "epochs between two probe runs; 0 probes only every probe_steps")
+    probe_steps: int | None = option(None, "optimiser steps between two probe runs, in addition to probe_every")
+    probe_max_samples: int | None = option(None, "train the probes on at most this many clips, chosen by the seed")
+    probe_neighbours: int = option(20, "nearest clips that vote in knn")
+    probe_temperature: float = option(
+        0.07, "temperature of the votes in knn; a smaller value gives the nearest clips more weight"
+    )
+    probe_epochs: int = option(20, "epochs of the attentive probe")
+    probe_max_tokens: int = option(
+        392, "tokens per clip for the attentive probe; a larger number is reduced by averaging neighbours"
+    )
 
     def __post_init__(self) -> None:
         check_minimum(self, probe_every=0, probe_steps=1, probe_max_samples=1, probe_neighbours=1, probe_epochs=1)
@@ -270,12 +322,27 @@ class ProbeArguments:
 @dataclass
 class RunConfig:
     """
-    A whole training run: the groups of fields that every training method shares, and the method's own.
+    A training run: the groups of fields that all training methods share, and the fields of its method.
 
-    `method` holds the name of the training method and the values of its own fields, which [`Method`] checks when the
-    run starts. Without a name, the method follows from the command and the model ([`~choosing.choose`]). `about` is
-    free text of a recipe (what it reproduces, hardware, cost, expected score, departures from the paper) and changes
-    nothing.
+    Args:
+        model ([`ModelArguments`], *optional*):
+            The model to train.
+        data ([`DataArguments`], *optional*):
+            The clips and how they are read.
+        augmentation ([`AugmentationArguments`], *optional*):
+            Augmentation of training clips.
+        optimization ([`OptimizationArguments`], *optional*):
+            Optimiser, schedule and batch.
+        run ([`RunArguments`], *optional*):
+            Output, evaluation, checkpoints, logging and hardware.
+        probe ([`ProbeArguments`], *optional*):
+            Probes of the features.
+        method (`dict[str, Any]`, *optional*):
+            `name` of the training method, and its fields, which [`Method`] checks when the run starts. Without a name
+            the command and the model decide, see [`~choosing.choose`].
+        about (`dict[str, Any]`, *optional*):
+            Description of a recipe: its source, hardware, cost, expected score and departures from the paper. It has
+            no effect on the run.
     """
 
     model: ModelArguments = field(default_factory=ModelArguments)
@@ -289,24 +356,24 @@ class RunConfig:
 
     @property
     def eval_batch_size(self) -> int:
-        """Videos in one evaluation pass of a process: `run.eval_batch_size`, else the training batch."""
+        """Videos per process and evaluation pass: `run.eval_batch_size`, or the training batch if that is not set."""
         return self.run.eval_batch_size or self.optimization.batch_size
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
         """
-        Build a run from nested values, the form of a recipe.
+        Build a run from nested values, as in a recipe.
 
         Args:
             values (`Mapping[str, Any]`):
-                `{"optimization": {"learning_rate": 1e-3}, ...}`; anything left out keeps its default.
+                `{"optimization": {"learning_rate": 1e-3}, ...}`. Missing fields keep their defaults.
 
         Returns:
             `RunConfig`: the run.
 
         Raises:
-            ValueError: If a shared group does not have a field of that name, or a value is of the wrong type. The
-                fields in `method` are checked once the method is chosen.
+            ValueError: a shared group has no field of that name, or a value has the wrong type. The fields in `method`
+                are checked when the method is chosen.
         """
         groups = {item.name: item for item in dataclasses.fields(cls)}
         arguments: dict[str, Any] = {}
@@ -316,7 +383,7 @@ class RunConfig:
             if group == "method" and isinstance(members, str):
                 members = {"name": members}
             if not isinstance(members, Mapping):
-                raise ValueError(f"Group `{group}` of a recipe must hold fields and values, got {members!r}")
+                raise ValueError(f"Group `{group}` of a recipe must contain fields and values, got {members!r}")
             if group in GROUPS:
                 arguments[group] = build_group(GROUPS[group], members, f"group `{group}`")
             else:
@@ -332,20 +399,30 @@ class RunConfig:
             path (`str` or `Path`):
                 A YAML file with the groups of a run and `about`.
             overrides (`Mapping[str, Any]`, *optional*):
-                Fields set over the recipe's, under their plain (`learning_rate`) or dotted name.
+                Fields that override the recipe, by plain (`learning_rate`) or dotted name.
 
         Returns:
             `RunConfig`: the run.
+
+        Raises:
+            ValueError: the file has no groups of fields, a field is unknown, or a value is not allowed.
         """
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         if not isinstance(values, Mapping):
-            raise ValueError(f"Recipe {path} must hold groups of fields, got {type(values).__name__}")
+            raise ValueError(f"Recipe {path} must contain groups of fields, got {type(values).__name__}")
         return cls.from_dict(_merge(values, overrides or {}))
 
     @classmethod
     def from_fields(cls, **fields: Any) -> "RunConfig":
         """
-        Build a run from plain field names of any group.
+        Build a run from field names of any group.
+
+        Args:
+            fields:
+                Fields by plain name.
+
+        Returns:
+            `RunConfig`: the run.
 
         Example:
 
@@ -357,20 +434,20 @@ class RunConfig:
         return cls.from_dict(_merge({}, fields))
 
     def to_dict(self) -> dict[str, Any]:
-        """The run as nested plain values; `RunConfig.from_dict` is its inverse."""
+        """The run as nested plain values. `RunConfig.from_dict` is the inverse."""
         return dataclasses.asdict(self)
 
     def changed_fields(self, earlier: Mapping[str, Any]) -> list[str]:
         """
-        Where this run differs from an earlier one so that it cannot be its continuation.
+        Differences from an earlier run because of which this run cannot continue it.
 
         Args:
             earlier (`Mapping[str, Any]`):
-                The earlier run, from `to_dict`; fields that it does not know yet count as unchanged.
+                The earlier run, from `to_dict`. Fields that it lacks count as unchanged.
 
         Returns:
-            `list[str]`: one line a field: its name, what it was, what it is. `RESUMABLE` lists the fields that are
-            free to change; `about` is one of them.
+            `list[str]`: a line per field with its name, its earlier and its new value. The fields in `RESUMABLE` and
+            `about` may change.
         """
         now, changes = self.to_dict(), []
         for group in (*GROUPS, "method"):
@@ -380,41 +457,53 @@ class RunConfig:
         return changes
 
     def save(self, path: str | Path) -> None:
-        """Write the run as a recipe that reproduces it."""
+        """
+        Write the run as a recipe.
+
+        Args:
+            path (`str` or `Path`):
+                The YAML file to write.
+        """
         Path(path).write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
 
 
 def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> RunConfig:
     """
-    Read a run from command-line words: `--recipe FILE`, `--learning_rate 1e-3`, `--optimization.epochs=5`,
+    Read a run from command-line arguments: `--recipe FILE`, `--learning_rate 1e-3`, `--optimization.epochs=5`,
     `--config.hidden_size 192`, `--compile`, `--no_progress`.
 
     Args:
         arguments (`Sequence[str]`):
-            The words after the script's name.
+            The arguments after the name of the script.
         defaults (`Mapping[str, Any]`, *optional*):
-            Fields (plain or dotted names) that hold unless the recipe or a flag says otherwise.
+            Defaults by plain or dotted name, which the recipe and the flags override.
 
     Returns:
-        `RunConfig`: the run. A misspelt flag raises a `ValueError` that suggests the right one.
+        `RunConfig`: the run.
+
+    Raises:
+        ValueError: a flag is unknown (a similar one is suggested), or a value is not allowed.
     """
     recipe, overrides = _split_flags(arguments)
     values: Mapping[str, Any] = _merge({}, defaults or {})
     if recipe is not None:
         loaded = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) or {}
         if not isinstance(loaded, Mapping):
-            raise ValueError(f"Recipe {recipe} must hold groups of fields, got {type(loaded).__name__}")
+            raise ValueError(f"Recipe {recipe} must contain groups of fields, got {type(loaded).__name__}")
         values = _deep_update(values, loaded)
     return RunConfig.from_dict(_merge(values, overrides))
 
 
 def describe_arguments(groups: Mapping[str, type] | None = None) -> str:
     """
-    Every flag with its type, default and meaning, one a line: the text of `--help`.
+    The text of `--help`: a line per flag with its type, default and meaning.
 
     Args:
         groups (`Mapping[str, type]`, *optional*):
-            Dataclasses of arguments by the heading they get; the shared groups by default.
+            Dataclasses of arguments by heading; the shared groups by default.
+
+    Returns:
+        `str`: the text.
     """
     lines = ["--recipe FILE  a YAML recipe; flags override it"]
     for heading, group_class in (GROUPS if groups is None else groups).items():
@@ -437,7 +526,7 @@ GROUPS: dict[str, type] = {
     "run": RunArguments,
     "probe": ProbeArguments,
 }
-# What may differ between a run and its continuation: how long it is, what it shows and keeps, on what it computes.
+# Fields that may differ between a run and its continuation: length, output and hardware.
 RESUMABLE = {
     "data": {"num_workers", "worker_timeout", "bad_video_limit", "bad_video_minimum", "bad_video"}
     | {"eval_data", "eval_split", "max_eval_samples"},
@@ -477,8 +566,8 @@ def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
 
 def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Set plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names over nested values. A plain name
-    that no shared group has is the method's.
+    Override nested values by plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names. A plain name
+    that is in no shared group belongs to the method.
     """
     nested: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -513,18 +602,21 @@ def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[
 
 def build_group(group_class: type, members: Mapping[str, Any], group: str) -> Any:
     """
-    Build a group of arguments from values as a recipe or a flag gives them.
+    Build a group of arguments from the values of a recipe or of flags.
 
     Args:
         group_class (`type`):
-            The dataclass, its fields made by [`option`].
+            A dataclass with fields made by [`option`].
         members (`Mapping[str, Any]`):
-            Names and values; words are cast to the annotated type.
+            Values by field name. Text is converted to the annotated type.
         group (`str`):
-            How an error calls the group.
+            Name of the group in error messages.
+
+    Returns:
+        `Any`: an instance of `group_class`.
 
     Raises:
-        ValueError: If there is no such field, or the value is of the wrong type or outside its range.
+        ValueError: there is no such field, or a value has the wrong type or is out of range.
     """
     hints = typing.get_type_hints(group_class)
     arguments = {}
@@ -536,13 +628,24 @@ def build_group(group_class: type, members: Mapping[str, Any], group: str) -> An
 
 
 def suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """The end of an error about an unknown name: the nearest known one, else all of them."""
+    """
+    The end of an error message about an unknown name.
+
+    Args:
+        name (`str`):
+            The unknown name.
+        known (`Mapping[str, Any]` or `Sequence[str]`):
+            The known names.
+
+    Returns:
+        `str`: a suggestion of the most similar known name, or the list of all known names.
+    """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(set(known)))}"
 
 
 def _cast(name: str, value: Any, hint: Any) -> Any:
-    """Turn a YAML value or a command-line word into the annotated type, or say what was expected."""
+    """Convert a YAML value or a command-line argument to the annotated type."""
     origin, members = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         if value is None or isinstance(value, str) and value.lower() in ("none", "null"):
@@ -561,7 +664,7 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
         return [_cast(name, item, members[0]) for item in items]
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ValueError(f"`{name}` must hold names and values, got {value!r}")
+            raise ValueError(f"`{name}` must contain names and values, got {value!r}")
         return {key: _open_value(item) for key, item in value.items()}
     return _cast_scalar(name, value, hint)
 
@@ -586,7 +689,7 @@ def _cast_scalar(name: str, value: Any, hint: type) -> Any:
 
 
 def _open_value(value: Any) -> Any:
-    """A value of an open field (`config`, `processor`) given as a word: numbers, lists and booleans are meant."""
+    """A value of an open field (`config`, `processor`). Text is parsed as a number, list or boolean if possible."""
     if not isinstance(value, str):
         return value
     try:
@@ -607,13 +710,39 @@ def _type_name(hint: Any) -> str:
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise a `ValueError` unless `value` lies between `low` and `high`."""
+    """
+    Check that a value is in a range.
+
+    Args:
+        name (`str`):
+            Name of the field.
+        value (`float`):
+            The value.
+        low (`float`):
+            Smallest allowed value.
+        high (`float`):
+            Largest allowed value.
+
+    Raises:
+        ValueError: the value is out of range.
+    """
     if not low <= value <= high:
         raise ValueError(f"`{name}` must be between {low} and {high}, got {value}")
 
 
 def check_minimum(arguments: Any, **minimums: float) -> None:
-    """Raise a `ValueError` if a field of `arguments` is below its minimum; `None` is allowed."""
+    """
+    Check fields against their minimums.
+
+    Args:
+        arguments (`Any`):
+            An object with the fields.
+        minimums:
+            Minimum of each field. `None` as a value is allowed.
+
+    Raises:
+        ValueError: a field is below its minimum.
+    """
     for name, minimum in minimums.items():
         value = getattr(arguments, name)
         if value is not None and value < minimum:

@@ -68,7 +68,7 @@ def test_saved_run_reads_back_equal(tmp_path):
         (["--epochs", "0"], "`epochs` must be at least 1"),
         (["--head", "ne"], "`head` must be one of auto, keep, new"),
         (["--flip", "2"], "`flip` must be between 0.0 and 1.0, got 2.0"),
-        (["--crop_scale", "1,0.5"], "`crop_scale` must be two rising positive numbers"),
+        (["--crop_scale", "1,0.5"], "`crop_scale` must be two positive numbers in increasing order"),
         (["--compile", "perhaps"], "`compile` must be true or false"),
         (["clips"], "Expected a flag"),
     ],

@@ -149,5 +149,5 @@ def test_a_run_starts_from_an_image_model(image_tower, tmp_path):
 def test_what_cannot_start_from_an_image_model_says_so(tmp_path):
     with pytest.raises(ValueError, match="`image_model` is not supported by videomae_v2"):
         build_model(ModelArguments(model_type="videomae_v2", size="small", image_model="x"), ["a", "b"])
-    with pytest.raises(ValueError, match="Give `checkpoint` or `image_model`, not both"):
+    with pytest.raises(ValueError, match="Set either `checkpoint` or `image_model`"):
         ModelArguments(checkpoint="x", image_model="y")
