@@ -12,7 +12,6 @@ from .docstrings import PACKAGE, main, problems
 PENDING = (
     "doctor.py",
     "modeling",
-    "training/data",
     "training/evaluation",
     "training/methods",
 )

@@ -1,6 +1,6 @@
 """
-What happens to a training clip. torchvision v2 does the work on uint8 tensors; every draw holds for all frames of a
-clip and depends on seed, epoch and sample id and on nothing else.
+Augmentation of training clips with torchvision v2 on uint8 tensors. Random choices are the same for all frames of a
+clip. They depend on seed, epoch and sample id only.
 """
 
 import itertools
@@ -25,9 +25,9 @@ RAND_AUGMENT_FILL = 128
 SOLARIZE_FROM = 128 / 255
 ERASED_AREA = (0.02, 0.33)
 ERASED_RATIO = (0.3, 10 / 3)
-CROP_SIDES = (1.0, 0.875, 0.75, 0.66)  # of the short side of the frame
-# Where a multi-scale crop starts, in quarters of the room it has to the right and below: corners, centre, middles of
-# the edges, and the middles between corners and centre.
+CROP_SIDES = (1.0, 0.875, 0.75, 0.66)  # shares of the short side of the frame
+# Places of a multi-scale crop (right, down), in quarters of the free space: corners, centre, centres of the edges, and
+# points halfway between corners and centre.
 CROP_PLACES = (
     *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
     *((0, 2), (4, 2), (2, 4), (2, 0)),
@@ -36,27 +36,48 @@ CROP_PLACES = (
 
 
 def sample_seed(seed: int, epoch: int, name: str, stream: str = "augmentation") -> int:
-    """A 63-bit seed from (seed, epoch, sample id); another `stream` gives independent draws for another purpose."""
+    """
+    Seed of the random numbers of a sample.
+
+    Args:
+        seed (`int`):
+            Seed of the run.
+        epoch (`int`):
+            The epoch.
+        name (`str`):
+            Sample id.
+        stream (`str`, *optional*, defaults to `"augmentation"`):
+            Name of the purpose. Purposes have independent random numbers.
+
+    Returns:
+        `int`: a seed of 63 bits.
+    """
     return stable_hash(f"{seed}/{epoch}/{stream}/{name}") >> 1
 
 
 @contextmanager
 def seeded_torch(seed: int) -> Iterator[None]:
-    """Run a block with torch's CPU generator set to `seed`, and put the generator back after it."""
+    """
+    Run a block with a seed for torch's CPU generator, and restore the generator after it.
+
+    Args:
+        seed (`int`):
+            The seed.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # not `torch.manual_seed`, which would seed accelerators, too
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would also seed accelerators
         yield
 
 
 class MultiScaleCrop(torch.nn.Module):
     """
-    The crop of the official pretraining: width and height each one of `CROP_SIDES` of the short side, at most one step
-    apart, a side within 3 pixels of the wanted one taken to be it; at one of 13 fixed places; then resized, bilinear
-    with antialiasing as PIL does it.
+    The crop of the official pretraining of VideoMAE V2. Width and height are `CROP_SIDES` of the short side, at most
+    one step apart. A side within 3 pixels of the output size is set to it. The crop is at one of 13 fixed places and
+    is resized with bilinear interpolation and antialiasing, as in PIL.
 
     Args:
         size (`tuple[int, int]`):
-            Height and width of the result.
+            Height and width of the output.
     """
 
     def __init__(self, size: tuple[int, int]):
@@ -64,70 +85,113 @@ class MultiScaleCrop(torch.nn.Module):
         self.size = size
 
     def crops(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Heights and widths to choose from for a frame of `height` x `width`."""
+        """
+        Possible sizes of the crop.
+
+        Args:
+            height (`int`):
+                Height of the frame.
+            width (`int`):
+                Width of the frame.
+
+        Returns:
+            `list[tuple[int, int]]`: heights and widths.
+        """
         sides = [int(min(height, width) * share) for share in CROP_SIDES]
         heights, widths = ([wanted if abs(side - wanted) < 3 else side for side in sides] for wanted in self.size)
         pairs = itertools.product(range(len(sides)), repeat=2)
         return [(heights[row], widths[column]) for row, column in pairs if abs(row - column) <= 1]
 
-    def draw(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop, drawn from torch's global CPU generator."""
+    def random_box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """
+        A random crop, from torch's global CPU generator.
+
+        Args:
+            height (`int`):
+                Height of the frame.
+            width (`int`):
+                Width of the frame.
+
+        Returns:
+            `tuple[int, int, int, int]`: top, left, height and width.
+        """
         choices = self.crops(height, width)
         crop_height, crop_width = choices[int(torch.randint(len(choices), ()))]
-        crop_height, crop_width = min(crop_height, height), min(crop_width, width)  # snapped beyond the frame
+        crop_height, crop_width = min(crop_height, height), min(crop_width, width)  # within the frame
         right, down = CROP_PLACES[int(torch.randint(len(CROP_PLACES), ()))]
         return down * ((height - crop_height) // 4), right * ((width - crop_width) // 4), crop_height, crop_width
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Crop `(..., height, width)` to `size`."""
-        top, left, height, width = self.draw(*clip.shape[-2:])
+        """
+        Crop and resize a clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(..., height, width)`):
+                The clip.
+
+        Returns:
+            `torch.Tensor` of shape `(..., *size)`: the crop.
+        """
+        top, left, height, width = self.random_box(*clip.shape[-2:])
         clip = clip[..., top : top + height, left : left + width]
         return v2.functional.resize(clip, list(self.size), InterpolationMode.BILINEAR, antialias=True)
 
 
 class ShortSideCrop(torch.nn.Module):
     """
-    A crop anywhere, of a clip whose short side was first resized to a random length; bicubic, not antialiased (BEVT's
-    pretraining).
+    A crop at any place after the short side of the clip is resized to a random length, with bicubic interpolation and
+    without antialiasing, as in the pretraining of BEVT.
 
     Args:
         size (`tuple[int, int]`):
-            Height and width of the result.
+            Height and width of the output.
         lengths (`Sequence[int]`):
-            Shortest and longest length of the short side; at least the crop's.
+            Smallest and largest length of the short side, in pixels; at least the size of the crop.
+
+    Raises:
+        ValueError: the short side may be smaller than the crop.
     """
 
     def __init__(self, size: tuple[int, int], lengths: Sequence[int]):
         super().__init__()
         if lengths[0] < max(size):
-            raise ValueError(f"`crop_short_side` must be at least the crop's {max(size)} pixels, got {lengths[0]}")
+            raise ValueError(f"`crop_short_side` must be at least {max(size)} (pixels of the crop), got {lengths[0]}")
         self.lengths, self.crop = lengths, v2.RandomCrop(size)
 
-    def draw(self) -> int:
-        """Length of the short side, drawn from torch's global CPU generator."""
+    def random_length(self) -> int:
+        """A random length of the short side, from torch's global CPU generator."""
         return int(torch.randint(self.lengths[0], self.lengths[1] + 1, ()))
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Resize and crop `(..., height, width)`."""
-        scale = self.draw() / min(clip.shape[-2:])
+        """
+        Resize and crop a clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(..., height, width)`):
+                The clip.
+
+        Returns:
+            `torch.Tensor` of shape `(..., *size)`: the crop.
+        """
+        scale = self.random_length() / min(clip.shape[-2:])
         sides = [int(side * scale + 0.5) for side in clip.shape[-2:]]
         return self.crop(v2.functional.resize(clip, sides, InterpolationMode.BICUBIC, antialias=False))
 
 
 class CenterCrop(ShortSideCrop):
     """
-    A crop about the middle, for what stands there: a face, a mouth, an aligned object. Clips are resized as for
-    evaluation, so that one that does not move is what the model is evaluated on.
+    A crop near the center, for aligned objects such as a face or a mouth. Clips are resized as in evaluation, so that
+    a crop without shift equals the crop of the evaluation.
 
     Args:
         size (`tuple[int, int]`):
-            Height and width of the result.
+            Height and width of the output.
         lengths (`Sequence[int]`):
-            Shortest and longest length of the short side; at least the crop's.
+            Smallest and largest length of the short side, in pixels; at least the size of the crop.
         shift (`int`):
-            The furthest that the crop lies from the middle along either side, in pixels.
+            Largest offset of the crop from the center along either side, in pixels.
         interpolation (`InterpolationMode`):
-            How clips are resized.
+            Interpolation of the resizing.
         antialias (`bool`):
             Whether downscaling is antialiased.
     """
@@ -145,21 +209,30 @@ class CenterCrop(ShortSideCrop):
         self.interpolation, self.antialias = interpolation, antialias
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Resize and crop `(..., height, width)`."""
-        sides = output_size(clip.shape[-2:], SizeDict(shortest_edge=self.draw()))
+        """
+        Resize and crop a clip.
+
+        Args:
+            clip (`torch.Tensor` of shape `(..., height, width)`):
+                The clip.
+
+        Returns:
+            `torch.Tensor` of shape `(..., *size)`: the crop.
+        """
+        sides = output_size(clip.shape[-2:], SizeDict(shortest_edge=self.random_length()))
         clip = v2.functional.resize(clip, list(sides), self.interpolation, antialias=self.antialias)
         return self.crop(v2.functional.center_crop(clip, [min(pair) for pair in zip(sides, self.around)]))
 
 
 class ColourChanges(torch.nn.Module):
     """
-    Jitter, grey, blur, solarisation, in MoCo v3's order; worked out in float32 and rounded to grey levels once.
+    Colour jitter, grey, blur and solarisation in the order of MoCo v3. They are computed in float32 and rounded once.
 
     Args:
         arguments ([`AugmentationArguments`]):
-            What to draw from.
+            Probabilities and strengths.
         view (`int`):
-            0 for the short clip of contrastive pretraining (and any other clip), 1 for the long one.
+            1 for the long clip of contrastive pretraining, 0 for the short one and for all other clips.
         size (`tuple[int, int]`):
             Height and width of the frames.
     """
@@ -182,7 +255,16 @@ class ColourChanges(torch.nn.Module):
         self.steps = torch.nn.Sequential(*steps)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """Change the colours of uint8 frames `(num_frames, 3, height, width)`, of all alike."""
+        """
+        Change the colours of all frames in the same way.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, 3, height, width)`):
+                uint8 frames.
+
+        Returns:
+            `torch.Tensor` of the same shape: uint8 frames.
+        """
         return (self.steps(clip.float() / 255).clamp(0, 1) * 255).round().to(clip.dtype)
 
 
@@ -190,34 +272,33 @@ class ClipAugmentation:
     """
     Random crop, colour changes, flip, RandAugment and erasing of one clip.
 
-    With `crop="multi_scale"` the crop is that of VideoMAE V2's pretraining, see [`MultiScaleCrop`]; with
-    `crop="short_side"` that of BEVT's, see [`ShortSideCrop`]; with `crop="center"` one about the middle, see
-    [`CenterCrop`].
+    The crop depends on `crop`: [`MultiScaleCrop`] (`"multi_scale"`), [`ShortSideCrop`] (`"short_side"`),
+    [`CenterCrop`] (`"center"`), or a random resized crop by area and ratio (`"area"`).
 
-    Follows the official fine-tuning order: RandAugment at full resolution, random resized crop (by default bilinear,
-    not antialiased), flip, one erased box shared by all frames with fresh noise in each. Two departures: torchvision's
-    RandAugment applies each of its operations always, bilinear and with a fixed magnitude (officially each with
-    probability 0.5, bicubic and a slightly random one), and the erasing noise, laid on before normalisation, is cut at
-    black and white.
+    The order is that of the official fine-tuning: RandAugment at full resolution, crop, flip, and one erased box
+    shared by all frames, with new noise in each. There are two differences. The RandAugment of torchvision applies
+    each operation always, with bilinear interpolation and a fixed magnitude; officially the probability is 0.5, the
+    interpolation bicubic and the magnitude slightly random. The noise of the erased box is added before normalisation
+    and clipped at black and white.
 
     Args:
         arguments ([`AugmentationArguments`]):
-            What to draw from.
+            Probabilities and strengths.
         crop_size (`tuple[int, int]`):
-            Height and width of the result.
-        image_mean (`tuple[float, ...]`):
-            Mean of the normalisation that follows, in [0, 1]: the centre of the erasing noise.
-        image_std (`tuple[float, ...]`):
-            Deviation of the normalisation that follows: the spread of the erasing noise.
+            Height and width of the output.
+        image_mean (`tuple[float, ...]`, *optional*, defaults to `(0.485, 0.456, 0.406)`):
+            Mean of the later normalisation, in [0, 1], used as mean of the erasing noise.
+        image_std (`tuple[float, ...]`, *optional*, defaults to `(0.229, 0.224, 0.225)`):
+            Standard deviation of the later normalisation, used as that of the erasing noise.
         interpolation (`InterpolationMode`, *optional*, defaults to `InterpolationMode.BILINEAR`):
-            That of crops by area and about the middle; the others' is that of their recipes.
+            Interpolation of the crops `"area"` and `"center"`. It should be that of the processor, so that training
+            and evaluation use the same pixels.
         antialias (`bool`, *optional*, defaults to `False`):
-            Whether their downscaling is antialiased. Both should be the processor's, or a model is evaluated on other
-            pixels than it was trained on.
+            Whether their downscaling is antialiased. It should be that of the processor.
         jitter (`float`, *optional*, defaults to 0.0):
-            Largest change of brightness, contrast and saturation, before all else.
+            Largest change of brightness, contrast and saturation, which is applied first.
         view (`int`, *optional*, defaults to 0):
-            Which of two clips it is for, where they are treated differently; see [`ColourChanges`].
+            Number of the clip if two clips are augmented differently, see [`ColourChanges`].
     """
 
     def __init__(
@@ -264,11 +345,13 @@ class ClipAugmentation:
 
     def __call__(self, clip: torch.Tensor, seed: int) -> torch.Tensor:
         """
+        Augment a clip.
+
         Args:
             clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
                 uint8 frames.
             seed (`int`):
-                Seed of every draw, see [`sample_seed`].
+                Seed of all random numbers, see [`sample_seed`].
 
         Returns:
             `torch.Tensor` of shape `(num_frames, num_channels, *crop_size)`: uint8 frames.
@@ -281,13 +364,13 @@ class ClipAugmentation:
 
     def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
         """
-        What a worker hands on of one clip.
+        The rows of one clip, made in a worker.
 
         Args:
             clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
                 uint8 frames.
             seeds (`Sequence[int]`):
-                One for each augmented copy.
+                Seed of each augmented copy.
 
         Returns:
             `dict`: `pixel_values`, uint8 of shape `(num_copies, num_frames, num_channels, *crop_size)`.
@@ -295,7 +378,16 @@ class ClipAugmentation:
         return {"pixel_values": torch.stack([self(clip, seed) for seed in seeds])}
 
     def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What is left to do on the device: nothing."""
+        """
+        Complete a batch on the device. There is nothing to do.
+
+        Args:
+            rows (`dict[str, torch.Tensor]`):
+                Rows of a batch.
+
+        Returns:
+            `dict[str, torch.Tensor]`: the same rows.
+        """
         return rows
 
     def _erase(self, clip: torch.Tensor) -> torch.Tensor:
@@ -321,16 +413,16 @@ class ClipAugmentation:
 
 class DeviceAugmentation:
     """
-    The same augmentation on the accelerator. Workers only decode, and shrink frames that have more than `area` pixels;
-    they hand on uint8 frames laid out flat, so that clips of all shapes stack. On the device each clip goes through
-    the very transforms of [`ClipAugmentation`], with the same seed. Frames that are not shrunk give the same pixels as
-    there (but for the device's rounding); of shrunk ones the same distribution of crops, but not the same crop.
+    The same augmentation on the accelerator. Workers only decode, and downscale frames with more than `area` pixels.
+    They return flattened uint8 frames, so that clips of all shapes can be stacked. On the device, each clip is
+    transformed by [`ClipAugmentation`] with the same seed. Frames that are not downscaled give the same pixels as in a
+    worker, up to rounding. Downscaled frames give the same distribution of crops, but not the same crop.
 
     Args:
         augmentation ([`ClipAugmentation`]):
-            What happens to a clip.
+            The augmentation.
         area (`int`):
-            Pixels of a frame that go to the device.
+            Largest number of pixels of a frame that is sent to the device.
     """
 
     def __init__(self, augmentation: ClipAugmentation, area: int):
@@ -338,17 +430,17 @@ class DeviceAugmentation:
 
     def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
         """
-        What a worker hands on of one clip.
+        The rows of one clip, made in a worker.
 
         Args:
             clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
                 uint8 frames.
             seeds (`Sequence[int]`):
-                One for each augmented copy.
+                Seed of each augmented copy.
 
         Returns:
             `dict`: `frames`, uint8 of shape `(1, num_frames, num_channels, area)`, of which the first `height * width`
-            pixels count; `frame_size`, these two, of shape `(1, 2)`; `seeds` of shape `(num_copies,)`.
+            pixels are used; `frame_size`, height and width, of shape `(1, 2)`; `seeds` of shape `(num_copies,)`.
         """
         height, width = clip.shape[-2:]
         if height * width > self.area:
@@ -362,11 +454,11 @@ class DeviceAugmentation:
 
     def finish(self, rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """
-        Augment a batch where it lies.
+        Augment a batch on its device.
 
         Args:
             rows (`dict[str, torch.Tensor]`):
-                Rows of several clips, their copies merged: `seeds` go through all clips once for each copy.
+                Rows of several clips with merged copies: `seeds` run over all clips once for each copy.
 
         Returns:
             `dict`: `pixel_values`, uint8 of shape `(num_clips * num_copies, num_frames, num_channels, *crop_size)`,
@@ -387,11 +479,14 @@ Augmentation = ClipAugmentation | DeviceAugmentation
 
 def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:
     """
-    Pairs of labels that are each other's mirror image: swapping "left" and "right" in one name gives the other.
+    Pairs of labels that a horizontal flip exchanges: swapping "left" and "right" in one name gives the other.
 
     Args:
         label_names (`Sequence[str]`):
-            Names of the data's labels.
+            Label names of the data.
+
+    Returns:
+        `list[tuple[str, str]]`: the pairs.
     """
     sides = {"left": "right", "right": "left"}
     known = {name.lower(): name for name in label_names}
@@ -405,12 +500,17 @@ def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:
 
 @dataclass
 class MixingArguments:
-    """Mixup and cutmix of labelled clips."""
+    """
+    Mixup and cutmix of labelled clips.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
 
     mixup: float = option(0.0, "alpha of mixup; 0 is off")
     cutmix: float = option(0.0, "alpha of cutmix; 0 is off")
-    mix_probability: float = option(1.0, "probability that a batch is mixed at all")
-    mix_switch: float = option(0.5, "probability of cutmix where both are on")
+    mix_probability: float = option(1.0, "probability that a batch is mixed")
+    mix_switch: float = option(0.5, "probability of cutmix if both are on")
 
     def __post_init__(self) -> None:
         check_minimum(self, mixup=0, cutmix=0)
@@ -420,11 +520,11 @@ class MixingArguments:
 
 class BatchMixing:
     """
-    Mixup and cutmix of a batch: one of the two and one share for the whole batch, as in the official recipes.
+    Mixup or cutmix of a batch, with one share for the whole batch, as in the official recipes.
 
     Args:
         arguments ([`MixingArguments`]):
-            Which of them, how strong and how often.
+            Strength and probability of each.
         num_labels (`int`):
             Number of classes of the soft labels.
     """
@@ -436,7 +536,7 @@ class BatchMixing:
 
     def __call__(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Draws from torch's global CPU generator.
+        Mix a batch, with random numbers from torch's global CPU generator.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
@@ -445,8 +545,8 @@ class BatchMixing:
                 Class indices.
 
         Returns:
-            `tuple[torch.Tensor, torch.Tensor]`: mixed clips, and soft labels of shape `(batch_size, num_labels)`; both
-            unchanged when this batch is not mixed.
+            `tuple[torch.Tensor, torch.Tensor]`: mixed clips and soft labels of shape `(batch_size, num_labels)`. Both
+            are unchanged if the batch is not mixed.
         """
         mix = self.mixup or self.cutmix
         if mix is None or torch.rand(()).item() >= self.arguments.mix_probability:

@@ -1,7 +1,7 @@
 """
-Masks of masked visual words: blocks in an image (Bao et al., 2022), and tubes of them in a clip (BEVT).
+Masks of masked visual words: blocks in an image (Bao et al., 2022), and tubes of blocks in a clip (BEVT).
 
-`rng` is a `random.Random`, whose draws of one seed are those of the official data loaders.
+`rng` is a `random.Random`, so that a seed gives the masks of the official data loaders.
 """
 
 import math
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 
 
-ATTEMPTS = 10  # boxes tried before a mask is left as it is
+ATTEMPTS = 10  # to place another block before a mask is complete
 
 
 @dataclass(frozen=True)
 class BlockMasks:
     """
-    What is hidden of an image or a clip. The defaults are BEVT's.
+    Random masks of images and clips. The defaults are those of BEVT.
 
     Args:
         height (`int`, *optional*, defaults to 14):
-            Words of an image from top to bottom.
+            Number of rows of words in an image.
         width (`int`, *optional*, defaults to 14):
-            Words from left to right.
+            Number of columns of words in an image.
         ratio (`float`, *optional*, defaults to 0.5):
-            Share of an image to hide at most; the count is rounded down. It stays a little below at times, where no
-            block fits into what is left.
+            Largest share of an image that is hidden; the number of words is rounded down. The share is a little
+            smaller if no further block fits.
         smallest_block (`int`, *optional*, defaults to 16):
-            Words that a block aims to cover at least.
+            Smallest target area of a block, in words.
         widest_aspect (`float`, *optional*, defaults to 10 / 3):
-            Sides of a block differ by this factor at most.
+            Largest aspect ratio of a block.
         shortest_tube (`float`, *optional*, defaults to 0.5):
-            Share of a clip's frames that are hidden at least.
+            Smallest share of the frames of a clip with hidden words.
         longest_tube (`float`, *optional*, defaults to 1.0):
-            Share at most.
+            Largest share of the frames of a clip with hidden words.
 
     Raises:
-        ValueError: a grid without places, or a share out of range.
+        ValueError: the grid is too small, or a share is out of range.
     """
 
     height: int = 14
@@ -62,12 +62,21 @@ class BlockMasks:
             )
         if not 0 <= self.shortest_tube <= self.longest_tube <= 1:
             raise ValueError(
-                "`shortest_tube` and `longest_tube` must be shares in this order, got "
+                "`shortest_tube` and `longest_tube` must be increasing shares from 0 to 1, got "
                 f"{self.shortest_tube} and {self.longest_tube}."
             )
 
     def image(self, rng: random.Random) -> np.ndarray:
-        """A mask of bool `(height, width)`, `True` = hidden: blocks are added until the wanted share is reached."""
+        """
+        A random mask of an image: blocks are added until the share is reached.
+
+        Args:
+            rng (`random.Random`):
+                Random numbers.
+
+        Returns:
+            `np.ndarray` of shape `(height, width)`: bool, `True` where hidden.
+        """
         mask = np.zeros((self.height, self.width), dtype=bool)
         wanted = int(self.ratio * mask.size)
         while (budget := wanted - int(mask.sum())) > 0 and self._add_block(mask, budget, rng):
@@ -75,7 +84,7 @@ class BlockMasks:
         return mask
 
     def _add_block(self, mask: np.ndarray, budget: int, rng: random.Random) -> bool:
-        """Hide one more block that covers between 1 and `budget` new places; whether one was found."""
+        """Hide another block that covers between 1 and `budget` new places. Returns whether one was found."""
         bound = math.log(self.widest_aspect)
         for _ in range(ATTEMPTS):
             area = rng.uniform(self.smallest_block, budget)
@@ -92,14 +101,14 @@ class BlockMasks:
 
     def clip(self, frames: int, rng: random.Random) -> np.ndarray:
         """
-        One mask of images in neighbouring frames by chance, on a circle: a tube that runs over the end goes on at the
-        start.
+        A random mask of a clip: the same mask of an image in a random range of consecutive frames. A range that
+        exceeds the end continues at the start.
 
         Args:
             frames (`int`):
-                Frames of the clip in tokens.
+                Number of frames of the clip, in tokens.
             rng (`random.Random`):
-                Source of the draws.
+                Random numbers.
 
         Returns:
             `numpy.ndarray` of bool of shape `(frames, height, width)`.

@@ -1,4 +1,4 @@
-"""Image files where videos are expected: a source of them, and a processor to which each is a clip of one frame."""
+"""Image files as clips of one frame: a source of image files, and processors that read them."""
 
 import os
 from pathlib import Path
@@ -28,8 +28,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 class ImageFileMixin(ClipVideoProcessor):
     """
-    Reads image files, each a clip of one frame. Put it before a family's video processor: images are then cropped and
-    normalised as that one's frames.
+    Reads image files as clips of one frame. It precedes the video processor of a family in the bases of a class, so
+    that images are cropped and normalised like frames of that processor.
     """
 
     def _load(
@@ -41,15 +41,15 @@ class ImageFileMixin(ClipVideoProcessor):
 
 
 class ImageFileTubeViTVideoProcessor(ImageFileMixin, TubeViTVideoProcessor):
-    """TubeViT's own processor, but for image files."""
+    """The processor of TubeViT for image files."""
 
 
 class ImageFileBevtVideoProcessor(ImageFileMixin, BevtVideoProcessor):
-    """BEVT's."""
+    """The processor of BEVT for image files."""
 
 
 class ImageFileUniFormerVideoProcessor(ImageFileMixin, UniFormerVideoProcessor):
-    """Reads image files as [`UniFormerImageProcessor`] does, and is saved as that."""
+    """Reads image files like [`UniFormerImageProcessor`], and is saved as that processor."""
 
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
@@ -57,7 +57,13 @@ class ImageFileUniFormerVideoProcessor(ImageFileMixin, UniFormerVideoProcessor):
     antialias = True
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-        """Save the image processor of the same size."""
+        """
+        Save an image processor of the same size.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder that receives the configuration.
+        """
         image_processor = UniFormerImageProcessor(size=dict(self.size), crop_size=dict(self.crop_size))
         return image_processor.save_pretrained(save_directory, *args, **kwargs)
 
@@ -68,17 +74,23 @@ IMAGE_READERS: dict[type, type[ImageFileMixin]] = {
 }
 
 
-def image_reader(processor: Any) -> ImageFileMixin:
+def image_reader(processor: ClipProcessor) -> ImageFileMixin:
     """
-    The processor of image files that does with them what a video processor does with frames.
+    A processor that treats image files as a video processor treats frames.
 
     Args:
         processor ([`ClipVideoProcessor`]):
-            The videos', of a family that learns from images too.
+            The video processor of a family that is also trained on images.
+
+    Returns:
+        [`ImageFileMixin`]: the processor of image files.
+
+    Raises:
+        ValueError: the family is not trained on images.
     """
     if type(processor) not in IMAGE_READERS:
         raise ValueError(
-            f"`processor` must be one of {[one.__name__ for one in IMAGE_READERS]} to read images, got a "
+            f"`processor` must be one of {[one.__name__ for one in IMAGE_READERS]} to read images, got "
             f"{type(processor).__name__}"
         )
     known = processor.valid_kwargs.__annotations__
@@ -88,15 +100,21 @@ def image_reader(processor: Any) -> ImageFileMixin:
 
 def image_processor(processor: ClipProcessor) -> TubeViTImageProcessor:
     """
-    The image processor that goes with a video processor, for a model that is used on images alone.
+    The image processor with the settings of a video processor, for a model that is used on images only.
 
     Args:
         processor ([`TubeViTVideoProcessor`]):
-            The videos'.
+            The video processor.
+
+    Returns:
+        [`TubeViTImageProcessor`]: the image processor.
+
+    Raises:
+        ValueError: the video processor removes colours, which the image processor cannot do.
     """
     if processor.do_grayscale:
         raise ValueError(
-            "`do_grayscale` must be false where images are classified, too: their processor keeps colours"
+            "`do_grayscale` must be false if images are also classified, because their processor keeps colours"
         )
     names = ("size", "crop_size", "image_mean", "image_std", "resample", "rescale_factor")
     switches = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
@@ -106,10 +124,17 @@ def image_processor(processor: ClipProcessor) -> TubeViTImageProcessor:
 
 def read_image(path: str | os.PathLike) -> Image.Image:
     """
-    An image file in RGB, upright.
+    Read an image file in RGB and in upright orientation.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+
+    Returns:
+        `PIL.Image.Image`: the image.
 
     Raises:
-        VideoDecodingError: it is missing or damaged; the training loop counts it with the unreadable videos.
+        VideoDecodingError: the file is missing or damaged. The training loop counts it as an unreadable video.
     """
     try:
         with Image.open(path) as image:
@@ -128,16 +153,19 @@ def open_images(data: str | Path, train_split: str = "train") -> tuple[VideoList
         data (`str` or `Path`):
             `{data}/{split}/{class}/*.jpg`, `{data}/{class}/*.jpg`, or a list (CSV, TSV, JSON, JSONL).
         train_split (`str`, *optional*, defaults to `"train"`):
-            The split to train on, where there are splits.
+            The split to train on, if there are splits.
 
     Returns:
-        `tuple[VideoList, VideoList | None]`: the images to train on, and those of a split to evaluate on if there is
-        one. ValueError if there are none.
+        `tuple[VideoList, VideoList | None]`: the images to train on, and the images to evaluate on if there is such a
+        split.
+
+    Raises:
+        ValueError: there are no such images, or no such split.
     """
     path = Path(data).expanduser()
     splits = list_splits(path)
     if splits and train_split not in splits:
-        raise ValueError(f"`image_data` {str(data)!r} has the splits {', '.join(splits)}, got {train_split!r}")
+        raise ValueError(f"`train_split` must be one of {', '.join(splits)} in {str(data)!r}, got {train_split!r}")
     held_out = next((split for split in EVAL_SPLITS if split in splits), None)
     train = _open(path, train_split if splits else None)
     if held_out is None:

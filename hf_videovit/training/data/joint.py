@@ -1,4 +1,4 @@
-"""Batches of images and of videos in turn, from two streams."""
+"""Alternating batches of images and videos from two streams."""
 
 import math
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from .streaming import Batch, ClipStream
 
 
-# A stream's place is one number; that of the images stands above this many videos.
+# The position of a stream is one number: position among the images * IMAGE_PLACE + position among the videos.
 IMAGE_PLACE = 2**32
-PASSES = 1000  # through the images, at most, in one epoch of the videos
+PASSES = 1000  # largest number of passes through the images in one epoch of the videos
 
 
 class JointStream:
     """
-    Batches of videos and of images in turn, every one of a single kind. An epoch is one of the videos; for each the
-    images begin in a new order, and once more when they run out.
+    Alternating batches of videos and images, each of a single kind. An epoch is a pass through the videos. In every
+    epoch, and whenever all images have been used, the images start again in a new order.
 
-    The next batch is one of images where fewer of their batches came than `ratio` times those of videos: with 1 they
-    alternate, with 0.5 images follow every second batch of videos. All of it can be told from the place in the two
-    streams, so a run goes on from any batch as if it had not stopped.
+    The next batch contains images if there were fewer batches of images than `ratio` times those of videos. With 1
+    they alternate; with 0.5 a batch of images follows every second batch of videos. The choice depends only on the
+    positions in the two streams, so a run resumes exactly at any batch.
 
     Args:
         videos ([`ClipStream`]):
@@ -26,7 +26,10 @@ class JointStream:
         images ([`ClipStream`]):
             Batches of images, with `drop_last`.
         ratio (`float`):
-            Batches of images for each of videos.
+            Batches of images per batch of videos.
+
+    Raises:
+        ValueError: there are fewer images than a batch.
     """
 
     def __init__(self, videos: ClipStream, images: ClipStream, ratio: float):
@@ -34,7 +37,7 @@ class JointStream:
         if share is None or share < images.batch_size:
             raise ValueError(
                 f"`image_data` needs at least a batch of {images.batch_size} images for each of {images.world} "
-                f"processes, this one has {share}"
+                f"processes, got {share}"
             )
         self.videos, self.images, self.ratio = videos, images, ratio
         self.source, self.rank, self.world = videos.source, videos.rank, videos.world
@@ -42,7 +45,16 @@ class JointStream:
         self.position = 0
 
     def num_batches(self, rank: int | None = None) -> int | None:
-        """Batches of both kinds in an epoch, while every file can be read; `None` if unknown."""
+        """
+        Number of batches of both kinds in an epoch, if every file can be read.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process; this one by default.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
         count = self.videos.num_batches(rank)
         if count is None:
             return None
@@ -51,7 +63,13 @@ class JointStream:
         return count + math.ceil(self.ratio * videos - 1e-9)
 
     def num_read(self, position: int) -> int:
-        """Files of both kinds that stand before a place."""
+        """
+        Number of files of both kinds before a position.
+
+        Args:
+            position (`int`):
+                A position of the stream.
+        """
         return sum(divmod(position, IMAGE_PLACE))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -60,9 +78,12 @@ class JointStream:
 
         Args:
             epoch (`int`):
-                Its number.
+                Number of the epoch.
             start (`int`, *optional*, defaults to 0):
-                What `position` was when the last batch came.
+                Position to resume at: `position` after the last batch.
+
+        Returns:
+            `Iterator[Batch]`: the batches.
         """
         images_seen, videos_seen = divmod(start, IMAGE_PLACE)
         videos = self.videos.epoch(epoch, videos_seen)
@@ -81,13 +102,13 @@ class JointStream:
             yield batch
 
     def _image_batches_before(self, place: int) -> int:
-        """Batches of images that a place among them makes; what does not fill one at a pass's end is passed over."""
+        """Batches before a position among the images. An incomplete batch at the end of a pass is skipped."""
         number, inside = divmod(place, self.pass_size)
         per_pass = self.pass_size // self.images.batch_size
         return number * per_pass + min(inside // self.images.batch_size, per_pass)
 
     def _image_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Batches of images without end, in passes; `_images_seen` is the place among them."""
+        """Endless batches of images, in passes. `_images_seen` is the position among them."""
         number, inside = divmod(start, self.pass_size)
         while number < PASSES:
             before = self._images_seen = number * self.pass_size + inside
@@ -95,6 +116,6 @@ class JointStream:
                 self._images_seen = number * self.pass_size + self.images.position
                 yield batch
             if self._images_seen == before and inside == 0:
-                raise RuntimeError("None of the training images can be read; see the run's logs")
+                raise RuntimeError("None of the training images can be read; see the logs of the run")
             number, inside = number + 1, 0
-        raise RuntimeError(f"`image_data` would be gone through more than {PASSES} times in an epoch: use more images")
+        raise RuntimeError(f"`image_data` is used more than {PASSES} times in an epoch: use more images")

@@ -1,4 +1,4 @@
-"""Lists of videos in CSV and JSON, and what stands in columns: videos, labels, several labels."""
+"""Lists of videos in CSV and JSON, and the values of their columns: videos, one label or several labels."""
 
 import csv
 import io
@@ -32,7 +32,18 @@ LABEL_COLUMNS = (
 
 
 def read_column(row: Mapping[str, Any], column: str) -> Any:
-    """A value of a row; a dot in the name reaches into a structure."""
+    """
+    A value of a row.
+
+    Args:
+        row (`Mapping[str, Any]`):
+            The row.
+        column (`str`):
+            Name of the column; a dot separates the column from a field of its structure.
+
+    Returns:
+        `Any`: the value.
+    """
     value: Any = row
     for part in [column] if column in row else column.split("."):
         value = value[part]
@@ -40,7 +51,25 @@ def read_column(row: Mapping[str, Any], column: str) -> Any:
 
 
 def choose_column(requested: str | None, columns: Sequence[str], usual: Sequence[str], what: str) -> str | None:
-    """The column asked for, or the first usual one there is; ValueError if the one asked for is missing."""
+    """
+    Choose a column.
+
+    Args:
+        requested (`str` or `None`):
+            The requested column.
+        columns (`Sequence[str]`):
+            The columns of the data.
+        usual (`Sequence[str]`):
+            Usual names, tried in this order if no column is requested.
+        what (`str`):
+            `"video"` or `"label"`, for the error message.
+
+    Returns:
+        `str` or `None`: the column; `None` if the data has no column of a usual name.
+
+    Raises:
+        ValueError: the requested column does not exist.
+    """
     if requested is not None:
         if requested not in columns:
             raise ValueError(f"`{what}_column` {requested!r} is not among the columns {', '.join(columns)}")
@@ -49,7 +78,19 @@ def choose_column(requested: str | None, columns: Sequence[str], usual: Sequence
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """Rows of a CSV (comma, semicolon or tab), JSON (list of objects) or JSONL file, here or at an `hf://` URL."""
+    """
+    Read a list.
+
+    Args:
+        path (`str` or `Path`):
+            A CSV (separated by commas, semicolons or tabs), JSON (list of objects) or JSONL file, or its `hf://` URL.
+
+    Returns:
+        `list[dict[str, Any]]`: the rows.
+
+    Raises:
+        ValueError: the file does not exist, or has no rows with named columns.
+    """
     content, suffix = read_file(path), Path(path).suffix.lower()
     if content is None:
         raise ValueError(f"`data` {str(path)!r} does not exist")
@@ -63,7 +104,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     else:
         rows = json.loads(text)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"`data` {str(path)!r} must hold a list of rows with named columns")
+        raise ValueError(f"`data` {str(path)!r} must contain a list of rows with named columns")
     return rows
 
 
@@ -77,23 +118,29 @@ def list_source(
     label_separator: str | None = None,
 ) -> VideoList:
     """
-    A CSV, JSON or JSONL list of videos. Rows without a label are left out; an empty list of labels is one.
+    A CSV, JSON or JSONL list of videos. Rows without a label are left out. An empty list of labels is a label.
 
     Args:
         path (`str` or `Path`):
-            The list, or its `hf://` URL; paths in it are relative to `root`, which defaults to the list's folder.
+            The list, or its `hf://` URL.
         split (`str`, *optional*):
-            Keep the rows whose column `split` says so, if there is such a column.
+            Keep the rows with this value in the column `split`, if there is such a column.
         video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
+            Column of the video; the usual names are tried by default.
         label_column (`str`, *optional*):
-            Column of the label; likewise.
+            Column of the label; the usual names are tried by default.
         root (`str`, *optional*):
-            Folder that relative paths start from.
+            Folder that the paths are relative to; the folder of the list by default.
         label_names (`Sequence[str]`, *optional*):
-            Names to index; whole-number labels are then taken as indices into them.
+            Label names in the order of their indices. Whole-number labels are then indices into them.
         label_separator (`str`, *optional*):
-            What stands between the labels of a video that has several. Lists in JSON need none.
+            Separator between the labels of a video with several labels; JSON lists need none.
+
+    Returns:
+        [`VideoList`]: the videos.
+
+    Raises:
+        ValueError: the list has no such split or column, or a label is not among `label_names`.
     """
     rows = read_rows(path)
     columns = list(rows[0])
@@ -119,11 +166,22 @@ def list_source(
     else:
         folder = Path(path).parent if root is None else Path(root)
         paths = [file if "://" in file else str(folder / file) for file in files]
-    return VideoList(number_repeats(files), paths, labels or [None] * len(rows), names)
+    return VideoList(_number_repeats(files), paths, labels or [None] * len(rows), names)
 
 
 def split_labels(value: Any, separator: str | None) -> Any:
-    """The value of a label column: a list where it holds any number of labels."""
+    """
+    Split the value of a label column.
+
+    Args:
+        value (`Any`):
+            The value.
+        separator (`str` or `None`):
+            Separator between several labels.
+
+    Returns:
+        `Any`: a list if the column has any number of labels, otherwise the value.
+    """
     if isinstance(value, list | tuple | np.ndarray):
         return list(value)
     if separator and not isinstance(value, str):
@@ -133,17 +191,19 @@ def split_labels(value: Any, separator: str | None) -> Any:
 
 def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None) -> tuple[list[Label], list[str]]:
     """
-    Label values as indices.
+    Convert label values to indices.
 
     Args:
-        values (`Sequence`, *optional*):
-            For each video a name, a whole number into `label_names`, or a list of them; `None` where the data has no
-            labels.
-        label_names (`Sequence[str]`, *optional*):
-            Names to index; those found, sorted, by default.
+        values (`Sequence` or `None`):
+            For each video a name, an index into `label_names`, or a list of these; `None` if the data has no labels.
+        label_names (`Sequence[str]` or `None`):
+            Label names in the order of their indices; `None` sorts the names that occur.
 
     Returns:
-        `tuple[list[int | tuple[int, ...] | None], list[str]]`: the indices (none without values) and their names.
+        `tuple[list[int | tuple[int, ...] | None], list[str]]`: the indices (empty without values) and the names.
+
+    Raises:
+        ValueError: a label is not among `label_names`.
     """
     if values is None:
         return [], list(label_names or [])
@@ -155,7 +215,7 @@ def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None
         to_index = {text: int(text) for text in distinct}
         if max(to_index.values()) >= len(names):
             raise ValueError(
-                f"Label {max(to_index.values())} is beyond the {len(names)} `label_names` (labels start at 0)"
+                f"Label {max(to_index.values())} is out of range for {len(names)} `label_names` (labels start at 0)"
             )
     else:
         to_index = dict(zip(distinct, label_mapping(distinct, names), strict=True))
@@ -165,7 +225,7 @@ def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None
     return [parts[0] for parts in indices], names
 
 
-def number_repeats(names: Iterable[str]) -> list[str]:
+def _number_repeats(names: Iterable[str]) -> list[str]:
     """Make names unique: the second `clip.mp4` becomes `clip.mp4#2`."""
     seen: Counter[str] = Counter()
     unique = []

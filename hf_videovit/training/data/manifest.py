@@ -1,6 +1,6 @@
 """
-What `hf-videovit prepare` leaves beside the videos and every reader of data looks for: the label map and the number of
-videos in each shard. Locally or on a Hub.
+Files that `hf-videovit prepare` writes beside the videos and that all readers of data use: the label map and the
+number of videos in each shard. They may be local or on a Hub.
 """
 
 import json
@@ -15,7 +15,16 @@ MANIFEST_FILE = "manifest.jsonl"
 
 
 def read_file(location: str | Path) -> bytes | None:
-    """Content of a file, or of an `hf://` URL; `None` if it does not exist."""
+    """
+    Read a file.
+
+    Args:
+        location (`str` or `Path`):
+            A path or an `hf://` URL.
+
+    Returns:
+        `bytes` or `None`: the content; `None` if the file does not exist.
+    """
     if "://" not in str(location):
         path = Path(location)
         return path.read_bytes() if path.is_file() else None
@@ -29,14 +38,32 @@ def read_file(location: str | Path) -> bytes | None:
 
 
 def read_label_names(folder: str | Path) -> list[str] | None:
-    """Names in `labels.json` of a folder or `hf://` URL, `None` if there is no list of names."""
+    """
+    Read `labels.json`.
+
+    Args:
+        folder (`str` or `Path`):
+            A folder or its `hf://` URL.
+
+    Returns:
+        `list[str]` or `None`: the label names; `None` if there is no list of names.
+    """
     content = read_file(f"{folder}/{LABELS_FILE}")
     names = None if content is None else json.loads(content)
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def read_shard_sizes(folder: str | Path) -> dict[str, int]:
-    """Videos in each shard, by file name, as counted when it was written; without shards that have changed since."""
+    """
+    Read the number of videos in each shard from `prepared.json`. Shards whose size has changed since are left out.
+
+    Args:
+        folder (`str` or `Path`):
+            A folder or its `hf://` URL.
+
+    Returns:
+        `dict[str, int]`: number of videos by file name.
+    """
     content = read_file(f"{folder}/{SUMMARY_FILE}")
     if content is None:
         return {}

@@ -1,7 +1,7 @@
 """
-Masks of masked video modelling. `True` = hidden from the encoder, or not reconstructed by the decoder.
+Masks of masked video modelling. `True` means hidden from the encoder, or not reconstructed by the decoder.
 
-`rng` is a `numpy.random.Generator`; a `numpy.random.RandomState` gives the very draws of the official data loaders.
+`rng` is a `numpy.random.Generator`, or a `numpy.random.RandomState` for the masks of the official data loaders.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ def tube_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray
         ratio (`float`):
             Share of each frame to hide; the count is rounded down.
         rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
-            Source of the draw; a fresh one by default.
+            Random numbers; a new generator by default.
 
     Returns:
         `numpy.ndarray` of bool of shape `(frames, height * width)`.
@@ -44,20 +44,20 @@ def tube_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray
 @lru_cache(maxsize=32)
 def running_cell_masks(grid: Grid, ratio: float) -> np.ndarray:
     """
-    The four phases of the running-cell mask (Wang et al., 2023): in every 2 x 2 cell `int(4 * ratio)` positions are
-    masked, and the pattern moves on by one position in reading order from frame to frame.
+    The four phases of the running-cell mask (Wang et al., 2023). In every 2 x 2 cell, `int(4 * ratio)` positions are
+    masked, and the pattern advances by one position in reading order from frame to frame.
 
     Args:
         grid (`tuple[int, int, int]`):
             Tokens of a clip along frames, height and width; height and width must be even.
         ratio (`float`):
-            Share not to reconstruct: 0.25, 0.5 or 0.75 (other values are rounded down to these).
+            Share that is not reconstructed: 0.25, 0.5 or 0.75. Other values are rounded down to one of these.
 
     Returns:
-        `numpy.ndarray` of bool of shape `(4, frames, height * width)`, not to be written to.
+        `numpy.ndarray` of bool of shape `(4, frames, height * width)`, read-only.
 
     Raises:
-        ValueError: an odd grid, or a ratio that masks none or all of a cell.
+        ValueError: the grid is odd, or the ratio masks no or all positions of a cell.
     """
     frames, height, width = grid
     if height % 2 or width % 2:
@@ -74,7 +74,20 @@ def running_cell_masks(grid: Grid, ratio: float) -> np.ndarray:
 
 
 def running_cell_mask(grid: Grid, ratio: float, rng: Random | None = None) -> np.ndarray:
-    """One phase of [`running_cell_masks`] by chance. Shape `(frames, height * width)`."""
+    """
+    A random phase of [`running_cell_masks`].
+
+    Args:
+        grid (`tuple[int, int, int]`):
+            Tokens of a clip along frames, height and width; height and width must be even.
+        ratio (`float`):
+            Share that is not reconstructed: 0.25, 0.5 or 0.75.
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
+            Random numbers; a new generator by default.
+
+    Returns:
+        `numpy.ndarray` of bool of shape `(frames, height * width)`.
+    """
     rng = np.random.default_rng() if rng is None else rng
     return running_cell_masks(tuple(grid), ratio)[int(random_integers(rng, 0, 4))].copy()
 
@@ -83,17 +96,17 @@ def dual_masks(
     grid: Grid, encoder_ratio: float, decoder_ratio: float, rng: Random | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Encoder and decoder mask of one sample, drawn in the official order.
+    Encoder and decoder mask of one sample, sampled in the official order.
 
     Args:
         grid (`tuple[int, int, int]`):
             Tokens of a clip along frames, height and width.
         encoder_ratio (`float`):
-            Of the tube mask.
+            Ratio of the tube mask.
         decoder_ratio (`float`):
-            Of the running-cell mask; 0 reconstructs exactly what the encoder does not see (VideoMAE V1).
+            Ratio of the running-cell mask. 0 reconstructs all tokens that are hidden from the encoder (VideoMAE V1).
         rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
-            Source of the draws; a fresh one by default.
+            Random numbers; a new generator by default.
 
     Returns:
         `tuple` of two `numpy.ndarray` of bool of shape `(frames * height * width,)`.

@@ -1,4 +1,4 @@
-"""From what a user calls "the data" to sources of samples: of which kind it is, which splits it has."""
+"""Open the data of a run: detect its kind and splits, and make sources of samples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,34 +30,37 @@ def open_source(
     shuffle_buffer: int = 256,
 ) -> VideoSource:
     """
-    Open labelled videos of any kind.
+    Open labelled videos in any supported form.
 
     Args:
         data (`str` or `Path`):
             A folder (`{data}/{split}/{class}/*.mp4`, `{data}/{class}/*.mp4`, `{data}/{split}.csv`, or tars or parquet
-            files named after the split or in its folder), a CSV, TSV, JSON or JSONL list, one tar or parquet file, a
+            files named after the split or in its folder), a CSV, TSV, JSON or JSONL list, a tar or parquet file, a
             pattern of such files (`clips/*.tar`), or a data set repo: its id (`owner/name`), or
-            `hf://datasets/owner/name@revision/path` for a revision, and for a folder, list or shards in it.
+            `hf://datasets/owner/name@revision/path` for a revision, folder, list or shards in it.
         split (`str`, *optional*):
-            The split; needed where the data has splits.
+            The split; needed if the data has splits.
         video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
+            Column of the video; the usual names are tried by default.
         label_column (`str`, *optional*):
-            Column of the label; likewise.
+            Column of the label; the usual names are tried by default.
         label_names (`Sequence[str]`, *optional*):
-            Names that the labels index; by default those in the folder's `labels.json` (a list of names), else those
-            found in the data, sorted.
+            Label names in the order of their indices. By default those in `labels.json` of the folder (a list of
+            names), or the sorted names in the data if there is no such file.
         label_separator (`str`, *optional*):
-            What stands between the labels of a clip that has several, in lists and streams; JSON lists need none.
+            Separator between the labels of a clip with several labels, in lists and streams; JSON lists need none.
         root (`str`, *optional*):
-            Folder that the paths of a list start from.
+            Folder that the paths of a list are relative to; the folder of the list by default.
         config (`str`, *optional*):
             Configuration of a data set repo.
         shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples held for shuffling a stream.
+            Encoded samples in the shuffle buffer of a stream.
 
     Returns:
-        `VideoSource`: the videos. ValueError if there is nothing of the kind.
+        [`VideoSource`]: the videos.
+
+    Raises:
+        ValueError: `data` has none of these forms, or lacks the split, a column or a label name.
     """
     columns: dict[str, Any] = {"video_column": video_column, "label_column": label_column}
     columns |= {"label_names": label_names, "label_separator": label_separator}
@@ -77,11 +80,22 @@ def open_source(
     if address is not None:
         with reaching(address):
             return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
-    raise ValueError(f"`data` {str(data)!r} is no folder, list, shard, pattern of shards or data set repo id")
+    raise ValueError(f"`data` {str(data)!r} is not a folder, list, shard, pattern of shards or data set repo id")
 
 
 def list_splits(data: str | Path, config: str | None = None) -> list[str]:
-    """Names of the splits of some data, empty if it has none."""
+    """
+    Names of the splits of data.
+
+    Args:
+        data (`str` or `Path`):
+            See [`open_source`].
+        config (`str`, *optional*):
+            Configuration of a data set repo.
+
+    Returns:
+        `list[str]`: the names; empty if the data has no splits.
+    """
     path = Path(data).expanduser()
     if path.is_dir():
         return [split for split in SPLITS if (path / split).is_dir() or _split_files(path, split)]
@@ -93,17 +107,22 @@ def list_splits(data: str | Path, config: str | None = None) -> list[str]:
 
 def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, VideoSource | None]:
     """
-    The videos to train on and those to evaluate on, with one set of label names.
+    Open the videos to train on and to evaluate on, with the same label names.
+
+    If the data has no split to evaluate on, a share (`holdout`) of the training videos is held out.
 
     Args:
         arguments ([`DataArguments`]):
             The data of a run.
         seed (`int`):
-            Chooses the videos where `max_train_samples` or `max_eval_samples` asks for fewer.
+            Seed of the choice of videos for `max_train_samples` and `max_eval_samples`.
 
     Returns:
-        `tuple[VideoSource, VideoSource | None]`: where the data has no split to evaluate on, a share (`holdout`) of
-        the training videos is held out; with `holdout=0` there is nothing to evaluate on.
+        `tuple[VideoSource, VideoSource | None]`: videos to train on and videos to evaluate on; the latter are `None`
+        with `holdout=0`.
+
+    Raises:
+        ValueError: `data` is missing or not as the other fields describe it.
     """
     if arguments.data is None:
         raise ValueError("`data` is needed: a folder, list, shards or data set repo id")
@@ -125,13 +144,19 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
 
 def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSource:
     """
-    The videos to evaluate on, with label names of their own.
+    Open only the videos to evaluate on, with their own label names.
 
     Args:
         arguments ([`DataArguments`]):
             `eval_data` (or `data`), `eval_split`, columns.
         seed (`int`, *optional*, defaults to 0):
-            Chooses the videos where `max_eval_samples` asks for fewer.
+            Seed of the choice of videos for `max_eval_samples`.
+
+    Returns:
+        [`VideoSource`]: the videos.
+
+    Raises:
+        ValueError: the data or the split is missing.
     """
     data = arguments.eval_data or arguments.data
     if data is None:
@@ -145,17 +170,19 @@ def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSour
 
 def match_labels(source: VideoSource, id2label: dict[int, str]) -> VideoSource:
     """
-    Give a source the labels of a model, matched by name.
+    Match the labels of a source to those of a model by name.
 
     Args:
         source ([`VideoSource`]):
             Labelled videos.
         id2label (`dict[int, str]`):
-            The model's label names.
+            Label names of the model.
 
     Returns:
-        `VideoSource`: the same videos, their labels indexing the model's classes. ValueError with both sides' names if
-        one is missing.
+        [`VideoSource`]: the same videos with the label indices of the model.
+
+    Raises:
+        ValueError: the model lacks a label of the source.
     """
     names = [id2label[index] for index in range(len(id2label))]
     label_mapping(source.label_names, names)
@@ -188,9 +215,9 @@ def _hold_out(train: VideoSource, share: float) -> tuple[VideoSource, VideoSourc
     if share == 0:
         return train, None
     if not isinstance(train, VideoList):
-        raise ValueError("A stream cannot be split: give `eval_data`, `eval_split`, or `holdout` 0 for no evaluation")
+        raise ValueError("A stream cannot be split: set `eval_data`, `eval_split`, or `holdout` 0 for no evaluation")
     rest, held_out = train.split(share)
-    logger.warning(f"No split to evaluate on: {len(held_out)} of {len(train)} clips are held out, by name.")
+    logger.warning(f"No split to evaluate on: {len(held_out)} of {len(train)} clips are held out, chosen by name.")
     return rest, held_out
 
 
@@ -198,7 +225,7 @@ def _limit(source: VideoSource, count: int | None, seed: int) -> VideoSource:
     if count is None:
         return source
     if isinstance(source, VideoShards):
-        raise ValueError("`max_train_samples` and `max_eval_samples` need single files; streams take `max_steps`")
+        raise ValueError("`max_train_samples` and `max_eval_samples` need single files; use `max_steps` for streams")
     return source.sample(count, seed) if isinstance(source, VideoList) else source
 
 
@@ -226,7 +253,7 @@ def _shards(files: Sequence[Path], columns: dict, shuffle_buffer: int) -> VideoS
 
 
 def _split_files(path: Path, split: str) -> list[Path]:
-    """Lists or shards that make up a split of a folder."""
+    """List or shards of a split of a folder."""
     lists = [path / f"{split}{suffix}" for suffix in LIST_SUFFIXES if (path / f"{split}{suffix}").is_file()]
     return lists[:1] or _shards_in(path / split, "*") or _shards_in(path, f"{split}[-_.]*")
 

@@ -1,4 +1,4 @@
-"""What training asks of a processor."""
+"""The interface of a processor for training."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ import torch
 
 class ClipProcessor(Protocol):
     """
-    A video processor that carries a checkpoint's protocol: [`ClipVideoProcessor`] and the readers of image files.
+    A video processor with the protocol of a checkpoint: [`ClipVideoProcessor`] or a reader of image files.
     """
 
     num_frames: int | None
@@ -26,23 +26,53 @@ class ClipProcessor(Protocol):
     rescale_factor: float
     resample: Any
     antialias: bool
+    valid_kwargs: Any
 
     def __call__(self, videos: Any, **kwargs: Any) -> Any:
-        """Views of videos as the model takes them."""
+        """Views of videos as input of the model."""
 
     def load_clips(
         self, video: Any, *, sampling_mode: str | None = None, rng: np.random.Generator | None = None
     ) -> tuple[torch.Tensor, Any]:
-        """uint8 clips of shape `(num_clips, num_frames, num_channels, height, width)`, and the video's metadata."""
+        """
+        Sample, decode and resize the clips of a video.
+
+        Args:
+            video (`Any`):
+                A path, URL, bytes or frames.
+            sampling_mode (`str`, *optional*):
+                How frames are sampled; the default of the processor otherwise.
+            rng (`np.random.Generator`, *optional*):
+                Random numbers of the sampling.
+
+        Returns:
+            `tuple[torch.Tensor, Any]`: uint8 clips of shape `(num_clips, num_frames, num_channels, height, width)` and
+            the metadata of the video.
+        """
 
     def normalize_clips(self, clips: torch.Tensor) -> torch.Tensor:
-        """uint8 clips as the model takes them."""
+        """
+        Rescale and normalise clips.
+
+        Args:
+            clips (`torch.Tensor` of shape `(num_clips, num_frames, num_channels, height, width)`):
+                uint8 clips.
+
+        Returns:
+            `torch.Tensor` of the same shape: input of the model.
+        """
 
     def to_dict(self) -> dict[str, Any]:
-        """The processor's fields."""
+        """The fields of the processor."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> Any:
-        """Write the processor beside a model."""
+        """
+        Save the processor beside a model.
+
+        Args:
+            save_directory (`str` or `os.PathLike`):
+                Folder that receives the configuration.
+        """
 
 
 __all__ = ["ClipProcessor"]

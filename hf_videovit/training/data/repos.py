@@ -30,7 +30,7 @@ class RepoAddress:
         revision (`str`, *optional*):
             Branch, tag or commit.
         path (`str`, *optional*, defaults to `""`):
-            A folder, file or pattern in it.
+            A folder, file or pattern in the repo.
     """
 
     id: str
@@ -39,19 +39,28 @@ class RepoAddress:
 
     @property
     def url(self) -> str:
-        """The whole as `hf://datasets/...`, for file systems and decoders."""
+        """The address as `hf://datasets/...`, for file systems and decoders."""
         at = "" if self.revision is None else "@" + self.revision.replace("/", "%2F")
         return REPO_PREFIX + self.id + at + (f"/{self.path}" if self.path else "")
 
     @property
     def options(self) -> dict[str, str]:
-        """Arguments of `datasets` for a revision and a folder."""
+        """Arguments of `datasets` for the revision and the folder."""
         named = {"revision": self.revision, "data_dir": self.path}
         return {name: value for name, value in named.items() if value}
 
 
 def parse_address(data: str) -> RepoAddress | None:
-    """The repo that a text names, `None` if it has not the form of one."""
+    """
+    Parse the address of a data set repo.
+
+    Args:
+        data (`str`):
+            `owner/name` or `hf://datasets/owner/name@revision/path`.
+
+    Returns:
+        [`RepoAddress`] or `None`: the address; `None` if `data` has another form.
+    """
     if match := REPO_URL.fullmatch(data):
         revision = match["revision"] and match["revision"].replace("%2F", "/")
         return RepoAddress(match["id"], revision, (match["path"] or "").strip("/"))
@@ -60,7 +69,16 @@ def parse_address(data: str) -> RepoAddress | None:
 
 @contextmanager
 def reaching(address: RepoAddress) -> Iterator[None]:
-    """ConnectionError, naming the data, where the Hub does not answer; what it does answer passes."""
+    """
+    Report errors of the connection to the Hub with the address of the data. Other errors are not changed.
+
+    Args:
+        address ([`RepoAddress`]):
+            The data that is read in the block.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached or returned a server error.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
@@ -68,7 +86,7 @@ def reaching(address: RepoAddress) -> Iterator[None]:
     except HfHubHTTPError as error:
         if error.response is None or error.response.status_code < 500:
             raise
-        reason = f"the Hub is not well (status {error.response.status_code})"
+        reason = f"the Hub returned a server error ({error.response.status_code})"
         raise ConnectionError(f"`data` {address.url!r}: {reason}; try again later") from error
     except http_library().HTTPError as error:
         reason = f"the connection to the Hub failed ({type(error).__name__})"
@@ -76,7 +94,18 @@ def reaching(address: RepoAddress) -> Iterator[None]:
 
 
 def list_repo_splits(address: RepoAddress, config: str | None = None) -> list[str]:
-    """Names of the splits of a repo; none for single files in it."""
+    """
+    Names of the splits of a repo.
+
+    Args:
+        address ([`RepoAddress`]):
+            The repo.
+        config (`str`, *optional*):
+            Its configuration.
+
+    Returns:
+        `list[str]`: the names; empty for single files in a repo.
+    """
     from datasets import load_dataset_builder
 
     if PurePosixPath(address.path).suffix in (*LIST_SUFFIXES, *SHARD_SUFFIXES):
@@ -97,25 +126,32 @@ def repo_source(
     shuffle_buffer: int = 256,
 ) -> VideoSource:
     """
-    Videos in a data set repo. Tars and parquet files are streamed, single video files become a list of addresses.
+    Videos in a data set repo. Tars and parquet files are streamed. Single video files become a list of addresses.
 
     Args:
         address ([`RepoAddress`]):
             The repo.
         split (`str`):
-            Its split.
+            The split.
         config (`str`, *optional*):
-            Its configuration.
+            Configuration of the repo.
         video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
+            Column of the video; the usual names are tried by default.
         label_column (`str`, *optional*):
-            Column of the label; likewise. A dot reaches into a structure (`json.label`).
+            Column of the label; the usual names are tried by default. A dot separates a field of a structure
+            (`json.label`).
         label_names (`Sequence[str]`, *optional*):
-            Names to index; needed where the repo does not declare them and they are in tars.
+            Label names in the order of their indices. Needed for tars if the repo does not declare them.
         label_separator (`str`, *optional*):
-            What stands between the labels of a video that has several; lists need none.
+            Separator between the labels of a video with several labels; lists need none.
         shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples held in memory for shuffling.
+            Encoded samples in the shuffle buffer.
+
+    Returns:
+        [`VideoSource`]: the videos.
+
+    Raises:
+        ValueError: the repo has no such split, no such files, or data of another kind.
     """
     from datasets import load_dataset, load_dataset_builder
     from huggingface_hub import HfFileSystem
@@ -128,7 +164,7 @@ def repo_source(
     if suffix in SHARD_SUFFIXES:
         files = ["hf://" + name for name in HfFileSystem().glob(address.url)]
         if not files:
-            raise ValueError(f"`data` {address.url!r} fits no file")
+            raise ValueError(f"`data` {address.url!r} matches no file")
         return shard_source(files, shuffle_buffer=shuffle_buffer, **columns)
     builder = load_dataset_builder(address.id, config, **address.options)
     kind = type(builder).__module__.rpartition(".")[2]
@@ -140,12 +176,12 @@ def repo_source(
     columns["label_names"] = label_names or read_label_names(folder)
     if kind in ("csv", "json"):
         if len(files) > 1:
-            raise ValueError(f"`data` {address.url!r} must hold one list a split, it has {', '.join(files)}")
+            raise ValueError(f"`data` {address.url!r} must have one list per split, got {', '.join(files)}")
         return list_source(files[0], None, **columns)
     if kind in ("webdataset", "parquet"):
         return shard_source(files, shuffle_buffer=shuffle_buffer, sizes=read_shard_sizes(folder), **columns)
     if kind != "videofolder":
-        raise ValueError(f"`data` {address.url!r} must hold video files, lists, tars or parquet, it is of kind {kind}")
+        raise ValueError(f"`data` {address.url!r} must contain video files, lists, tars or parquet, got {kind}")
     rows = load_dataset(address.id, config, split=split, streaming=True, **address.options).decode(False)
     return _list_of_addresses(rows, **columns)
 
@@ -157,7 +193,7 @@ def _list_of_addresses(
     label_names: Sequence[str] | None,
     label_separator: str | None,
 ) -> VideoList:
-    """Single files can be counted and shuffled as a whole; `datasets` streams them class by class in one shard."""
+    """Single files as a list, which can be counted and shuffled; `datasets` streams them class by class."""
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
     rows = list(dataset)
     paths = [row[video_column]["path"] for row in rows]
@@ -173,5 +209,5 @@ def _list_of_addresses(
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    """Declared label numbers as names."""
+    """Names of declared label indices."""
     return [names[part] for part in value] if isinstance(value, list) else names[value]

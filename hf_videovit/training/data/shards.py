@@ -1,6 +1,4 @@
-"""
-Videos that come in a stream through `datasets`: WebDataset tars and parquet files.
-"""
+"""Videos streamed with `datasets`: WebDataset tars and parquet files."""
 
 import copy
 import json
@@ -31,29 +29,29 @@ VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 class VideoShards(VideoSource):
     """
-    Videos that lie in tars or parquet files, or in a data set repo, read in a stream through `datasets`.
+    Videos in tars or parquet files, local or in a data set repo, streamed with `datasets`.
 
-    A process reads whole shards of its own when their number is a multiple of the number of processes. Otherwise it
-    reads past the samples of the others, still encoded, and keeps every `world`-th. Samples are shuffled by the order
-    of the shards and by a buffer of encoded samples.
+    If the number of shards is a multiple of the number of processes, each process reads its own shards. Otherwise it
+    reads all samples without decoding them and keeps every `world`-th. Samples are shuffled by the order of the shards
+    and by a buffer of encoded samples.
 
     Args:
         dataset (`datasets.IterableDataset`):
-            The stream, with decoding switched off.
+            The stream, without decoding.
         video_column (`str`):
-            Column that holds `{"path", "bytes"}` or a path.
+            Column with `{"path", "bytes"}` or a path.
         label_column (`str` or `None`):
-            Column of the label; a dot reaches into a structure (`json.label`).
+            Column of the label. A dot separates a field of a structure (`json.label`).
         label_names (`Sequence[str]`):
             Names of the labels.
         whole_number_labels (`bool`, *optional*, defaults to `False`):
-            Whether whole numbers in the label column are indices into `label_names` (else they are names themselves).
+            Whether whole numbers in the label column are indices into `label_names`. By default they are names.
         label_separator (`str`, *optional*):
-            What stands between the labels of a video that has several; lists need none.
+            Separator between the labels of a video with several labels; lists need none.
         shard_sizes (`Sequence[int]`, *optional*):
-            Number of samples in each shard, where known.
+            Number of samples in each shard, if known.
         shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples held in memory for shuffling.
+            Encoded samples in the shuffle buffer.
     """
 
     reads_ahead = True
@@ -73,7 +71,7 @@ class VideoShards(VideoSource):
         self.video_column, self.label_column = video_column, label_column
         self.label_names = list(label_names)
         self.whole_number_labels, self.label_separator = whole_number_labels, label_separator
-        self.multi_label = bool(label_column) and (bool(label_separator) or holds_lists(dataset, label_column))
+        self.multi_label = bool(label_column) and (bool(label_separator) or _holds_lists(dataset, label_column))
         self.shard_sizes = None if shard_sizes is None else list(shard_sizes)
         self.shuffle_buffer = shuffle_buffer
         self.num_samples = None if shard_sizes is None else sum(shard_sizes)
@@ -82,7 +80,8 @@ class VideoShards(VideoSource):
         self._to_label = {name: index for index, name in enumerate(self.label_names)}
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        # Which shards are whose is the same in all epochs: only so is the number of a process's samples.
+        """See [`VideoSource.share`]."""
+        # The shards of a process are the same in all epochs, so that its number of samples is constant.
         whole = self._whole_shards(world)
         shards = range(rank, self.num_shards, world) if whole else range(self.num_shards)
         order = list(shards)
@@ -91,12 +90,13 @@ class VideoShards(VideoSource):
             order = [shards[int(index)] for index in generator.permutation(len(shards))]
         samples = self._unshuffled(order, 0, 1) if whole else self._unshuffled(order, rank, world)
         if seed is not None:
-            samples = shuffle_in_buffer(samples, self.shuffle_buffer, np.random.default_rng([seed, epoch, rank, 1]))
+            samples = _shuffle_in_buffer(samples, self.shuffle_buffer, np.random.default_rng([seed, epoch, rank, 1]))
         for position, sample in enumerate(samples):
             if position >= start:
                 yield sample
 
     def place(self, position: int, rank: int, world: int) -> int:
+        """See [`VideoSource.place`]."""
         if self.shard_sizes is None or not self._whole_shards(world):
             return super().place(position, rank, world)
         shard = rank
@@ -109,6 +109,7 @@ class VideoShards(VideoSource):
         return self.num_shards % world == 0
 
     def share_size(self, rank: int, world: int) -> int | None:
+        """See [`VideoSource.share_size`]."""
         if self.shard_sizes is None or self.num_samples is None:
             return None
         if self._whole_shards(world):
@@ -116,6 +117,7 @@ class VideoShards(VideoSource):
         return len(range(rank, self.num_samples, world))
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoShards":
+        """See [`VideoSource.with_label_names`]."""
         to_new = label_mapping(self.label_names, label_names)
         renamed = copy.copy(self)
         renamed.label_names = list(label_names)
@@ -134,7 +136,7 @@ class VideoShards(VideoSource):
 
     def _sample(self, row: Mapping[str, Any], shard: int, row_index: int) -> Sample:
         video = row.get(self.video_column)
-        if video is None:  # a tar may hold videos of several formats; or the video is missing
+        if video is None:  # the video has another format, or is missing
             video = next((row[name] for name in VIDEO_EXTENSIONS if row.get(name) is not None), {"bytes": b""})
         name = ""
         if isinstance(video, Mapping):
@@ -167,8 +169,8 @@ class VideoShards(VideoSource):
 
 def _stop_at_lost_connections() -> None:
     """
-    A connection that is lost twice in a row ends the reading with an error. `datasets` would ask the same file again,
-    and `huggingface_hub`'s then says that it has ended, so that a tar loses the rest of its clips without a word.
+    Make a second lost connection an error. Otherwise `datasets` reads on from the same file object, for which
+    `huggingface_hub` then reports the end of the file, and the rest of a tar is lost silently.
     """
     from datasets import config
 
@@ -176,7 +178,7 @@ def _stop_at_lost_connections() -> None:
 
 
 def _whole(rows: Iterable[Mapping[str, Any]], shard: int) -> Iterator[Mapping[str, Any]]:
-    """The rows of a shard. ConnectionError, naming it, where the Hub does not give it to its end."""
+    """The rows of a shard. Raises a `ConnectionError` with its number if the Hub does not send it completely."""
     from huggingface_hub.errors import HfHubHTTPError
 
     number = 0
@@ -186,11 +188,11 @@ def _whole(rows: Iterable[Mapping[str, Any]], shard: int) -> Iterator[Mapping[st
             number += 1
     except (tarfile.TarError, ConnectionError, HfHubHTTPError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
-        raise ConnectionError(f"Shard {shard} of the data broke off after {number} samples: {reason}") from error
+        raise ConnectionError(f"Shard {shard} of the data ended after {number} samples: {reason}") from error
 
 
-def shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random.Generator) -> Iterator[Sample]:
-    """Shuffle a stream through a buffer; the same generator gives the same order, so skipping replays it exactly."""
+def _shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random.Generator) -> Iterator[Sample]:
+    """Shuffle a stream with a buffer. Equal generators give equal orders, so that skipping samples is exact."""
     buffer: list[Sample] = []
     for sample in samples:
         if len(buffer) < size:
@@ -213,31 +215,38 @@ def shard_source(
     sizes: Mapping[str, int] | None = None,
 ) -> VideoShards:
     """
-    WebDataset tars or parquet files, here or on a Hub. Headers and labels are read once, the videos are not; nothing
-    is read of tars on a Hub, whose number of videos is then unknown.
+    WebDataset tars or parquet files, local or on a Hub. Headers and labels are read once, without the videos. Tars on
+    a Hub are not read, so that their number of videos is unknown.
 
     Args:
         files (`Sequence[str]`):
             Paths or `hf://` URLs of the shards, all `.tar` or all `.parquet`.
         video_column (`str`, *optional*):
-            Column of the video; the usual names are tried otherwise.
+            Column of the video; the usual names are tried by default.
         label_column (`str`, *optional*):
-            Column of the label; likewise. A dot reaches into a structure (`json.label`).
+            Column of the label; the usual names are tried by default. A dot separates a field of a structure
+            (`json.label`).
         label_names (`Sequence[str]`, *optional*):
-            Names to index; those declared or found in the data otherwise.
+            Label names in the order of their indices; those declared or found in the data by default.
         label_separator (`str`, *optional*):
-            What stands between the labels of a video that has several; lists need none.
+            Separator between the labels of a video with several labels; lists need none.
         shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples held in memory for shuffling.
+            Encoded samples in the shuffle buffer.
         sizes (`Mapping[str, int]`, *optional*):
-            Number of videos of shards, by file name, where somebody has counted them.
+            Number of videos in each shard, by file name, if known.
+
+    Returns:
+        [`VideoShards`]: the videos.
+
+    Raises:
+        ValueError: the files are of different kinds or damaged, a column is missing, or label names are needed.
     """
     suffixes = {Path(file).suffix for file in files}
     if suffixes not in ({".tar"}, {".parquet"}):
         raise ValueError(f"`data` must be all .tar or all .parquet files, got {', '.join(sorted(suffixes))}")
     kind = "webdataset" if suffixes == {".tar"} else "parquet"
     shards = sorted(file if "://" in file else str(Path(file).absolute()) for file in files)
-    dataset = open_stream(kind, shards)
+    dataset = _open_stream(kind, shards)
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
     names = label_names or class_label_names(dataset, label_column)
     known = sizes or {}
@@ -245,9 +254,9 @@ def shard_source(
     if names is None and label_column or len(counted) < len(shards):
         if kind == "webdataset" and "://" in shards[0]:
             if names is None and label_column:
-                raise ValueError(f"`label_names` is needed: {shards[0]!r} would have to be read to know its labels")
+                raise ValueError(f"`label_names` is needed: the labels of {shards[0]!r} are unknown until it is read")
             return VideoShards(dataset, video_column, label_column, names or [], True, label_separator)
-        scan = scan_tar if kind == "webdataset" else scan_parquet
+        scan = scan_tar if kind == "webdataset" else _scan_parquet
         scanned = [scan(shard, None if names else label_column, label_separator) for shard in shards]
         counted = [count for count, _ in scanned]
         found = sort_label_names(name for _, labels in scanned for name in labels)
@@ -263,10 +272,10 @@ def shard_source(
     )
 
 
-def open_stream(kind: str, shards: Sequence[str]) -> Any:
+def _open_stream(kind: str, shards: Sequence[str]) -> Any:
     """
-    Shards as a stream without decoding. `datasets` takes the columns of tars from their first five samples; here the
-    videos of other formats that local tars hold become columns too, so that they are not lost.
+    Shards as a stream without decoding. `datasets` takes the columns of tars from their first five samples. Columns
+    for all other video formats in local tars are added here, so that no videos are lost.
     """
     from datasets import Video, load_dataset
 
@@ -275,13 +284,13 @@ def open_stream(kind: str, shards: Sequence[str]) -> Any:
     try:
         dataset = load_dataset(kind, **options)
     except tarfile.TarError as error:
-        raise ValueError(f"`data` holds the damaged shard {shards[0]!r}: {error}") from error
+        raise ValueError(f"`data` contains the damaged shard {shards[0]!r}: {error}") from error
     except ValueError as error:
         if "same types" not in str(error):
             raise
-        raise ValueError(f"`data`: the first five samples of {shards[0]!r} must consist of the same files") from error
+        raise ValueError(f"`data`: the first five samples of {shards[0]!r} must have the same files") from error
     if kind == "webdataset":
-        formats = {name for shard in shards if "://" not in shard for name in video_formats(shard)}
+        formats = {name for shard in shards if "://" not in shard for name in _video_formats(shard)}
         if missing := sorted(formats - set(dataset.features)):
             features = dataset.features.copy()
             features.update({name: Video() for name in missing})
@@ -289,28 +298,41 @@ def open_stream(kind: str, shards: Sequence[str]) -> Any:
     return dataset.decode(False)
 
 
-def video_formats(tar: str) -> set[str]:
+def _video_formats(tar: str) -> set[str]:
     """Extensions of the videos in a tar."""
-    with open_tar(tar) as archive:
+    with _open_tar(tar) as archive:
         extensions = {Path(member.name).suffix.removeprefix(".") for member in archive if member.isfile()}
     return {extension for extension in extensions if extension.lower() in VIDEO_EXTENSIONS}
 
 
 @contextmanager
-def open_tar(path: str) -> Iterator[tarfile.TarFile]:
-    """A tar to be read; ValueError if it is damaged."""
+def _open_tar(path: str) -> Iterator[tarfile.TarFile]:
+    """Open a tar for reading. Raises a `ValueError` if it is damaged."""
     try:
         with tarfile.open(path) as archive:
             yield archive
     except tarfile.TarError as error:
-        raise ValueError(f"`data` holds the damaged shard {path!r}: {error}") from error
+        raise ValueError(f"`data` contains the damaged shard {path!r}: {error}") from error
 
 
 def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
-    """Number of samples of a WebDataset tar and its distinct labels (none if no column is asked for)."""
+    """
+    Count the samples of a WebDataset tar and collect their labels.
+
+    Args:
+        path (`str`):
+            The tar.
+        label_column (`str` or `None`):
+            Column of the label; `None` collects no labels.
+        label_separator (`str`, *optional*):
+            Separator between the labels of a video with several labels.
+
+    Returns:
+        `tuple[int, set]`: number of samples and distinct labels.
+    """
     extension, _, field = (label_column or "").partition(".")
     keys, labels = set(), set()
-    with open_tar(path) as archive:
+    with _open_tar(path) as archive:
         for member in archive:
             folder, _, name = member.name.rpartition("/")
             stem, _, member_extension = name.partition(".")
@@ -324,8 +346,8 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
     return len(keys), labels
 
 
-def scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
-    """Number of rows of a parquet file and its distinct labels (none if no column is asked for)."""
+def _scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
+    """Count the rows of a parquet file and collect their labels, see [`scan_tar`]."""
     from huggingface_hub import HfFileSystem
 
     with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:
@@ -344,7 +366,23 @@ def _parts(value: Any, separator: str | None) -> list[Any]:
 
 
 def choose_stream_columns(dataset: Any, video: str | None, label: str | None) -> tuple[str, str | None]:
-    """Video and label column of a stream; structures count as `name.field`."""
+    """
+    Choose the video and the label column of a stream.
+
+    Args:
+        dataset (`datasets.IterableDataset`):
+            The stream.
+        video (`str` or `None`):
+            Requested column of the video; `None` tries the usual names.
+        label (`str` or `None`):
+            Requested column of the label; `None` tries the usual names. Fields of structures are `name.field`.
+
+    Returns:
+        `tuple[str, str | None]`: the columns. The label column is `None` if there is none.
+
+    Raises:
+        ValueError: a column is missing.
+    """
     columns: list[str] = []
     for name, feature in (dataset.features or {}).items():
         columns.append(name)
@@ -356,26 +394,37 @@ def choose_stream_columns(dataset: Any, video: str | None, label: str | None) ->
     return video_column, choose_column(label, columns, LABEL_COLUMNS, "label")
 
 
-def column_feature(dataset: Any, column: str | None) -> Any:
-    """What a data set declares of a column; a dot reaches into a structure."""
+def _column_feature(dataset: Any, column: str | None) -> Any:
+    """The feature that a data set declares for a column or for a field of a structure."""
     features = dataset.features or {}
     for part in [column] if column in features else (column or "").split("."):
         features = features.get(part) if isinstance(features, dict) else None
     return features
 
 
-def holds_lists(dataset: Any, column: str | None) -> bool:
-    """Whether a column holds a list in each row."""
+def _holds_lists(dataset: Any, column: str | None) -> bool:
+    """Whether the rows of a column are lists."""
     from datasets import LargeList, List
 
-    return isinstance(column_feature(dataset, column), list | List | LargeList)
+    return isinstance(_column_feature(dataset, column), list | List | LargeList)
 
 
 def class_label_names(dataset: Any, label_column: str | None) -> list[str] | None:
-    """Label names that the data set itself declares, for one label a row or a list of them."""
+    """
+    The label names that a data set declares.
+
+    Args:
+        dataset (`datasets.IterableDataset`):
+            The data set.
+        label_column (`str` or `None`):
+            Column of the label, or of a list of labels.
+
+    Returns:
+        `list[str]` or `None`: the names; `None` if none are declared.
+    """
     from datasets import ClassLabel
 
-    feature = column_feature(dataset, label_column)
-    if holds_lists(dataset, label_column):
+    feature = _column_feature(dataset, label_column)
+    if _holds_lists(dataset, label_column):
         feature = feature[0] if isinstance(feature, list) else feature.feature
     return list(feature.names) if isinstance(feature, ClassLabel) else None

@@ -1,6 +1,6 @@
 """
-Where labelled videos come from: a source of `Sample`s in an order that seed and epoch decide. Here those known one by
-one; lists are read in `lists.py`, tars and parquet files in `shards.py`, repos in `repos.py`. A source never decodes.
+Sources of labelled videos: `Sample`s in an order that depends on seed and epoch. A source never decodes. Sources of
+single files are defined here; `lists.py` reads lists, `shards.py` tars and parquet files, `repos.py` repos.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ class Sample:
 
     Args:
         id (`str`):
-            Name that is unique in its source and the same on every machine: augmentation and reports go by it.
+            Name that is unique in its source and the same on every machine. Augmentation and reports depend on it.
         video (`str` or `dict`):
             A path or URL, or `{"path": name, "bytes": encoded}`.
-        label (`int` or `tuple[int, ...]`, *optional*):
-            Index into the source's label names; any number of them where the data is multi-label.
+        label (`int`, `tuple[int, ...]` or `None`):
+            Index into the label names of the source, or any number of indices if the data is multi-label.
     """
 
     id: str
@@ -44,17 +44,17 @@ class Sample:
 
 class VideoSource(ABC):
     """
-    Labelled videos in an order that is a pure function of seed and epoch, shared out among processes.
+    Labelled videos in an order that is a pure function of seed and epoch, divided among processes.
 
     Attributes:
         label_names (`list[str]`):
-            Name of each label index; sorted, unless the data set itself fixes an order.
+            Name of each label index. Sorted, unless the data set fixes an order.
         multi_label (`bool`):
             Whether a video has any number of labels instead of one.
         num_samples (`int` or `None`):
-            Number of videos; `None` for a remote stream that does not say.
+            Number of videos; `None` for a remote stream of unknown length.
         reads_ahead (`bool`):
-            Whether reading a sample costs enough to be done ahead of time.
+            Whether samples should be read ahead, because reading one is slow.
     """
 
     label_names: list[str]
@@ -65,31 +65,70 @@ class VideoSource(ABC):
     @abstractmethod
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         """
-        The samples of one process, without reading those of the others further than needed to skip them.
+        The samples of one process. Samples of other processes are read only as far as needed to skip them.
 
         Args:
             rank (`int`):
-                This process.
+                Number of the process.
             world (`int`):
-                Number of processes; their shares are disjoint and together complete.
+                Number of processes. Their shares are disjoint and together complete.
             seed (`int` or `None`):
-                Seed of the order; `None` keeps the source's own order.
+                Seed of the order; `None` keeps the order of the source.
             epoch (`int`):
                 Epoch of the order.
             start (`int`, *optional*, defaults to 0):
-                Samples of this share to skip.
+                Number of samples of this share to skip.
+
+        Returns:
+            `Iterator[Sample]`: the samples.
         """
 
     @abstractmethod
     def share_size(self, rank: int, world: int) -> int | None:
-        """Number of samples in a share, `None` if the stream does not say."""
+        """
+        Number of samples in a share.
+
+        Args:
+            rank (`int`):
+                Number of the process.
+            world (`int`):
+                Number of processes.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
 
     @abstractmethod
     def with_label_names(self, label_names: Sequence[str]) -> "VideoSource":
-        """The same videos with labels indexing `label_names`, matched by name; ValueError if a name is missing."""
+        """
+        The same videos with labels that index other label names, matched by name.
+
+        Args:
+            label_names (`Sequence[str]`):
+                The new label names.
+
+        Returns:
+            [`VideoSource`]: the videos.
+
+        Raises:
+            ValueError: a label of the source is not among `label_names`.
+        """
 
     def place(self, position: int, rank: int, world: int) -> int:
-        """Where the sample at `position` of an unshuffled share stands in the source's own order."""
+        """
+        Position of a sample of an unshuffled share in the order of the source.
+
+        Args:
+            position (`int`):
+                Position in the share.
+            rank (`int`):
+                Number of the process.
+            world (`int`):
+                Number of processes.
+
+        Returns:
+            `int`: the position.
+        """
         return position * world + rank
 
     def __iter__(self) -> Iterator[Sample]:
@@ -98,17 +137,20 @@ class VideoSource(ABC):
 
 class VideoList(VideoSource):
     """
-    Videos known one by one. Columns are held in Arrow, which forked workers share without copying.
+    Videos in single files. Columns are stored in Arrow, which forked workers share without copying.
 
     Args:
         ids (`Sequence[str]`):
             Unique names.
         paths (`Sequence[str]`):
-            Where each video is.
+            Path or URL of each video.
         labels (`Sequence[int | tuple[int, ...] | None]`):
-            Index into `label_names`, or several, or `None` for unlabelled videos.
+            Index into `label_names`, several indices, or `None` for an unlabelled video.
         label_names (`Sequence[str]`):
             Names of the labels.
+
+    Raises:
+        ValueError: the columns have different lengths, or ids are not unique.
     """
 
     reads_ahead = False
@@ -126,10 +168,11 @@ class VideoList(VideoSource):
         self._labels = pa.array(labels, pa.list_(pa.int64()) if self.multi_label else pa.int64())
         if not len(self._ids) == len(self._paths) == len(self._labels):
             raise ValueError(
-                f"`ids`, `paths` and `labels` must be equally long, got {len(ids)}, {len(paths)} and {len(labels)}"
+                "`ids`, `paths` and `labels` must have the same length, got "
+                f"{len(ids)}, {len(paths)} and {len(labels)}"
             )
         if len(self._ids.unique()) != len(self._ids):
-            raise ValueError(f"`ids` must be unique, {Counter(ids).most_common(1)[0][0]!r} is there more than once")
+            raise ValueError(f"`ids` must be unique, {Counter(ids).most_common(1)[0][0]!r} occurs more than once")
         self.label_names = list(label_names)
         self.num_samples = len(self._ids)
 
@@ -140,21 +183,33 @@ class VideoList(VideoSource):
         return Sample(self._ids[index].as_py(), self._paths[index].as_py(), _frozen(self._labels[index].as_py()))
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        for index in shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
+        """See [`VideoSource.share`]."""
+        for index in _shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
             yield self[int(index)]
 
     def share_size(self, rank: int, world: int) -> int:
+        """See [`VideoSource.share_size`]."""
         return len(range(rank, len(self), world))
 
     def select(self, indices: Iterable[int]) -> "VideoList":
-        """The videos at `indices`, in that order."""
+        """
+        Select videos.
+
+        Args:
+            indices (`Iterable[int]`):
+                Their indices in this list.
+
+        Returns:
+            [`VideoList`]: the videos, in the order of `indices`.
+        """
         chosen = pa.array(list(indices), pa.int64())
         ids, paths, labels = (column.take(chosen).to_pylist() for column in (self._ids, self._paths, self._labels))
         return VideoList(ids, paths, [_frozen(label) for label in labels], self.label_names)
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoList":
+        """See [`VideoSource.with_label_names`]."""
         to_new = label_mapping(self.label_names, label_names)
-        labels = [renumber(label, to_new) for label in self.labels()]
+        labels = [_renumber(label, to_new) for label in self.labels()]
         return VideoList(self._ids.to_pylist(), self._paths.to_pylist(), labels, label_names)
 
     def labels(self) -> list[Label]:
@@ -168,15 +223,15 @@ class VideoList(VideoSource):
 
     def split(self, share: float) -> tuple["VideoList", "VideoList"]:
         """
-        Hold out a share of each label (of several the rarest counts). Which videos are held out depends on their ids
-        alone: it does not change with the seed, the machine, or the order of the list.
+        Hold out a share of the videos of each label. A video with several labels counts for the rarest one. The choice
+        depends on the ids only, not on a seed, the machine or the order of the list.
 
         Args:
             share (`float`):
-                Share of each label's videos that goes into the second list; at least one video if there are two.
+                Share of the videos of each label that is held out: at least one video if there are two.
 
         Returns:
-            `tuple[VideoList, VideoList]`: what stays and what is held out.
+            `tuple[VideoList, VideoList]`: the remaining videos and the videos held out.
         """
         held_out: set[int] = set()
         counts = list(self.label_counts().values())
@@ -192,20 +247,34 @@ class VideoList(VideoSource):
         return self.select(i for i in everything if i not in held_out), self.select(sorted(held_out))
 
     def sample(self, count: int, seed: int) -> "VideoList":
-        """At most `count` videos, chosen by the seed, in the list's order."""
+        """
+        Select videos at random.
+
+        Args:
+            count (`int`):
+                Largest number of videos.
+            seed (`int`):
+                Seed of the choice.
+
+        Returns:
+            [`VideoList`]: the videos, in the order of this list.
+        """
         chosen = np.random.default_rng([seed, len(self)]).permutation(len(self))[:count]
         return self.select(sorted(chosen))
 
 
 class SampleList(VideoSource):
     """
-    Samples held in memory as they are, whatever form their videos have (paths, bytes, arrays).
+    Samples in memory. Their videos may have any form: paths, bytes, arrays.
 
     Args:
         samples (`Sequence[Sample]`):
-            With unique ids.
-        label_names (`Sequence[str]`, *optional*):
+            Samples with unique ids.
+        label_names (`Sequence[str]`, *optional*, defaults to `()`):
             Names of the labels.
+
+    Raises:
+        ValueError: ids are not unique.
     """
 
     reads_ahead = False
@@ -213,32 +282,44 @@ class SampleList(VideoSource):
     def __init__(self, samples: Sequence[Sample], label_names: Sequence[str] = ()):
         ids = Counter(sample.id for sample in samples)
         if len(ids) != len(samples):
-            raise ValueError(f"Sample ids must be unique, {ids.most_common(1)[0][0]!r} is there more than once")
+            raise ValueError(f"Sample ids must be unique, {ids.most_common(1)[0][0]!r} occurs more than once")
         self.samples, self.label_names, self.num_samples = list(samples), list(label_names), len(samples)
         self.multi_label = any(isinstance(sample.label, tuple) for sample in samples)
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        order = shuffled_indices(len(self.samples), seed, epoch)
+        """See [`VideoSource.share`]."""
+        order = _shuffled_indices(len(self.samples), seed, epoch)
         return (self.samples[index] for index in order[rank::world][start:])
 
     def share_size(self, rank: int, world: int) -> int:
+        """See [`VideoSource.share_size`]."""
         return len(range(rank, len(self.samples), world))
 
     def with_label_names(self, label_names: Sequence[str]) -> "SampleList":
+        """See [`VideoSource.with_label_names`]."""
         to_new = label_mapping(self.label_names, label_names)
-        renamed = [replace(sample, label=renumber(sample.label, to_new)) for sample in self.samples]
+        renamed = [replace(sample, label=_renumber(sample.label, to_new)) for sample in self.samples]
         return SampleList(renamed, label_names)
 
 
 def label_indices(label: Label) -> tuple[int, ...]:
-    """The indices of a label: none, one or several."""
+    """
+    The indices of a label.
+
+    Args:
+        label (`int`, `tuple[int, ...]` or `None`):
+            A label.
+
+    Returns:
+        `tuple[int, ...]`: no, one or several indices.
+    """
     if label is None:
         return ()
     return label if isinstance(label, tuple) else (label,)
 
 
-def renumber(label: Label, to_new: Sequence[int]) -> Label:
-    """A label in another numbering, which `to_new` gives for each index."""
+def _renumber(label: Label, to_new: Sequence[int]) -> Label:
+    """A label with new indices; `to_new` holds the new index for each old one."""
     if isinstance(label, tuple):
         return tuple(to_new[index] for index in label)
     return None if label is None else to_new[label]
@@ -250,7 +331,7 @@ def _frozen(label: int | list[int] | None) -> Label:
 
 def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[str]) -> str:
     """
-    What exactly a result was measured on.
+    Hash of the videos and labels that a result was measured on.
 
     Args:
         labelled (`Iterable[tuple[str, int | tuple[int, ...] | None]]`):
@@ -259,7 +340,7 @@ def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[s
             Names of the labels.
 
     Returns:
-        `str`: SHA-256 over the lines `id<tab>label name`, further names after further tabs, sorted by id.
+        `str`: SHA-256 of lines with an id and label names, separated by tabs and sorted by id.
     """
     digest = hashlib.sha256()
     for name, label in sorted(labelled, key=lambda pair: pair[0]):
@@ -268,13 +349,22 @@ def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[s
     return digest.hexdigest()
 
 
-def shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation that seed and epoch decide, or no shuffling without a seed."""
+def _shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
+    """The order of an epoch: a permutation that depends on seed and epoch, or the given order without a seed."""
     return np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def stable_hash(text: str) -> int:
-    """A 64-bit number from a text, the same on every machine and in every process."""
+    """
+    A 64-bit hash that is the same on every machine and in every process.
+
+    Args:
+        text (`str`):
+            Any text.
+
+    Returns:
+        `int`: the hash.
+    """
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
@@ -284,13 +374,16 @@ def label_mapping(names: Sequence[str], target_names: Sequence[str]) -> list[int
 
     Args:
         names (`Sequence[str]`):
-            The data's label names.
+            Label names of the data.
         target_names (`Sequence[str]`):
-            The model's label names.
+            Label names of the model.
 
     Returns:
-        `list[int]`: for each of `names` its index in `target_names`. A name that is not there raises a `ValueError`
-        that shows both sides: matching labels by position would give wrong answers without a word.
+        `list[int]`: index in `target_names` of each of `names`.
+
+    Raises:
+        ValueError: a name is not in `target_names`. Labels are never matched by position, which would silently give
+            wrong results.
     """
     index = {name: position for position, name in enumerate(target_names)}
     missing = [name for name in names if name not in index]
@@ -303,19 +396,39 @@ def label_mapping(names: Sequence[str], target_names: Sequence[str]) -> list[int
 
 
 def preview(names: Sequence[Any], count: int = 8) -> str:
-    """The first few of many names, for messages."""
+    """
+    The first few of many names, for messages.
+
+    Args:
+        names (`Sequence`):
+            The names.
+        count (`int`, *optional*, defaults to 8):
+            Largest number of names to show.
+
+    Returns:
+        `str`: the names, separated by commas.
+    """
     shown = ", ".join(repr(name) for name in names[:count])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > count else shown
 
 
 def sort_label_names(names: Iterable[Any]) -> list[str]:
-    """Distinct label names in their fixed order: by number if all are whole numbers, else by text."""
+    """
+    Sort distinct label names: by number if all are whole numbers, otherwise as text.
+
+    Args:
+        names (`Iterable`):
+            The names.
+
+    Returns:
+        `list[str]`: the sorted names.
+    """
     distinct = {str(name).strip() for name in names}
     return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
 
 
-def list_videos(folder: Path, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[Path]:
-    """Every video file (or other file of these suffixes) below a folder, sorted by path."""
+def _list_videos(folder: Path, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[Path]:
+    """All files with one of the suffixes in a folder, at any depth, sorted by path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
 
 
@@ -327,18 +440,21 @@ def folder_source(
 
     Args:
         root (`Path`):
-            Holds one folder a label, each with videos at any depth; or videos only, which then have no labels.
+            A folder with one subfolder per label, each with videos at any depth, or a folder of videos without labels.
         label_names (`Sequence[str]`, *optional*):
-            Names to index; the sorted folder names by default.
+            Label names in the order of their indices; the sorted folder names by default.
         suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
-            Of the files, in lower case.
+            Suffixes of the files, in lower case.
 
     Returns:
-        `VideoList`: ids are paths relative to `root`.
+        `VideoList`: the videos. Ids are paths relative to `root`.
+
+    Raises:
+        ValueError: the folder has no such files, or a label is not among `label_names`.
     """
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [(name, path) for name in folders for path in list_videos(root / name, suffixes)]
-    if not folders and (unlabelled := list_videos(root, suffixes)):
+    found = [(name, path) for name in folders for path in _list_videos(root / name, suffixes)]
+    if not folders and (unlabelled := _list_videos(root, suffixes)):
         ids = [path.relative_to(root).as_posix() for path in unlabelled]
         return VideoList(ids, [str(path) for path in unlabelled], [None] * len(ids), list(label_names or []))
     if not found:

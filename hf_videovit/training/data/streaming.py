@@ -1,7 +1,7 @@
 """
-From samples to batches. One process walks its share of the samples in order; stateless workers decode what it hands
-them. So the order never depends on the number of workers, every sample comes exactly once an epoch, and a run resumes
-at any sample by skipping undecoded ones.
+From samples to batches. The main process iterates over its share of the samples in order, and stateless workers decode
+them. The order therefore does not depend on the number of workers, every sample is used exactly once per epoch, and a
+run resumes at any sample by skipping samples without decoding them.
 """
 
 import json
@@ -27,12 +27,22 @@ from .workers import ignore_sigterm, worker_context
 
 logger = logging.get_logger(__name__)
 
-UNCOUNTED_EPOCH = 1000  # clips an epoch is taken to have, at least, while a stream does not say
+UNCOUNTED_EPOCH = 1000  # smallest assumed number of clips in an epoch of a stream of unknown length
 
 
 @dataclass(frozen=True)
 class Record:
-    """A sample, the epoch it is read in and its position in the process's share."""
+    """
+    A sample to read.
+
+    Args:
+        sample ([`Sample`]):
+            The sample.
+        epoch (`int`):
+            The epoch.
+        position (`int`):
+            Position of the sample in the share of the process.
+    """
 
     sample: Sample
     epoch: int
@@ -41,7 +51,21 @@ class Record:
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that could not be read, and why."""
+    """
+    A video that cannot be read.
+
+    Args:
+        id (`str`):
+            Sample id.
+        position (`int`):
+            Position of the sample in the share of the process.
+        reason (`str`):
+            Message of the decoder.
+        kind (`str`):
+            Kind of the error, see [`VideoDecodingError`].
+        decoder (`str` or `None`):
+            Name of the decoder.
+    """
 
     id: str
     position: int
@@ -53,7 +77,7 @@ class BadVideo:
 @dataclass
 class Batch:
     """
-    Clips that go through the model together.
+    A batch of samples.
 
     Args:
         rows (`dict[str, torch.Tensor]`):
@@ -61,7 +85,7 @@ class Batch:
         ids (`list[str]`):
             Sample ids.
         positions (`list[int]`):
-            Where each sample stands in the process's share.
+            Position of each sample in the share of the process.
     """
 
     rows: dict[str, torch.Tensor]
@@ -73,7 +97,7 @@ class Batch:
 
     @property
     def next_position(self) -> int:
-        """Where a run that has used this batch goes on."""
+        """Position at which a run continues after this batch."""
         return self.positions[-1] + 1
 
 
@@ -82,20 +106,20 @@ SampleLoader = Callable[[Record], dict[str, torch.Tensor]]
 
 class TrainingClipLoader:
     """
-    Reads one training video: frames sampled as the processor does for training, then augmented, several times over if
-    asked (repeated augmentation: decoding costs more than augmenting).
+    Reads a training video. The processor samples the frames for training, and the augmentation is applied `num_sample`
+    times (repeated augmentation, because decoding costs more than augmenting).
 
     Args:
-        processor ([`ClipVideoProcessor`]):
-            Samples and decodes.
+        processor ([`ClipProcessor`]):
+            Samples and decodes frames.
         augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
             Augments the uint8 clip, or packs it for the accelerator.
         seed (`int`):
-            With epoch and sample id, the source of every draw.
+            Seed of all random numbers, together with epoch and sample id.
         num_sample (`int`, *optional*, defaults to 1):
-            Augmented copies of the one clip that is decoded.
+            Augmented copies of the decoded clip.
         num_labels (`int`, *optional*):
-            Number of labels where a clip has any number of them.
+            Number of labels of a multi-label model.
     """
 
     def __init__(
@@ -112,48 +136,91 @@ class TrainingClipLoader:
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
+        Read a sample.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
         Returns:
-            `dict`: the augmentation's rows, such as `pixel_values` of shape
+            `dict`: the rows of the augmentation, such as `pixel_values` of shape
             `(num_sample, num_frames, num_channels, height, width)`, and `labels` of shape `(num_sample,)`, or zeros
             and ones of shape `(num_sample, num_labels)`.
+
+        Raises:
+            ValueError: the sample has no label.
         """
         if record.sample.label is None:
-            raise ValueError(f"Sample {record.sample.id!r} has no label to learn")
+            raise ValueError(f"Sample {record.sample.id!r} has no label")
         label = label_tensor(record.sample.label, self.num_labels)
         return {**self.clips(record), "labels": torch.stack([label] * self.num_sample)}
 
     def clips(self, record: Record) -> dict[str, torch.Tensor]:
-        """The augmented copies, or what the device makes them of."""
+        """
+        Decode and augment a clip.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
+        Returns:
+            `dict[str, torch.Tensor]`: the rows of the augmentation.
+        """
         seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
         return self.augmentation.rows(self.decode(record), seeds)
 
     def decode(self, record: Record) -> torch.Tensor:
-        """The clip before augmentation: uint8 of shape `(num_frames, num_channels, height, width)`."""
+        """
+        Decode a clip.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, num_channels, height, width)`: uint8 frames before augmentation.
+        """
         rng = np.random.default_rng(self.seed_of(record, "frames"))
         clips, _ = self.processor.load_clips(record.sample.video, sampling_mode=self.sampling_mode, rng=rng)
         return clips[0]
 
     def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
-        """Seed of one purpose and copy; another number of copies leaves the first ones as they are."""
+        """
+        Seed of the random numbers of one copy. The first copies do not depend on the number of copies.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+            purpose (`str`):
+                Name of the purpose. Purposes have independent random numbers.
+            copy (`int`, *optional*, defaults to 0):
+                Number of the copy.
+
+        Returns:
+            `int`: the seed.
+        """
         return sample_seed(self.seed, record.epoch, record.sample.id, f"{purpose}/{copy}" if copy else purpose)
 
 
 def label_tensor(label: Label, num_labels: int | None = None) -> torch.Tensor:
     """
-    A label as a model's loss takes it.
+    A label as a tensor for the loss.
 
     Args:
-        label (`int` or `tuple[int, ...]`, *optional*):
-            One index or several; -1 stands for none.
+        label (`int`, `tuple[int, ...]` or `None`):
+            One or several indices, or `None` for an unlabelled sample.
         num_labels (`int`, *optional*):
-            Number of labels where a clip has any number of them.
+            Number of labels of a multi-label model.
 
     Returns:
-        `torch.Tensor`: an index, or zeros and ones (-1 for no label) of shape `(num_labels,)`.
+        `torch.Tensor`: an index, or zeros and ones of shape `(num_labels,)`; -1 everywhere if there is no label.
+
+    Raises:
+        ValueError: the label has several indices and the model is not multi-label.
     """
     if num_labels is None:
         if isinstance(label, tuple):
-            raise ValueError(f"`label` must be one index for a model of one label a clip, got {label}")
+            raise ValueError(f"`label` must be one index for a model with one label per clip, got {label}")
         return torch.tensor(-1 if label is None else label)
     hot = torch.full((num_labels,), 0.0 if label is not None else -1.0)
     hot[list(label_indices(label))] = 1.0
@@ -162,20 +229,20 @@ def label_tensor(label: Label, num_labels: int | None = None) -> torch.Tensor:
 
 class MaskedClipLoader(TrainingClipLoader):
     """
-    Reads one clip for masked modelling: dense clips at exact stride (segment and uniform ones as in training), and for
-    each augmented copy its own masks.
+    Reads a clip for masked modelling. Dense clips have an exact stride; segment and uniform clips are sampled as in
+    training. Each augmented copy has its own masks.
 
     Args:
-        processor ([`ClipVideoProcessor`]):
-            Samples and decodes.
+        processor ([`ClipProcessor`]):
+            Samples and decodes frames.
         augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
             Augments the uint8 clip, or packs it for the accelerator.
         seed (`int`):
-            With epoch and sample id, the source of every draw.
+            Seed of all random numbers, together with epoch and sample id.
         num_sample (`int`):
-            Augmented copies of the one clip that is decoded.
+            Augmented copies of the decoded clip.
         masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
-            Draws the encoder's and the decoder's mask of one copy.
+            Makes the encoder mask and the decoder mask of one copy.
     """
 
     def __init__(
@@ -187,8 +254,14 @@ class MaskedClipLoader(TrainingClipLoader):
 
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
+        Read a sample.
+
+        Args:
+            record ([`Record`]):
+                The sample and its epoch.
+
         Returns:
-            `dict`: the augmentation's rows, such as `pixel_values` of shape
+            `dict`: the rows of the augmentation, such as `pixel_values` of shape
             `(num_sample, num_frames, num_channels, height, width)`; `encoder_mask` and `decoder_mask`, bool of shape
             `(num_sample, sequence_length)`.
         """
@@ -200,7 +273,18 @@ MaskMaker = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
 
 def stacked_masks(masks: MaskMaker, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Masks of several samples under the names of the model's arguments, one seed each."""
+    """
+    Masks of several samples, under the names of the arguments of the model.
+
+    Args:
+        masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
+            Makes the encoder mask and the decoder mask of one sample.
+        seeds (`Sequence[int]`):
+            Seed of each sample.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `encoder_mask` and `decoder_mask`, bool of shape `(num_samples, sequence_length)`.
+    """
     pairs = [masks(np.random.default_rng(seed)) for seed in seeds]
     encoder, decoder = (torch.from_numpy(np.stack(parts)) for parts in zip(*pairs))
     return {"encoder_mask": encoder, "decoder_mask": decoder}
@@ -208,14 +292,21 @@ def stacked_masks(masks: MaskMaker, seeds: Sequence[int]) -> dict[str, torch.Ten
 
 def merge_copies(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """
-    Make the copies of each video samples of their own: `(num_videos, num_sample, ...)` to
-    `(num_sample * num_videos, ...)`, first copies first: mixing pairs neighbours, which so are different videos.
+    Merge the axes of videos and copies. The first copies of all videos come first, because mixing pairs neighbours,
+    which should be different videos.
+
+    Args:
+        rows (`dict[str, torch.Tensor]`):
+            Tensors of shape `(num_videos, num_sample, ...)`.
+
+    Returns:
+        `dict[str, torch.Tensor]`: tensors of shape `(num_sample * num_videos, ...)`.
     """
     return {name: value.transpose(0, 1).flatten(0, 1) for name, value in rows.items()}
 
 
 class BatchStream(Protocol):
-    """What the loop reads its batches from; see [`ClipStream`]."""
+    """A stream of batches for the training loop, such as [`ClipStream`]."""
 
     source: VideoSource
     rank: int
@@ -223,13 +314,39 @@ class BatchStream(Protocol):
     position: int
 
     def num_batches(self, rank: int | None = None) -> int | None:
-        """Batches an epoch of a process."""
+        """
+        Number of batches in an epoch.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process; this one by default.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
 
     def num_read(self, position: int) -> int:
-        """Samples that stand before a position."""
+        """
+        Number of samples before a position.
+
+        Args:
+            position (`int`):
+                A position of the stream.
+        """
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a position on."""
+        """
+        The batches of an epoch.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch.
+            start (`int`, *optional*, defaults to 0):
+                Position to resume at.
+
+        Returns:
+            `Iterator[Batch]`: the batches.
+        """
 
 
 class ClipStream:
@@ -240,24 +357,25 @@ class ClipStream:
         source ([`VideoSource`]):
             The videos.
         load (`Callable[[Record], dict[str, torch.Tensor]]`):
-            Reads one sample; runs in the workers, so it must be picklable. Its `VideoDecodingError`s become
-            [`BadVideo`]s, and the batch is filled from the samples that follow.
+            Reads one sample. It runs in the workers, so it must be picklable. A `VideoDecodingError` becomes a
+            [`BadVideo`], and the batch is filled with the following samples.
         batch_size (`int`):
-            Samples of a batch.
+            Samples per batch.
         seed (`int` or `None`):
-            Seed of the order; `None` keeps the source's.
+            Seed of the order; `None` keeps the order of the source.
         rank (`int`, *optional*, defaults to 0):
-            This process.
+            Number of this process.
         world (`int`, *optional*, defaults to 1):
             Number of processes.
         num_workers (`int`, *optional*, defaults to 0):
-            Decoding processes; 0 decodes in this one.
+            Decoding processes; 0 decodes in the main process.
         timeout (`float`, *optional*, defaults to 300.0):
-            Seconds without a batch from the workers after which they count as hung.
+            Seconds without a batch from the workers after which they are considered hung.
         drop_last (`bool`, *optional*, defaults to `False`):
-            Whether to leave out what does not fill the last batch of an epoch.
+            Whether to leave out an incomplete last batch of an epoch.
         on_bad_video (`Callable[[BadVideo], None]`, *optional*):
-            Told of each unreadable video when its turn comes. Without it the video's error is raised.
+            Called with each unreadable video, in the order of the share. By default an unreadable video raises a
+            `RuntimeError`.
     """
 
     def __init__(
@@ -276,7 +394,7 @@ class ClipStream:
         self.source, self.batch_size, self.drop_last = source, batch_size, drop_last
         self.seed, self.rank, self.world = seed, rank, world
         self.on_bad_video = on_bad_video
-        self.position = 0  # in the epoch at hand; what stands before it was handed out or reported
+        self.position = 0  # in the current epoch; all samples before it were returned or reported
         self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
         workers: dict[str, Any] = {}
         if num_workers:
@@ -292,12 +410,27 @@ class ClipStream:
         )
 
     def num_batches(self, rank: int | None = None) -> int | None:
-        """Batches an epoch of a process (this one by default) while every video can be read; `None` if unknown."""
+        """
+        Number of batches in an epoch, if every video can be read.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process; this one by default.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
         size = self.source.share_size(self.rank if rank is None else rank, self.world)
         return None if size is None else count_batches(size, self.batch_size, self.drop_last)
 
     def num_read(self, position: int) -> int:
-        """Samples that stand before a position: a position is their number."""
+        """
+        Number of samples before a position, which is the position itself.
+
+        Args:
+            position (`int`):
+                A position of the stream.
+        """
         return position
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -306,10 +439,13 @@ class ClipStream:
 
         Args:
             epoch (`int`):
-                Its number.
+                Number of the epoch.
             start (`int`, *optional*, defaults to 0):
-                Position to resume at: what `position` was when the last batch came, or the batch's `next_position`,
-                after which unreadable videos at the end of a share are reported once more.
+                Position to resume at: `position` after the last batch, or `next_position` of the batch. With the
+                latter, unreadable videos at the end of a share are reported again.
+
+        Returns:
+            `Iterator[Batch]`: the batches.
         """
         self._sampler.begin(epoch, start)
         self.position = start
@@ -327,7 +463,7 @@ class ClipStream:
             yield rest
 
     def _take(self, pending: "deque[_Item]", count: int) -> Batch:
-        """Take up to `count` readable samples off the queue and report the unreadable ones passed on the way."""
+        """Take up to `count` readable samples from the queue and report unreadable ones before them."""
         taken: list[_Item] = []
         while pending and len(taken) < count:
             item = pending.popleft()
@@ -358,21 +494,34 @@ class ClipStream:
 
 
 def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
-    """Batches that `size` samples make."""
+    """
+    Number of batches in an epoch.
+
+    Args:
+        size (`int`):
+            Number of samples.
+        batch_size (`int`):
+            Samples per batch.
+        drop_last (`bool`):
+            Whether an incomplete last batch is left out.
+
+    Returns:
+        `int`: the number.
+    """
     return size // batch_size if drop_last else -(-size // batch_size)
 
 
 class BadVideoLedger:
     """
-    Keeps account of unreadable videos: a line of JSON each, and an error when there are too many of them.
+    Records unreadable videos, one line of JSON each, and raises an error if there are too many.
 
     Args:
         path (`Path`, *optional*):
-            File that receives the lines.
+            File that receives the lines. No file is written by default.
         limit (`float`, *optional*, defaults to 0.05):
-            Share of an epoch's videos that may be unreadable.
+            Share of the videos of an epoch that may be unreadable.
         minimum (`int`, *optional*, defaults to 20):
-            Videos read before that share is judged.
+            Number of videos to read before that share is checked.
     """
 
     def __init__(self, path: Path | None = None, limit: float = 0.05, minimum: int = 20):
@@ -380,11 +529,23 @@ class BadVideoLedger:
         self.epoch, self.count, self.lines = 0, 0, 0
 
     def begin(self, epoch: int) -> None:
-        """Start the count of an epoch."""
+        """
+        Start the count of an epoch.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch.
+        """
         self.epoch, self.count = epoch, 0
 
     def add(self, video: BadVideo) -> None:
-        """Write a video down."""
+        """
+        Record a video.
+
+        Args:
+            video ([`BadVideo`]):
+                The video.
+        """
         self.count += 1
         self.lines += 1
         logger.warning(f"Skipped unreadable video {video.id!r}: {video.reason}")
@@ -395,15 +556,19 @@ class BadVideoLedger:
 
     def judge(self, bad: int, read: int, epoch_size: int | None) -> None:
         """
-        Raise a `RuntimeError` when more of the epoch's videos are unreadable than the limit allows.
+        Check the number of unreadable videos of an epoch.
 
         Args:
             bad (`int`):
-                Unreadable videos of the epoch, of all processes.
+                Unreadable videos of the epoch, in all processes.
             read (`int`):
-                Videos of the epoch read so far, of all processes, the unreadable ones included.
+                Videos of the epoch read so far in all processes, including unreadable ones.
             epoch_size (`int` or `None`):
-                Videos of the epoch, if known: a few bad ones that come early stop nothing.
+                Videos of the epoch, if known. The limit is a share of it, so that a few unreadable videos at the start
+                do not stop a run.
+
+        Raises:
+            RuntimeError: there are more unreadable videos than the limit allows.
         """
         allowed = self.limit * max(read, UNCOUNTED_EPOCH if epoch_size is None else epoch_size)
         if read >= self.minimum and bad > allowed:
@@ -413,11 +578,17 @@ class BadVideoLedger:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps."""
+        """State to be saved in a checkpoint."""
         return {"epoch": self.epoch, "count": self.count, "lines": self.lines}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go back to a checkpoint: lines written after it are taken out again."""
+        """
+        Restore the state of a checkpoint. Lines written after it are removed from the file.
+
+        Args:
+            state (`dict[str, int]`):
+                Result of [`~BadVideoLedger.state_dict`].
+        """
         self.epoch, self.count, self.lines = state["epoch"], state["count"], state["lines"]
         if self.path is not None and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -425,7 +596,7 @@ class BadVideoLedger:
 
 
 class _ChunkSampler:
-    """Walks the share of a process and hands it out in chunks; the records themselves are the workers' indices."""
+    """Splits the share of a process into chunks. The indices that workers receive are the records themselves."""
 
     def __init__(self, source: VideoSource, batch_size: int, seed: int | None, rank: int, world: int):
         self.source, self.batch_size, self.seed, self.rank, self.world = source, batch_size, seed, rank, world
@@ -453,7 +624,7 @@ class _ChunkSampler:
 
 
 class _RecordDataset(Dataset):
-    """What runs in a worker: reads the records it is handed."""
+    """Reads records in a worker."""
 
     def __init__(self, load: SampleLoader):
         self.load = load
@@ -485,7 +656,7 @@ def _as_is(chunk: Any) -> Any:
 
 @dataclass
 class _Item:
-    """One sample of a chunk: its tensors, or why there are none."""
+    """One sample of a chunk: its tensors, or the unreadable video."""
 
     position: int
     id: str
@@ -494,7 +665,7 @@ class _Item:
 
 
 def _in_order(chunk: dict[str, Any]) -> list[_Item]:
-    """A chunk's samples, readable or not, in the order of the share."""
+    """All samples of a chunk, including unreadable ones, in the order of the share."""
     items = [_Item(video.position, video.id, bad=video) for video in chunk["bad"]]
     for index, (position, name) in enumerate(zip(chunk["positions"], chunk["ids"])):
         items.append(_Item(position, name, {key: rows[index] for key, rows in chunk["rows"].items()}))
@@ -503,13 +674,19 @@ def _in_order(chunk: dict[str, Any]) -> list[_Item]:
 
 def read_ahead(items: Iterable[Any], size: int) -> Iterator[Any]:
     """
-    Read an iterable in a thread, at most `size` items ahead; its errors are raised where the items are used.
+    Read an iterable in a thread. Exceptions of the iterable are raised where the items are used.
 
     Args:
         items (`Iterable`):
-            What to read.
+            The items.
         size (`int`):
-            Items held ready.
+            Largest number of items that are read ahead.
+
+    Returns:
+        `Iterator`: the items.
+
+    Raises:
+        Exception: any exception of the iterable.
     """
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=size)
     stopped = threading.Event()
@@ -529,7 +706,7 @@ def read_ahead(items: Iterable[Any], size: int) -> Iterator[Any]:
                 if not put("item", item):
                     return
             put("end", None)
-        except Exception as error:  # handed over to the reader's thread, which raises it
+        except Exception as error:  # raised in the thread that uses the items
             put("error", error)
 
     thread = threading.Thread(target=read, daemon=True)

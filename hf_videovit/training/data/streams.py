@@ -1,4 +1,4 @@
-"""The streams that a run reads: augmentation, training and evaluation batches, the list of unreadable videos."""
+"""The streams of a run: augmentation, training and validation batches, and the list of unreadable videos."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,15 +20,18 @@ logger = logging.get_logger(__name__)
 
 def training_ledger(arguments: DataArguments, folder: Path, accelerator: Accelerator) -> BadVideoLedger:
     """
-    The list of training videos that this process cannot read.
+    The list of training videos that cannot be read by this process.
 
     Args:
         arguments ([`DataArguments`]):
             `bad_video_limit` and `bad_video_minimum`.
         folder (`Path`):
-            The run's output folder; the list is written to its `logs`.
+            Output folder of the run. The list is written to its subfolder `logs`.
         accelerator (`Accelerator`):
-            Gives the number of this process.
+            Number of this process.
+
+    Returns:
+        [`BadVideoLedger`]: the list.
     """
     path = folder / "logs" / f"bad_videos.rank{accelerator.process_index}.jsonl"
     return BadVideoLedger(path, arguments.bad_video_limit, arguments.bad_video_minimum)
@@ -36,20 +39,23 @@ def training_ledger(arguments: DataArguments, folder: Path, accelerator: Acceler
 
 def keep_directions(arguments: AugmentationArguments, label_names: Sequence[str]) -> AugmentationArguments:
     """
-    The augmentation without mirroring where mirroring would turn one label into another ("left" into "right").
+    Disable the horizontal flip if it would turn one label into another ("left" into "right").
 
     Args:
         arguments ([`AugmentationArguments`]):
-            The run's augmentation.
+            Augmentation of the run.
         label_names (`Sequence[str]`):
-            The labels that are learned.
+            Label names of the model.
+
+    Returns:
+        [`AugmentationArguments`]: the augmentation, without the flip if necessary.
     """
     pairs = mirrored_labels(label_names) if arguments.flip else []
     if not pairs:
         return arguments
     logger.warning(
-        f"Clips are not mirrored: mirroring would turn label {pairs[0][0]!r} into {pairs[0][1]!r}. "
-        "Set `flip_labels` to any to mirror them anyway."
+        f"Clips are not flipped, because a flip would turn the label {pairs[0][0]!r} into {pairs[0][1]!r}. "
+        "Set `flip_labels` to any to flip them anyway."
     )
     return replace(arguments, flip=0.0)
 
@@ -58,17 +64,20 @@ def clip_augmentation(
     arguments: AugmentationArguments, processor: ClipProcessor, *, view: int = 0, jitter: float = 0.0
 ) -> Augmentation:
     """
-    The augmentation of a run's clips.
+    The augmentation of the clips of a run.
 
     Args:
         arguments ([`AugmentationArguments`]):
-            The run's augmentation.
-        processor ([`ClipVideoProcessor`]):
-            Gives the crop size and the normalisation.
+            Augmentation of the run.
+        processor ([`ClipProcessor`]):
+            Its crop size, normalisation and interpolation are used.
         view (`int`, *optional*, defaults to 0):
             1 for the second of two clips that are augmented differently.
         jitter (`float`, *optional*, defaults to 0.0):
             Largest change of brightness, contrast and saturation, see [`ClipAugmentation`].
+
+    Returns:
+        [`ClipAugmentation`] or [`DeviceAugmentation`]: the augmentation.
     """
     size = processor.crop_size if processor.do_center_crop else processor.size
     height, width = size["height"], size["width"]
@@ -103,21 +112,24 @@ def training_stream(
 
     Args:
         arguments ([`DataArguments`]):
-            Workers, and how unreadable videos are handled.
+            Settings of the workers, and how unreadable videos are handled.
         source ([`VideoSource`]):
-            The videos, labelled with the model's labels if the method needs any.
+            The videos, with the label indices of the model if the method needs labels.
         load (`Callable[[Record], dict[str, torch.Tensor]]`):
             Reads one sample, such as [`TrainingClipLoader`].
         ledger ([`BadVideoLedger`]):
-            Lists unreadable videos, unless `bad_video` is `"raise"`.
+            Records unreadable videos, unless `bad_video` is `"raise"`.
         accelerator (`Accelerator`):
-            Gives the number of this process and of all processes.
+            Number of this process and of all processes.
         seed (`int`):
             Seed of the order.
         batch_size (`int`):
-            Samples of a batch.
+            Samples per batch.
         drop_last (`bool`):
             Whether an incomplete last batch is left out.
+
+    Returns:
+        [`ClipStream`]: the batches.
     """
     return ClipStream(
         source,
@@ -143,21 +155,24 @@ def evaluation_stream(
     on_bad_video: Callable[[BadVideo], None] | None = None,
 ) -> ClipStream:
     """
-    This process's share of the videos that a run is validated on, in the order of the source.
+    The validation batches of this process, in the order of the source.
 
     Args:
         arguments ([`DataArguments`]):
-            Workers.
+            Settings of the workers.
         source ([`VideoSource`]):
             The videos.
         load (`Callable[[Record], dict[str, torch.Tensor]]`):
             Reads one sample.
         accelerator (`Accelerator`):
-            Gives the number of this process and of all processes.
+            Number of this process and of all processes.
         batch_size (`int`):
-            Samples of a batch.
+            Samples per batch.
         on_bad_video (`Callable[[BadVideo], None]`, *optional*):
-            Called with each unreadable video; by default it is named in a warning and left out.
+            Called with each unreadable video. By default a warning is logged.
+
+    Returns:
+        [`ClipStream`]: the batches.
     """
     return ClipStream(
         source,

@@ -1,9 +1,9 @@
 """
-Processes that decode for a run.
+Decoding processes of a run.
 
-Launchers and clusters send SIGTERM to all processes of a job. What then becomes of the run is decided where the run
-is: it may need its decoding workers for the rest of a step, or of an evaluation. So they take no notice of the signal;
-they end with the run, or, should they hang, are killed by it.
+Launchers and clusters send SIGTERM to all processes of a job. The main process decides when to stop, because it may
+need its workers for the rest of a step or an evaluation. Workers therefore ignore the signal. They end with the run,
+or the run kills them if they hang.
 """
 
 import atexit
@@ -15,7 +15,7 @@ from multiprocessing.context import BaseContext
 
 
 class _Worker(multiprocessing.Process):
-    """Dies when it is told to: `terminate` sends a signal that it ignores."""
+    """A process whose `terminate` kills it, because it ignores SIGTERM."""
 
     def start(self) -> None:
         super().start()
@@ -27,17 +27,23 @@ class _Worker(multiprocessing.Process):
         self.kill()
 
     def _end(self) -> None:
-        if os.getpid() == self._owner:  # a fork of the owner has the list of what to do at its exit, too
+        if os.getpid() == self._owner:  # a fork of the owner inherits its exit handlers
             self.kill()
 
 
 def worker_context() -> BaseContext:
-    """For `multiprocessing_context` of a `DataLoader`, together with `worker_init_fn=`[`ignore_sigterm`]."""
+    """A `multiprocessing_context` for a `DataLoader` whose `worker_init_fn` is [`ignore_sigterm`]."""
     context = copy.copy(multiprocessing.get_context())
     context.Process = _Worker  # type: ignore[misc]
     return context
 
 
 def ignore_sigterm(worker: int) -> None:
-    """What a worker does first."""
+    """
+    Make a worker ignore SIGTERM; a `worker_init_fn` of a `DataLoader`.
+
+    Args:
+        worker (`int`):
+            Number of the worker.
+    """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

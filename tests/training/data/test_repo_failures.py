@@ -1,4 +1,4 @@
-"""Data sets of a Hub that is not well: every clip comes whole, or its reason is named; none is left out in silence."""
+"""Data sets of a failing Hub: every clip is complete or its error is reported; none is left out silently."""
 
 import json
 import os
@@ -93,7 +93,7 @@ CASES = {
 OPENING = {
     "no such repo": ["none", [{"pattern": "nothing"}], "opening"],
     "a private repo": ["private", [{"pattern": "nothing"}], "opening"],
-    "a Hub that is not well": ["folders", [{"pattern": ".*", "status": 503}], "opening"],
+    "a Hub with a server error": ["folders", [{"pattern": ".*", "status": 503}], "opening"],
     "no connection": ["tars", [{"pattern": ".*", "cut": 0}], "opening"],
     "no right to read": ["parquets", [{"pattern": ".*", "status": 401}], "opening"],
 }
@@ -153,7 +153,7 @@ def test_a_shard_that_does_not_come_whole_ends_the_run_by_name(answers, kind, na
     answer = answers[kind, name]
     assert set(answer["frames"]) == {12} and NUM_CLIPS / 2 <= len(answer["frames"]) < NUM_CLIPS
     assert not answer["errors"]
-    assert answer["ended"].startswith("ConnectionError: Shard 1 of the data broke off after ")
+    assert answer["ended"].startswith("ConnectionError: Shard 1 of the data ended after ")
 
 
 @pytest.mark.parametrize("name", OPENING)

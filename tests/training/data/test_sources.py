@@ -117,7 +117,7 @@ def test_whole_number_labels_index_the_names_that_are_given(tmp_path):
     source = open_source(tmp_path / "clips.csv", label_names=["jump", "fall"])
     assert [sample.label for sample in source] == [1, 0, 1]
     assert [sample.id for sample in source] == ["a.mp4", "b.mp4", "a.mp4#2"]
-    with pytest.raises(ValueError, match="Label 1 is beyond the 1 `label_names`"):
+    with pytest.raises(ValueError, match="Label 1 is out of range for 1 `label_names`"):
         open_source(tmp_path / "clips.csv", label_names=["jump"])
 
 
@@ -201,7 +201,7 @@ def test_tars_of_several_formats_without_labels_and_with_gaps(clip_folder, tmp_p
     with pytest.raises(ValueError, match="the first five samples of .*b.tar"):
         open_source(tmp_path / "b.tar")
     (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1000])
-    with pytest.raises(ValueError, match="holds the damaged shard .*a.tar"):
+    with pytest.raises(ValueError, match="contains the damaged shard .*a.tar"):
         open_source(tmp_path / "a.tar")
 
 
@@ -250,7 +250,7 @@ def test_order_is_a_permutation_that_seed_and_epoch_decide():
 @pytest.mark.parametrize(
     ("data", "split", "message"),
     [
-        ("nothing here", None, "is no folder, list"),
+        ("nothing here", None, "is not a folder, list"),
         ("{clips}", None, "`split` must be one of train, val"),
         ("{clips}", "test", "`split` must be one of train, val"),
         ("{empty}", None, "has no class folders with videos"),

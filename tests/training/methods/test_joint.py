@@ -221,5 +221,5 @@ def test_images_are_files_that_look_like_frames(image_folder, tmp_path):
     assert len(open_images(tmp_path / "list.csv")[0]) == 6
     with pytest.raises(ValueError, match="`image_data` .* must be a folder"):
         open_images(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="has the splits train, val, got 'test'"):
+    with pytest.raises(ValueError, match="must be one of train, val in .*, got 'test'"):
         open_images(image_folder, "test")

@@ -53,7 +53,7 @@ def test_multi_scale_crop_by_hand():
     assert set(pairs) >= {(256, 256), (256, 224), (192, 224), (192, 168), (168, 168)}
     assert (256, 192) not in pairs
     with seeded_torch(0):
-        boxes = {crop.draw(256, 340) for _ in range(5000)}
+        boxes = {crop.random_box(256, 340) for _ in range(5000)}
     assert {box[2:] for box in boxes} == set(pairs)
     # All 13 places of the smallest crop, which is 168 x 168 and has steps of 22 and 43 pixels.
     corners = {(22 * down, 43 * right) for down, right in itertools.product((0, 2, 4), repeat=2)}

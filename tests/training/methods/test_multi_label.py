@@ -86,7 +86,7 @@ def test_labels_may_be_numbers_and_are_counted_once(tmp_path):
     (tmp_path / "clips.json").write_text(json.dumps([{"file": "a", "label": [1, 0, 1]}, {"file": "b", "label": []}]))
     source = open_source(tmp_path / "clips.json", label_names=["jump", "fall"])
     assert [sample.label for sample in source] == [(1, 0), ()]
-    with pytest.raises(ValueError, match="Label 1 is beyond the 1 `label_names`"):
+    with pytest.raises(ValueError, match="Label 1 is out of range for 1 `label_names`"):
         open_source(tmp_path / "clips.json", label_names=["jump"])
 
 
