@@ -48,17 +48,17 @@ def run_words(
         plan (`bool`, *optional*, defaults to `False`):
             Print the plan of the run instead.
         defaults (`Mapping[str, Any]`, *optional*):
-            Fields that hold unless the recipe or a flag says otherwise.
+            Default values of fields; the recipe and flags override them.
 
     Raises:
-        ValueError: If a field does not exist, has a wrong value, or is not read by the method.
+        ValueError: a field does not exist, has a value that is not allowed, or is not read by the method.
     """
     config = parse_arguments(words, defaults)
     if plan:
         rich.print(plan_run(config, goal))
         return
     method = method_of(config, goal)
-    if config.run.push_to_hub:  # asked before the run, since the result cannot go anywhere without it
+    if config.run.push_to_hub:  # checked before the run, which would otherwise end without a place for its result
         check_access(config.run.push_to_hub)
     accelerator = make_accelerator(config.run)
     result = run(method, accelerator)

@@ -1,4 +1,4 @@
-"""Commands that train, and what comes before and after: train, pretrain, preview, probe, prepare."""
+"""Commands for training and for the steps before and after it: train, pretrain, preview, probe, prepare."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,7 +41,7 @@ def train(
 
 @commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Pretrain a model without labels, as its family is pretrained; recipe and fields as for `train`.",
+    help="Pretrain a model without labels by its family's method. Recipe and fields as for `train`.",
 )
 def pretrain(
     ctx: typer.Context,
@@ -54,12 +54,12 @@ def pretrain(
 
 @commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Draw what training sees: clips before and after augmentation, targets, masks; fields as for `train`.",
+    help="Draw training clips before and after augmentation, with targets and masks. Fields as for `train`.",
 )
 def preview(
     ctx: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("preview.png"),
-    num_clips: Annotated[int, typer.Option("--clips", min=1, help="Clips in the picture.")] = 4,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the picture.")] = Path("preview.png"),
+    num_clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips in the picture.")] = 4,
 ) -> None:
     """No weights are loaded, and nothing is trained."""
     from ..training.arguments import parse_arguments
@@ -74,16 +74,16 @@ def preview(
 @commands.command()
 def probe(
     model: Annotated[str, typer.Argument(help="Folder or Hub id of any model.")],
-    data: Annotated[str, typer.Option(help="Folder of classes, list, shards or data set repo id, with labels.")],
-    kinds: Annotated[str, typer.Option("--probe", help="knn, linear, attentive; several with commas.")] = "knn,linear",
-    eval_data: Annotated[str | None, typer.Option(help="Other clips to score; by default the other split.")] = None,
-    max_samples: Annotated[int | None, typer.Option(min=1, help="Learn from at most so many clips.")] = None,
+    data: Annotated[str, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")],
+    kinds: Annotated[str, typer.Option("--probe", help="knn, linear or attentive, comma-separated.")] = "knn,linear",
+    eval_data: Annotated[str | None, typer.Option(help="Evaluation clips. Defaults to the other split.")] = None,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Largest number of training clips.")] = None,
     batch_size: BatchSize = 8,
-    num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
+    num_workers: Annotated[int, typer.Option(min=0, help="Number of decoding processes.")] = 0,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model's frozen features on labelled videos. Exit code 1 if some could not be read."""
+    """Score a model's frozen features on labelled videos. The exit code is 1 if some could not be read."""
     from ..training.arguments import RunConfig
     from ..training.data.opening import load_sources
     from ..training.evaluation.probes import probe_model
@@ -93,7 +93,7 @@ def probe(
     )
     train_source, eval_source = load_sources(config.data, config.run.seed)
     if eval_source is None:
-        raise ValueError(f"--data {data} has no clips to score: give --eval-data.")
+        raise ValueError(f"--data {data} has no evaluation clips: give --eval-data.")
     encoder, processor = load_encoder(model, device)
     result = probe_model(
         encoder,
@@ -109,31 +109,37 @@ def probe(
     else:
         for name, value in result.metrics.items():
             typer.echo(f"{name}: {100 * value:.2f} %")
-        typer.echo(f"{result.num_eval} videos by what {result.num_train} teach")
+        typer.echo(f"scored on {result.num_eval} videos, probes trained on {result.num_train}")
     fail_if(result.failed)
 
 
 @commands.command()
 def prepare(
     source: Annotated[Path, typer.Argument(help="Annotations: a folder of classes, a list, or an official layout.")],
-    output: Annotated[Path, typer.Argument(help="New folder, or one in which this preparation was interrupted.")],
+    output: Annotated[Path, typer.Argument(help="New folder, or the folder of an interrupted preparation.")],
     layout: Annotated[str, typer.Option(help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48.")] = "auto",
-    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, if not that of the annotations.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos. Defaults to the annotations' own.")
+    ] = None,
     format: Annotated[str, typer.Option(help="tar (WebDataset), parquet or folder.")] = "tar",
-    short_side: Annotated[int, typer.Option(min=0, help="Shorter side of the frames at most; 0 keeps it.")] = 256,
-    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; smaller is better.")] = 18,
-    reencode: Annotated[bool, typer.Option(help="Encode also what could stay as it is.")] = False,
-    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips of a shard.")] = 128,
+    short_side: Annotated[int, typer.Option(min=0, help="Largest shorter side of the frames; 0 for no limit.")] = 256,
+    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; lower is better.")] = 18,
+    reencode: Annotated[bool, typer.Option(help="Encode all clips, also those that could be copied.")] = False,
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Number of clips in a shard.")] = 128,
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
-    holdout: Annotated[float, typer.Option(help="Share that becomes `val`, where there are no splits.")] = 0.0,
-    labels: Annotated[str | None, typer.Option(help="Order: k400, ssv2, ..., or a .json or .txt of names.")] = None,
-    label_separator: Annotated[str | None, typer.Option(help="Stands between several labels in a list.")] = None,
+    holdout: Annotated[float, typer.Option(help="Share of the clips for `val` if there are no splits.")] = 0.0,
+    labels: Annotated[
+        str | None, typer.Option(help="Order of the labels: k400, ssv2, ..., or a .json or .txt file of names.")
+    ] = None,
+    label_separator: Annotated[str | None, typer.Option(help="Separator of several labels in a list.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
-    num_workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    num_workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make data that trains of a data set as it is published. Exit code 1 if clips are missing or damaged."""
+    """
+    Turn a data set as it is published into training data. The exit code is 1 if clips are missing or damaged.
+    """
     from ..published import published_labels
     from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.writing import prepare as prepare_data
@@ -164,14 +170,14 @@ def prepare(
         for failure in result.failures[:20]:
             typer.echo(f"{failure['split']}/{failure['id']}: {failure['error']}", err=True)
         if result.duplicates:
-            typer.echo(f"{len(result.duplicates)} clips are there more than once (prepared.json lists them)", err=True)
+            typer.echo(f"{len(result.duplicates)} clips are duplicates (listed in prepared.json)", err=True)
         counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
         typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
     fail_if([failure["source"] for failure in result.failures])
 
 
 def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:
-    """Run what the words describe, or show only its fields or its plan."""
+    """Start a run, or print its fields or its plan."""
     from ..training.methods.choosing import describe_fields
     from .running import run_words
 

@@ -27,6 +27,8 @@ class ClipProcessor(Protocol):
     resample: Any
     antialias: bool
     valid_kwargs: Any
+    decoder: str
+    decoding_policy: str
 
     def __call__(self, videos: Any, **kwargs: Any) -> Any:
         """Views of videos as input of the model."""
@@ -64,6 +66,9 @@ class ClipProcessor(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the processor."""
+
+    def to_json_string(self) -> str:
+        """The processor's saved fields as JSON."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> Any:
         """

@@ -1,6 +1,6 @@
 """
-Evaluation through the checkpoint's own protocol: the processor makes the views, the model merges them. For each video
-this is `model(**processor(video))`, what the pipeline does too.
+Evaluation by the checkpoint's own protocol: the processor makes the views, the model merges them. For each video this
+is `model(**processor(video))`, as in the pipeline.
 """
 
 import csv
@@ -32,6 +32,7 @@ from ...modes import evaluation_mode
 from ...pictures.drawing import draw_confusion_matrix
 from ..building import MULTI_LABEL
 from ..data.opening import match_labels
+from ..data.processors import ClipProcessor
 from ..data.sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
 from ..data.streaming import BadVideo, ClipStream, Record, label_tensor
 from .metrics import average_precisions, confusion_matrix, score
@@ -45,33 +46,35 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 @dataclass
 class EvaluationResult:
     """
-    What a model answered for every video, and how good that was.
+    The predictions of a model for every video, and their metrics.
 
     Args:
         ids (`list[str]`):
-            Videos that could be read, in the data's order.
+            Ids of the videos that could be read, in the data's order.
         labels (`np.ndarray` of shape `(num_videos,)` or `(num_videos, num_labels)`, or `None`):
-            Right answers as class indices of the model (multi-label: zeros and ones), -1 for a video without; `None`
-            if all are.
+            True labels as class indices of the model (multi-label: zeros and ones), -1 for a video without a label;
+            `None` if no video has one.
         logits (`np.ndarray` of shape `(num_videos, num_labels)`):
-            The model's output, views merged.
+            Output of the model, merged over views.
         failed (`list[dict]`):
-            Videos that could not be read (`id`, `label`, `reason`, `kind`, `decoder`): not scored, never replaced.
+            Videos that could not be read (`id`, `label`, `reason`, `kind`, `decoder`). They are not scored and not
+            replaced.
         label_names (`list[str]`):
-            The model's label names.
-        metrics (`dict[str, float]`):
-            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`; multi-label `mAP` (every class
-            counts the same) and `mAP_weighted` (by its videos). Over the videos that could be read and have labels.
-        multi_label (`bool`):
+            Label names of the model.
+        metrics (`dict[str, float]`, *optional*, defaults to `{}`):
+            `top1`, `mean_class_accuracy` and, with more than five labels, `top5`; multi-label: `mAP` (mean over
+            classes) and `mAP_weighted` (classes weighted by their videos). Computed over the videos that could be read
+            and have labels.
+        multi_label (`bool`, *optional*, defaults to `False`):
             Whether a video has any number of labels.
-        protocol (`dict`):
-            Frames, clips, crops, sizes, normalisation, and how views were merged.
-        environment (`dict`):
+        protocol (`dict`, *optional*, defaults to `{}`):
+            Frames, clips, crops, sizes, normalisation, and the merging of views.
+        environment (`dict`, *optional*, defaults to `{}`):
             Versions, decoders and their FFmpeg, device, command.
-        manifest (`str` or `None`):
-            SHA-256 of the videos' ids and labels, unreadable ones included, see [`~sources.manifest_hash`].
-        seconds (`float`):
-            Duration.
+        manifest (`str`, *optional*):
+            SHA-256 of the videos' ids and labels, unreadable videos included, see [`~sources.manifest_hash`].
+        seconds (`float`, *optional*, defaults to 0.0):
+            Duration in seconds.
     """
 
     ids: list[str]
@@ -93,16 +96,28 @@ class EvaluationResult:
         return (logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)).numpy()
 
     def scored(self) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and labels of the videos that have labels; ValueError if none has."""
+        """
+        Logits and labels of the videos that have labels.
+
+        Returns:
+            `tuple[np.ndarray, np.ndarray]`: the rows of `logits` and of `labels`.
+
+        Raises:
+            ValueError: no video has a label.
+        """
         if self.labels is None:
-            raise ValueError("Nothing can be scored without labels")
+            raise ValueError("The videos have no labels, so nothing can be scored")
         known = self.labels >= 0 if self.labels.ndim == 1 else (self.labels >= 0).all(axis=1)
         return self.logits[known], self.labels[known]
 
     def predictions(self) -> list[dict[str, Any]]:
         """
-        One row a video: its id, the predicted label and its probability, and the right label where known. Multi-label:
-        lists, the predicted labels being those with a probability of at least one half, best first.
+        The prediction for each video.
+
+        Returns:
+            `list[dict]`: one row per video with its `id`, the predicted label (`prediction`), its `probability`, and
+            the true `label` if known. Multi-label: lists of these, where labels with a probability of at least 0.5
+            are predicted, the most probable first.
         """
         rows = []
         for index, (name, scores) in enumerate(zip(self.ids, self.probabilities)):
@@ -119,8 +134,15 @@ class EvaluationResult:
 
     def per_class(self) -> list[dict[str, Any]]:
         """
-        One row a class that occurs: its videos, the share that is recognised, what most others are taken for.
-        Multi-label: its videos and its average precision.
+        The results for each class that occurs.
+
+        Returns:
+            `list[dict]`: one row per class with its `label`, its number of `videos`, its `accuracy`, and the class
+            that most of its other videos are taken for (`taken_for`). Multi-label: `average_precision` instead of the
+            last two.
+
+        Raises:
+            ValueError: no video has a label.
         """
         logits, labels = self.scored()
         if self.multi_label:
@@ -147,11 +169,14 @@ class EvaluationResult:
 
     def table(self, max_classes: int = 40) -> Table:
         """
-        [`~EvaluationResult.per_class`] to be printed with `rich`, the worst classes first.
+        [`~EvaluationResult.per_class`] as a table for `rich.print`, the worst classes first.
 
         Args:
             max_classes (`int`, *optional*, defaults to 40):
-                Classes shown at most.
+                Largest number of classes shown.
+
+        Returns:
+            `rich.table.Table`
         """
         rows, measure = self.per_class(), "average_precision" if self.multi_label else "accuracy"
         worst = sorted(rows, key=lambda row: row[measure])[:max_classes]
@@ -166,7 +191,7 @@ class EvaluationResult:
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the predictions, as plain values."""
+        """Everything except the predictions, as plain values."""
         return {
             "metrics": self.metrics,
             "per_class": [] if self.labels is None else self.per_class(),
@@ -181,8 +206,8 @@ class EvaluationResult:
 
     def save(self, path: str | Path, **more: Any) -> None:
         """
-        Write the result file and, where there is a confusion matrix and matplotlib is installed, its picture beside it
-        (`results.json` and `results_confusion.png`).
+        Write the result file. For videos with one label each, a picture of the confusion matrix is written beside it
+        if matplotlib is installed (`results_confusion.png` for `results.json`).
 
         Args:
             path (`str` or `Path`):
@@ -197,15 +222,24 @@ class EvaluationResult:
         if self.labels is None or self.multi_label:
             return
         if importlib.util.find_spec("matplotlib") is None:
-            logger.info("No picture of the confusion matrix: matplotlib is not installed (`hf_videovit[train]`)")
+            logger.info("The confusion matrix is not drawn: matplotlib is not installed (`hf_videovit[train]`)")
         else:
             matrix = confusion_matrix(*self.scored())
             draw_confusion_matrix(matrix, self.label_names, path.with_name(f"{path.stem}_confusion.png"))
 
     def save_confusion_matrix(self, path: str | Path) -> None:
-        """Write a CSV table: a row for each right label, a column for each predicted one, the number of videos."""
+        """
+        Write the confusion matrix as CSV: numbers of videos with a row per true label and a column per predicted one.
+
+        Args:
+            path (`str` or `Path`):
+                The file.
+
+        Raises:
+            ValueError: the data is multi-label, or no video has a label.
+        """
         if self.multi_label:
-            raise ValueError("There is no confusion matrix of clips with several labels")
+            raise ValueError("Multi-label data has no confusion matrix")
         matrix = confusion_matrix(*self.scored())
         with Path(path).open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
@@ -214,25 +248,31 @@ class EvaluationResult:
                 writer.writerow([name, *counts])
 
     def save_predictions(self, path: str | Path) -> None:
-        """Write [`~EvaluationResult.predictions`] as JSONL."""
+        """
+        Write [`~EvaluationResult.predictions`] as JSON lines.
+
+        Args:
+            path (`str` or `Path`):
+                The file.
+        """
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.predictions()]
         Path(path).write_text("".join(lines), encoding="utf-8")
 
 
 class EvaluationClipLoader:
     """
-    Makes the model's input of one video: the processor's answer, untouched.
+    Reads one video as the model's input, with the processor alone.
 
     Args:
-        processor ([`ClipVideoProcessor`]):
+        processor ([`ClipProcessor`]):
             The checkpoint's processor.
         sampling_mode (`str`, *optional*):
-            Overrides the processor's.
+            Overrides the processor's own.
         num_labels (`int`, *optional*):
-            Number of labels where a video has any number of them.
+            Number of labels if the data is multi-label.
     """
 
-    def __init__(self, processor: Any, sampling_mode: str | None = None, num_labels: int | None = None):
+    def __init__(self, processor: ClipProcessor, sampling_mode: str | None = None, num_labels: int | None = None):
         self.processor, self.num_labels = processor, num_labels
         self.options = {} if sampling_mode is None else {"sampling_mode": sampling_mode}
 
@@ -244,8 +284,8 @@ class EvaluationClipLoader:
         }
 
 
-class _Noting(VideoSource):
-    """Another source that writes down what was asked for, since an unreadable video comes back without its label."""
+class _RecordingSource(VideoSource):
+    """Wraps a source and records the labels of its samples, since unreadable videos are reported without a label."""
 
     def __init__(self, source: VideoSource):
         self.source = source
@@ -255,11 +295,11 @@ class _Noting(VideoSource):
             source.num_samples,
         )
         self.reads_ahead = source.reads_ahead
-        self.noted: dict[str, Label] = {}
+        self.recorded: dict[str, Label] = {}
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         for sample in self.source.share(rank, world, seed, epoch, start):
-            self.noted[sample.id] = sample.label
+            self.recorded[sample.id] = sample.label
             yield sample
 
     def share_size(self, rank: int, world: int) -> int | None:
@@ -269,12 +309,12 @@ class _Noting(VideoSource):
         return self.source.place(position, rank, world)
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoSource":
-        return _Noting(self.source.with_label_names(label_names))
+        return _RecordingSource(self.source.with_label_names(label_names))
 
 
 def evaluate_model(
     model: PreTrainedModel,
-    processor: Any,
+    processor: ClipProcessor,
     samples: VideoSource | Iterable[Sample] | Iterable[tuple[str, Any, int | None]],
     *,
     batch_size: int = 1,
@@ -286,41 +326,44 @@ def evaluate_model(
     progress: bool = False,
 ) -> EvaluationResult:
     """
-    Ask a model about every video.
+    Evaluate a classifier on videos.
 
-    With several processes each asks about its share and all get the whole result. With `batch_size=1` and no mixed
-    precision the logits are those of `model(**processor(video))` to the last bit.
+    With several processes, each evaluates its share, and all get the complete result. With `batch_size=1` and no mixed
+    precision, the logits are bitwise those of `model(**processor(video))`.
 
     Args:
         model (`PreTrainedModel`):
             A model for video classification, on the device to use.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         samples ([`VideoSource`], or samples, or tuples `(id, video, label)`):
-            The videos. A source's labels are matched with the model's by name; samples and tuples hold the model's own
+            The videos. A source's labels are matched with the model's by name. Samples and tuples have the model's own
             indices.
         batch_size (`int`, *optional*, defaults to 1):
             Videos in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
-            Decoding processes.
+            Number of decoding processes.
         sampling_mode (`str`, *optional*):
-            `"validation"` for the quick single view during training; the processor's own otherwise.
+            `"validation"` for the quick single view during training. Defaults to the processor's own mode.
         accelerator (`Accelerator`, *optional*):
-            The processes to share the videos; this one alone by default.
+            The processes that share the videos. Defaults to this process alone.
         mixed_precision (`str`, *optional*):
             `"bf16"` or `"fp16"` for autocast.
         timeout (`float`, *optional*, defaults to 300.0):
-            Seconds after which silent workers count as hung.
+            Seconds after which workers that do not answer are considered hung.
         progress (`bool`, *optional*, defaults to `False`):
-            Whether to show a bar.
+            Whether to show a progress bar.
 
     Returns:
         [`EvaluationResult`]
+
+    Raises:
+        ValueError: the labels of the data do not match those of the model.
     """
     started = time.perf_counter()
     config = model.config
     multi_label = config.problem_type == MULTI_LABEL
-    source = _Noting(_labelled_source(samples, config.id2label, multi_label))
+    source = _RecordingSource(_labelled_source(samples, config.id2label, multi_label))
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     bad: list[BadVideo] = []
     stream = ClipStream(
@@ -337,29 +380,34 @@ def evaluate_model(
     answers = _answers(model, stream, mixed_precision, progress and rank == 0)
     failures = [(source.place(video.position, rank, world), video) for video in bad]
     answers, failures = _gathered(answers, accelerator), _gathered(failures, accelerator)
-    noted = dict(_gathered(list(source.noted.items()), accelerator))
+    recorded = dict(_gathered(list(source.recorded.items()), accelerator))
     label_names = [config.id2label[index] for index in range(config.num_labels)]
-    result = _collect(answers, failures, noted, label_names, multi_label)
+    result = _collect(answers, failures, recorded, label_names, multi_label)
     result.protocol = describe_protocol(model, processor, sampling_mode)
     result.environment = describe_environment(model, world) | {"decoder": _decoder_used(processor)}
-    result.manifest = manifest_hash(noted.items(), label_names)
+    result.manifest = manifest_hash(recorded.items(), label_names)
     result.seconds = time.perf_counter() - started
     if result.failed:
         logger.warning(f"{len(result.failed)} of {len(result.ids) + len(result.failed)} videos could not be read")
     return result
 
 
-def describe_protocol(model: PreTrainedModel, processor: Any, sampling_mode: str | None = None) -> dict[str, Any]:
+def describe_protocol(
+    model: PreTrainedModel, processor: ClipProcessor, sampling_mode: str | None = None
+) -> dict[str, Any]:
     """
-    How an answer comes about: what the processor saves, and the model's merging of views.
+    The evaluation protocol: the saved settings of the processor, and the model's merging of views.
 
     Args:
         model (`PreTrainedModel`):
             The model.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         sampling_mode (`str`, *optional*):
-            Where it overrides the processor's.
+            Overrides the processor's own.
+
+    Returns:
+        `dict[str, Any]`: plain values.
     """
     protocol = json.loads(processor.to_json_string())
     merging = model.config.to_dict().get("view_merging")
@@ -368,13 +416,16 @@ def describe_protocol(model: PreTrainedModel, processor: Any, sampling_mode: str
 
 def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, Any]:
     """
-    What a result was computed with.
+    Versions, decoders, device and command of an evaluation.
 
     Args:
         model (`PreTrainedModel`):
-            Tells device and dtype.
+            The model. Its device and dtype are used.
         world (`int`, *optional*, defaults to 1):
             Number of processes.
+
+    Returns:
+        `dict[str, Any]`: plain values.
     """
     packages = ("torch", "torchvision", "transformers", "accelerate", "av")
     decoders = {name: {"version": info.version, "ffmpeg": info.ffmpeg} for name, info in available_decoders().items()}
@@ -398,13 +449,11 @@ def _labelled_source(samples: Any, id2label: Mapping[int, str], multi_label: boo
         for sample in listed:
             if unknown := [label for label in label_indices(sample.label) if label not in id2label]:
                 raise ValueError(
-                    f"Sample {sample.id!r} has label {unknown[0]}, the model has 0 to {len(id2label) - 1}"
+                    f"The label of sample {sample.id!r} must be from 0 to {len(id2label) - 1}, got {unknown[0]}"
                 )
         source = SampleList(listed)
     if source.multi_label and not multi_label:
-        raise ValueError(
-            f"A video of the data has any number of labels, but the model's `problem_type` is not {MULTI_LABEL!r}"
-        )
+        raise ValueError(f"`problem_type` of the model must be {MULTI_LABEL!r} for multi-label data")
     return source
 
 
@@ -412,8 +461,8 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, list) else value
 
 
-def _decoder_used(processor: Any) -> dict[str, Any]:
-    """Which decoder the processor asks for, with its FFmpeg."""
+def _decoder_used(processor: ClipProcessor) -> dict[str, Any]:
+    """The decoder that the processor uses, with its FFmpeg."""
     name = "pyav" if processor.decoder == "auto" else processor.decoder
     info = available_decoders()[name]
     return {"name": name, "version": info.version, "ffmpeg": info.ffmpeg, "policy": processor.decoding_policy}
@@ -422,7 +471,7 @@ def _decoder_used(processor: Any) -> dict[str, Any]:
 def _answers(
     model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
 ) -> list[tuple[int, str, int | list[float], np.ndarray]]:
-    """This process's answers: place in the data's order, id, label, logits."""
+    """Predictions of this process: place in the data's order, id, label, logits."""
     dtype = PRECISIONS.get(mixed_precision or "no")
     answers = []
     with evaluation_mode(model):
@@ -437,14 +486,14 @@ def _answers(
 
 
 def _gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
-    """Items of all processes; gathered once, so processes may have different numbers of them."""
+    """Items of all processes, which may have different numbers of them."""
     return items if accelerator is None or accelerator.num_processes == 1 else gather_object(items)
 
 
 def _collect(
     answers: list[tuple[int, str, int | list[float], np.ndarray]],
     failures: list[tuple[int, BadVideo]],
-    noted: Mapping[str, Label],
+    recorded: Mapping[str, Label],
     label_names: list[str],
     multi_label: bool,
 ) -> EvaluationResult:
@@ -460,7 +509,7 @@ def _collect(
         failed=[
             {
                 "id": video.id,
-                "label": [label_names[label] for label in label_indices(noted[video.id])],
+                "label": [label_names[label] for label in label_indices(recorded[video.id])],
                 "reason": video.reason,
                 "kind": video.kind,
                 "decoder": video.decoder,

@@ -1,13 +1,14 @@
 """
-Probes: what the features of a frozen model can tell apart. Any model of the package is probed by the encoder inside
-it, in evaluation mode, whatever head it wears; nothing of the model and of its training's random numbers changes.
+Probes measure how well the features of a frozen model separate classes. Any model of the package can be probed,
+whatever its head: its encoder is used, in evaluation mode. The model and the state of random number generators are
+left unchanged.
 
-- `knn`: the labels of the nearest training clips by cosine, each vote weighted by `exp(similarity / temperature)`, the
-  protocol of Wu et al., 2018 ("Unsupervised feature learning via non-parametric instance discrimination") that
-  self-supervised work reports.
-- `linear`: multinomial logistic regression on the standardised features. Its weight penalty is the one of a few that
-  does best on every fifth training clip, left out for that; then all are used.
-- `attentive`: one learned query that attends to all tokens, and a linear layer on what it collects.
+- `knn`: the labels of the nearest training clips by cosine, each vote weighted by `exp(similarity / temperature)`.
+  This is the usual protocol of self-supervised learning, by Wu et al., 2018 ("Unsupervised feature learning via
+  non-parametric instance discrimination").
+- `linear`: multinomial logistic regression on the standardised features. Of a few weight penalties it takes the one
+  that is best on every fifth training clip, which is held out for that. The final fit uses all training clips.
+- `attentive`: one learned query that attends to all tokens, followed by a linear layer.
 """
 
 import math
@@ -28,6 +29,7 @@ from transformers.utils import logging
 from ...modes import evaluation_mode
 from ..arguments import DataArguments, ProbeArguments, RunConfig
 from ..data.opening import load_sources
+from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 from ..data.streaming import BadVideo, ClipStream
 from ..engine.loop import Observer
@@ -39,31 +41,31 @@ from .metrics import compute_metric
 logger = logging.get_logger(__name__)
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-HELD_OUT = 5  # one of so many training clips judges the penalty
+HELD_OUT = 5  # every fifth training clip is held out to choose the penalty
 LINEAR_STEPS = 60
 ATTENTIVE_BATCH = 64
-ATTENTIVE_LEARNING_RATE = 1e-3  # its peak
+ATTENTIVE_LEARNING_RATE = 1e-3  # peak of the schedule
 HEAD_DIM = 64
 
 
 @dataclass
 class FrozenFeatures:
     """
-    What a frozen model makes of labelled clips.
+    Features of labelled clips from a frozen model.
 
     Args:
         ids (`list[str]`):
-            Clips that could be read, in the data's order.
+            Ids of the clips that could be read, in the data's order.
         labels (`torch.Tensor` of shape `(num_clips,)`):
             Class indices.
         pooled (`torch.Tensor` of shape `(num_clips, hidden_size)`):
-            One feature a clip, float32.
-        tokens (`torch.Tensor` of shape `(num_clips, num_tokens, hidden_size)`, *optional*):
-            float16, for the attentive probe.
+            One feature vector per clip, float32.
+        tokens (`torch.Tensor` of shape `(num_clips, num_tokens, hidden_size)`, or `None`):
+            Tokens for the attentive probe, float16.
         failed (`list[str]`):
-            Clips that could not be read.
+            Ids of the clips that could not be read.
         label_names (`list[str]`):
-            What the labels index.
+            Names of the classes.
     """
 
     ids: list[str]
@@ -77,20 +79,20 @@ class FrozenFeatures:
 @dataclass
 class ProbeResult:
     """
-    What probes found.
+    The result of probes.
 
     Args:
         metrics (`dict[str, float]`):
-            `knn`, `linear`, `attentive`: share of the evaluation clips that are recognised; `majority`: what always
-            answering the commonest training label gets.
+            `knn`, `linear`, `attentive`: accuracy on the evaluation clips; `majority`: accuracy of always predicting
+            the most frequent training label.
         num_train (`int`):
-            Clips learnt from.
+            Number of training clips.
         num_eval (`int`):
-            Clips scored.
-        failed (`list[str]`):
-            Clips of either that could not be read.
-        label_names (`list[str]`):
-            The classes.
+            Number of evaluation clips.
+        failed (`list[str]`, *optional*, defaults to `[]`):
+            Ids of the clips of either set that could not be read.
+        label_names (`list[str]`, *optional*, defaults to `[]`):
+            Names of the classes.
     """
 
     metrics: dict[str, float]
@@ -102,7 +104,7 @@ class ProbeResult:
 
 def extract_features(
     model: PreTrainedModel,
-    processor: Any,
+    processor: ClipProcessor,
     source: VideoSource,
     *,
     batch_size: int = 8,
@@ -112,30 +114,33 @@ def extract_features(
     timeout: float = 300.0,
 ) -> FrozenFeatures:
     """
-    Features of every labelled clip of a source, from one view each; with several processes each sees to its share and
-    all get the whole.
+    Extract features of every labelled clip of a source, from one view each. With several processes, each extracts
+    those of its share, and all get the complete result.
 
     Args:
         model (`PreTrainedModel`):
-            Any model of the package, on the device to use. Its encoder is asked: the pooled output where it has one,
-            else the mean of its tokens.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+            Any model of the package, on the device to use. The features are the pooled output of its encoder, or the
+            mean of its tokens if it has none.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         source ([`VideoSource`]):
             The clips.
         batch_size (`int`, *optional*, defaults to 8):
             Clips in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
-            Decoding processes.
+            Number of decoding processes.
         accelerator (`Accelerator`, *optional*):
-            Processes to share the clips.
+            The processes that share the clips. Defaults to this process alone.
         max_tokens (`int`, *optional*, defaults to 0):
-            Tokens kept of each clip, more being averaged in runs of neighbours; 0 keeps none.
+            Largest number of tokens kept of each clip; 0 keeps none. Longer sequences are average-pooled.
         timeout (`float`, *optional*, defaults to 300.0):
-            Seconds after which silent workers count as hung.
+            Seconds after which workers that do not answer are considered hung.
+
+    Returns:
+        [`FrozenFeatures`]
 
     Raises:
-        ValueError: a clip has no label, or several.
+        ValueError: a clip has no label or several labels, or no clip can be read.
     """
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     bad: list[BadVideo] = []
@@ -157,7 +162,7 @@ def extract_features(
             labels = batch.rows["labels"]
             if labels.ndim != 1 or bool((labels < 0).any()):
                 raise ValueError(
-                    f"Probes need one label a clip; {batch.ids[0]!r} or a clip near it has none or several"
+                    f"Probes need one label per clip, but one of the clips {', '.join(batch.ids)} has none or several"
                 )
             pooled, tokens = _encode(model.base_model, batch.rows["pixel_values"], max_tokens)
             for index, (position, name) in enumerate(zip(batch.positions, batch.ids)):
@@ -168,7 +173,7 @@ def extract_features(
         rows, failed = gather_object(rows), gather_object(failed)
     rows.sort(key=lambda row: row[0])
     if not rows:
-        raise ValueError("None of the clips for the probes can be read")
+        raise ValueError("No clip for the probes can be read")
     return FrozenFeatures(
         ids=[row[1] for row in rows],
         labels=torch.tensor([row[2] for row in rows]),
@@ -188,7 +193,7 @@ def knn_scores(
     temperature: float = 0.07,
 ) -> torch.Tensor:
     """
-    Scores by weighted vote of the nearest training clips.
+    Scores of a weighted vote of the nearest training clips.
 
     ```
     for query in queries:
@@ -198,17 +203,17 @@ def knn_scores(
 
     Args:
         train (`torch.Tensor` of shape `(num_train, hidden_size)`):
-            Features of the clips that vote.
+            Features of the training clips.
         labels (`torch.Tensor` of shape `(num_train,)`):
-            Their classes.
+            Classes of the training clips.
         queries (`torch.Tensor` of shape `(num_queries, hidden_size)`):
             Features to classify.
         num_labels (`int`):
             Number of classes.
         neighbours (`int`, *optional*, defaults to 20):
-            Clips that vote; all where there are fewer.
+            Number of clips that vote; all if there are fewer.
         temperature (`float`, *optional*, defaults to 0.07):
-            The smaller, the more the nearest count.
+            A smaller temperature gives the nearest clips more weight.
 
     Returns:
         `torch.Tensor` of shape `(num_queries, num_labels)`.
@@ -218,7 +223,7 @@ def knn_scores(
     neighbours = min(neighbours, len(train))
     for start in range(0, len(queries), 256):
         similarity, nearest = (queries[start : start + 256] @ train.T).topk(neighbours, dim=1)
-        votes = ((similarity - 1) / temperature).exp()  # no cosine is above 1: never too large, and in proportion
+        votes = ((similarity - 1) / temperature).exp()  # minus 1, the largest cosine, against overflow
         scores[start : start + 256].scatter_add_(1, labels[nearest], votes)
     return scores
 
@@ -229,9 +234,9 @@ def linear_scores(train: torch.Tensor, labels: torch.Tensor, queries: torch.Tens
 
     Args:
         train (`torch.Tensor` of shape `(num_train, hidden_size)`):
-            Features to learn from.
+            Features of the training clips.
         labels (`torch.Tensor` of shape `(num_train,)`):
-            Their classes.
+            Classes of the training clips.
         queries (`torch.Tensor` of shape `(num_queries, hidden_size)`):
             Features to classify.
         num_labels (`int`):
@@ -249,13 +254,13 @@ def linear_scores(train: torch.Tensor, labels: torch.Tensor, queries: torch.Tens
         scores = [
             _accuracy(_logits(_fit_linear(*known, num_labels, penalty), asked[0]), asked[1]) for penalty in PENALTIES
         ]
-        best = max(zip(scores, PENALTIES))[1]  # of equals the one that holds the weights smaller
+        best = max(zip(scores, PENALTIES))[1]  # of equal scores the one with the larger penalty
     return _logits(_fit_linear(train, labels, num_labels, best), queries)
 
 
 class AttentiveHead(nn.Module):
     """
-    One learned query collects from all tokens what a linear layer needs.
+    A classifier on frozen tokens: one learned query attends to all tokens, and a linear layer classifies the result.
 
     Args:
         hidden_size (`int`):
@@ -274,7 +279,16 @@ class AttentiveHead(nn.Module):
         self.classifier = nn.Linear(hidden_size, num_labels)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Logits `(batch_size, num_labels)` of `tokens` of shape `(batch_size, num_tokens, hidden_size)`."""
+        """
+        Classify clips.
+
+        Args:
+            tokens (`torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`):
+                Tokens of the clips.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_labels)`: logits.
+        """
         tokens = self.norm(tokens)
         query = self.query.expand(len(tokens), -1, -1)
         collected, _ = self.attention(query, tokens, tokens, need_weights=False)  # (batch, 1, hidden)
@@ -291,23 +305,23 @@ def attentive_scores(
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """
-    Logits of an [`AttentiveHead`] trained on frozen tokens, always from the same random start.
+    Logits of an [`AttentiveHead`] trained on frozen tokens. The initial weights are always the same.
 
     Args:
         train (`torch.Tensor` of shape `(num_train, num_tokens, hidden_size)`):
-            Tokens to learn from.
+            Tokens of the training clips.
         labels (`torch.Tensor` of shape `(num_train,)`):
-            Classes of the clips.
+            Classes of the training clips.
         queries (`torch.Tensor` of shape `(num_queries, num_tokens, hidden_size)`):
             Tokens of the clips to classify.
         num_labels (`int`):
             Number of classes.
         epochs (`int`, *optional*, defaults to 20):
-            Passes over the tokens.
+            Number of passes over the tokens.
         learning_rate (`float`, *optional*, defaults to 1e-3):
-            Of AdamW, at the top of a cosine.
+            Peak learning rate of AdamW in a cosine schedule.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where to compute; the tokens come a batch at a time.
+            Device for the computation. The tokens are moved there one batch at a time.
 
     Returns:
         `torch.Tensor` of shape `(num_queries, num_labels)`, on the CPU.
@@ -336,17 +350,17 @@ def probe_features(
     train: FrozenFeatures, held_out: FrozenFeatures, arguments: ProbeArguments, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
     """
-    Score frozen features.
+    Run probes on frozen features.
 
     Args:
         train ([`FrozenFeatures`]):
-            To learn from.
+            Features of the training clips.
         held_out ([`FrozenFeatures`]):
-            To score.
+            Features of the evaluation clips.
         arguments ([`ProbeArguments`]):
-            Which probes, and how.
+            The probes and their settings.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`):
-            Where to compute.
+            Device for the computation.
 
     Returns:
         `dict[str, float]`: accuracy by probe, and `majority`.
@@ -373,7 +387,7 @@ def probe_features(
 
 def probe_model(
     model: PreTrainedModel,
-    processor: Any,
+    processor: ClipProcessor,
     train_source: VideoSource,
     eval_source: VideoSource,
     arguments: ProbeArguments | None = None,
@@ -384,30 +398,33 @@ def probe_model(
     timeout: float = 300.0,
 ) -> ProbeResult:
     """
-    Score the frozen features of any model of the package.
+    Probe the frozen features of any model of the package.
 
     Args:
         model (`PreTrainedModel`):
-            The model, on the device to use. Left as it was.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
+            The model, on the device to use. It is not changed.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         train_source ([`VideoSource`]):
-            Labelled clips to learn from.
+            Labelled training clips.
         eval_source ([`VideoSource`]):
-            Clips with the same labels to score.
+            Evaluation clips with the same labels.
         arguments ([`ProbeArguments`], *optional*):
-            Which probes, and how; nearest neighbours and the linear one by default.
+            The probes and their settings. Defaults to nearest neighbours and the linear probe.
         batch_size (`int`, *optional*, defaults to 8):
             Clips in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
-            Decoding processes.
+            Number of decoding processes.
         accelerator (`Accelerator`, *optional*):
-            Processes to share the clips; the first one learns and scores, all get the result.
+            The processes that share the clips. The first one fits the probes, and all get the result.
         timeout (`float`, *optional*, defaults to 300.0):
-            Seconds after which silent workers count as hung.
+            Seconds after which workers that do not answer are considered hung.
 
     Returns:
         [`ProbeResult`]
+
+    Raises:
+        ValueError: the sources do not have the same labels, at least two, with one per clip, or no clip can be read.
 
     Example:
 
@@ -444,28 +461,31 @@ def probe_model(
 
 def online_probe(
     config: RunConfig,
-    processor: Any,
+    processor: ClipProcessor,
     accelerator: Accelerator,
     train_source: VideoSource,
     eval_source: VideoSource | None,
 ) -> Observer | None:
     """
-    The probes of a run, for the loop to take before the first step and every so often.
+    The probes of a run as an observer for the training loop.
 
     Args:
         config ([`RunConfig`]):
-            The run; `probe` says which and on what.
-        processor ([`ClipVideoProcessor`]):
-            The model's.
+            The run. Its group `probe` names the probes and their data.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         accelerator (`Accelerator`):
-            The run's processes, which call it together.
+            Processes of the run, which call the observer together.
         train_source ([`VideoSource`]):
-            The run's own clips, used where they have labels and no `probe_data` is given.
-        eval_source ([`VideoSource`], *optional*):
-            Likewise.
+            Training clips of the run, used without `probe_data`.
+        eval_source ([`VideoSource`] or `None`):
+            Evaluation clips of the run, used without `probe_data`.
 
     Returns:
-        [`~engine.Observer`], or `None` if the run asks for no probe. ValueError if there are no labels to probe with.
+        [`~engine.Observer`], or `None` if the run has no probes.
+
+    Raises:
+        ValueError: the training clips have fewer than two labels, or there are no evaluation clips.
     """
     arguments = config.probe
     if not arguments.probe:
@@ -479,11 +499,11 @@ def online_probe(
         train_source, eval_source = load_sources(data, config.run.seed)
     if eval_source is None or len(train_source.label_names) < 2:
         raise ValueError(
-            "`probe` needs labelled clips to learn from and others to score: give `probe_data`, a folder of classes "
-            "or a list with labels"
+            "`probe` needs labelled training and evaluation clips: give `probe_data`, a folder of classes or a list "
+            "with labels"
         )
     sources = (train_source, eval_source)
-    batch_size = config.run.eval_batch_size or config.optimization.batch_size
+    batch_size = config.eval_batch_size
 
     def look(model: PreTrainedModel, step: int) -> dict[str, float]:
         result = probe_model(
@@ -497,7 +517,7 @@ def online_probe(
             timeout=config.data.worker_timeout,
         )
         if result.failed:
-            logger.warning(f"{len(result.failed)} clips for the probes cannot be read and are left out")
+            logger.warning(f"{len(result.failed)} clips for the probes cannot be read and are skipped")
         return result.metrics
 
     return Observer("probe", look, arguments.probe_every, arguments.probe_steps, at_start=True)
@@ -506,7 +526,7 @@ def online_probe(
 def _check_labels(train: VideoSource, held_out: VideoSource) -> None:
     if len(train.label_names) < 2 or train.label_names != held_out.label_names:
         raise ValueError(
-            f"Probes need clips of at least two labels, the same to learn from and to score; these have "
+            f"Probes need training and evaluation clips with the same labels, at least two labels, got "
             f"{list(train.label_names)[:5]} and {list(held_out.label_names)[:5]}"
         )
 
@@ -525,7 +545,7 @@ def _encode(encoder: Any, pixel_values: torch.Tensor, max_tokens: int) -> tuple[
 
 
 def _fit_linear(features: torch.Tensor, labels: torch.Tensor, num_labels: int, penalty: float) -> torch.Tensor:
-    """Weights and, in the last row, biases `(hidden_size + 1, num_labels)`; starts at 0, so nothing is random."""
+    """Weights and, in the last row, biases `(hidden_size + 1, num_labels)`. They start at 0, without randomness."""
     weights = torch.zeros(features.shape[1] + 1, num_labels, device=features.device, requires_grad=True)
     solver = torch.optim.LBFGS([weights], max_iter=LINEAR_STEPS, line_search_fn="strong_wolfe")
 
@@ -544,7 +564,7 @@ def _logits(weights: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 
 def _reported_accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
-    """Top-1 accuracy. Scores that are not finite, of a model that has diverged, count as 0 and do not end its run."""
+    """Top-1 accuracy. Scores that are not finite, as from a model that has diverged, count as 0."""
     finite = scores.float().nan_to_num(posinf=0.0, neginf=0.0)
     return compute_metric("top_k_accuracy", finite.cpu().numpy(), labels.numpy(), k=1)
 
@@ -555,7 +575,7 @@ def _accuracy(scores: torch.Tensor, labels: torch.Tensor) -> float:
 
 @contextmanager
 def _own_random_numbers(device: torch.device) -> Iterator[None]:
-    """A block whose random numbers start anew and leave the surrounding ones as they are."""
+    """A block with its own seed that leaves the state of random number generators unchanged."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         yield

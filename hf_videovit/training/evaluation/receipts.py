@@ -1,6 +1,4 @@
-"""
-Whether a model is as good as its folder says: the evaluation behind `results.json`, run again.
-"""
+"""Reproduction of the scores in a model's `results.json`."""
 
 import json
 import os
@@ -19,22 +17,22 @@ from .evaluation import EvaluationResult, describe_protocol, evaluate_model
 @dataclass(frozen=True)
 class Reproduction:
     """
-    What was claimed beside what came out.
+    Claimed and measured scores of a model.
 
     Args:
         claimed (`Mapping[str, float]`):
-            The metrics of `results.json`.
+            Metrics of `results.json`.
         measured (`Mapping[str, float]`):
             The same metrics, measured now.
         same_videos (`bool` or `None`):
-            Whether the videos and their labels are those of the claim, by the hash of their list; `None` where the
-            claim names none.
+            Whether videos and labels are those of the claim, by the hash of their list; `None` if the claim has no
+            hash.
         changed_protocol (`Mapping[str, tuple]`):
-            Settings of frames, clips, crops and normalisation that differ: claimed and present value.
+            Settings of frames, clips, crops and normalisation that differ: claimed and present value by name.
         result ([`EvaluationResult`]):
             The evaluation.
-        tolerance (`float`):
-            Largest difference of a metric that counts as the same.
+        tolerance (`float`, *optional*, defaults to 0.0):
+            Largest accepted difference of a metric.
     """
 
     claimed: Mapping[str, float]
@@ -46,12 +44,12 @@ class Reproduction:
 
     @property
     def differences(self) -> dict[str, float]:
-        """Measured minus claimed, of each metric that was claimed; `nan` for one that could not be measured."""
+        """Measured minus claimed value of each claimed metric; `nan` if it could not be measured."""
         return {name: self.measured.get(name, float("nan")) - value for name, value in self.claimed.items()}
 
     @property
     def confirmed(self) -> bool:
-        """Whether every metric came out as claimed, on the same videos."""
+        """Whether every metric was measured as claimed, on the same videos."""
         close = all(abs(difference) <= self.tolerance for difference in self.differences.values())
         return close and self.same_videos is not False
 
@@ -68,39 +66,39 @@ def reproduce(
     progress: bool = False,
 ) -> Reproduction:
     """
-    Run the evaluation that a model's `results.json` claims, and compare.
+    Repeat the evaluation of a model's `results.json` and compare the scores.
 
     Args:
         folder (`str` or `os.PathLike`):
             A folder with a saved classifier, its processor and `results.json`.
         data (`str`, *optional*):
-            Where the videos are now. Defaults to what `results.json` names; a published one names no folders.
+            The videos. Defaults to the data named in `results.json`; published files name no folders.
         split (`str`, *optional*):
-            Split of the data. Likewise.
+            Split of the data. Defaults to the split named in `results.json`.
         batch_size (`int`, *optional*, defaults to 1):
             Videos in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
-            Decoding processes.
+            Number of decoding processes.
         device (`str`, *optional*, defaults to `"cpu"`):
-            Where the model computes. Another device than that of the claim changes the last digits of the scores.
+            Device of the model. A device other than that of the claim changes the last digits of the scores.
         tolerance (`float`, *optional*, defaults to 1e-9):
-            Largest difference of a metric (as a share of one) that counts as the same.
+            Largest accepted difference of a metric, where metrics are between 0 and 1.
         progress (`bool`, *optional*, defaults to `False`):
-            Whether to show a bar.
+            Whether to show a progress bar.
 
     Returns:
         [`Reproduction`]
 
     Raises:
-        ValueError: the folder claims nothing, or its data is not found.
+        ValueError: the folder has no `results.json`, or `data` is needed.
     """
     path = Path(folder) / "results.json"
     if not path.is_file():
-        raise ValueError(f"`folder` {str(folder)!r} holds no results.json: it claims nothing that could be checked")
+        raise ValueError(f"`folder` {str(folder)!r} has no results.json, so there are no scores to reproduce")
     claim = json.loads(path.read_text(encoding="utf-8"))
     data = data or claim.get("data")
     if data is None:
-        raise ValueError(f"`data` is needed: {str(path)!r} does not say what was measured")
+        raise ValueError(f"`data` is needed: {str(path)!r} does not name its data")
     arguments = DataArguments(eval_data=data, eval_split=split or claim.get("split"))
     arguments.max_eval_samples = claim.get("max_samples")
     model = AutoModelForVideoClassification.from_pretrained(folder).to(device)

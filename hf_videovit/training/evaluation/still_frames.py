@@ -1,4 +1,4 @@
-"""What a model can know without time: the control that a claim about motion needs."""
+"""Clips of a single repeated frame: a control that shows how much of a score does not depend on motion."""
 
 from typing import Any
 
@@ -12,12 +12,21 @@ from ...modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 
 class StillFrameMixin(ClipVideoProcessor):
     """
-    Shows one frame of each clip in the place of all of them: a random one where the sampling is random, else the
-    middle one. Put it before a family's processor; training and evaluation then go on as with that one.
+    Replaces all frames of each clip by one of them: a random one if the sampling is random, else the middle one. Use
+    it as the first base class, before the processor of a family.
     """
 
     def sample_frames(self, metadata: VideoMetadata, *args: Any, **kwargs: Any) -> np.ndarray:
-        """Indices as the family samples them, `(num_clips, num_frames)` or `(num_frames,)`, each clip of one frame."""
+        """
+        Sample the indices as the family does, then repeat one index of each clip.
+
+        Args:
+            metadata (`VideoMetadata`):
+                Number of frames and frame rate of the video.
+
+        Returns:
+            `np.ndarray` of shape `(num_clips, num_frames)` or `(num_frames,)`.
+        """
         rng: Random | None = kwargs.get("rng")
         indices = super().sample_frames(metadata, *args, **kwargs)
         num_frames = indices.shape[-1]
@@ -26,4 +35,4 @@ class StillFrameMixin(ClipVideoProcessor):
 
 
 class StillFrameVideoMAEV2VideoProcessor(StillFrameMixin, VideoMAEV2VideoProcessor):
-    """VideoMAE V2's own processor, but every clip is a still."""
+    """The processor of VideoMAE V2 with clips of a single repeated frame."""

@@ -1,4 +1,4 @@
-"""Which training method a run is: the only place that decides."""
+"""The choice of the training method of a run. Nothing else in the package makes this choice."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
 
 
-# The first that fits is the method of a run that names none.
+# A run that names no method uses the first one that fits.
 METHODS: tuple[type[Method], ...] = (
     JointClassification,
     ImageClassification,
@@ -38,10 +38,13 @@ def choose(config: RunConfig, goal: Goal | None = None, model: PreTrainedModel |
         goal (`str`, *optional*):
             `"classifier"` or `"encoder"`. Defaults to that of the named method, or to `"classifier"`.
         model (`PreTrainedModel`, *optional*):
-            The model that is trained, where the run does not build it.
+            The model to train, if the run does not build it.
+
+    Returns:
+        `type[Method]`
 
     Raises:
-        ValueError: If there is no method of that name, or it has another goal.
+        ValueError: there is no method of that name, or it has another goal.
     """
     if goal is not None and goal not in GOALS:
         raise ValueError(f"`goal` must be one of {', '.join(GOALS)}, got {goal!r}")
@@ -54,13 +57,13 @@ def choose(config: RunConfig, goal: Goal | None = None, model: PreTrainedModel |
     if name not in named:
         raise ValueError(f"Unknown `method` {name!r}{suggestion(str(name), named)}")
     if goal is not None and named[name].goal != goal:
-        raise ValueError(f"`method` {name!r} is run by `{COMMANDS[named[name].goal]}`, not by `{COMMANDS[goal]}`")
+        raise ValueError(f"`method` {name!r} is a method of `{COMMANDS[named[name].goal]}`, not of `{COMMANDS[goal]}`")
     return named[name]
 
 
 def method_of(config: RunConfig, goal: Goal | None = None, **given: Any) -> Method:
     """
-    The training method of a run, ready to be run, planned or previewed.
+    The training method of a run, ready for training, a plan or a preview.
 
     Args:
         config ([`RunConfig`]):
@@ -70,8 +73,11 @@ def method_of(config: RunConfig, goal: Goal | None = None, **given: Any) -> Meth
         given:
             `model`, `processor`, `train_source` and `eval_source`, see [`Method`]; `tokenizer`, see [`MaskedWords`].
 
+    Returns:
+        [`Method`]
+
     Raises:
-        ValueError: If the method does not read a field that is set.
+        ValueError: a field is set that the method does not read.
     """
     return choose(config, goal, given.get("model"))(config, **given)
 
@@ -84,7 +90,7 @@ def finetune(config: RunConfig, *, accelerator: Accelerator | None = None, **giv
         config ([`RunConfig`]):
             The run.
         accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+            Processes and devices. Built from `config.run` by default.
         given:
             `model`, `processor`, `train_source` and `eval_source`, see [`Method`].
 
@@ -93,20 +99,20 @@ def finetune(config: RunConfig, *, accelerator: Accelerator | None = None, **giv
         records in `checkpoints` and `logs`.
 
     Raises:
-        ValueError: If the method does not read a field that is set, or the data has no labels.
+        ValueError: a field is set that the method does not read, or the data has no labels.
     """
     return run(method_of(config, "classifier", **given), accelerator)
 
 
 def pretrain(config: RunConfig, *, accelerator: Accelerator | None = None, **given: Any) -> RunResult:
     """
-    Pretrain an encoder without labels, as its family is pretrained, and save it.
+    Pretrain an encoder without labels by its family's method, and save it.
 
     Args:
         config ([`RunConfig`]):
             The run.
         accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+            Processes and devices. Built from `config.run` by default.
         given:
             `model`, `processor`, `train_source` and `eval_source`, see [`Method`]; `tokenizer`, see [`MaskedWords`].
 
@@ -115,13 +121,13 @@ def pretrain(config: RunConfig, *, accelerator: Accelerator | None = None, **giv
         `run.yaml` and, for some methods, a picture, and the run's records in `checkpoints` and `logs`.
 
     Raises:
-        ValueError: If the method does not read a field that is set.
+        ValueError: a field is set that the method does not read.
     """
     return run(method_of(config, "encoder", **given), accelerator)
 
 
 def describe_fields() -> str:
-    """Every field of a run, those of each method under its name: the text of `--help` and `--fields`."""
+    """All fields of a run, with those of each method under its name, as printed by `--help` and `--fields`."""
     own = {f"method: {method.name}": method.arguments_class for method in METHODS}
     return describe_arguments(GROUPS | own)
 

@@ -1,4 +1,4 @@
-"""Supervised classification of clips, and learning from a teacher's answers."""
+"""Supervised classification of clips, and knowledge distillation from a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +26,16 @@ from .previewing import PreviewedCopies
 
 @dataclass
 class LabelArguments(MixingArguments):
-    """How labels are learned."""
+    """
+    Arguments of supervised classification.
 
-    label_smoothing: float = option(0.0, "share of the target spread over all labels")
+    Raises:
+        ValueError: `label_smoothing` is not between 0 and 1.
+    """
+
+    label_smoothing: float = option(0.0, "share of the target that is spread over all labels")
     flip_labels: Literal["alike", "any"] = option(
-        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
+        "alike", "alike: mirror only if no label name differs from another in left and right; any: as set by `flip`"
     )
 
     def __post_init__(self) -> None:
@@ -39,36 +44,48 @@ class LabelArguments(MixingArguments):
 
 
 class Classification(Method):
-    """Train a classifier of clips with one label each, or with any number of them."""
+    """
+    Train a classifier of clips with one label each, or with any number of labels.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            See [`Method`].
+    """
 
     name = "classification"
     goal = "classifier"
     arguments_class: ClassVar[type] = LabelArguments
     unread: ClassVar[tuple[str, ...]] = ("picture_every",)
 
-    num_hot_labels: int | None = None  # where a clip has any number of labels: their number
+    num_hot_labels: int | None = None  # number of labels of multi-label data
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of every classifier that no other method claims."""
+        """True for every classifier that no other method takes. See [`Method.fits`]."""
         return True
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
-        """A checkpoint, with a new head where its labels are not the data's; or a size from scratch."""
+        """
+        Build the classifier: a checkpoint, with a new head if its labels differ from the data's, or a size from
+        scratch.
+
+        Raises:
+            ValueError: the data has no labels.
+        """
         source = self.train_source
         if not source.label_names:
-            raise ValueError(
-                f"`data` {self.config.data.data!r} has no labels to learn: give `label_column`, or pretrain on it"
-            )
+            raise ValueError(f"`data` {self.config.data.data!r} has no labels: give `label_column`, or use `pretrain`")
         return build_model(self.config.model, source.label_names, source.multi_label)
 
     def begin(self, accelerator: Accelerator) -> None:
-        """See [`Method`]; the videos' labels then index the model's."""
+        """Match the labels of videos and model as well. See [`Method.begin`]."""
         super().begin(accelerator)
         self.prepare_labels()
 
     def prepare_labels(self) -> None:
-        """Give the videos the model's labels, and set up what depends on them."""
+        """Map the videos' labels to those of the model, and build augmentation and mixing."""
         config = self.model.config
         self.train_source = match_labels(self.train_source, config.id2label)
         self.augmentation = self._augmentation(self.train_source.label_names)
@@ -76,31 +93,31 @@ class Classification(Method):
         self.num_hot_labels = config.num_labels if config.problem_type == MULTI_LABEL else None
 
     def begin_preview(self) -> None:
-        """See [`Method`]."""
+        """See [`Method.begin_preview`]."""
         super().begin_preview()
         if self.train_source.multi_label:
             self.num_hot_labels = len(self.train_source.label_names)
 
     def task(self) -> Task:
-        """Cross-entropy, or binary cross-entropy for any number of labels."""
+        """Cross-entropy, or binary cross-entropy for multi-label data."""
         return ClassificationTask(self.model, self.arguments.label_smoothing)
 
     def loader(self) -> SampleLoader:
-        """Reads one augmented clip with its label."""
+        """The function that reads an augmented clip with its label."""
         return self._loader(self.processor, self._augmentation(self.train_source.label_names), self.num_hot_labels)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """Finish the augmentation, normalise, mix."""
+        """Finish the augmentation, normalise and mix. See [`Method.prepare_batch`]."""
         return prepare_labelled(rows, device, self.processor, self.augmentation, self.mixing)
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
-        """Scores of the quick protocol."""
+        """Metrics of the quick protocol. See [`Method.validate`]."""
         assert self.eval_source is not None
         result = self.evaluate(model, self.processor, self.eval_source, validation=True)
         return result.metrics | {"num_failed": len(result.failed)}
 
     def finish(self, fitted: FitResult) -> RunResult:
-        """Scores of the full protocol, and a folder that is ready for the Hub."""
+        """Evaluate by the full protocol, and save a folder that is ready for the Hub. See [`Method.finish`]."""
         evaluation = None
         if self.eval_source is not None:
             evaluation = self.evaluate(fitted.model, self.processor, self.eval_source)
@@ -112,16 +129,16 @@ class Classification(Method):
         return RunResult(fitted.model, self.processor, fitted.history, self.output_dir, facts, evaluation)
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The clips' pass."""
+        """The pass of clips. See [`Method.passes`]."""
         config = self.model_config(num_labels)
         inputs = {"pixel_values": example_pixels(config)}
         return [model_pass(AutoModelForVideoClassification, config, inputs, self.clips_per_pass)]
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """Augmented and mixed clips with their targets."""
+        """Augmented and mixed clips with their targets. See [`Method.preview_batch`]."""
         names = list(self.train_source.label_names)
         if len(names) < 2:
-            raise ValueError(f"`data` must have at least two labels for {self.name}, it has {names}")
+            raise ValueError(f"`data` must have at least two labels for {self.name}, got {names}")
         rows = self._finished(batch, names)
         mixing = BatchMixing(self.arguments, len(names))
         return PreviewedCopies(*mixed_clips(mixing, self.processor, names, rows, self.config.run.seed))
@@ -129,14 +146,22 @@ class Classification(Method):
     # Shared with joint training.
 
     def _finished(self, batch: Batch, label_names: Sequence[str]) -> Rows:
-        """Augmented uint8 clips with their labels, all first copies first."""
+        """Augmented uint8 clips with their labels, ordered by copy."""
         rows = self._augmentation(label_names).finish(merge_copies(batch.rows))
         if self.processor.do_grayscale:
             rows["pixel_values"] = without_colours(rows["pixel_values"])
         return rows
 
     def save_evaluation(self, evaluation: EvaluationResult | None, **more: Any) -> None:
-        """Write `results.json`."""
+        """
+        Write `results.json` if there is an evaluation.
+
+        Args:
+            evaluation ([`EvaluationResult`] or `None`):
+                The evaluation.
+            more:
+                Further plain values to write.
+        """
         if evaluation is not None:
             data = self.config.data.eval_data or self.config.data.data
             evaluation.save(self.output_dir / "results.json", seed=self.config.run.seed, data=data, **more)
@@ -144,7 +169,20 @@ class Classification(Method):
     def classifier_facts(
         self, fitted: FitResult, classifier: PreTrainedModel, evaluation: EvaluationResult | None
     ) -> dict[str, Any]:
-        """What a model card states of a classifier's run."""
+        """
+        Facts about a classifier's run for the model card.
+
+        Args:
+            fitted ([`FitResult`]):
+                Result of the training loop.
+            classifier (`PreTrainedModel`):
+                The classifier of videos.
+            evaluation ([`EvaluationResult`] or `None`):
+                Its evaluation.
+
+        Returns:
+            `dict[str, Any]`: plain values.
+        """
         id2label = classifier.config.id2label
         return self.facts(fitted) | {
             "label_names": [id2label[index] for index in range(classifier.config.num_labels)],
@@ -169,12 +207,17 @@ class Classification(Method):
 
 @dataclass
 class DistillationArguments(MixingArguments):
-    """Whose answers are learned, and how."""
+    """
+    Arguments of knowledge distillation.
 
-    teacher: str | None = option(None, "folder or Hub id of a classifier whose answers are learned instead of labels")
-    temperature: float = option(1.0, "softens the answers of teacher and student alike; 1 leaves them as they are")
+    Raises:
+        ValueError: `temperature` is not above 0.
+    """
+
+    teacher: str | None = option(None, "folder or Hub id of the classifier whose predictions replace the labels")
+    temperature: float = option(1.0, "divides the logits of teacher and student before the softmax")
     flip_labels: Literal["alike", "any"] = option(
-        "alike", "mirror only where left and right make no difference to the labels' names, or always as `flip` says"
+        "alike", "alike: mirror only if no label name differs from another in left and right; any: as set by `flip`"
     )
 
     def __post_init__(self) -> None:
@@ -184,30 +227,46 @@ class DistillationArguments(MixingArguments):
 
 
 class Distillation(Classification):
-    """Train a classifier on another classifier's answers."""
+    """
+    Train a classifier on the predictions of another classifier.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            See [`Method`].
+
+    Raises:
+        ValueError: `teacher` is missing.
+    """
 
     name = "distillation"
     arguments_class = DistillationArguments
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of a run with a teacher."""
+        """True for runs with a teacher. See [`Method.fits`]."""
         return config.method.get("teacher") is not None
 
     def __init__(self, config: RunConfig, **given: Any):
         super().__init__(config, **given)
         if self.arguments.teacher is None:
-            raise ValueError("`teacher` is needed: a folder or Hub id of the classifier whose answers are learned")
+            raise ValueError("`teacher` is needed: the folder or Hub id of a classifier")
 
     def task(self) -> Task:
-        """The divergence between student and teacher."""
+        """
+        The divergence between student and teacher.
+
+        Raises:
+            ValueError: the data is multi-label.
+        """
         if self.model.config.problem_type == MULTI_LABEL:
-            raise ValueError("`teacher` must be left out for multi-label data: distillation compares one label a clip")
+            raise ValueError("`teacher` is not supported with multi-label data")
         teacher = load_teacher(self.config.model, self.arguments.teacher, self.processor)
         return DistillationTask(self.model, teacher, self.arguments.temperature)
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The clips' pass through the student, and through the teacher."""
+        """The pass of clips through the student, and through the teacher. See [`Method.passes`]."""
         config = AutoConfig.from_pretrained(self.arguments.teacher)
         inputs = {"pixel_values": example_pixels(config)}
         taught = model_pass(AutoModelForVideoClassification, config, inputs, self.clips_per_pass, name="teacher")
@@ -218,20 +277,23 @@ def prepare_labelled(
     rows: Rows, device: torch.device, processor: ClipProcessor, augmentation: Augmentation, mixing: BatchMixing
 ) -> Rows:
     """
-    The task's input of a batch of labelled uint8 clips, on the device: what the workers left of the augmentation, then
-    normalisation, then mixing.
+    Turn a batch of labelled uint8 clips into the input of the task: finish the augmentation on the device, normalise
+    and mix.
 
     Args:
         rows (`dict[str, torch.Tensor]`):
-            The loader's tensors, stacked.
+            Stacked tensors from the loader.
         device (`torch.device`):
-            Where the task computes.
-        processor ([`ClipVideoProcessor`]):
-            Normalises.
+            Device of the task.
+        processor ([`ClipProcessor`]):
+            Normalises the clips.
         augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            The augmentation that the workers' loader has.
+            The augmentation that the loader uses.
         mixing ([`BatchMixing`]):
             Mixes clips and labels.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `pixel_values` and `labels`.
     """
     rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
     rows = augmentation.finish(rows)
@@ -243,22 +305,22 @@ def mixed_clips(
     mixing: BatchMixing, processor: ClipProcessor, names: Sequence[str], rows: Rows, seed: int
 ) -> tuple[torch.Tensor, list[dict[str, float]]]:
     """
-    Clips and targets as the first step of a run would mix them.
+    Mix clips and targets as in the first step of a run.
 
     Args:
         mixing ([`BatchMixing`]):
-            The run's.
-        processor ([`ClipVideoProcessor`]):
-            Normalises.
+            Mixes clips and labels.
+        processor ([`ClipProcessor`]):
+            Normalises the clips.
         names (`Sequence[str]`):
-            The labels' names.
+            Names of the labels.
         rows (`dict[str, torch.Tensor]`):
             uint8 `pixel_values` and `labels`.
         seed (`int`):
-            The run's.
+            Seed of the run.
 
     Returns:
-        `tuple[torch.Tensor, list[dict[str, float]]]`: uint8 clips, and of each the shares of its labels by name.
+        `tuple[torch.Tensor, list[dict[str, float]]]`: uint8 clips, and for each the shares of its labels by name.
     """
     with seeded_torch(stable_hash(f"{seed}/0/0") >> 1):
         pixels, labels = mixing(processor.normalize_clips(rows["pixel_values"]), rows["labels"])

@@ -1,4 +1,4 @@
-"""What every training method shares: the object that it is, and the run from its description to a folder."""
+"""The base class of training methods, and the run of a method from its configuration to a saved folder."""
 
 import dataclasses
 import platform
@@ -33,7 +33,7 @@ GOALS: tuple[Goal, ...] = get_args(Goal)
 Rows = dict[str, torch.Tensor]
 Sources = tuple[VideoSource, VideoSource | None]
 
-PRETRAINING_UNREAD = ("image_model", "head")  # fields of a checkpoint's classifier
+PRETRAINING_UNREAD = ("image_model", "head")  # fields that concern classifiers only
 
 
 @dataclass
@@ -48,20 +48,20 @@ class RunResult:
 
     Args:
         model (`PreTrainedModel`):
-            The trained model in evaluation mode, also saved in `output_dir`.
-        processor ([`ClipVideoProcessor`]):
-            Its processor, also saved there.
+            The trained model in evaluation mode. It is also saved in `output_dir`.
+        processor ([`ClipProcessor`]):
+            Processor of the model. It is also saved in `output_dir`.
         history (`list[dict]`):
             Lines of the training log.
         output_dir (`Path`):
             The folder with weights, config, processor and `run.yaml`, and the run's records in `checkpoints` and
             `logs`.
         facts (`dict`):
-            What a model card states: data, size, steps, time, scores, protocol, environment, arguments.
+            Facts for the model card: data, size, steps, time, scores, protocol, environment, arguments.
         evaluation ([`EvaluationResult`], *optional*):
-            The final evaluation of a classifier through the processor's own protocol, where there are videos for it.
+            Final evaluation of a classifier by the processor's own protocol, if there are evaluation videos.
         picture (`Path`, *optional*):
-            A picture of what a pretrained model predicts of videos that were held out.
+            File with a picture of the predictions of a pretrained model on held-out videos.
     """
 
     model: PreTrainedModel
@@ -76,21 +76,21 @@ class RunResult:
 @dataclass(frozen=True)
 class Pass:
     """
-    One forward pass through one of a method's models, described without weights: what `plan` counts.
+    A forward pass of one of a method's models, described without weights. Plans count its cost.
 
     Args:
         name (`str`):
-            What goes through: `"clip"` for the main pass, `"image"`, `"teacher"`, `"words"`.
+            Name of the pass: `"clip"` for the main one, `"image"`, `"teacher"`, `"words"`.
         build (`Callable[[], torch.nn.Module]`):
-            Makes the model; called on torch's meta device.
+            Builds the model. Called on torch's meta device.
         inputs (`dict[str, torch.Tensor]`):
             Example inputs on the meta device.
         batch_size (`int`):
-            Samples in `inputs`.
+            Number of samples in `inputs`.
         samples (`float`):
-            Samples that go through in one forward pass of a process.
+            Number of samples in one forward pass of a process.
         trained (`bool`, *optional*, defaults to `True`):
-            Whether gradients go back through it.
+            Whether a backward pass follows.
     """
 
     name: str
@@ -109,21 +109,37 @@ def model_pass(
 
     Args:
         auto_class (`type`):
-            Such as `AutoModelForVideoClassification`.
+            An auto class, such as `AutoModelForVideoClassification`.
         config (`PreTrainedConfig`):
-            The model's.
+            Configuration of the model.
         inputs (`dict[str, torch.Tensor]`):
             Example inputs on the meta device.
         samples (`float`, *optional*, defaults to 1):
-            Samples in one forward pass of a process.
+            Number of samples in one forward pass of a process.
         name (`str`, *optional*, defaults to `"clip"`):
-            What goes through.
+            Name of the pass.
+
+    Returns:
+        [`Pass`]
     """
     return Pass(name, lambda: auto_class.from_config(config), inputs, len(next(iter(inputs.values()))), samples)
 
 
 def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None = None) -> torch.Tensor:
-    """Clips of the model's size on the meta device: `(clips, num_frames, num_channels, height, width)`."""
+    """
+    Clips of the model's size on the meta device.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration of the model.
+        clips (`int`, *optional*, defaults to 1):
+            Number of clips.
+        frames (`int`, *optional*):
+            Number of frames. Defaults to that of the model.
+
+    Returns:
+        `torch.Tensor` of shape `(clips, frames, num_channels, height, width)`.
+    """
     height, width = frame_size(config.image_size)
     shape = (clips, config.num_frames if frames is None else frames, config.num_channels, height, width)
     return torch.empty(shape, device="meta")
@@ -131,33 +147,33 @@ def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None 
 
 class Method(ABC):
     """
-    A way to train, as one object: which model and data it takes, its batches, its task, its validation, what it saves,
-    and what it would do (`passes`, `preview`) without doing it. [`~choosing.choose`] picks the class for a run.
+    A training method: model, data, batches, task, validation and saved files of a run, and a description of the run
+    for plans and previews (`passes`, `preview`). [`~choosing.choose`] selects the class for a run.
 
     A new method is a module beside this one with a subclass, named in [`~choosing.METHODS`].
 
     Args:
         config ([`RunConfig`]):
-            The run. Its group `method` holds the method's own fields.
+            The run. Its group `method` has the method's own fields.
         model (`PreTrainedModel`, *optional*):
-            A model to train; built from `config.model` by default.
-        processor ([`ClipVideoProcessor`], *optional*):
-            The model's processor; built from `config.model` by default.
+            The model to train. Built from `config.model` by default.
+        processor ([`ClipProcessor`], *optional*):
+            Processor of the model. Built from `config.model` by default.
         train_source ([`VideoSource`], *optional*):
-            Videos to train on; opened from `config.data` by default, together with `eval_source`.
+            Training videos. Opened from `config.data` by default, together with `eval_source`.
         eval_source ([`VideoSource`], *optional*):
-            Videos to evaluate on.
+            Evaluation videos.
 
     Raises:
-        ValueError: If a field is set that the method does not read, or its value is not allowed.
+        ValueError: a field is set that the method does not read, or its value is not allowed.
 
     Attributes:
         name (`str`):
-            The method's name in recipes and commands.
+            Name of the method in recipes and commands.
         goal (`str`):
             `"classifier"` for methods of `hf-videovit train`, `"encoder"` for those of `hf-videovit pretrain`.
         arguments_class (`type`):
-            Dataclass of the method's own fields.
+            Dataclass with the method's own fields.
         unread (`tuple[str, ...]`):
             Shared fields that the method does not read. Setting one is an error.
     """
@@ -203,24 +219,27 @@ class Method(ABC):
     @abstractmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """
-        Whether this is the method of a run that does not name one.
+        Whether this method applies to a run that does not name one.
 
         Args:
             config ([`RunConfig`]):
                 The run.
             model_config (`dict`):
-                The configuration of the model that the run starts from.
+                Configuration of the model that the run starts from.
+
+        Returns:
+            `bool`
         """
 
-    # What a run uses, in this order.
+    # Steps of a run, in this order.
 
     def open_sources(self) -> Sources:
-        """The videos to train on, and those to evaluate on."""
+        """Open the training videos and, if there are any, the evaluation videos."""
         return load_sources(self.config.data, self.config.run.seed)
 
     @abstractmethod
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
-        """The model that the run starts from, and its processor."""
+        """Build the model that the run starts from, and its processor."""
 
     def begin(self, accelerator: Accelerator) -> None:
         """
@@ -228,7 +247,7 @@ class Method(ABC):
 
         Args:
             accelerator (`Accelerator`):
-                The run's processes and devices.
+                Processes and devices of the run.
         """
         self.accelerator = accelerator
         self.ledger = training_ledger(self.config.data, self.output_dir, accelerator)
@@ -236,7 +255,7 @@ class Method(ABC):
         self.begin_model()
 
     def begin_model(self) -> None:
-        """Take the model and the processor that were given, and build what was not."""
+        """Set the model and the processor: those that were given, else new ones."""
         if self.given_model is None or self.given_processor is None:
             model, processor = self.build()
             self.model, self.processor = self.given_model or model, self.given_processor or processor
@@ -249,78 +268,94 @@ class Method(ABC):
 
     @abstractmethod
     def loader(self) -> SampleLoader:
-        """Reads one training sample."""
+        """The function that reads a training sample."""
 
     def stream(self) -> BatchStream:
-        """This process's training batches."""
+        """Training batches of this process."""
         return self.training_stream(self.train_source, self.loader())
 
     @abstractmethod
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
         """
-        The task's input, made of a batch as the workers deliver it.
+        Turn a batch from the workers into the input of the task.
 
         Args:
             rows (`dict[str, torch.Tensor]`):
-                The loader's tensors, stacked.
+                Stacked tensors from the loader.
             device (`torch.device`):
-                Where the task computes.
+                Device of the task.
+
+        Returns:
+            `dict[str, torch.Tensor]`: tensors on the device.
         """
 
     @property
     def can_validate(self) -> bool:
-        """Whether there is anything to validate on."""
+        """Whether there is data to validate on."""
         return self.eval_source is not None
 
     @abstractmethod
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
         """
-        Scores of the model during the run; all processes call it together.
+        Validate the model during the run. All processes call this together.
 
         Args:
             model (`PreTrainedModel`):
-                The model, averaged if the run averages.
+                The model, with averaged weights if `ema_decay` is set.
+
+        Returns:
+            `dict[str, float]`: metrics by name. The first one chooses the best weights by default.
         """
 
     def observers(self) -> list[Observer]:
-        """What else looks at the model during the run: probes, pictures."""
+        """Observers of the model during the run, such as probes and pictures."""
         probe = online_probe(self.config, self.processor, self.accelerator, self.train_source, self.eval_source)
         return [] if probe is None else [probe]
 
     @abstractmethod
     def finish(self, fitted: FitResult) -> RunResult:
         """
-        Evaluate and save what was trained.
+        Evaluate and save the trained model.
 
         Args:
             fitted ([`FitResult`]):
-                The finished training.
+                Result of the training loop.
+
+        Returns:
+            [`RunResult`]
         """
 
-    # What the run would do, without weights.
+    # Description of the run, without weights.
 
     @abstractmethod
     def passes(self, num_labels: int | None = None) -> list[Pass]:
         """
-        The forward passes of a training step's batch, the main one first.
+        The forward passes for a training batch, the main one first.
 
         Args:
             num_labels (`int`, *optional*):
-                Number of the data's labels, where it is known.
+                Number of labels of the data, if known.
+
+        Returns:
+            `list[Pass]`
         """
 
     def begin_preview(self) -> None:
-        """Open the data and make the processor; the model's weights are not read."""
+        """Open the data and build the processor. No weights are loaded."""
         self.train_source, self.eval_source = self.given_sources or self.open_sources()
         self.processor = self.given_processor or self.describe()[1]
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
         """
-        The first clips of the first epoch on their way into the model.
+        The first clips of the first epoch, before and after augmentation.
 
         Args:
             num_clips (`int`):
-                How many. They are mixed among themselves, so their partners are not those of the run's batch.
+                Number of clips. They are mixed with each other, so their partners differ from those in the run's
+                batch.
+
+        Returns:
+            `Iterator[PreviewedClip]`
         """
         self.begin_preview()
         yield from self.preview_source(self.train_source, self.loader(), num_clips)
@@ -328,26 +363,38 @@ class Method(ABC):
     @abstractmethod
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
         """
-        The copies of each clip of a batch as the model is given them.
+        The augmented copies of each clip of a batch, as the model sees them.
 
         Args:
             batch ([`Batch`]):
-                As the loader's workers deliver it.
+                A batch from the workers.
+
+        Returns:
+            [`PreviewedCopies`]
         """
 
     # Shared by the methods.
 
     @property
     def output_dir(self) -> Path:
-        """The run's folder."""
+        """Folder of the run."""
         return Path(self.config.run.output_dir)
 
     def describe(self) -> tuple[PreTrainedConfig, ClipProcessor]:
-        """Configuration and processor of the model that the run starts from, without its weights."""
+        """Configuration and processor of the model that the run starts from. No weights are loaded."""
         return describe_inputs(self.config.model)
 
     def model_config(self, num_labels: int | None = None) -> PreTrainedConfig:
-        """Configuration of the model that is trained, without its weights."""
+        """
+        Configuration of the trained model. No weights are loaded.
+
+        Args:
+            num_labels (`int`, *optional*):
+                Number of labels. Defaults to that of the configuration.
+
+        Returns:
+            `PreTrainedConfig`
+        """
         arguments = self.config.model
         if arguments.checkpoint is None:
             found = described_config(arguments)
@@ -359,13 +406,28 @@ class Method(ABC):
 
     @property
     def clips_per_pass(self) -> int:
-        """Clips in one forward pass of a process, augmented copies counted."""
+        """Number of clips in one forward pass of a process, augmented copies included."""
         return self.config.optimization.batch_size * self.config.augmentation.num_sample
 
     def training_stream(
         self, source: VideoSource, load: SampleLoader, batch_size: int | None = None, drop_last: bool | None = None
     ) -> ClipStream:
-        """This process's batches of a source; batch size and `drop_last` are the run's unless given."""
+        """
+        Training batches of a source for this process.
+
+        Args:
+            source ([`VideoSource`]):
+                The source.
+            load (`Callable`):
+                Reads a sample.
+            batch_size (`int`, *optional*):
+                Samples in a batch. Defaults to that of the run.
+            drop_last (`bool`, *optional*):
+                Whether to drop an incomplete last batch. Defaults to the setting of the run.
+
+        Returns:
+            [`ClipStream`]
+        """
         optimization = self.config.optimization
         return training_stream(
             self.config.data,
@@ -379,7 +441,16 @@ class Method(ABC):
         )
 
     def evaluation_stream(self, load: SampleLoader) -> ClipStream:
-        """This process's share of the videos to evaluate on."""
+        """
+        This process's share of the evaluation videos.
+
+        Args:
+            load (`Callable`):
+                Reads a sample.
+
+        Returns:
+            [`ClipStream`]
+        """
         assert self.eval_source is not None
         batch_size = self.config.eval_batch_size
         return evaluation_stream(self.config.data, self.eval_source, load, self.accelerator, batch_size=batch_size)
@@ -387,7 +458,22 @@ class Method(ABC):
     def evaluate(
         self, model: PreTrainedModel, processor: ClipProcessor, source: VideoSource, *, validation: bool = False
     ) -> EvaluationResult:
-        """Scores of a classifier: the quick ones during a run (`validation`), or those of the full protocol."""
+        """
+        Evaluate a classifier.
+
+        Args:
+            model (`PreTrainedModel`):
+                The classifier.
+            processor ([`ClipProcessor`]):
+                Processor of the model.
+            source ([`VideoSource`]):
+                Evaluation videos.
+            validation (`bool`, *optional*, defaults to `False`):
+                Whether to use the quick protocol with one view instead of the processor's own.
+
+        Returns:
+            [`EvaluationResult`]
+        """
         accelerator = self.accelerator
         return evaluate_model(
             model,
@@ -403,12 +489,35 @@ class Method(ABC):
         )
 
     def preview_source(self, source: VideoSource, load: Any, num_clips: int) -> Iterator[PreviewedClip]:
-        """The first clips of one source, read by `load`."""
+        """
+        The first clips of a source, before and after augmentation.
+
+        Args:
+            source ([`VideoSource`]):
+                The source.
+            load ([`TrainingClipLoader`]):
+                Reads a sample.
+            num_clips (`int`):
+                Number of clips.
+
+        Returns:
+            `Iterator[PreviewedClip]`
+        """
         stream = ClipStream(source, load, num_clips, self.config.run.seed)
         return preview_stream(stream, load, self.preview_batch)
 
     def save(self, model: PreTrainedModel, processor: ClipProcessor, folder: Path | None = None) -> None:
-        """Write config, weights, processor and `run.yaml`."""
+        """
+        Save config, weights, processor and `run.yaml`.
+
+        Args:
+            model (`PreTrainedModel`):
+                The model.
+            processor ([`ClipProcessor`]):
+                Processor of the model.
+            folder (`Path`, *optional*):
+                Defaults to `output_dir`.
+        """
         folder = folder or self.output_dir
         folder.mkdir(parents=True, exist_ok=True)
         model.save_pretrained(folder)
@@ -416,7 +525,16 @@ class Method(ABC):
         self.config.save(folder / "run.yaml")
 
     def facts(self, fitted: FitResult) -> dict[str, Any]:
-        """What a model card states of any run."""
+        """
+        Facts about any run for the model card.
+
+        Args:
+            fitted ([`FitResult`]):
+                Result of the training loop.
+
+        Returns:
+            `dict[str, Any]`: plain values.
+        """
         config, world = self.config, self.accelerator.num_processes
         optimization = config.optimization
         return {
@@ -436,7 +554,18 @@ class Method(ABC):
         }
 
     def finish_pretraining(self, fitted: FitResult, picture: Callable[[], Path | None] | None = None) -> RunResult:
-        """Save a pretrained model, with a picture if there is one to draw."""
+        """
+        Save a pretrained model.
+
+        Args:
+            fitted ([`FitResult`]):
+                Result of the training loop.
+            picture (`Callable[[], Path | None]`, *optional*):
+                Draws a picture of the model's predictions and returns its file.
+
+        Returns:
+            [`RunResult`]
+        """
         path = None
         if self.accelerator.is_main_process:
             self.save(fitted.model, self.processor)
@@ -447,7 +576,16 @@ class Method(ABC):
 
 
 def make_accelerator(arguments: RunArguments) -> Accelerator:
-    """The processes and devices of a run, as `accelerate launch` started them."""
+    """
+    The processes and devices of a run, as started by `accelerate launch`.
+
+    Args:
+        arguments ([`RunArguments`]):
+            `cpu` and `mixed_precision` are used.
+
+    Returns:
+        `Accelerator`
+    """
     return Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
 
 
@@ -459,7 +597,7 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
         method ([`Method`]):
             The method with its run.
         accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from the run's fields by default.
+            Processes and devices. Built from the run's fields by default.
 
     Returns:
         [`RunResult`]
@@ -482,11 +620,14 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
 
 def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:
     """
-    The result of pretraining as a card states it: the last validation and the last probes.
+    Results of pretraining for the model card: the last validation and the last probes.
 
     Args:
         history (`list[dict]`):
             Lines of the training log.
+
+    Returns:
+        `dict[str, str]`: values as text, by name.
     """
     found: dict[str, str] = {}
     for kind, words in (("validation", "validation"), ("probe", "videos recognised from frozen features")):

@@ -12,7 +12,7 @@ from transformers import AutoModelForPreTraining, PreTrainedModel
 
 from ...modeling.video_processing_base import without_colours
 from ...modes import evaluation_mode
-from ..arguments import RunConfig
+from ..arguments import AugmentationArguments, OptimizationArguments, RunConfig
 from ..building import build_pretraining_model
 from ..data.augmentation import Augmentation, sample_seed
 from ..data.processors import ClipProcessor
@@ -29,14 +29,36 @@ LONG = "long_"  # before the names of the second clip's tensors
 
 
 class ShortLongProcessor(ClipProcessor, Protocol):
-    """A processor that samples a short and a long clip of one video: [`LstclVideoProcessor`]."""
+    """A processor that samples a short and a long clip of one video, such as [`LstclVideoProcessor`]."""
 
     def load_short_and_long(self, video: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """The two uint8 clips, each of shape `(num_frames, num_channels, height, width)`."""
+        """
+        Decode the two clips.
+
+        Args:
+            video (`str`, `Path`, `bytes` or file):
+                The video.
+            rng (`np.random.Generator`):
+                Samples the positions of the clips.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: uint8 clips of shape `(num_frames, num_channels, height, width)`.
+        """
 
 
 class Contrastive(Method):
-    """Train an encoder by matching short clips with long ones. Labels are used by probes only."""
+    """
+    Train an encoder by matching short clips with long ones. Labels are used by probes only.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            See [`Method`].
+
+    Raises:
+        ValueError: `num_sample`, `drop_last` or `batch_size` does not allow comparisons over a batch.
+    """
 
     name = "contrastive"
     goal = "encoder"
@@ -46,19 +68,19 @@ class Contrastive(Method):
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of LSTCL's models."""
+        """True for LSTCL models. See [`Method.fits`]."""
         return model_config["model_type"] == "lstcl"
 
     def __init__(self, config: RunConfig, **given: Any):
         super().__init__(config, **given)
-        check_run(config)
+        _check_run(config.augmentation, config.optimization)
 
     def build(self) -> tuple[PreTrainedModel, Any]:
-        """A checkpoint with both branches, or a size from scratch."""
+        """Build the model: a checkpoint with both branches, or a size from scratch."""
         return build_pretraining_model(self.config.model)
 
     def begin(self, accelerator: Accelerator) -> None:
-        """See [`Method`]."""
+        """See [`Method.begin`]."""
         super().begin(accelerator)
         self.augmentations = self._augmentations()
         self.held_out = None
@@ -70,33 +92,33 @@ class Contrastive(Method):
         return ContrastiveTask(self.model)
 
     def loader(self) -> SampleLoader:
-        """Reads a short and a long clip, each augmented on its own."""
+        """The function that reads a short and a long clip, augmented independently."""
         return ShortLongClipLoader(self.processor, self._augmentations(), self.config.run.seed)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """Finish the augmentation of both clips and normalise them."""
+        """Finish the augmentation of both clips and normalise them. See [`Method.prepare_batch`]."""
         rows = {name: value.to(device, non_blocking=True) for name, value in rows.items()}
         finished = finish_pairs(rows, self.augmentations)
         return {name: self.processor.normalize_clips(clips) for name, clips in finished.items()}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
-        """How often a short clip finds its own long clip."""
+        """Share of short clips that match their long clip. See [`Method.validate`]."""
         assert self.held_out is not None
         return matching(model, self.held_out, self.accelerator)
 
     def finish(self, fitted: FitResult) -> RunResult:
-        """Save the model with both branches."""
+        """Save the model with both branches. See [`Method.finish`]."""
         return self.finish_pretraining(fitted)
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The pass of a short and a long clip; the statistics of a batch need two pairs."""
+        """The pass of short and long clips, with two pairs for the batch statistics. See [`Method.passes`]."""
         config = self.model_config()
         pixels = example_pixels(config, clips=2)
         inputs = {"pixel_values": pixels, "long_pixel_values": pixels}
         return [model_pass(AutoModelForPreTraining, config, inputs, self.clips_per_pass)]
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """The augmented short clips, and then the long ones."""
+        """The augmented short clips, then the long ones. See [`Method.preview_batch`]."""
         clips = torch.cat(list(finish_pairs(batch.rows, self._augmentations()).values()))
         return PreviewedCopies(without_colours(clips) if self.processor.do_grayscale else clips)
 
@@ -110,15 +132,15 @@ class Contrastive(Method):
 @dataclass
 class ShortLongClipLoader:
     """
-    Reads a short and a long clip of a video, each augmented on its own.
+    Reads a short and a long clip of a video, augmented independently.
 
     Args:
         processor ([`LstclVideoProcessor`]):
-            Samples and decodes.
+            Samples and decodes the clips.
         augmentations (`dict[str, Augmentation]`):
-            Augment the two clips, or pack them for the accelerator: under `""` and `"long_"`.
+            Augment the two clips, or prepare them for augmentation on the device, under `""` and `"long_"`.
         seed (`int`):
-            With epoch and sample id, the source of every draw.
+            Seed of all random choices, together with epoch and sample id.
     """
 
     processor: ShortLongProcessor
@@ -128,8 +150,8 @@ class ShortLongClipLoader:
     def __call__(self, record: Record) -> dict[str, torch.Tensor]:
         """
         Returns:
-            `dict`: the augmentation's rows of the short clip, such as `pixel_values` of shape `(num_frames,
-            num_channels, height, width)`, and those of the long one under names with `long_` in front.
+            `dict`: the tensors of the short clip, such as `pixel_values` of shape `(num_frames, num_channels, height,
+            width)`, and those of the long clip under names with the prefix `long_`.
         """
         rows: Rows = {}
         purposes = ("augmentation", "augmentation of the long clip")
@@ -141,7 +163,16 @@ class ShortLongClipLoader:
         return rows
 
     def decode(self, record: Record) -> torch.Tensor:
-        """The short clip before augmentation: uint8 of shape `(num_frames, num_channels, height, width)`."""
+        """
+        Decode the short clip without augmentation.
+
+        Args:
+            record ([`Record`]):
+                The sample.
+
+        Returns:
+            `torch.Tensor` of shape `(num_frames, num_channels, height, width)`: uint8 frames.
+        """
         return self._decode_both(record)[0]
 
     def _decode_both(self, record: Record) -> tuple[torch.Tensor, torch.Tensor]:
@@ -152,11 +183,11 @@ class ShortLongClipLoader:
 @dataclass
 class ShortLongEvaluationLoader:
     """
-    Reads the two clips of a video without augmentation, at places that depend on its id alone.
+    Reads the two clips of a video without augmentation. Their positions depend on the video's id alone.
 
     Args:
         processor ([`LstclVideoProcessor`]):
-            The model's.
+            Processor of the model.
     """
 
     processor: ShortLongProcessor
@@ -175,16 +206,16 @@ class ShortLongEvaluationLoader:
 
 def finish_pairs(rows: Rows, augmentations: dict[str, Augmentation]) -> Rows:
     """
-    The uint8 clips of a batch of pairs, after what the workers left of the augmentation.
+    Finish the augmentation of a batch of pairs.
 
     Args:
         rows (`dict[str, torch.Tensor]`):
-            The loader's tensors, stacked; those of the long clips have names that begin with `long_`.
+            Stacked tensors from the loader. The names of those of long clips begin with `long_`.
         augmentations (`dict[str, Augmentation]`):
-            Of the short clips, under `""`, and of the long ones, under `"long_"`.
+            Augmentation of the short clips under `""`, and of the long clips under `"long_"`.
 
     Returns:
-        `dict[str, torch.Tensor]`: `pixel_values` and `long_pixel_values`.
+        `dict[str, torch.Tensor]`: uint8 clips `pixel_values` and `long_pixel_values`.
     """
     finished = {}
     for prefix, augmentation in augmentations.items():
@@ -197,22 +228,22 @@ def finish_pairs(rows: Rows, augmentations: dict[str, Augmentation]) -> Rows:
     return finished
 
 
-def check_run(config: RunConfig) -> None:
-    """ValueError for settings that the comparison of whole batches does not allow."""
-    if config.augmentation.num_sample != 1:
+def _check_run(augmentation: AugmentationArguments, optimization: OptimizationArguments) -> None:
+    """Raise `ValueError` for settings with which clips cannot be compared over a batch."""
+    if augmentation.num_sample != 1:
         raise ValueError(
-            f"`num_sample` must be 1, got {config.augmentation.num_sample}: other copies of a video are no negatives"
+            f"`num_sample` must be 1, got {augmentation.num_sample}: copies of a video are not negatives of each other"
         )
-    if not config.optimization.drop_last:
-        raise ValueError("`drop_last` must be true: all processes bring as many clips to a step")
-    if config.optimization.batch_size < 2:
-        raise ValueError(f"`batch_size` must be at least 2, got {config.optimization.batch_size}")
+    if not optimization.drop_last:
+        raise ValueError("`drop_last` must be true: all processes need equally many clips in a step")
+    if optimization.batch_size < 2:
+        raise ValueError(f"`batch_size` must be at least 2, got {optimization.batch_size}")
 
 
 @torch.inference_mode()
 def matching(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerator) -> dict[str, float]:
     """
-    How well short clips find the long clip of their video.
+    Measure how often short clips match the long clip of their video.
 
     Args:
         model (`PreTrainedModel`):
@@ -220,12 +251,13 @@ def matching(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerato
         stream ([`ClipStream`]):
             This process's share of the videos, read by a [`ShortLongEvaluationLoader`].
         accelerator (`Accelerator`):
-            Adds up the processes' shares.
+            The processes. Their sums are added.
 
     Returns:
         `dict[str, float]`: `matched`, the share of short clips whose query is nearer to the key of their own video
-        than to those of the others in this process's share; `chance`, what guessing gets; `feature_std`, the spread of
-        the encoder's normalised features, 0 where all are the same and 1 where they lie anywhere.
+        than to those of the other videos in this process's share; `chance`, the expected share of random guesses;
+        `feature_std`, the spread of the encoder's normalised features, 0 for identical features and 1 for features
+        spread evenly over the sphere.
     """
     queries, keys, features = [], [], []
     with evaluation_mode(model):
@@ -248,4 +280,4 @@ def matching(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerato
     return {"matched": matched / clips, "chance": shares / clips, "feature_std": spread / clips}
 
 
-__all__ = ["Contrastive", "ShortLongClipLoader", "ShortLongEvaluationLoader", "check_run", "finish_pairs", "matching"]
+__all__ = ["Contrastive", "ShortLongClipLoader", "ShortLongEvaluationLoader", "finish_pairs", "matching"]

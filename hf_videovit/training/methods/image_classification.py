@@ -1,4 +1,4 @@
-"""Classification of images, which the loop reads as clips of one frame."""
+"""Classification of images, which are read as clips of one frame."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from .classification import Classification
 from .common import Pass, Sources, example_pixels, model_pass
 
 
-# Fields of the data that a folder or list of image files does not have.
+# Fields of the data that do not apply to a folder or list of image files.
 VIDEO_DATA = (
     *("eval_data", "eval_split", "data_config", "data_root", "video_column", "label_column", "label_names"),
     *("label_separator", "shuffle_buffer", "max_train_samples", "max_eval_samples"),
@@ -23,18 +23,31 @@ VIDEO_DATA = (
 
 
 class ImageClassification(Classification):
-    """Train a classifier of images, with token labels where the model has a head for them."""
+    """
+    Train a classifier of images, with token labels if the model has a head for them.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            See [`Method`].
+    """
 
     name = "image_classification"
     unread = (*Classification.unread, "image_model", *VIDEO_DATA)
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of a classifier of images."""
+        """True for classifiers of images. See [`Method.fits`]."""
         return model_config.get("modality") == "image"
 
     def open_sources(self) -> Sources:
-        """The image files to train on, and those to evaluate on."""
+        """
+        Open the training images and, if there are any, the evaluation images.
+
+        Raises:
+            ValueError: `data` is missing.
+        """
         data = self.config.data
         if data.data is None:
             raise ValueError("`data` is needed: a folder of classes or a list of image files")
@@ -45,19 +58,19 @@ class ImageClassification(Classification):
         return build_image_model(self.config.model, self.train_source.label_names)
 
     def describe(self) -> tuple[PreTrainedConfig, ClipProcessor]:
-        """Configuration and reader of the images."""
+        """Configuration of the model, and the processor that reads image files. No weights are loaded."""
         config = self.model_config()
-        return config, read_images_of(config, self.config.model.processor)
+        return config, _image_file_processor(config, self.config.model.processor)
 
     def task(self) -> Task:
-        """Cross-entropy of the image, and of every token where the model has a head for them."""
+        """Cross-entropy of the image, and of every token if the model has a head for tokens."""
         if self.model.config.to_dict().get("use_auxiliary_head"):
             arguments = self.arguments
             return TokenLabelTask(self.model, arguments.label_smoothing, arguments.mix_probability)
         return super().task()
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The images' pass."""
+        """The pass of images. See [`Method.passes`]."""
         config = self.model_config(num_labels)
         inputs = {"pixel_values": example_pixels(config, frames=1)}
         return [model_pass(AutoModelForImageClassification, config, inputs, self.clips_per_pass)]
@@ -65,16 +78,19 @@ class ImageClassification(Classification):
 
 def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreTrainedModel, ClipProcessor]:
     """
-    The image classifier that a run starts from, and what reads its images.
+    Build the image classifier that a run starts from, and the processor that reads its image files.
 
     Args:
         arguments ([`ModelArguments`]):
-            A checkpoint, whose classifier is kept where its labels are the data's, or a size from scratch.
+            A checkpoint, whose head is kept if its labels are those of the data, or a size from scratch.
         label_names (`Sequence[str]`):
             Names of the data's labels.
 
+    Returns:
+        `tuple[PreTrainedModel, ClipProcessor]`
+
     Raises:
-        ValueError: If there are fewer than two labels.
+        ValueError: there are fewer than two labels.
     """
     names = list(label_names)
     if arguments.checkpoint is None:
@@ -90,19 +106,11 @@ def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreT
             _renew_heads(model)
     if arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model.float(), read_images_of(config, arguments.processor)
+    return model.float(), _image_file_processor(config, arguments.processor)
 
 
-def read_images_of(config: PreTrainedConfig, overrides: dict[str, Any]) -> ImageFileUniFormerVideoProcessor:
-    """
-    What reads image files for a model of images.
-
-    Args:
-        config (`PreTrainedConfig`):
-            The model's; gives the size.
-        overrides (`dict`):
-            Fields of the processor that are set otherwise.
-    """
+def _image_file_processor(config: PreTrainedConfig, overrides: dict[str, Any]) -> ImageFileUniFormerVideoProcessor:
+    """The processor that reads image files at the model's size."""
     side = min(frame_size(config.image_size))
     fields = {
         "num_frames": 1,
@@ -123,11 +131,11 @@ def _name_labels(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig
 
 @torch.no_grad()
 def _renew_heads(model: PreTrainedModel) -> None:
-    """All classifiers start anew: a head of the same size but of other labels fits without being right."""
+    """Initialise all heads again: a head of the same size may have other labels."""
     fresh = type(model)(model.config)
     for name, module in fresh.named_children():
         if name != model.base_model_prefix and module is not None:
             getattr(model, name).load_state_dict(module.state_dict())
 
 
-__all__ = ["ImageClassification", "build_image_model", "read_images_of"]
+__all__ = ["ImageClassification", "build_image_model"]

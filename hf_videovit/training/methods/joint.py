@@ -1,4 +1,4 @@
-"""Classification of videos and of images by one encoder, trained on batches of either kind in turn."""
+"""Classification of videos and images with a shared encoder, trained on alternating batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,12 +24,17 @@ from .previewing import PreviewedClip, PreviewedCopies
 
 @dataclass
 class JointArguments(LabelArguments):
-    """The images, and their part in the training."""
+    """
+    Arguments of joint training on videos and images.
+
+    Raises:
+        ValueError: a number is too small.
+    """
 
     image_data: str | None = option(None, "image files to train on as well: a folder of classes or a list")
-    image_ratio: float = option(1.0, "batches of images for each batch of videos")
-    image_batch_size: int | None = option(None, "images in a batch; none takes batch_size")
-    image_loss_weight: float = option(1.0, "factor of the images' loss")
+    image_ratio: float = option(1.0, "batches of images per batch of videos")
+    image_batch_size: int | None = option(None, "images in a batch; defaults to batch_size")
+    image_loss_weight: float = option(1.0, "factor of the loss of images")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,8 +45,18 @@ class JointArguments(LabelArguments):
 
 class JointClassification(Classification):
     """
-    Train one encoder on videos and images, with a classifier for each. `output_dir` holds the classifier of videos,
-    `output_dir/images` that of images with its processor, and `output_dir/joint` the model with both.
+    Train a shared encoder on videos and images, with a classifier for each. The classifier of videos is saved in
+    `output_dir`, that of images with its processor in `output_dir/images`, and the model with both in
+    `output_dir/joint`.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            Not supported: the run opens its sources and builds its model itself.
+
+    Raises:
+        ValueError: `image_data` is missing, or a model or source is given.
     """
 
     name = "joint_classification"
@@ -50,7 +65,7 @@ class JointClassification(Classification):
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of a classifier's run with images beside the videos."""
+        """True for runs with `image_data`. See [`Method.fits`]."""
         return config.method.get("image_data") is not None
 
     def __init__(self, config: RunConfig, **given: Any):
@@ -58,20 +73,20 @@ class JointClassification(Classification):
         if self.arguments.image_data is None:
             raise ValueError("`image_data` is needed: a folder of classes or a list of image files")
         if any(one is not None for one in given.values()):
-            raise ValueError(f"`{self.name}` opens its own sources and builds its own model, got {sorted(given)}")
+            raise ValueError(f"`{self.name}` opens its sources and builds its model itself, got {sorted(given)}")
 
     def open_sources(self) -> Sources:
-        """The videos; the images are opened too."""
+        """Open the videos, and the images as `image_sources`."""
         self.image_sources = open_images(self.arguments.image_data)
         return super().open_sources()
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
-        """A TubeViT with two classifiers."""
+        """Build a TubeViT with two classifiers."""
         videos, images = self.train_source, self.image_sources[0]
         return build_joint_model(self.config.model, videos.label_names, images.label_names, videos.multi_label)
 
     def prepare_labels(self) -> None:
-        """Set up what depends on the labels; each classifier has those of its data, in their order."""
+        """Build augmentation and mixing. Each classifier has the labels of its data, in their order."""
         num_labels = {name: fields["num_labels"] for name, fields in self.model.config.datasets.items()}
         self.augmentation = self._augmentation(self._all_labels())
         self.mixing = BatchMixing(self.arguments, num_labels[VIDEOS])
@@ -79,26 +94,28 @@ class JointClassification(Classification):
         self.num_hot_labels = num_labels[VIDEOS] if self.train_source.multi_label else None
 
     def task(self) -> Task:
-        """Each batch through the classifier of its kind."""
+        """Cross-entropy of each batch by the classifier of its kind."""
         weight = self.arguments.image_loss_weight
         return JointClassificationTask(self.model, VIDEOS, IMAGES, self.arguments.label_smoothing, weight)
 
     def loader(self) -> SampleLoader:
-        """Reads one augmented clip with its label."""
+        """The function that reads an augmented clip with its label."""
         return self._loader(self.processor, self._augmentation(self._all_labels()), self.num_hot_labels)
 
-    def image_loader(self) -> SampleLoader:
-        """Reads one augmented image with its label, as a clip of one frame."""
+    def _image_loader(self) -> SampleLoader:
+        """The function that reads an augmented image with its label, as a clip of one frame."""
         return self._loader(image_reader(self.processor), self._augmentation(self._all_labels()))
 
     def stream(self) -> BatchStream:
-        """Batches of videos and of images in turn."""
+        """Alternating batches of videos and of images."""
         batch_size = self.arguments.image_batch_size
-        images = self.training_stream(self.image_sources[0], self.image_loader(), batch_size, drop_last=True)
+        images = self.training_stream(self.image_sources[0], self._image_loader(), batch_size, drop_last=True)
         return JointStream(self.training_stream(self.train_source, self.loader()), images, self.arguments.image_ratio)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """Finish the augmentation, normalise, mix. A clip of one frame is an image, and loses that axis."""
+        """
+        Finish the augmentation, normalise and mix. Clips of one frame become images. See [`Method.prepare_batch`].
+        """
         pixels = rows["pixel_values"] if "pixel_values" in rows else rows["frames"]
         if pixels.shape[2] > 1:  # (batch, copies, frames, ...)
             return super().prepare_batch(rows, device)
@@ -111,16 +128,16 @@ class JointClassification(Classification):
         return self.eval_source is not None or self.image_sources[1] is not None
 
     def validate(self, model: Any) -> dict[str, float]:
-        """Scores of both classifiers by the quick protocol; the images' have names that begin with `image_`."""
+        """Metrics of both classifiers by the quick protocol, prefixed `image_` for images. See [`Method.validate`]."""
         scores = {} if self.eval_source is None else super().validate(model.single(VIDEOS))
         return scores | self._image_scores(model)
 
     def observers(self) -> list[Observer]:
-        """None."""
+        """No observers."""
         return []
 
     def finish(self, fitted: FitResult) -> RunResult:
-        """Scores of the videos' classifier by the full protocol, and three folders."""
+        """Evaluate the classifier of videos by the full protocol, and save three folders. See [`Method.finish`]."""
         model: Any = fitted.model
         classifier = model.single(VIDEOS)
         evaluation = None
@@ -138,12 +155,12 @@ class JointClassification(Classification):
         return RunResult(classifier, self.processor, fitted.history, self.output_dir, facts, evaluation)
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
-        """The first clips, and then the first images."""
+        """The first clips, then the first images. See [`Method.preview`]."""
         yield from super().preview(num_clips)
-        yield from self.preview_source(self.image_sources[0], self.image_loader(), num_clips)
+        yield from self.preview_source(self.image_sources[0], self._image_loader(), num_clips)
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """Augmented and mixed clips or images with their targets."""
+        """Augmented and mixed clips or images with their targets. See [`Method.preview_batch`]."""
         is_image = next(iter(batch.rows.values())).shape[2] == 1
         source = self.image_sources[0] if is_image else self.train_source
         names = list(source.label_names)

@@ -1,4 +1,4 @@
-"""Masked autoencoding: reconstruct the hidden pixels of clips."""
+"""Masked autoencoding: reconstruction of the hidden pixels of clips."""
 
 import math
 from functools import partial
@@ -39,7 +39,15 @@ NUM_DRAWN = 4  # clips in the picture of reconstructions
 
 
 class MaskedPixels(Method):
-    """Train a masked autoencoder. Labels, where there are any, are used by probes only."""
+    """
+    Train a masked autoencoder. Labels are used by probes only.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        given:
+            See [`Method`].
+    """
 
     name = "masked_pixels"
     goal = "encoder"
@@ -47,15 +55,15 @@ class MaskedPixels(Method):
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of every encoder that no other method claims."""
+        """True for every encoder that no other method takes. See [`Method.fits`]."""
         return True
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
-        """A checkpoint with its decoder, or a size from scratch."""
+        """Build the model: a checkpoint with its decoder, or a size from scratch."""
         return build_pretraining_model(self.config.model)
 
     def begin(self, accelerator: Accelerator) -> None:
-        """See [`Method`]."""
+        """See [`Method.begin`]."""
         super().begin(accelerator)
         self.augmentation = self._augmentation()
         self.masks = masks_of(self.model.config)
@@ -65,7 +73,7 @@ class MaskedPixels(Method):
             self.pictures = ReconstructionPictures(self.held_out)
 
     def begin_preview(self) -> None:
-        """See [`Method`]."""
+        """See [`Method.begin_preview`]."""
         super().begin_preview()
         self.masks = masks_of(self.model_config())
 
@@ -74,27 +82,27 @@ class MaskedPixels(Method):
         return MaskedModelingTask(self.model)
 
     def loader(self) -> SampleLoader:
-        """Reads one augmented clip with its masks."""
+        """The function that reads an augmented clip with its masks."""
         seed, copies = self.config.run.seed, self.config.augmentation.num_sample
         return MaskedClipLoader(self.processor, self._augmentation(), seed, copies, self.masks)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """Finish the augmentation and normalise."""
+        """Finish the augmentation and normalise. See [`Method.prepare_batch`]."""
         return prepare_masked(rows, device, self.processor, self.augmentation)
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
-        """How well hidden pixels are predicted."""
+        """Metrics of the prediction of hidden pixels. See [`Method.validate`]."""
         assert self.held_out is not None
         return masked_loss(model, self.held_out, self.accelerator)
 
     def observers(self) -> list[Observer]:
-        """Probes, and pictures on the way."""
+        """Probes, and pictures of reconstructions."""
         every = self.config.run.picture_every
         drawing = [Observer("picture", self._look, epochs=every)] if every and self.pictures is not None else []
         return super().observers() + drawing
 
     def finish(self, fitted: FitResult) -> RunResult:
-        """Save the autoencoder, with `reconstructions.png`."""
+        """Save the autoencoder and `reconstructions.png`. See [`Method.finish`]."""
         if self.pictures is None:
             return self.finish_pretraining(fitted)
         return self.finish_pretraining(
@@ -102,14 +110,14 @@ class MaskedPixels(Method):
         )
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The clips' pass, through encoder and decoder."""
+        """The pass of clips through encoder and decoder. See [`Method.passes`]."""
         config = self.model_config()
         mask = torch.zeros(1, math.prod(config.token_grid()), dtype=torch.bool, device="meta")
         inputs = {"pixel_values": example_pixels(config), "encoder_mask": mask, "decoder_mask": mask}
         return [model_pass(AutoModelForPreTraining, config, inputs, self.clips_per_pass)]
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """Augmented clips with what the encoder sees of them and what the decoder reconstructs."""
+        """Augmented clips with their visible and their reconstructed patches. See [`Method.preview_batch`]."""
         rows = self._augmentation().finish(merge_copies(batch.rows))
         clips = without_colours(rows["pixel_values"]) if self.processor.do_grayscale else rows["pixel_values"]
         grid = self.model_config().token_grid()
@@ -128,17 +136,21 @@ class MaskedPixels(Method):
 
 def prepare_masked(rows: Rows, device: torch.device, processor: ClipProcessor, augmentation: Augmentation) -> Rows:
     """
-    The task's input of a batch of uint8 clips with their masks, on the device.
+    Turn a batch of uint8 clips with masks into the input of the task: finish the augmentation on the device and
+    normalise.
 
     Args:
         rows (`dict[str, torch.Tensor]`):
-            The loader's tensors, stacked.
+            Stacked tensors from the loader.
         device (`torch.device`):
-            Where the task computes.
-        processor ([`ClipVideoProcessor`]):
-            Normalises.
+            Device of the task.
+        processor ([`ClipProcessor`]):
+            Normalises the clips.
         augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            The augmentation that the workers' loader has.
+            The augmentation that the loader uses.
+
+    Returns:
+        `dict[str, torch.Tensor]`: `pixel_values` and the masks.
     """
     rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
     rows = augmentation.finish(rows)
@@ -147,14 +159,14 @@ def prepare_masked(rows: Rows, device: torch.device, processor: ClipProcessor, a
 
 class MaskedEvaluationLoader:
     """
-    Reads the middle of a video as the processor does for validation, with masks that depend on its id alone: losses of
-    different epochs and runs compare.
+    Reads the middle of a video as the processor does for validation, with masks that depend on the video's id alone.
+    Losses of different epochs and runs are thus comparable.
 
     Args:
-        processor ([`ClipVideoProcessor`]):
-            The model's.
+        processor ([`ClipProcessor`]):
+            Processor of the model.
         masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
-            Draws the masks.
+            Samples the masks.
     """
 
     def __init__(self, processor: ClipProcessor, masks: MaskMaker):
@@ -168,14 +180,23 @@ class MaskedEvaluationLoader:
 
 
 def masks_of(config: PreTrainedConfig) -> MaskMaker:
-    """The masks that a configuration asks for, as a function of a random generator."""
+    """
+    The random masks of a model.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration of the model.
+
+    Returns:
+        `Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`: samples the masks of encoder and decoder.
+    """
     return partial(dual_masks, config.token_grid(), config.encoder_mask_ratio, config.decoder_mask_ratio)
 
 
 @torch.inference_mode()
 def masked_loss(model: PreTrainedModel, stream: ClipStream, accelerator: Accelerator) -> dict[str, float]:
     """
-    How well hidden pixels are predicted.
+    Measure the prediction of hidden pixels.
 
     Args:
         model (`PreTrainedModel`):
@@ -183,11 +204,11 @@ def masked_loss(model: PreTrainedModel, stream: ClipStream, accelerator: Acceler
         stream ([`ClipStream`]):
             This process's share of the videos, read by a [`MaskedEvaluationLoader`].
         accelerator (`Accelerator`):
-            Adds up the processes' shares.
+            The processes. Their sums are added.
 
     Returns:
-        `dict[str, float]`: `explained`, the share of the (patch-normalised) pixels' variance that is predicted: 0 is
-        what a model that learnt nothing gets, 1 is perfect; and the mean `loss`.
+        `dict[str, float]`: `explained`, the explained variance of the (patch-normalised) pixels, which is 0 for a
+        model that has learned nothing and 1 for a perfect one; and the mean `loss`.
     """
     total = torch.zeros(2, device=model.device)
     with evaluation_mode(model):
@@ -203,7 +224,7 @@ def masked_loss(model: PreTrainedModel, stream: ClipStream, accelerator: Acceler
 
 class ReconstructionPictures:
     """
-    Pictures of what a model reconstructs of a few videos that were held out, always the same with the same masks.
+    Pictures of a model's reconstructions of a few held-out videos. Videos and masks are always the same.
 
     Args:
         stream ([`ClipStream`]):
@@ -215,7 +236,18 @@ class ReconstructionPictures:
         self.rows: dict[str, torch.Tensor] | None = None
 
     def draw(self, model: PreTrainedModel, path: Path) -> Path | None:
-        """Draw; nothing where none of the videos can be read."""
+        """
+        Draw a picture.
+
+        Args:
+            model (`PreTrainedModel`):
+                The model.
+            path (`Path`):
+                File of the picture.
+
+        Returns:
+            `Path` or `None`: the file, or `None` if no video can be read.
+        """
         if self.rows is None:
             first = next(self.stream.epoch(0), None)
             self.rows = {} if first is None else {name: value[:NUM_DRAWN] for name, value in first.rows.items()}

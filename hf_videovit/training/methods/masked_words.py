@@ -1,4 +1,4 @@
-"""Masked visual words: predict the tokenizer's words of hidden patches, in clips, in images, or in both."""
+"""Masked visual words: prediction of the tokenizer's words of hidden patches, in clips, in images, or in both."""
 
 import math
 from collections.abc import Iterator
@@ -40,13 +40,18 @@ from .word_pictures import draw_words
 class MaskedWords(Method):
     """
     Train a model to predict the visual words of hidden patches, such as [`BevtForPreTraining`]. A model with an image
-    stream alone is trained on images only. Labels, where there are any, are used by probes only.
+    stream alone is trained on images only. Labels are used by probes only.
 
     Args:
+        config ([`RunConfig`]):
+            The run.
         tokenizer ([`VisualTokenizer`], *optional*):
-            The tokenizer; loaded from the field `tokenizer` by default.
-        others:
-            See [`Method`]. The sources are opened by the run itself.
+            The tokenizer. Loaded from the field `tokenizer` by default.
+        given:
+            `model` and `processor`, see [`Method`].
+
+    Raises:
+        ValueError: `train_source` is given.
     """
 
     name = "masked_words"
@@ -56,39 +61,55 @@ class MaskedWords(Method):
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """The method of BEVT's models."""
+        """True for BEVT models. See [`Method.fits`]."""
         return model_config["model_type"] == "bevt"
 
     def __init__(self, config: RunConfig, *, tokenizer: VisualTokenizer | None = None, **given: Any):
         super().__init__(config, **given)
         self.given_tokenizer = tokenizer
         if self.given_sources is not None:
-            raise ValueError(f"`train_source` cannot be given to `{self.name}`: the run opens its sources itself")
+            raise ValueError(f"`train_source` is not supported by `{self.name}`, which opens its sources itself")
 
     def open_words(self, model_config: PreTrainedConfig, tokenizer: VisualTokenizer | None) -> WordData:
-        """The clips and images of the run, and their batches."""
+        """
+        Open the clips and images of the run.
+
+        Args:
+            model_config (`PreTrainedConfig`):
+                Configuration of the model.
+            tokenizer ([`VisualTokenizer`] or `None`):
+                The tokenizer. Previews do not need one.
+
+        Returns:
+            [`WordData`]
+        """
         return WordData(self.config, self.arguments, model_config, self.processor, tokenizer)
 
     def tokenizer(self) -> VisualTokenizer:
-        """The tokenizer whose words are predicted."""
+        """
+        The tokenizer whose words are predicted.
+
+        Raises:
+            ValueError: `tokenizer` is missing.
+        """
         if self.given_tokenizer is not None:
             return self.given_tokenizer
         if self.arguments.tokenizer is None:
-            raise ValueError("`tokenizer` is needed: a folder or Hub id of the tokenizer whose words are predicted")
+            raise ValueError("`tokenizer` is needed: the folder or Hub id of the tokenizer whose words are predicted")
         return load_tokenizer(self.arguments.tokenizer)
 
     def open_sources(self) -> Sources:
-        """The clips, or the images of a model that learns from images alone."""
+        """Open the clips, or the images for a model that is trained on images alone."""
         if self.model_config().video_stream:
             return super().open_sources()
         return open_images(self.arguments.image_data or str(self.config.data.data))
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
-        """A checkpoint with its head, or a size from scratch."""
+        """Build the model: a checkpoint with its head, or a size from scratch."""
         return build_pretraining_model(self.config.model)
 
     def begin(self, accelerator: Accelerator) -> None:
-        """Build the model, load the tokenizer, and open clips and images."""
+        """Build the model, load the tokenizer, and open clips and images. See [`Method.begin`]."""
         self.accelerator = accelerator
         self.ledger = training_ledger(self.config.data, self.output_dir, accelerator)
         self.begin_model()
@@ -99,17 +120,17 @@ class MaskedWords(Method):
         self.held_out = self.data.held_out(accelerator, self.ledger)
 
     def begin_preview(self) -> None:
-        """See [`Method`]."""
+        """See [`Method.begin_preview`]."""
         model_config, processor = self.describe()
         self.processor = self.given_processor or processor
         self.data = self.open_words(model_config, None)
 
     def task(self) -> Task:
-        """Cross-entropy with the words of hidden patches."""
+        """Cross-entropy of the words of hidden patches."""
         return self.words_task
 
     def loader(self) -> SampleLoader:
-        """Reads one augmented sample with its mask."""
+        """The function that reads an augmented sample with its mask."""
         return self.data.loader(images="video" not in self.data.sources)
 
     def stream(self) -> BatchStream:
@@ -117,16 +138,22 @@ class MaskedWords(Method):
         return self.data.stream(self.accelerator, self.ledger)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """Normalise; frames and masks for the tokenizer, or the words that are known."""
+        """
+        Normalise, and add the words if they are in the cache, else frames for the tokenizer. See
+        [`Method.prepare_batch`].
+        """
         return self.data.prepare(rows, device)
 
     @property
     def can_validate(self) -> bool:
-        """Whether any clips or images are held out."""
+        """Whether there are held-out clips or images."""
         return bool(self.held_out)
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
-        """Scores of hidden words; beside clips, those of images have names that begin with `image_`."""
+        """
+        Metrics of hidden words. If there are clips too, those of images are prefixed `image_`. See
+        [`Method.validate`].
+        """
         scores: dict[str, float] = {}
         for kind, stream in self.held_out.items():
             prefix = "image_" if kind == "image" and "video" in self.data.sources else ""
@@ -134,7 +161,7 @@ class MaskedWords(Method):
         return scores
 
     def observers(self) -> list[Observer]:
-        """Probes on the clips, and pictures on the way."""
+        """Probes on the clips, and pictures of predicted words."""
         every = self.config.run.picture_every
         found: list[Observer | None] = []
         if "video" in self.data.sources:
@@ -145,11 +172,11 @@ class MaskedWords(Method):
         return [observer for observer in found if observer is not None]
 
     def finish(self, fitted: FitResult) -> RunResult:
-        """Save the model, with `words.png`: what is predicted of samples that were held out."""
+        """Save the model and `words.png`, a picture of predictions for held-out samples. See [`Method.finish`]."""
         return self.finish_pretraining(fitted, lambda: self.draw(fitted.model, self.output_dir / "words.png"))
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The pass of clips, that of images beside them, and the tokenizer's."""
+        """The passes of clips, of images, and of the tokenizer. See [`Method.passes`]."""
         config, arguments = self.model_config(), self.arguments
         has_images = config.image_stream
         inputs = [_clip_inputs(config)] if config.video_stream else []
@@ -163,13 +190,13 @@ class MaskedWords(Method):
         return found + self._tokenizer_passes(config, self.clips_per_pass * frames + images)
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
-        """The first clips, and then the first images."""
+        """The first clips, then the first images. See [`Method.preview`]."""
         self.begin_preview()
         for kind, (source, _) in self.data.sources.items():
             yield from self.preview_source(source, self.data.loader(images=kind == "image"), num_clips)
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """Augmented samples with what the model sees of them and the patches whose words it predicts."""
+        """Augmented samples with their visible and their predicted patches. See [`Method.preview_batch`]."""
         rows = merge_copies(batch.rows)
         masks = rows["mask"].numpy()
         masks = masks[:, None] if masks.ndim == 3 else masks  # an image is a clip of one frame
@@ -177,7 +204,18 @@ class MaskedWords(Method):
         return PreviewedCopies(rows["pixel_values"], masked=masked)
 
     def draw(self, model: PreTrainedModel, path: Path) -> Path | None:
-        """Draw what is predicted of the first held-out clips (images, where there are no clips)."""
+        """
+        Draw the predictions for the first held-out clips, or images if there are no clips.
+
+        Args:
+            model (`PreTrainedModel`):
+                The model.
+            path (`Path`):
+                File of the picture.
+
+        Returns:
+            `Path` or `None`: the file, or `None` if no sample can be read.
+        """
         for kind, stream in self.held_out.items():
             batch = next(_named(stream, kind), None)
             if batch is not None:
@@ -199,7 +237,7 @@ class MaskedWords(Method):
                 inputs = self.words_task.with_words(self.data.prepare(batch.rows, model.device))
                 with self.accelerator.autocast():
                     outputs = model(**inputs, masked_only=True)
-                words = hidden_words(inputs, kind, model.config)
+                words = _hidden_words(inputs, kind, model.config)
                 loss, accuracy = outputs[f"{kind}_loss"], outputs[f"{kind}_accuracy"]
                 sums = torch.stack([torch.ones_like(accuracy), accuracy, loss]).float() * len(words)
                 total += torch.cat([sums, torch.bincount(words, minlength=size).float()])
@@ -210,7 +248,7 @@ class MaskedWords(Method):
         return {"accuracy": (right / count).item(), "majority": most.item(), "loss": (loss / count).item()}
 
     def _tokenizer_passes(self, config: PreTrainedConfig, frames: float) -> list[Pass]:
-        """The pass of the frames whose words are not kept, where the tokenizer is a network."""
+        """The tokenizer's pass of the frames whose words are not in the cache, if the tokenizer is a network."""
         name, arguments = self.arguments.tokenizer, self.arguments
         build = None if name is None else codebook_without_weights(name)
         if build is None:
@@ -232,19 +270,20 @@ def cache_words(
         config ([`RunConfig`]):
             The run.
         tokenizer ([`VisualTokenizer`], *optional*):
-            The tokenizer; loaded from the field `tokenizer` by default.
+            The tokenizer. Loaded from the field `tokenizer` by default.
         accelerator (`Accelerator`, *optional*):
-            Processes and devices; made from `config.run` by default.
+            Processes and devices. Built from `config.run` by default.
 
     Returns:
-        `dict[str, int]`: clips and images of this process whose words were `found` now and were `known` before.
+        `dict[str, int]`: numbers of clips and images of this process whose words were computed now (`found`) and were
+        in the cache before (`known`).
 
     Raises:
-        ValueError: If the run has no `word_cache`, or the tokenizer does not fit the model.
+        ValueError: the run has no `word_cache`, or the tokenizer does not fit the model.
     """
     method = MaskedWords(config, tokenizer=tokenizer)
     if method.arguments.word_cache is None:
-        raise ValueError("`word_cache` is needed: the folder that keeps the words")
+        raise ValueError("`word_cache` is needed: the folder for the words")
     accelerator = accelerator or make_accelerator(config.run)
     model_config, method.processor = method.describe()
     tokenizer = method.tokenizer()
@@ -283,11 +322,11 @@ def _named(stream: ClipStream, kind: str) -> Iterator[Batch]:
     return stream.epoch(0) if kind == "video" else ImageStream(stream).epoch(0)
 
 
-def hidden_words(inputs: Rows, kind: str, config: PreTrainedConfig) -> torch.Tensor:
-    """Words at masked places, of `inputs` of the model."""
+def _hidden_words(inputs: Rows, kind: str, config: PreTrainedConfig) -> torch.Tensor:
+    """Words of masked patches in the model's inputs."""
     if kind == "image":
         return inputs["image_labels"][inputs["image_mask"].bool()]
     return inputs["labels"][inputs["mask"].bool().repeat_interleave(config.tubelet_size, dim=1)]
 
 
-__all__ = ["MaskedWords", "cache_words", "hidden_words"]
+__all__ = ["MaskedWords", "cache_words"]

@@ -1,4 +1,4 @@
-"""The first clips of a run on their way into the model, for a picture."""
+"""Clips of a run before and after augmentation, for a picture."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,19 +19,20 @@ GREY = 128
 @dataclass(frozen=True)
 class PreviewedClip:
     """
-    A clip on its way into the model.
+    A clip before and after augmentation.
 
     Args:
         id (`str`):
-            Of the sample.
+            Id of the sample.
         before (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            As decoded.
+            The decoded frames.
         after (`list[np.ndarray]`):
-            Its copies as the model is given them, of the crop's size; mixed with other clips where the run mixes.
+            The augmented copies as the model sees them, of the size of the crop, mixed with other clips if the run
+            mixes.
         labels (`list[dict[str, float]]`):
-            The target of each copy: label names and their shares. Empty for methods without labels.
+            The target of each copy: share of each label by name. Empty for methods without labels.
         masked (`list[tuple[np.ndarray, np.ndarray]]`):
-            For masked modelling, of each copy: what the encoder sees, and what is to be predicted; grey elsewhere.
+            For masked modelling, the visible and the predicted patches of each copy, grey elsewhere.
     """
 
     id: str
@@ -44,15 +45,15 @@ class PreviewedClip:
 @dataclass(frozen=True)
 class PreviewedCopies:
     """
-    What a method makes of a batch, for its preview.
+    The augmented copies of the clips of a batch, for a preview.
 
     Args:
         pixels (`torch.Tensor` of shape `(num_copies * batch_size, num_frames, num_channels, height, width)`):
-            uint8; all first copies first.
-        labels (`list[dict[str, float]]`, *optional*):
-            The target of each.
-        masked (`list[tuple[np.ndarray, np.ndarray]]`, *optional*):
-            What the encoder sees of each, and what is to be predicted.
+            uint8 clips, ordered by copy.
+        labels (`list[dict[str, float]]`, *optional*, defaults to `[]`):
+            The target of each clip: share of each label by name.
+        masked (`list[tuple[np.ndarray, np.ndarray]]`, *optional*, defaults to `[]`):
+            The visible and the predicted patches of each clip.
     """
 
     pixels: torch.Tensor
@@ -68,19 +69,22 @@ def preview_stream(
 
     Args:
         stream ([`ClipStream`]):
-            Batches of as many clips as are shown.
+            The stream. Its batch size is the number of clips shown.
         load ([`TrainingClipLoader`]):
-            The stream's loader.
+            Loader of the stream.
         copies_of (`Callable[[Batch], PreviewedCopies]`):
-            What the method makes of the batch.
+            Augments the clips of a batch.
+
+    Returns:
+        `Iterator[PreviewedClip]`
 
     Raises:
-        ValueError: If none of the clips can be read.
+        ValueError: no clip can be read.
     """
     stream.on_bad_video = _warn
     batch = next(stream.epoch(0), None)
     if batch is None:
-        raise ValueError("None of the clips can be read")
+        raise ValueError("No clip can be read")
     shown = copies_of(batch)
     share = stream.source.share(0, 1, stream.seed, 0)
     samples = dict(zip(range(batch.next_position), share))
@@ -97,35 +101,47 @@ def preview_stream(
 
 
 def frames_of(clip: torch.Tensor) -> np.ndarray:
-    """A clip `(num_frames, num_channels, height, width)` as pictures `(num_frames, height, width, num_channels)`."""
+    """
+    A clip as an array of images.
+
+    Args:
+        clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+            The clip.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames, height, width, num_channels)`.
+    """
     return clip.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def split_by_mask(clip: torch.Tensor, hidden: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    What the encoder sees of a clip and what is to be predicted; the rest is grey.
+    The patches of a clip that the encoder sees, and those to predict. The other patches are grey.
 
     Args:
         clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
-            uint8.
+            The uint8 clip.
         hidden (`np.ndarray` of shape `(frames, rows, columns)`):
-            Cells that the encoder does not see.
+            `True` for patches that the encoder does not see.
         predicted (`np.ndarray` of shape `(frames, rows, columns)`):
-            Cells that are to be predicted.
+            `True` for patches to predict.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: two arrays of shape `(num_frames, height, width, num_channels)`.
     """
     frames = frames_of(clip)
     return _only(~hidden, frames), _only(predicted, frames)
 
 
 def _only(cells: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Frames, grey outside the cells of a coarser grid."""
+    """Frames that are grey outside some cells of a coarser grid."""
     for axis, length in enumerate(frames.shape[:3]):
         cells = cells.repeat(length // cells.shape[axis], axis=axis)
     return np.where(cells[..., None], frames, np.uint8(GREY))
 
 
 def _warn(video: BadVideo) -> None:
-    logger.warning(f"Video {video.id!r} cannot be read and is left out: {video.reason}")
+    logger.warning(f"Video {video.id!r} cannot be read and is skipped: {video.reason}")
 
 
 __all__ = ["PreviewedClip", "PreviewedCopies", "frames_of", "preview_stream", "split_by_mask"]

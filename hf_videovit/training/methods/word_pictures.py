@@ -1,4 +1,4 @@
-"""A picture of masked visual words: what the model is shown, and what it says."""
+"""Pictures of the visual words that a model predicts for hidden patches."""
 
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,22 @@ Rows = dict[str, torch.Tensor]
 @torch.inference_mode()
 def draw_words(model: PreTrainedModel, task: MaskedWordsTask, batch: Rows, path: str | Path) -> Path:
     """
-    Draw what the model is shown, what it should say and what it says, one strip each: frames, frames with hidden
-    patches in grey, and the words it predicts there. A tokenizer that can paint its words shows them as pictures;
-    otherwise a predicted word is green where it is right and red where it is not.
+    Draw three strips per sample: the frames, the frames with hidden patches in grey, and the frames with the predicted
+    words in hidden patches. Words are painted by the tokenizer if it can decode them. Otherwise a word is green if it
+    is right and red if it is wrong.
 
     Args:
         model (`PreTrainedModel`):
             A model such as [`BevtForPreTraining`].
         task ([`MaskedWordsTask`]):
-            Has the tokenizer.
+            The task with the tokenizer.
         batch (`dict[str, torch.Tensor]`):
-            As the task takes it, of one kind.
+            Input of the task, with clips or with images.
         path (`str` or `Path`):
-            The picture.
+            File of the picture.
+
+    Returns:
+        `Path`: the file.
     """
     with evaluation_mode(model):
         inputs = task.with_words(batch)
@@ -43,30 +46,30 @@ def draw_words(model: PreTrainedModel, task: MaskedWordsTask, batch: Rows, path:
         frames, mask, words = frames[:, None], mask[:, None], words[:, None]
     else:
         mask = mask.repeat_interleave(model.config.tubelet_size, dim=1)
-    said = outputs.logits[..., : task.tokenizer.vocab_size].argmax(-1)
-    predicted = torch.where(mask, said.view_as(words), words)
-    pictures = paint_words(task.tokenizer, predicted, words, frames)
-    hidden = enlarged(mask, frames)
+    best = outputs.logits[..., : task.tokenizer.vocab_size].argmax(-1)
+    predicted = torch.where(mask, best.view_as(words), words)
+    pictures = _paint_words(task.tokenizer, predicted, words, frames)
+    hidden = _enlarge(mask, frames)
     parts = (frames, torch.where(hidden, HIDDEN_GREY, frames), torch.where(hidden, pictures, frames))
     return draw_reconstructions(Reconstruction(*(_as_pictures(part) for part in parts)), path)
 
 
-def paint_words(tokenizer: Any, predicted: torch.Tensor, words: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Pictures like `frames` of predicted words `(batch_size, num_frames, height, width)`."""
+def _paint_words(tokenizer: Any, predicted: torch.Tensor, words: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Predicted words `(batch_size, num_frames, rows, columns)` as images in the shape of `frames`."""
     if isinstance(tokenizer, PaintsWords):
         small = tokenizer.paint(predicted.flatten(0, 1))
         grey = (small - 0.1) / 0.8 * 255
         large = torch.nn.functional.interpolate(grey, size=frames.shape[-2:])
         return large.view_as(frames)
     colours = torch.tensor([[200.0, 40.0, 40.0], [40.0, 160.0, 40.0]], device=frames.device)
-    right = enlarged(predicted == words, frames)[:, :, :1].long().squeeze(2)  # (batch, frames, height, width)
+    right = _enlarge(predicted == words, frames)[:, :, :1].long().squeeze(2)  # (batch, frames, height, width)
     return colours[right].movedim(-1, 2)
 
 
-def enlarged(places: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """A grid of places `(batch_size, num_frames, rows, columns)` in the shape of `frames`."""
-    factors = (frames.shape[-2] // places.shape[-2], frames.shape[-1] // places.shape[-1])
-    large = places.repeat_interleave(factors[0], dim=-2).repeat_interleave(factors[1], dim=-1)
+def _enlarge(patches: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Values of patches `(batch_size, num_frames, rows, columns)` in the shape of `frames`."""
+    factors = (frames.shape[-2] // patches.shape[-2], frames.shape[-1] // patches.shape[-1])
+    large = patches.repeat_interleave(factors[0], dim=-2).repeat_interleave(factors[1], dim=-1)
     return large[:, :, None].expand_as(frames)
 
 
@@ -74,4 +77,4 @@ def _as_pictures(frames: torch.Tensor) -> np.ndarray:
     return frames.clamp(0, 255).round().to(torch.uint8).movedim(2, -1).cpu().numpy()
 
 
-__all__ = ["draw_words", "enlarged", "paint_words"]
+__all__ = ["draw_words"]

@@ -217,5 +217,5 @@ def test_videos_without_labels_are_answered_but_not_scored(model, clip_folder):
     assert result.labels is None
     assert result.metrics == {}
     assert [row["id"] for row in result.predictions()] == [clip.name for clip in clips]
-    with pytest.raises(ValueError, match="Sample 'a' has label 4, the model has 0 to 3"):
+    with pytest.raises(ValueError, match="label of sample 'a' must be from 0 to 3, got 4"):
         evaluate_model(model, make_processor(), [("a", clips[0], 4)])

@@ -52,7 +52,7 @@ def test_claims_that_do_not_come_out_are_told_apart(claimed, tmp_path):
 
 def test_a_folder_without_a_claim_is_refused(tmp_path):
     model = save_tiny_classifier(tmp_path / "model")
-    with pytest.raises(ValueError, match="holds no results.json"):
+    with pytest.raises(ValueError, match="has no results.json"):
         reproduce(model)
     (model / "results.json").write_text(json.dumps({"metrics": {}}))
     with pytest.raises(ValueError, match="`data` is needed"):

@@ -47,8 +47,12 @@ def test_a_checkpoint_chooses_like_its_family(tmp_path, config, goal, name):
 @pytest.mark.parametrize(
     ("goal", "fields", "message"),
     [
-        ("classifier", {"method": "masked_pixels"}, "`method` 'masked_pixels' is run by `pretrain`, not by `train`"),
-        ("encoder", {"method": "distillation"}, "`method` 'distillation' is run by `train`, not by `pretrain`"),
+        (
+            "classifier",
+            {"method": "masked_pixels"},
+            "`method` 'masked_pixels' is a method of `pretrain`, not of `train`",
+        ),
+        ("encoder", {"method": "distillation"}, "`method` 'distillation' is a method of `train`, not of `pretrain`"),
         (None, {"method": "masked_pixel"}, "Unknown `method` 'masked_pixel'; did you mean `masked_pixels`"),
         # a field of another method
         ("encoder", {"mixup": 0.8}, "Unknown field `mixup` in the method `masked_pixels`"),

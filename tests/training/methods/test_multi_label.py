@@ -170,7 +170,7 @@ def test_finetuned_from_lists_to_the_pipeline(tiny_fields, lists):
         assert scores == pytest.approx(dict(zip(NAMES, map(float, probabilities))), abs=1e-6)
     rows = result.evaluation.predictions()
     assert all(isinstance(row["prediction"], list) and len(row["label"]) in (0, 2) for row in rows)
-    with pytest.raises(ValueError, match="no confusion matrix of clips with several labels"):
+    with pytest.raises(ValueError, match="Multi-label data has no confusion matrix"):
         result.evaluation.save_confusion_matrix(folder / "confusion.csv")
     card = write_model_card(folder, facts=result.facts).read_text()
     assert "mean average precision" in card and "any number of 6 labels" in card
@@ -184,9 +184,9 @@ def test_heads_of_another_kind_are_not_kept(tiny_fields, lists, tmp_path):
     started, _ = tiny_model(fields, checkpoint=str(tmp_path))
     assert started.config.problem_type == "multi_label_classification"
     assert not torch.equal(started.classifier.weight, model.classifier.weight)
-    with pytest.raises(ValueError, match="has any number of labels, the checkpoint's head gives one label"):
+    with pytest.raises(ValueError, match="has any number of labels, the checkpoint's head predicts one label"):
         tiny_model(fields, checkpoint=str(tmp_path), head="keep")
-    with pytest.raises(ValueError, match="the model's `problem_type` is not 'multi_label_classification'"):
+    with pytest.raises(ValueError, match="`problem_type` of the model must be 'multi_label_classification'"):
         evaluate_model(model, processor, open_source(lists, "val"))
     kept, _ = tiny_model(fields, multi_label=False, checkpoint=str(tmp_path))
     assert torch.equal(kept.classifier.weight, model.classifier.weight)

@@ -1,6 +1,6 @@
 """
-The metrics of this package. Each is an `evaluate` module in a folder of its own, around a plain function over arrays.
-`reported.py` has the table of those that an evaluation reports.
+The metrics of this package. Each is an `evaluate` module in its own folder, around a plain function of arrays.
+`reported.py` lists the metrics that an evaluation reports.
 """
 
 from .functions import (

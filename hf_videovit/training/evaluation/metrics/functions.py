@@ -1,4 +1,4 @@
-"""Metrics over arrays of scores."""
+"""Metrics as functions of arrays."""
 
 import numpy as np
 
@@ -8,8 +8,8 @@ AVERAGES = ("macro", "weighted")
 
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     """
-    Share of samples whose label is among the `k` highest scores. Equal scores rank by class index, so a model that
-    gives every class the same score is not called right.
+    Share of samples whose label is among the `k` highest scores. Equal scores are ranked by class index, so a model
+    that gives every class the same score is not counted as right.
 
     Args:
         scores (`np.ndarray` of shape `(num_samples, num_labels)`):
@@ -17,13 +17,13 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
         labels (`np.ndarray` of shape `(num_samples,)`):
             Class indices.
         k (`int`, *optional*, defaults to 1):
-            How many classes may be named.
+            Number of highest scores.
 
     Returns:
         `float`: between 0 and 1.
 
     Raises:
-        ValueError: shapes that do not fit, no samples, scores that are not finite, or `k` below 1.
+        ValueError: the shapes do not match, there are no samples, scores are not finite, or `k` is below 1.
     """
     scores, labels = _checked(scores, labels)
     if k < 1:
@@ -34,14 +34,19 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     """
-    Top-1 accuracy of each class, averaged over the classes that occur in `labels`: rare classes count as much as
-    common ones.
+    Top-1 accuracy of each class, averaged over the classes that occur in `labels`.
 
     Args:
         scores (`np.ndarray` of shape `(num_samples, num_labels)`):
             Anything that grows with confidence.
         labels (`np.ndarray` of shape `(num_samples,)`):
             Class indices.
+
+    Returns:
+        `float`: between 0 and 1.
+
+    Raises:
+        ValueError: the shapes do not match, there are no samples, or scores are not finite.
     """
     scores, labels = _checked(scores, labels)
     right = scores.argmax(axis=1) == labels
@@ -50,7 +55,7 @@ def mean_class_accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str = "macro") -> float:
     """
-    Average precision of each class, averaged over the classes that occur: for data with any number of labels a sample.
+    Average precision of each class, averaged over the classes that occur, for multi-label data.
 
     ```
     for each class that occurs:
@@ -59,7 +64,7 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str 
         average_precision = mean of precision[k] over the ranks k at which a sample has the class
     ```
 
-    Samples of equal score share one rank, the last of them, so their order plays no part. (As scikit-learn's.)
+    Samples of equal score share one rank, the last of them, so their order does not matter, as in scikit-learn.
 
     Args:
         scores (`np.ndarray` of shape `(num_samples, num_labels)`):
@@ -67,13 +72,13 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str 
         labels (`np.ndarray` of shape `(num_samples, num_labels)`):
             1 or `True` where the sample has the label.
         average (`str`, *optional*, defaults to `"macro"`):
-            `"macro"`: every class counts the same. `"weighted"`: by the number of its samples.
+            `"macro"` for the plain mean over classes, `"weighted"` to weight classes by their number of samples.
 
     Returns:
         `float`: between 0 and 1.
 
     Raises:
-        ValueError: `average` is unknown, or as [`average_precisions`].
+        ValueError: `average` is unknown, or as for [`average_precisions`].
     """
     if average not in AVERAGES:
         raise ValueError(f"`average` must be one of {', '.join(AVERAGES)}, got {average!r}")
@@ -85,7 +90,7 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray, average: str 
 
 def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
-    Average precision of each class, NaN for those that do not occur; see [`mean_average_precision`].
+    Average precision of each class, NaN for classes that do not occur. See [`mean_average_precision`].
 
     Args:
         scores (`np.ndarray` of shape `(num_samples, num_labels)`):
@@ -97,7 +102,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         `np.ndarray` of shape `(num_labels,)`.
 
     Raises:
-        ValueError: shapes that do not fit, no label at all, or scores that are not finite.
+        ValueError: the shapes do not match, no sample has a label, or scores are not finite.
     """
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape or not np.isin(labels, (0, 1)).all():
@@ -106,7 +111,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
             f"{scores.shape} and {labels.shape}"
         )
     if not labels.any():
-        raise ValueError("`labels` has no sample with any label")
+        raise ValueError("`labels` must have at least one label, got zeros only")
     if not np.isfinite(scores).all():
         raise ValueError("`scores` has values that are not finite")
     precisions = np.full(scores.shape[1], np.nan)
@@ -117,7 +122,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
-    How often which class is taken for which.
+    Number of samples for each pair of true and predicted class.
 
     Args:
         scores (`np.ndarray` of shape `(num_samples, num_labels)`):
@@ -126,7 +131,8 @@ def confusion_matrix(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
             Class indices.
 
     Returns:
-        `np.ndarray` of shape `(num_labels, num_labels)`: row = right class, column = highest score.
+        `np.ndarray` of shape `(num_labels, num_labels)`: true classes in rows, classes with the highest score in
+        columns.
     """
     scores, labels = _checked(scores, labels)
     matrix = np.zeros((scores.shape[1],) * 2, np.int64)

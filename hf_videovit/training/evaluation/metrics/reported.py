@@ -1,8 +1,8 @@
 """
-Which metrics an evaluation reports, and how they are computed: by `evaluate` modules, without network, in memory.
+The metrics that an evaluation reports. They are computed by `evaluate` modules in memory, without network.
 
-A new metric is a folder with an `evaluate` module of the same name, and a row in `SINGLE_LABEL` or `MULTI_LABEL` where
-an evaluation of a classifier reports it.
+A new metric is a folder with an `evaluate` module of the same name, and a row in `SINGLE_LABEL` or `MULTI_LABEL` if
+evaluations of classifiers report it.
 """
 
 import tempfile
@@ -15,19 +15,19 @@ import numpy as np
 
 
 METRICS = ("mean_average_precision", "mean_class_accuracy", "top_k_accuracy")
-ROWS_AT_ONCE = 1024  # on their way to the module's Arrow table, rows are lists of Python numbers
+ROWS_AT_ONCE = 1024  # rows are converted to lists of Python numbers for the module's Arrow table
 
 
 @dataclass(frozen=True)
 class _Reported:
-    """A module and its options; `min_labels` is the smallest number of labels that the metric makes sense for."""
+    """A module and its options. The metric is reported with at least `min_labels` labels."""
 
     module: str
     options: Mapping[str, Any] = field(default_factory=dict)
     min_labels: int = 1
 
 
-# The name in `results.json` -> what computes it. The first one chooses the best weights.
+# Name in `results.json` -> module and options. The first metric chooses the best weights.
 SINGLE_LABEL = {
     "top1": _Reported("top_k_accuracy", {"k": 1}),
     "mean_class_accuracy": _Reported("mean_class_accuracy"),
@@ -51,10 +51,10 @@ def score(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
     Returns:
         `dict[str, float]`: `top1`, `mean_class_accuracy` and, with more than five labels, `top5`; multi-label: `mAP`
-        and `mAP_weighted`, none if all labels are zeros.
+        and `mAP_weighted`. Empty if all labels are zeros.
 
     Raises:
-        ValueError: no samples, shapes that do not fit, or scores that are not finite.
+        ValueError: there are no samples, the shapes do not match, or scores are not finite.
     """
     if labels.ndim == 2 and not labels.any():
         return {}
@@ -68,18 +68,18 @@ def score(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 def compute_metric(name: str, predictions: np.ndarray, references: np.ndarray, **options: Any) -> float:
     """
-    Compute a metric by its `evaluate` module.
+    Compute a metric with its `evaluate` module.
 
-    It is computed in this process, of all the predictions that it is given: gather those of several processes first.
-    Nothing is written but an empty folder, which is removed.
+    It is computed in this process, over the given predictions. Gather those of several processes first. Only an empty
+    temporary folder is written.
 
     Args:
         name (`str`):
             One of `METRICS`.
         predictions (`np.ndarray`):
-            Predictions as the module takes them, one sample a row.
+            Predictions as the module takes them, one sample per row.
         references (`np.ndarray`):
-            Right answers as the module takes them, one sample a row.
+            True labels as the module takes them, one sample per row.
         options:
             Further arguments of the module.
 
@@ -87,12 +87,12 @@ def compute_metric(name: str, predictions: np.ndarray, references: np.ndarray, *
         `float`: the value.
 
     Raises:
-        ValueError: `name` is unknown, or the module refuses its inputs.
+        ValueError: `name` is unknown, or the module rejects its inputs.
     """
-    from evaluate.loading import import_main_class  # a second that only scoring should cost
+    from evaluate.loading import import_main_class  # the import takes a second
 
-    metric_path(name)  # refuses unknown names
-    # What `evaluate.load` does after it has copied the file to its cache, which may not be writable
+    metric_path(name)  # rejects unknown names
+    # As in `evaluate.load`, which first copies the file to a cache that may not be writable
     module_class = import_main_class(f"{__package__}.{name}.{name}")
     with tempfile.TemporaryDirectory(prefix="hf_videovit_metric_") as folder:
         module = module_class(cache_dir=folder, keep_in_memory=True)

@@ -4,21 +4,21 @@ import datasets
 import evaluate
 import numpy as np
 
-# absolute, for `evaluate.load` runs a copy of this file from its own cache
+# An absolute import, since `evaluate.load` runs a copy of this file from its own cache
 from hf_videovit.training.evaluation.metrics.functions import mean_average_precision
 
 
 class MeanAveragePrecision(evaluate.Metric):
     """
     `compute(predictions=scores, references=labels)`, both of shape `(num_samples, num_labels)`; `average="weighted"`
-    weighs classes by their samples.
+    weights classes by their number of samples.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         info = evaluate.MetricInfo(
             description="Average precision of each class, averaged over the classes that occur.",
             citation="",
-            inputs_description="predictions: scores of every class; references: 1 for a label that is there, else 0.",
+            inputs_description="predictions: scores of every class; references: 1 for labels of the sample, else 0.",
             features=datasets.Features(
                 {
                     "predictions": datasets.Sequence(datasets.Value("float32")),
@@ -26,7 +26,7 @@ class MeanAveragePrecision(evaluate.Metric):
                 }
             ),
         )
-        info.format = "numpy"  # the constructor takes it for scalar features alone; lists of numbers need much memory
+        info.format = "numpy"  # the constructor accepts it for scalar features only; lists of numbers need much memory
         return info
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray, average: str = "macro") -> dict[str, float]:

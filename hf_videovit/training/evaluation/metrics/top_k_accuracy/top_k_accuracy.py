@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import numpy as np
 
-# absolute, for `evaluate.load` runs a copy of this file from its own cache
+# An absolute import, since `evaluate.load` runs a copy of this file from its own cache
 from hf_videovit.training.evaluation.metrics.functions import top_k_accuracy
 
 
@@ -23,7 +23,7 @@ class TopKAccuracy(evaluate.Metric):
                 }
             ),
         )
-        info.format = "numpy"  # the constructor takes it for scalar features alone; lists of numbers need much memory
+        info.format = "numpy"  # the constructor accepts it for scalar features only; lists of numbers need much memory
         return info
 
     def _compute(self, predictions: np.ndarray, references: np.ndarray, k: int = 1) -> dict[str, float]:
