@@ -181,7 +181,7 @@ def test_unlabelled_folder_and_what_is_refused(clip_folder):
     assert (len(source), source.label_names, source[0].label) == (5, [], None)
     with pytest.raises(ValueError, match="`image_mean` of the processor"):
         build_pretraining_model(ModelArguments(size="small", processor={"image_mean": [0.5, 0.5, 0.5]}))
-    with pytest.raises(ValueError, match="`checkpoint` is needed: this recipe goes on from"):
+    with pytest.raises(ValueError, match="`checkpoint` is needed: this recipe starts from"):
         build_pretraining_model(ModelArguments(size="small", needs_checkpoint=True))
     with pytest.raises(ValueError, match="`num_sample` must be at least 1"):
         AugmentationArguments(num_sample=0)
