@@ -131,7 +131,7 @@ def test_finetuning(name):
 def test_distillation_says_that_it_is_a_stand_in(size):
     config = read(f"distill_{size}_k710")
     assert config.about["status"] == "UNVERIFIED"
-    assert config.about["reproduces"].startswith("UNVERIFIED stand-in")
+    assert config.about["reproduces"].startswith("UNVERIFIED substitute")
     assert (config.model.size, config.method["temperature"]) == (size, 1.0)
     assert config.method["teacher"] is not None
     check_finetuning(config, FINETUNING["base_k710"])
