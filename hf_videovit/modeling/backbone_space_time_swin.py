@@ -1,10 +1,10 @@
 """
-Swin with space-time attention, plain modules: windows over space and time at once (Video Swin), or attention over time
-at every place before windows within frames, as TimeSformer divides it.
+Swin with space-time attention as plain modules: either windows over space and time together (Video Swin), or attention
+over time at every place followed by windows within frames, as TimeSformer divides it.
 
-LSTCL's authors name a "Swin augmented with space-time attention" and no more that is known to us; the two designs are
-the plausible ones. Beyond what [`~backbone_video_swin`] needs, a configuration has `temporal_attention`, `num_frames`,
-`time_interpolation` and `hidden_size`.
+LSTCL's authors name a "Swin augmented with space-time attention" and give no details that are known to us. These two
+designs are the plausible ones. Beyond the fields that [`~backbone_video_swin`] needs, a configuration has
+`temporal_attention`, `num_frames`, `time_interpolation` and `hidden_size`.
 
 Hidden states have shape `(batch_size, frames, height, width, channels)`, in tokens.
 """
@@ -25,7 +25,17 @@ from .backbone_video_swin import (
 
 
 class DividedSwinLayer(VideoSwinLayer):
-    """Attention over time at every place, then a block with windows within frames."""
+    """
+    Attention over time at every place, then a block with windows within frames.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        stage (`int`):
+            Index of the stage.
+        drop_path_rate (`float`):
+            Rate of stochastic depth.
+    """
 
     def __init__(self, config: Any, stage: int, drop_path_rate: float):
         super().__init__(config, stage, drop_path_rate)
@@ -35,6 +45,7 @@ class DividedSwinLayer(VideoSwinLayer):
         self.temporal_fc = TimesformerTemporalProjection(dim, dim)
 
     def forward(self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any) -> torch.Tensor:
+        """See [`VideoSwinLayer.forward`]."""
         places = hidden_states.permute(0, 2, 3, 1, 4)  # (batch, height, width, frames, channels)
         series = self.temporal_norm(places).flatten(0, 2)  # (batch * height * width, frames, channels)
         series = self.drop_path(self.temporal_attention(series, **kwargs)[0])
@@ -43,17 +54,25 @@ class DividedSwinLayer(VideoSwinLayer):
 
 
 class DividedSwinStage(VideoSwinStage):
+    """A stage of [`DividedSwinLayer`]s."""
+
     layer_class = DividedSwinLayer
 
 
 class DividedSwinEncoder(VideoSwinEncoder):
+    """All stages with divided attention."""
+
     stage_class = DividedSwinStage
 
 
 class SpaceTimeSwinBackbone(nn.Module):
     """
-    Embeddings, stages and the last norm. Windows tell their own frames apart by the relative bias; attention over time
-    does not, so with `temporal_attention="divided"` a learnt table of times, zero at first, is added to the patches.
+    Embeddings, stages and the final norm. The relative bias tells the frames of a window apart. Attention over time
+    has no such bias, so `temporal_attention="divided"` adds a learnt table of times to the patches. It starts at zero.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
     """
 
     def __init__(self, config: Any):

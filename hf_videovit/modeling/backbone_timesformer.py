@@ -1,18 +1,18 @@
 """
-TimeSformer ([Bertasius et al., 2021](https://huggingface.co/papers/2102.05095)): a ViT with attention over time and
-space one after the other, over both at once, or over space only; plain modules for the families built on it.
+TimeSformer ([Bertasius et al., 2021](https://huggingface.co/papers/2102.05095)) as plain modules: a ViT with attention
+over time and then space, over both together, or over space only.
 
 Behaviour follows the official code (facebookresearch/TimeSformer, commit a5ef29a, `vit.py`). Tables of positions and
-times are resized to the clip at run time, so every frame count and every size in whole patches works; the official
-helper that resizes positions while loading treats the grid as a line, which this package does not repeat.
+times are resized to the clip at run time, so every number of frames and every size in whole patches works. The
+official helper that resizes positions while loading treats the grid as a line; this package does not repeat that.
 
 A configuration has `attention_type`, `hidden_size`, `num_hidden_layers`, `num_attention_heads`, `intermediate_size`,
 `patch_size`, `num_frames`, `num_channels`, `position_grid`, `position_interpolation`, `time_interpolation`,
 `hidden_act`, `qkv_bias`, `hidden_dropout_prob`, `attention_probs_dropout_prob`, `drop_path_rate`, `layer_norm_eps` and
 `initializer_range`.
 
-Hidden states have shape `(batch_size, 1 + height * width * frames, hidden_size)` in tokens: the class token first, and
-of the patches the frame runs fastest.
+Hidden states have shape `(batch_size, 1 + height * width * frames, hidden_size)` in tokens. The class token comes
+first; among the patches the frame index runs fastest.
 """
 
 from typing import Any
@@ -38,7 +38,13 @@ Size3 = tuple[int, int, int]
 
 
 class TimesformerPatchEmbeddings(nn.Module):
-    """Patches of every frame to tokens."""
+    """
+    Embeds the patches of every frame.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+    """
 
     def __init__(self, config: Any):
         super().__init__()
@@ -46,14 +52,29 @@ class TimesformerPatchEmbeddings(nn.Module):
         self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=size, stride=size)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """`(batch, frames, channels, height, width)` to `(batch, frames, patches, hidden_size)`."""
+        """
+        Embed clips.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_frames, num_patches, hidden_size)`.
+        """
         frames = pixel_values.to(self.projection.weight.dtype).flatten(0, 1)
         tokens = self.projection(frames).flatten(2).transpose(1, 2)
         return tokens.unflatten(0, pixel_values.shape[:2])
 
 
 class TimesformerEmbeddings(nn.Module):
-    """Patches, the class token, and learnt tables of places and times."""
+    """
+    Patches, the class token, and learnt tables of places and times.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+    """
 
     def __init__(self, config: Any):
         super().__init__()
@@ -70,8 +91,18 @@ class TimesformerEmbeddings(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, grid: Size3) -> torch.Tensor:
         """
-        Tokens of the clips: `(batch, 1 + height * width * frames, hidden_size)`; without times (`space_only`) those of
-        every frame, `(batch * frames, 1 + height * width, hidden_size)`.
+        Embed clips.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+            grid (`tuple[int, int, int]`):
+                Frames, height and width in tokens.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, 1 + height * width * frames, hidden_size)`. Without times
+            (`"space_only"`) every frame is a sample, and the shape is `(batch_size * frames, 1 + height * width,
+            hidden_size)`.
         """
         frames, height, width = grid
         patches = self.patch_embeddings(pixel_values)  # (batch, frames, patches, hidden)
@@ -88,8 +119,17 @@ class TimesformerEmbeddings(nn.Module):
 
     def positions(self, height: int, width: int) -> torch.Tensor:
         """
-        Position of each patch, `(1, height * width, hidden_size)`. As in the official code the table is resized only
-        where the number of patches differs from its own: another grid of as many takes its rows one after the other.
+        Position of each patch. As in the official code, the table is resized only if the number of patches differs
+        from its own: another grid with the same number of patches takes its rows in order.
+
+        Args:
+            height (`int`):
+                Rows of patches.
+            width (`int`):
+                Columns of patches.
+
+        Returns:
+            `torch.Tensor` of shape `(1, height * width, hidden_size)`.
         """
         table = self.position_embeddings[:, 1:]
         if height * width == table.shape[1]:
@@ -101,7 +141,20 @@ class TimesformerEmbeddings(nn.Module):
 
 
 def resize_times(table: torch.Tensor, frames: int, interpolation: str) -> torch.Tensor:
-    """A table of times `(1, num_frames, hidden_size)` for another number of frames: `"nearest"` or `"linear"`."""
+    """
+    Resize a table of times to another number of frames.
+
+    Args:
+        table (`torch.Tensor` of shape `(1, num_frames, hidden_size)`):
+            Table of times.
+        frames (`int`):
+            Frames to resize to.
+        interpolation (`str`):
+            `"nearest"` or `"linear"`.
+
+    Returns:
+        `torch.Tensor` of shape `(1, frames, hidden_size)`.
+    """
     if frames == table.shape[1]:
         return table
     smooth: dict[str, Any] = {} if interpolation == "nearest" else {"align_corners": False}
@@ -109,7 +162,17 @@ def resize_times(table: torch.Tensor, frames: int, interpolation: str) -> torch.
 
 
 class TimesformerAttention(nn.Module):
-    """Self-attention over the second axis; rows of the fused projection are queries, keys, values."""
+    """
+    Self-attention over the second axis. The rows of the fused projection are queries, keys and values.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        hidden_size (`int`):
+            Width.
+        num_heads (`int`):
+            Attention heads.
+    """
 
     def __init__(self, config: Any, hidden_size: int, num_heads: int):
         super().__init__()
@@ -123,7 +186,15 @@ class TimesformerAttention(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        `(batch, sequence, hidden_size)` to as many, and the probabilities where the implementation gives them.
+        Attend.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+                Tokens.
+
+        Returns:
+            `tuple`: states of the same shape, and the probabilities of shape `(batch_size, num_heads, sequence_length,
+            sequence_length)` if the implementation returns them.
         """
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
@@ -143,10 +214,10 @@ class TimesformerAttention(nn.Module):
 
 
 class TimesformerTemporalProjection(nn.Linear):
-    """What the result of temporal attention passes through; zero in a fresh model, which so starts as an image ViT."""
+    """Projects the result of temporal attention. It is zero in a fresh model, which thus starts as an image ViT."""
 
 
-class TimesformerMLP(nn.Module):
+class _TimesformerMLP(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -160,7 +231,15 @@ class TimesformerMLP(nn.Module):
 
 
 class TimesformerLayer(GradientCheckpointingLayer):
-    """Pre-norm block: attention over time where it is divided, attention, MLP."""
+    """
+    Pre-norm block: attention over time if attention is divided, attention, MLP.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        drop_path_rate (`float`):
+            Rate of stochastic depth.
+    """
 
     def __init__(self, config: Any, drop_path_rate: float):
         super().__init__()
@@ -173,20 +252,32 @@ class TimesformerLayer(GradientCheckpointingLayer):
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = TimesformerAttention(config, width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = TimesformerMLP(config)
+        self.mlp = _TimesformerMLP(config)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+        """
+        Run the block.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, 1 + height * width * frames, hidden_size)`):
+                Tokens.
+            frames (`int`):
+                Frames of a clip in tokens.
+
+        Returns:
+            `torch.Tensor` of the same shape.
+        """
         if self.divided:
-            hidden_states = self.attend_in_turn(hidden_states, frames, **kwargs)
+            hidden_states = self._attend_in_turn(hidden_states, frames, **kwargs)
         else:
             hidden_states = hidden_states + self.drop_path(self.attention(self.norm1(hidden_states), **kwargs)[0])
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
-    def attend_in_turn(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+    def _attend_in_turn(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
         """
-        Over time without the class token, then within each frame with a copy of it, whose residuals are averaged.
-        Stochastic depth draws for every place, and for every frame.
+        Attend over time without the class token, then within each frame with a copy of it. The residuals of the copies
+        are averaged. Stochastic depth draws once for every place and once for every frame.
         """
         batch_size, _, width = hidden_states.shape
         first, patches = hidden_states.split((1, hidden_states.shape[1] - 1), dim=1)
@@ -204,7 +295,7 @@ class TimesformerLayer(GradientCheckpointingLayer):
         return torch.cat((first, patches.flatten(1, 2)), dim=1)
 
 
-class TimesformerEncoder(nn.Module):
+class _TimesformerEncoder(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
@@ -218,15 +309,18 @@ class TimesformerEncoder(nn.Module):
 
 class TimesformerBackbone(nn.Module):
     """
-    Embeddings, blocks and the last norm. With `attention_type="space_only"` every frame goes through the blocks alone,
-    and the frames' tokens are averaged before the last norm.
+    Embeddings, blocks and the final norm.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
     """
 
     def __init__(self, config: Any):
         super().__init__()
         self.config = config
         self.embeddings = TimesformerEmbeddings(config)
-        self.encoder = TimesformerEncoder(config)
+        self.encoder = _TimesformerEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -250,7 +344,15 @@ class TimesformerBackbone(nn.Module):
 
 
 def init_timesformer(module: nn.Module, initializer_range: float) -> None:
-    """Start values of the modules here; for the `_init_weights` of a family."""
+    """
+    Initialise a module of this file. Called by the `_init_weights` of a family.
+
+    Args:
+        module (`nn.Module`):
+            Module to initialise.
+        initializer_range (`float`):
+            Standard deviation.
+    """
     bounds = {"std": initializer_range, "a": -2.0, "b": 2.0}  # cut at absolute values, as timm does
     if isinstance(module, TimesformerTemporalProjection):
         init.zeros_(module.weight)

@@ -1,10 +1,10 @@
 """
-Video Swin ([Liu et al., 2021](https://huggingface.co/papers/2106.13230)): joint space-time attention inside shifted
-windows, plain modules for the families built on it.
+Video Swin ([Liu et al., 2021](https://huggingface.co/papers/2106.13230)) as plain modules: joint space-time attention
+inside shifted windows.
 
-Behaviour follows the official code (xyzforever/BEVT, commit 8881b21, `swin_transformer.py`): windows that are clipped
-to a small grid take the first rows and columns of the full window's index of relative positions; padding is added
-after the first norm, so padded tokens enter attention as zeros and are attended to; masked scores get -100.
+Behaviour follows the official code (xyzforever/BEVT, commit 8881b21, `swin_transformer.py`). Windows that are clipped
+to a small grid take the first rows and columns of the full window's index of relative positions. Padding is added
+after the first norm, so padded tokens enter attention as zeros and are attended to. Masked scores get -100.
 
 A configuration has `hidden_sizes`, `depths`, `num_attention_heads`, `intermediate_sizes`, `window_size`, `patch_size`,
 `tubelet_size`, `num_channels`, `qkv_bias`, `hidden_act`, `hidden_dropout_prob`, `attention_probs_dropout_prob`,
@@ -164,8 +164,19 @@ def _cut_mask(window: Size3, cut: Sequence[int], device: torch.device) -> torch.
 
 def relative_position_index(window: Size3, length: int, device: torch.device) -> torch.Tensor:
     """
-    Row of the bias table for each pair of the first `length` places of a window, `(length, length)`. A clipped window
-    takes its own number of first places, whatever their positions (as the official code, mmaction2 and torchvision).
+    Row of the bias table for each pair of the first places of a window. A clipped window takes as many of the first
+    places as it has, whatever their positions, as in the official code, mmaction2 and torchvision.
+
+    Args:
+        window (`tuple[int, int, int]`):
+            Frames, height and width of the full window in tokens.
+        length (`int`):
+            Number of places.
+        device (`torch.device`):
+            Device of the index.
+
+    Returns:
+        `torch.LongTensor` of shape `(length, length)`.
     """
     places = torch.arange(length, device=device)
     frames, rows, columns = window
@@ -179,7 +190,22 @@ def relative_position_index(window: Size3, length: int, device: torch.device) ->
 def resize_table(
     table: torch.Tensor, source: Sequence[int], target: Sequence[int], mode: str = "trilinear"
 ) -> torch.Tensor:
-    """A table `(rows, heads)` of one window as that of another, interpolated between its cells."""
+    """
+    Interpolate a table of relative positions to another window size.
+
+    Args:
+        table (`torch.Tensor` of shape `(rows, num_heads)`):
+            Table with one row for each relative position.
+        source (`Sequence[int]`):
+            Window of the table: frames, height and width in tokens.
+        target (`Sequence[int]`):
+            Window to resize to.
+        mode (`str`, *optional*, defaults to `"trilinear"`):
+            Mode of `torch.nn.functional.interpolate`.
+
+    Returns:
+        `torch.Tensor` of shape `(target rows, num_heads)`.
+    """
     if list(source) == list(target):
         return table
     cells = table.float().T.reshape(1, table.shape[1], *(2 * size - 1 for size in source))
@@ -188,7 +214,13 @@ def resize_table(
 
 
 class VideoSwinPatchEmbeddings(nn.Module):
-    """A convolution whose stride is its kernel, and a norm; clips are zero-padded at the end to whole patches."""
+    """
+    A convolution whose stride equals its kernel, then a norm. Clips are zero-padded at the end to whole patches.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+    """
 
     def __init__(self, config: Any):
         super().__init__()
@@ -199,6 +231,16 @@ class VideoSwinPatchEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_sizes[0], eps=config.layer_norm_eps)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """
+        Embed clips.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, frames, height, width, hidden_sizes[0])` in tokens.
+        """
         pixels = pixel_values.to(self.projection.weight.dtype).transpose(1, 2)  # (batch, channels, frames, h, w)
         missing = [-size % length for size, length in zip(pixels.shape[2:], self.kernel_size)]
         if any(missing):
@@ -207,7 +249,15 @@ class VideoSwinPatchEmbeddings(nn.Module):
 
 
 class VideoSwinAttention(nn.Module):
-    """Self-attention inside windows with a learnt bias for each relative position and head."""
+    """
+    Self-attention inside windows with a learnt bias for each relative position and head.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        stage (`int`):
+            Index of the stage.
+    """
 
     def __init__(self, config: Any, stage: int):
         super().__init__()
@@ -227,6 +277,8 @@ class VideoSwinAttention(nn.Module):
         self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
+        Attend within each window.
+
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, *windows on each axis, window_length, dim)`):
                 Tokens of all windows.
@@ -234,8 +286,8 @@ class VideoSwinAttention(nn.Module):
                 How the grid was cut.
 
         Returns:
-            `tuple`: states of the same shape; and, where the implementation gives them, probabilities of shape
-            `(batch_size * num_windows, num_heads, window_length, window_length)`.
+            `tuple`: states of the same shape, and probabilities of shape `(batch_size * num_windows, num_heads,
+            window_length, window_length)` if the implementation returns them.
         """
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
@@ -262,16 +314,31 @@ class VideoSwinAttention(nn.Module):
 
     @torch.no_grad()
     def resize_window(self, window: Size3) -> None:
-        """Make the table that of another window, as the official loader of fine-tuning does."""
+        """
+        Resize the table to another window, as the official fine-tuning loader does.
+
+        Args:
+            window (`tuple[int, int, int]`):
+                Frames, height and width of the new window in tokens.
+        """
         table = resize_table(self.relative_position_bias_table, self.window, window)
         self.relative_position_bias_table, self.window = nn.Parameter(table.clone()), window
 
     def bias(self, index: torch.Tensor) -> torch.Tensor:
-        """Bias of the scores of pairs with these rows of the table, `(1, num_heads, *index.shape)`."""
+        """
+        Bias added to the scores.
+
+        Args:
+            index (`torch.LongTensor` of shape `(window_length, window_length)`):
+                Row of the table for each pair of places.
+
+        Returns:
+            `torch.Tensor` of shape `(1, num_heads, window_length, window_length)`.
+        """
         return F.embedding(index, self.relative_position_bias_table).permute(2, 0, 1).contiguous()[None]
 
 
-class VideoSwinMLP(nn.Module):
+class _VideoSwinMLP(nn.Module):
     def __init__(self, config: Any, stage: int):
         super().__init__()
         dim, intermediate_size = config.hidden_sizes[stage], config.intermediate_sizes[stage]
@@ -286,7 +353,17 @@ class VideoSwinMLP(nn.Module):
 
 
 class VideoSwinLayer(GradientCheckpointingLayer):
-    """Pre-norm block. Padding enters after the norm: it is zero there, and its keys are the projection's bias."""
+    """
+    Pre-norm block. Padding is added after the norm: padded tokens are zero, and their keys are the projection's bias.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        stage (`int`):
+            Index of the stage.
+        drop_path_rate (`float`):
+            Rate of stochastic depth.
+    """
 
     def __init__(self, config: Any, stage: int, drop_path_rate: float):
         super().__init__()
@@ -294,17 +371,37 @@ class VideoSwinLayer(GradientCheckpointingLayer):
         self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.attention = VideoSwinAttention(config, stage)
         self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.mlp = VideoSwinMLP(config, stage)
+        self.mlp = _VideoSwinMLP(config, stage)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any) -> torch.Tensor:
+        """
+        Run the block.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, dim)`):
+                Tokens of the grid.
+            windows ([`SwinWindows`]):
+                How the grid is cut.
+
+        Returns:
+            `torch.Tensor` of the same shape.
+        """
         tokens, _ = self.attention(windows.split(self.norm1(hidden_states)), windows, **kwargs)
         hidden_states = hidden_states + self.drop_path(windows.join(tokens, hidden_states.shape[1:4]))
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
 
 class VideoSwinPatchMerging(nn.Module):
-    """Four neighbours of a frame into one token of twice the width; odd sides are zero-padded at the end."""
+    """
+    Merges four neighbours of a frame into one token of twice the width. Odd sides are zero-padded at the end.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        stage (`int`):
+            Index of the stage.
+    """
 
     def __init__(self, config: Any, stage: int):
         super().__init__()
@@ -313,6 +410,16 @@ class VideoSwinPatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Halve the grid in space.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, dim)`):
+                Tokens of the grid.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, frames, height / 2, width / 2, 2 * dim)`, sides rounded up.
+        """
         height, width = hidden_states.shape[2:4]
         if height % 2 or width % 2:
             hidden_states = F.pad(hidden_states, (0, 0, 0, width % 2, 0, height % 2))
@@ -323,7 +430,17 @@ class VideoSwinPatchMerging(nn.Module):
 
 
 class VideoSwinStage(nn.Module):
-    """Blocks of one width, every second one with shifted windows, and the merging behind them."""
+    """
+    Blocks of one width, every second one with shifted windows, followed by patch merging.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+        index (`int`):
+            Index of the stage.
+        drop_path_rates (`Sequence[float]`):
+            Rate of stochastic depth of each block.
+    """
 
     layer_class: type[VideoSwinLayer] = VideoSwinLayer
 
@@ -337,7 +454,18 @@ class VideoSwinStage(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, still: bool = False, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The stage's output before and after merging."""
+        """
+        Run the stage.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, dim)`):
+                Tokens of the grid.
+            still (`bool`, *optional*, defaults to `False`):
+                The image stream of BEVT, for grids of one frame; see `windows`.
+
+        Returns:
+            `tuple`: the stage's output before and after merging.
+        """
         windows = self.windows(hidden_states, still)
         for index, layer in enumerate(self.layers):
             hidden_states = layer(hidden_states, windows[index % 2], **kwargs)
@@ -347,8 +475,15 @@ class VideoSwinStage(nn.Module):
         """
         The windows of even and odd blocks.
 
-        Images (`still`) keep what the official image stream does: windows are never clipped, the mask of the shift
-        stands in every block, and only the roll belongs to the odd ones.
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, dim)`):
+                Tokens of the grid.
+            still (`bool`):
+                Whether to treat the grid as the official image stream does: windows are never clipped, every block
+                applies the mask of shifted windows, and only odd blocks roll the grid.
+
+        Returns:
+            `tuple`: [`SwinWindows`] of even and of odd blocks.
         """
         grid, device, whole = hidden_states.shape[1:4], hidden_states.device, (0, 0, 0)
         frames, height, width = self.window
@@ -366,7 +501,13 @@ class VideoSwinStage(nn.Module):
 
 
 class VideoSwinEncoder(nn.Module):
-    """All stages."""
+    """
+    All stages.
+
+    Args:
+        config (`PreTrainedConfig`):
+            Configuration with the fields that the module names.
+    """
 
     stage_class: type[VideoSwinStage] = VideoSwinStage
 
@@ -381,6 +522,8 @@ class VideoSwinEncoder(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, still: bool = False, **kwargs: Any) -> list[torch.Tensor]:
         """
+        Run all stages.
+
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, frames, height, width, hidden_sizes[0])`):
                 Embedded patches.
@@ -388,8 +531,8 @@ class VideoSwinEncoder(nn.Module):
                 The image stream of BEVT, for grids of one frame.
 
         Returns:
-            `list[torch.Tensor]`: each stage's output before merging, `(batch_size, frames, height / 2 ** i, width / 2
-            ** i, hidden_sizes[i])`, sides rounded up.
+            `list[torch.Tensor]`: each stage's output before merging, of shape `(batch_size, frames, height / 2 ** i,
+            width / 2 ** i, hidden_sizes[i])`, sides rounded up.
         """
         outputs = []
         for stage in self.stages:
@@ -404,7 +547,15 @@ def _full_window(config: Any) -> Size3:
 
 
 def init_video_swin(module: nn.Module, initializer_range: float) -> None:
-    """Start values of the modules here; for the `_init_weights` of a family."""
+    """
+    Initialise a module of this file. Called by the `_init_weights` of a family.
+
+    Args:
+        module (`nn.Module`):
+            Module to initialise.
+        initializer_range (`float`):
+            Standard deviation.
+    """
     bounds = {"std": initializer_range, "a": -2.0, "b": 2.0}  # cut at absolute values, as timm does
     if isinstance(module, VideoSwinAttention):
         init.trunc_normal_(module.relative_position_bias_table, **bounds)

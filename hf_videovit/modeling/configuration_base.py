@@ -31,17 +31,17 @@ def frame_size(image_size: int | Sequence[int]) -> tuple[int, int]:
 
 def refuse_misspelt_fields(config: PreTrainedConfig, unknown: dict[str, Any]) -> None:
     """
-    The base class stores a misspelt field without a word; this one tells it from fields that other tools write.
+    Refuse misspelt fields. The base class stores them silently, together with the fields that other tools write.
 
     Args:
         config (`PreTrainedConfig`):
             The configuration under construction.
         unknown (`dict[str, Any]`):
-            What it was given beyond its fields.
+            Arguments that are not fields.
 
     Raises:
-        ValueError: a name is close to that of a field. Read from a file, which another release may have written, it is
-            only a warning.
+        ValueError: a name is close to that of a field. For a configuration read from a file, which another release may
+            have written, this is only a warning.
     """
     for name in unknown:
         nearest = get_close_matches(name, config.__dataclass_fields__, n=1, cutoff=0.85)

@@ -8,9 +8,8 @@ from transformers import PreTrainedConfig
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields, validate_swin_stages
 
 
-# Liu et al. 2021 (Video Swin), table 1 and the official configs. BEVT itself was published as `base` only; "-large" in
-# a name's middle is the model, its ending the longer window of the Something-Something recipes or the wider one of the
-# model for 384 pixels.
+# Liu et al. 2021 (Video Swin), table 1 and the official configs. BEVT itself was published as `base` only. "-ssv2" is
+# the longer window of the Something-Something recipes, "-384" the wider window of the model for 384 pixels.
 BEVT_SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_sizes": [96, 192, 384, 768], "depths": [2, 2, 6, 2], "num_attention_heads": [3, 6, 12, 24]},
     "small": {"hidden_sizes": [96, 192, 384, 768], "depths": [2, 2, 18, 2], "num_attention_heads": [3, 6, 12, 24]},
@@ -90,18 +89,18 @@ class BevtConfig(PreTrainedConfig):
         image_stream (`bool`, *optional*, defaults to `True`):
             Whether a pre-training model has the parts that only images use.
         video_stream (`bool`, *optional*, defaults to `True`):
-            Whether it has the parts that only clips use. Stage 1 of the official pre-training is an image stream
+            Whether it has the parts that only clips use. Stage 1 of the official pre-training trains the image stream
             alone.
         video_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the clips' loss in the joint loss.
         image_loss_weight (`float`, *optional*, defaults to 1.0):
             Weight of the images' loss.
         mask_ratio (`float`, *optional*, defaults to 0.5):
-            Share of an image's words, and of those of a clip's frame under its tube, that pre-training hides at most.
+            Largest share of the words of an image, or of a frame under the tube of a clip, that pre-training hides.
         shortest_tube (`float`, *optional*, defaults to 0.5):
-            Share of a clip's frames that the tube runs through at least.
+            Smallest share of a clip's frames that the tube runs through.
         longest_tube (`float`, *optional*, defaults to 1.0):
-            Share at most. Below 1 every place is seen in some frame, so that hidden words can be told by what moves.
+            Largest share. Below 1 every place is seen in some frame, so hidden words can be inferred from motion.
 
     Raises:
         ValueError: a size does not divide another, lists differ in length, or an option is not among those allowed.
@@ -152,14 +151,19 @@ class BevtConfig(PreTrainedConfig):
         for name in ("hidden_size", "num_hidden_layers"):
             if name in kwargs:
                 raise ValueError(
-                    f"`{name}` follows from `hidden_sizes` and `depths`: give those instead, got {kwargs[name]}."
+                    f"`{name}` follows from `hidden_sizes` and `depths`; pass those instead, got {kwargs[name]}."
                 )
         self.intermediate_sizes = self.intermediate_sizes or [4 * size for size in self.hidden_sizes]
         self.validate_architecture()
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         validate_swin_stages(self)
         if len(self.window_size) != 3 or min(self.window_size) < 1:
             raise ValueError(
@@ -179,8 +183,8 @@ class BevtConfig(PreTrainedConfig):
             raise ValueError(f"`mask_ratio` must lie between 0 and 1, got {self.mask_ratio}.")
         if not 0 <= self.shortest_tube <= self.longest_tube <= 1:
             raise ValueError(
-                f"`shortest_tube` and `longest_tube` must be shares in this order, got {self.shortest_tube} and "
-                f"{self.longest_tube}."
+                "`shortest_tube` must be at most `longest_tube`, both between 0 and 1, got "
+                f"{self.shortest_tube} and {self.longest_tube}."
             )
 
     @property
@@ -195,7 +199,7 @@ class BevtConfig(PreTrainedConfig):
 
     @property
     def prediction_patch_size(self) -> int:
-        """Height and width in pixels of what one visual word stands for: a token of the last stage but one."""
+        """Height and width in pixels of the area of one visual word, which is a token of the last stage but one."""
         return self.patch_size * 2 ** max(len(self.depths) - 2, 0)
 
     @classmethod

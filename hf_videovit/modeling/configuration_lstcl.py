@@ -15,11 +15,11 @@ ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 POSITION_INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 TIME_INTERPOLATIONS = ("nearest", "linear")
 FEATURE_POOLINGS = ("first_token", "mean", "pooler")
-# What one of transformers' own encoders gives as a clip's feature; those of this package pool by themselves.
+# Feature of a clip for transformers' own encoders; the encoders of this package pool themselves.
 POOLING_OF_OTHERS = {"timesformer": "first_token", "videomae": "mean", "vivit": "first_token", "vjepa2": "mean"}
 
-# Heads and target momentum of each framework, as its own authors have them (MoCo v3 for ViT, BYOL for video in
-# SlowFast, SimSiam); the numbers that LSTCL's authors used are not known to us. `None` is the backbone's width.
+# Heads and target momentum of each framework, as in its own official code (MoCo v3 for ViT, BYOL for video in
+# SlowFast, SimSiam). The numbers that LSTCL's authors used are not known to us. `None` is the backbone's width.
 FRAMEWORK_DEFAULTS: dict[str, dict[str, Any]] = {
     "moco_v3": {
         "projection_size": 256,
@@ -107,8 +107,8 @@ class LstclConfig(PreTrainedConfig):
     pretraining that matches a short clip with a long one of the same video, around any video encoder. The defaults are
     TimeSformer-B on 8 frames of 224 x 224 pixels with MoCo v3.
 
-    The authors published no code, and parts of the paper were not at hand: what an argument's text calls "our choice"
-    is not a statement about the paper.
+    The authors published no code, and parts of the paper were not available to us. Where an argument's text says "our
+    choice", it makes no statement about the paper.
 
     Args:
         backbone (`str`, *optional*, defaults to `"timesformer"`):
@@ -117,23 +117,24 @@ class LstclConfig(PreTrainedConfig):
             Configuration of another encoder: any of this package, or transformers' TimeSformer and VideoMAE. Its sizes
             then replace those below.
         feature_pooling (`str`, *optional*):
-            What of the encoder's answer the heads get: `"first_token"` (TimeSformer's default), `"mean"` (of all
-            tokens; Video Swin's, our choice) or `"pooler"` (what the encoder itself pools; other encoders').
+            Feature that the heads get: `"first_token"` (default of TimeSformer), `"mean"` of all tokens (default of
+            Video Swin, our choice) or `"pooler"`, the encoder's own `pooler_output` (default of other encoders).
         hidden_size (`int`, *optional*, defaults to 768):
-            Width of TimeSformer; of the others that of their last block, which follows from their own fields.
+            Width of TimeSformer. For other encoders it is the width of the last block and follows from their own
+            fields.
         num_hidden_layers (`int`, *optional*, defaults to 12):
-            TimeSformer's blocks; of the others it follows.
+            Blocks of TimeSformer. For other encoders it follows from their own fields.
         num_attention_heads (`int` or `list[int]`, *optional*):
-            Attention heads: 12 for TimeSformer, `[4, 8, 16, 32]`, those of each stage, for Video Swin. Must divide
-            the width. Of other encoders it follows.
+            Attention heads: 12 for TimeSformer, `[4, 8, 16, 32]` (one number a stage) for Video Swin. Must divide the
+            width. For other encoders it follows from their own fields.
         intermediate_size (`int`, *optional*, defaults to 3072):
             Width of TimeSformer's MLPs.
         patch_size (`int`, *optional*):
-            Height and width of a patch: 16 for TimeSformer, 4 for Video Swin.
+            Height and width of a patch in pixels: 16 for TimeSformer, 4 for Video Swin.
         num_frames (`int`, *optional*, defaults to 8):
             Frames of a clip. Other counts work at run time.
         image_size (`int` or `list[int]`, *optional*, defaults to 224):
-            Height and width of a frame. Other sizes work at run time.
+            Height and width of a frame in pixels. Other sizes work at run time.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of a frame.
         attention_type (`str`, *optional*, defaults to `"divided_space_time"`):
@@ -156,7 +157,7 @@ class LstclConfig(PreTrainedConfig):
         window_size (`list[int]`, *optional*):
             Frames, height and width of a window in tokens: `[8, 7, 7]`, or `[1, 7, 7]` for `"divided"`.
         tubelet_size (`int`, *optional*):
-            Frames of a token: 2 for Video Swin, 1 for `"divided"` and for TimeSformer, which has no other.
+            Frames of a token: 2 for Video Swin, 1 with `"divided"`, always 1 for TimeSformer.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of the MLPs.
         qkv_bias (`bool`, *optional*, defaults to `True`):
@@ -166,8 +167,8 @@ class LstclConfig(PreTrainedConfig):
         attention_probs_dropout_prob (`float`, *optional*, defaults to 0.0):
             Dropout of the attention probabilities.
         drop_path_rate (`float`, *optional*, defaults to 0.1):
-            Stochastic depth of the last block, growing linearly from 0 at the first; in pretraining of the online
-            branch only.
+            Stochastic depth of the last block; the rate grows linearly from 0 at the first. In pretraining only the
+            online branch has it.
         layer_norm_eps (`float`, *optional*):
             Epsilon of every LayerNorm: 1e-6 for TimeSformer, 1e-5 for Video Swin.
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -183,27 +184,27 @@ class LstclConfig(PreTrainedConfig):
             Whether the long clip is also matched with the short one, as in the frameworks as published. `False` is our
             choice: the method's idea is that the short clip predicts the long one.
         temperature (`float`, *optional*, defaults to 0.2):
-            Of MoCo v3's logits.
+            Temperature of MoCo v3's logits.
         target_momentum (`float`, *optional*):
-            Share of the target branch that stays in an update, at the start of a run: 0.99 for MoCo v3, 0.996 for
-            BYOL; SimSiam has no target branch.
+            Share of the target branch that an update keeps, at the start of a run: 0.99 for MoCo v3, 0.996 for BYOL.
+            SimSiam has no target branch.
         freeze_patch_embeddings (`bool`, *optional*):
-            Whether the patch projection keeps its random start in pretraining, what makes MoCo v3 stable for ViTs.
+            Whether the patch projection keeps its random start in pretraining, which makes MoCo v3 stable for ViTs.
             Defaults to `True` with MoCo v3.
         projection_size (`int`, *optional*):
-            Size of what is compared: 256; SimSiam 2048.
+            Size of the vectors that are compared: 256, or 2048 for SimSiam.
         projection_hidden_size (`int`, *optional*):
-            Width inside the projector: 4096; SimSiam the backbone's.
+            Width inside the projector: 4096, or the backbone's width for SimSiam.
         num_projection_layers (`int`, *optional*):
-            Linear layers of the projector: 3; BYOL 2.
+            Linear layers of the projector: 3, or 2 for BYOL.
         prediction_hidden_size (`int`, *optional*):
-            Width inside the predictor: 4096; SimSiam 512.
+            Width inside the predictor: 4096, or 512 for SimSiam.
         num_prediction_layers (`int`, *optional*, defaults to 2):
             Linear layers of the predictor.
         batch_norm_eps (`float`, *optional*, defaults to 1e-05):
             Epsilon of the heads' batch norms.
         batch_norm_momentum (`float`, *optional*, defaults to 0.1):
-            Share of a batch in their running statistics.
+            Share of a batch in the running statistics of the heads' batch norms.
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -270,7 +271,7 @@ class LstclConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
         if isinstance(self.backbone_config, dict):
-            self.backbone_config = config_of(self.backbone_config)
+            self.backbone_config = _config_of(self.backbone_config)
         self.validate_options()
         if self.backbone_config is None:
             self._fill_native()
@@ -307,14 +308,19 @@ class LstclConfig(PreTrainedConfig):
         for name in ("num_frames", "image_size", "num_channels", "patch_size", "num_hidden_layers"):
             if isinstance(fields.get(name), int | list | tuple):
                 setattr(self, name, fields[name])
-        self.hidden_size = feature_size(config)
+        self.hidden_size = _feature_size(config)
         if isinstance(fields.get("num_attention_heads"), int | list | tuple):
             self.num_attention_heads = fields["num_attention_heads"]
         if self.feature_pooling is None:
             self.feature_pooling = POOLING_OF_OTHERS.get(config.model_type, "pooler")
 
     def validate_options(self) -> None:
-        """What is one of a few words."""
+        """
+        Checks of the fields that take one of several words.
+
+        Raises:
+            ValueError: a field has another value.
+        """
         options: dict[str, tuple[str, ...]] = {
             "framework": FRAMEWORKS,
             "attention_type": ATTENTION_TYPES,
@@ -329,11 +335,16 @@ class LstclConfig(PreTrainedConfig):
             options["backbone"] = BACKBONES
         for name, allowed in options.items():
             if getattr(self, name) not in allowed:
-                more = "; others come as `backbone_config`" if name == "backbone" else ""
+                more = "; pass other encoders as `backbone_config`" if name == "backbone" else ""
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}{more}.")
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         if self.backbone == "timesformer" and self.backbone_config is None:
             heads = self.num_attention_heads
             if not isinstance(heads, int) or heads < 1 or self.hidden_size % heads:
@@ -366,7 +377,7 @@ class LstclConfig(PreTrainedConfig):
             )
         if self.temporal_attention == "divided" and self.window_size is not None and self.window_size[0] != 1:
             raise ValueError(
-                "`window_size` must be of one frame with `temporal_attention='divided'`, which attends over time "
+                "`window_size` must have one frame with `temporal_attention='divided'`, which attends over time "
                 f"outside of windows, got {self.window_size}."
             )
 
@@ -377,8 +388,8 @@ class LstclConfig(PreTrainedConfig):
 
         Args:
             size (`str`):
-                `"timesformer"`, `"timesformer-hr"`, `"timesformer-l"` (the official ones), `"swin-tiny"`,
-                `"swin-base"`, or either of these with `-divided`.
+                `"timesformer"`, `"timesformer-hr"` or `"timesformer-l"` (official), `"swin-tiny"` or `"swin-base"`, or
+                one of these two with `-divided`.
             kwargs:
                 Fields that replace those of the size.
 
@@ -390,32 +401,24 @@ class LstclConfig(PreTrainedConfig):
         return cls(**{**LSTCL_SIZES[size], **kwargs})
 
 
-def config_of(fields: dict[str, Any]) -> PreTrainedConfig:
-    """
-    The configuration that a dict describes.
-
-    Raises:
-        ValueError: it has no `model_type` that transformers knows.
-    """
+def _config_of(fields: dict[str, Any]) -> PreTrainedConfig:
+    """Build the configuration that a dictionary describes."""
     model_type = fields.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"`backbone_config` needs a known `model_type`, got {model_type!r}.")
     return CONFIG_MAPPING[model_type](**{name: value for name, value in fields.items() if name != "model_type"})
 
 
-def feature_size(config: PreTrainedConfig) -> int:
-    """
-    Width of an encoder's features.
-
-    Raises:
-        ValueError: its configuration does not say.
-    """
+def _feature_size(config: PreTrainedConfig) -> int:
+    """Width of an encoder's features."""
     fields = config.to_dict()
     if isinstance(fields.get("hidden_size"), int):
         return fields["hidden_size"]
     if isinstance(fields.get("hidden_sizes"), list | tuple):
         return fields["hidden_sizes"][-1]
-    raise ValueError(f"`backbone_config` ({config.model_type}) does not say how wide its features are.")
+    raise ValueError(
+        f"`backbone_config` must have `hidden_size` or `hidden_sizes`, got a {config.model_type} without either."
+    )
 
 
 __all__ = ["LSTCL_SIZES", "LstclConfig"]

@@ -49,10 +49,10 @@ class Tube:
     """
     One sparse three-dimensional convolution; all triples are `(frames, height, width)`.
 
-    Its windows start at `offset`, which crops the input and pads nothing, and stand `stride / space_to_depth` apart;
-    a window that does not fit whole gives nothing. `space_to_depth` neighbouring windows are joined along the
-    channels (frame by frame, then row by row) to one token, so tokens stand `stride` apart; an incomplete group at
-    the end of an axis is dropped.
+    The input is cropped at `offset`, without padding. Windows are `stride / space_to_depth` apart; a window that does
+    not fit completely is left out. `space_to_depth` neighbouring windows are joined along the channels (frame by
+    frame, then row by row) into one token, so tokens are `stride` apart. An incomplete group at the end of an axis is
+    dropped.
 
     Args:
         kernel (`tuple[int, int, int]`):
@@ -63,11 +63,14 @@ class Tube:
             First voxel.
         space_to_depth (`tuple[int, int, int]`, *optional*, defaults to `(1, 1, 1)`):
             Windows that make one token. The paper names factors ("2T", "4S") but not the split over the axes: 4S is
-            read as 2 x 2. Nor does it state the order of the joined windows or what becomes of incomplete groups.
+            read as 2 x 2. Nor does it state the order of the joined windows or how incomplete groups are treated.
         channels (`int`, *optional*):
             Channels of a window. Defaults to `hidden_size / prod(space_to_depth)`, the reduction of section 3.4
             (table 12 counts parameters without it). A larger number makes more channels than a token has; the first
-            `hidden_size` are kept, which is how narrow tubes are put before a wide model.
+            `hidden_size` are kept. This is how narrow tubes are put before a wide model.
+
+    Raises:
+        ValueError: a field is not allowed, or `stride` is not divisible by `space_to_depth`.
     """
 
     kernel: Triple
@@ -105,12 +108,28 @@ class Tube:
         return math.prod(self.space_to_depth)
 
     def window_channels(self, hidden_size: int) -> int:
-        """Channels of one window of a model of `hidden_size`."""
+        """
+        Channels of one window.
+
+        Args:
+            hidden_size (`int`):
+                Width of the model.
+
+        Returns:
+            `int`: number of channels.
+        """
         return self.channels or hidden_size // self.joined
 
     def grid(self, size: Sequence[int]) -> Triple:
         """
-        Tokens along each axis of an input of `size` (frames, height, width); 0 where a group of windows does not fit.
+        Number of tokens on each axis; 0 where no group of windows fits.
+
+        Args:
+            size (`Sequence[int]`):
+                Frames, height and width of the input.
+
+        Returns:
+            `tuple[int, int, int]`: tokens along frames, height and width.
         """
         counts = []
         for axis, length in enumerate(size):
@@ -120,22 +139,44 @@ class Tube:
         return counts[0], counts[1], counts[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists, as they stand in `config.json`."""
+        """Fields as plain lists, as stored in `config.json`."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Tube":
-        """A tube from `config.json`; ValueError for a field that does not exist or is missing."""
+        """
+        Build a tube from an entry of `config.json`.
+
+        Args:
+            values (`Mapping[str, Any]`):
+                Fields of the tube.
+
+        Raises:
+            ValueError: an unknown or a missing field, or a value that is not allowed.
+        """
         unknown = [name for name in values if name not in TUBE_FIELDS]
         missing = [name for name in ("kernel", "stride") if name not in values]
         if unknown or missing:
-            raise ValueError(f"`tubes` entries have the fields {TUBE_FIELDS}, the first two required, got {values!r}.")
+            raise ValueError(
+                f"`tubes` entries take the fields {TUBE_FIELDS}; the first two are required, got {values!r}."
+            )
         return cls(**values)
 
 
 def is_int(value: Any, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least`."""
+    """
+    Whether a value is a whole number and large enough. Booleans are not.
+
+    Args:
+        value (`Any`):
+            Value to check.
+        least (`int`):
+            Smallest number allowed.
+
+    Returns:
+        `bool`: the result.
+    """
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -170,7 +211,19 @@ TABLE_14_ROWS = (
 
 
 def table_14_tubes(row: str) -> tuple[Tube, ...]:
-    """Tubes of a combination in table 14's own notation, such as `"(a+iv)+(b+v)+(f+iv)"`."""
+    """
+    Tubes of a combination in the notation of the paper's table 14.
+
+    Args:
+        row (`str`):
+            Shapes and strides, such as `"(a+iv)+(b+v)+(f+iv)"`.
+
+    Returns:
+        `tuple[Tube, ...]`: the tubes.
+
+    Raises:
+        ValueError: a shape or a stride is not in the table.
+    """
     pairs = [pair.split("+") for pair in row.strip("()").split(")+(")]
     if not all(len(pair) == 2 and pair[0] in TABLE_14_KERNELS and pair[1] in TABLE_14_STRIDES for pair in pairs):
         raise ValueError(
@@ -193,8 +246,9 @@ TUBE_SETS: dict[str, tuple[Tube, ...]] = {
     "core": (Tube((8, 8, 8), (16, 16, 16)), Tube((1, 16, 16), (16, 16, 16))),
     # table 3's "2D patches only": stride 16 in time as well
     "patches": (Tube((1, 16, 16), (16, 16, 16)),),
-    # The enlarged kernels for the 128 frames of Charades. Which belongs to which stride and offset is not stated:
-    # taken in order. Without space-to-depth, since the kernels of another data set are resized to them.
+    # The enlarged kernels for the 128 frames of Charades. The paper does not say which belongs to which stride and
+    # offset; they are taken in order. Without space-to-depth, since the kernels of another data set are resized to
+    # them.
     "charades": (
         Tube((16, 16, 16), (16, 32, 32)),
         Tube((32, 8, 8), (6, 32, 32), (4, 8, 8)),
@@ -214,7 +268,7 @@ class TubeViTConfig(PreTrainedConfig):
     r"""
     Configuration of the TubeViT models ([Piergiovanni et al., 2022](https://huggingface.co/papers/2212.03229)). The
     defaults are the base model with the main tubes, on 32 frames of 224 x 224 pixels. No code or weights were ever
-    released, so where the paper is silent the choice is a field here, with its reason.
+    released. Where the paper leaves a choice open, that choice is a field here and its reason is given.
 
     Args:
         hidden_size (`int`, *optional*, defaults to 768):
@@ -232,16 +286,16 @@ class TubeViTConfig(PreTrainedConfig):
             its own numbers give 539.
         tube_kernels (`str`, *optional*, defaults to `"independent"`):
             `"independent"`: each tube learns its kernel (main results). `"interpolated"`: one kernel of
-            `base_kernel_size` is learnt and resized to every tube (ablation, 0.7 points worse on Kinetics-600);
-            trilinearly, corners not aligned, not antialiased and not rescaled, with a bias a tube, none of which is
-            stated. A tube with fewer channels than the model takes the first ones.
+            `base_kernel_size` is learnt and resized to every tube (ablation, 0.7 points worse on Kinetics-600). It is
+            resized trilinearly without aligned corners, antialiasing or rescaling, and each tube has its own bias; the
+            paper states none of this. A tube with fewer channels than the model takes the first ones.
         base_kernel_size (`list[int]`, *optional*, defaults to `[8, 8, 8]`):
             Frames, height and width of the shared kernel.
         num_frames (`int`, *optional*, defaults to 32):
             Frames of a clip that processor and counts assume. Any number works at run time; a tube that does not fit
             gives no tokens.
         image_size (`int` or `list[int]`, *optional*, defaults to 224):
-            Height and width of a frame in pixels; likewise.
+            Height and width of a frame in pixels. Any size works at run time.
         num_channels (`int`, *optional*, defaults to 3):
             Channels of a frame.
         position_temperature (`float`, *optional*, defaults to 10000.0):
@@ -250,26 +304,26 @@ class TubeViTConfig(PreTrainedConfig):
             `"geometric"`: `tau ** (-j / (hidden_size // 6))`, the usual range that the text refers to. `"literal"`:
             `tau ** -j` as printed, which makes all frequencies but the first two practically zero.
         position_centre (`str`, *optional*, defaults to `"half_kernel"`):
-            Where a token's window has its centre. `"half_kernel"`: `kernel // 2` past its start, so that one-frame
-            tubes and images stand at frame 0. `"middle"`: `(kernel - 1) / 2`. The paper says "centre including stride
-            and offset". Joined windows stand at the mean of their centres.
+            Centre of a token's window, counted from its start. `"half_kernel"`: `kernel // 2`, which puts tubes of one
+            frame and images at frame 0. `"middle"`: `(kernel - 1) / 2`. The paper says "centre including stride and
+            offset". The position of joined windows is the mean of their centres.
         image_position_grid (`list[int]`, *optional*):
-            Height and width in tokens of a learnt position table for the tokens of one-frame tubes, which then
-            replaces their fixed positions in space, resized bicubically for other sizes. For an image ViT that keeps
-            its own positions: a frozen one would not know its input with others. The paper drops them (`None`).
+            Height and width in tokens of a learnt position table for the tokens of one-frame tubes. It replaces their
+            fixed positions in space and is resized bicubically for other sizes. For an image ViT that keeps its own
+            positions, as a frozen one must. The paper drops them (`None`).
         use_class_token (`bool`, *optional*, defaults to `False`):
-            Whether a learnt token without position stands before the others. Figure 2 of the paper shows none.
+            Whether a learnt token without position is put before the others. Figure 2 of the paper shows none.
         pooling_type (`str`, *optional*, defaults to `"attention"`):
-            The paper says "attention pooling" and no more. `"attention"`: one learnt query and multi-head attention,
-            which gives 90.5 and 310.7 million parameters (B, L) against the printed 90 and 311. `"attention_mlp"`
-            adds the residual MLP of ViT's MAP head (95.3 and 319.1 million). `"score"`: one linear score a token,
-            softmax, weighted sum (88.2 and 306.5 million).
+            The paper only says "attention pooling". `"attention"`: one learnt query and multi-head attention, which
+            gives 90.5 and 310.7 million parameters (B, L); the paper prints 90 and 311. `"attention_mlp"` adds the
+            residual MLP of ViT's MAP head (95.3 and 319.1 million). `"score"`: one linear score a token, softmax,
+            weighted sum (88.2 and 306.5 million).
         gate_layer (`int`, *optional*, defaults to 0):
             Block, counted from 1, after which `tanh(alpha)` times the encoder's input is added (section 3.6); 0 is
             none. `alpha` is learnt and starts at 0.
         gate_positions (`bool`, *optional*, defaults to `True`):
-            Whether the gate's input includes the positions. The paper calls it the raw tube tokens and the input of
-            layer 1, which are two things where positions are added.
+            Whether the gate's input includes the positions. The paper calls it both the raw tube tokens and the input
+            of layer 1, which differ by the positions.
         hidden_act (`str`, *optional*, defaults to `"gelu"`):
             Activation of the MLPs; not stated, ViT's.
         layer_norm_eps (`float`, *optional*, defaults to 1e-06):
@@ -286,14 +340,14 @@ class TubeViTConfig(PreTrainedConfig):
         classifier_dropout (`float`, *optional*, defaults to 0.0):
             Dropout before the classifiers.
         initializer_range (`float`, *optional*, defaults to 0.02):
-            Standard deviation of the linear layers from scratch. Kernels start by their fan-in, the pooling's query
+            Standard deviation of fresh linear layers. Kernels are initialised by their fan-in, the pooling's query is
             Xavier-uniform; not stated.
         view_merging (`str`, *optional*, defaults to `"softmax_mean"`):
             How several views of one video become one prediction: `"softmax_mean"` averages probabilities,
             `"logits_mean"` logits. Not stated; for multi-label problems the sigmoids are averaged.
         datasets (`dict[str, dict]`, *optional*):
-            Heads of [`TubeViTForJointClassification`] by the name of the data set: `num_labels` or `labels` (names),
-            and for several labels a video `problem_type: multi_label_classification`.
+            Heads of [`TubeViTForJointClassification`] by name of the data set: `num_labels` or `labels` (names), and
+            `problem_type: multi_label_classification` if a video can have several labels.
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -350,7 +404,12 @@ class TubeViTConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 "`num_attention_heads` must divide `hidden_size`, "
@@ -375,10 +434,10 @@ class TubeViTConfig(PreTrainedConfig):
                 f"got {self.gate_layer}."
             )
         for tube in named_tubes(self.tubes):
-            self.check_channels(tube)
+            self._check_channels(tube)
 
-    def check_channels(self, tube: Tube) -> None:
-        """Whether the joined windows of a tube fill a token, and the shared kernel has what it takes."""
+    def _check_channels(self, tube: Tube) -> None:
+        """Check that the joined windows fill a token and that the shared kernel has enough channels."""
         made = tube.window_channels(self.hidden_size) * tube.joined
         if made < self.hidden_size:
             raise ValueError(
@@ -396,11 +455,29 @@ class TubeViTConfig(PreTrainedConfig):
         return named_tubes(self.tubes)
 
     def token_counts(self, size: Sequence[int]) -> list[int]:
-        """Tokens of each tube for an input of `size` (frames, height, width); an image has one frame."""
+        """
+        Tokens of each tube.
+
+        Args:
+            size (`Sequence[int]`):
+                Frames, height and width of the input. An image has one frame.
+
+        Returns:
+            `list[int]`: one number for each tube.
+        """
         return [math.prod(tube.grid(size)) for tube in self.tube_list]
 
     def num_tokens(self, size: Sequence[int]) -> int:
-        """Tokens of an input of `size` (frames, height, width), the class token included if there is one."""
+        """
+        Tokens of all tubes, and the class token if there is one.
+
+        Args:
+            size (`Sequence[int]`):
+                Frames, height and width of the input. An image has one frame.
+
+        Returns:
+            `int`: number of tokens.
+        """
         return sum(self.token_counts(size)) + int(self.use_class_token)
 
     @classmethod
@@ -444,7 +521,16 @@ def named_tubes(tubes: str | Sequence[Mapping[str, Any] | Tube]) -> tuple[Tube, 
 
 def checked_dataset(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """
-    A data set of `datasets` with `num_labels` filled in.
+    Check an entry of `datasets` and fill in `num_labels`.
+
+    Args:
+        name (`str`):
+            Name of the data set.
+        fields (`Mapping[str, Any]`):
+            `num_labels` or `labels`, and optionally `problem_type`.
+
+    Returns:
+        `dict[str, Any]`: the entry with `num_labels` and `problem_type`.
 
     Raises:
         ValueError: an unusable name, an unknown field, or no number of labels.
@@ -455,7 +541,7 @@ def checked_dataset(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     labels = fields.get("labels")
     num_labels = fields.get("num_labels", len(labels) if labels else None)
     if any(key not in known for key in fields) or not is_int(num_labels, 1):
-        raise ValueError(f"`datasets` entries need `num_labels` or `labels`, and know {known}, got {dict(fields)!r}.")
+        raise ValueError(f"`datasets` entries need `num_labels` or `labels` and take {known}, got {dict(fields)!r}.")
     if labels is not None and len(labels) != num_labels:
         raise ValueError(f"`labels` of data set {name!r} must have {num_labels} names, got {len(labels)}.")
     kinds = (None, "single_label_classification", "multi_label_classification")

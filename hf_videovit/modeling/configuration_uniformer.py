@@ -9,9 +9,8 @@ from transformers.backbone_utils import BackboneConfigMixin
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
 
 
-# Official constructors of the image, token-labelling and light code. The published checkpoints' `head_dim` is not in
-# this table where it differs between checkpoints of one size (see `UniFormerConfig.head_dim`): the values here are
-# those of the plain ImageNet models.
+# Official constructors of the image, token-labelling and light code. Some checkpoints of one size differ in `head_dim`
+# (see `UniFormerConfig.head_dim`); the values here are those of the plain ImageNet models.
 UNIFORMER_SIZES: dict[str, dict[str, Any]] = {
     "small": {"depths": [3, 4, 8, 3], "hidden_sizes": [64, 128, 320, 512], "head_dim": 64},
     "small_plus": {"depths": [3, 5, 9, 3], "hidden_sizes": [64, 128, 320, 512], "head_dim": 32, "stem": "conv"},
@@ -68,9 +67,9 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
         hidden_sizes (`list[int]`, *optional*, defaults to `[64, 128, 320, 512]`):
             Channels of each stage.
         head_dim (`int`, *optional*, defaults to 64):
-            Attention heads have this width: there are `hidden_size // head_dim` of them. No weight shows it. It is 64
-            in most published models, but **32** in the token-labelled S, S+ and B and in the plain S+ (unless their
-            names say `dim64`); with the wrong value a checkpoint loads and is simply worse.
+            Width of an attention head; a stage has `hidden_size // head_dim` heads. The weights do not show it. It is
+            64 in most published models, but **32** in the token-labelled S, S+ and B and in the plain S+ (unless their
+            names say `dim64`). With the wrong value a checkpoint loads without an error and is less accurate.
         intermediate_sizes (`list[int]`, *optional*):
             Width of the MLPs. Defaults to four times `hidden_sizes`; it is three times those in the light models.
         num_frames (`int`, *optional*, defaults to 16):
@@ -84,7 +83,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             LayerNorm. `"conv"`: overlapping 3 x 3 convolutions with BatchNorm in every stage (S+; images only).
             `"conv_first"`: the same in stage 1 only (light models).
         use_temporal_overlap (`bool`, *optional*, defaults to `False`):
-            Video: whether the patch embeddings of stages 2 to 4 look at the neighbouring frames too (kernel 3 in time;
+            Video: whether the patch embeddings of stages 2 to 4 also cover the neighbouring frames (kernel 3 in time;
             the option `std` of the official code, an ablation).
         use_split_attention (`bool`, *optional*, defaults to `False`):
             Video: attention over time, then over space, instead of over all tokens (an ablation without released
@@ -102,7 +101,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             nothing. Defaults to 1 in the first block of stage 3 and 0.5 elsewhere.
         trade_offs (`list[list[float]]`, *optional*):
             With `use_token_pruning`: the weight of a block's own attention in the running score of the tokens.
-            Defaults to the defaults of `prune_ratios`.
+            Defaults to the same values as `prune_ratios`.
         layer_scale_init_value (`float`, *optional*, defaults to 0.0):
             Start value of the layer scale on both branches of the attention blocks; 0 means none. 1e-6 in the image
             models that have it, 0.1 in the light video models.
@@ -138,7 +137,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             The same as indices.
 
     Raises:
-        ValueError: options do not go together, or one is not among those allowed.
+        ValueError: a combination of options is not supported, or an option is not among those allowed.
 
     Example:
 
@@ -187,7 +186,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
         kwargs.pop("stage_names", None)  # saved for other tools; never anything else
         if "hidden_size" in kwargs:
             raise ValueError(
-                f"`hidden_size` is the last of `hidden_sizes`: give those instead, got {kwargs['hidden_size']}."
+                f"`hidden_size` is the last of `hidden_sizes`; pass those instead, got {kwargs['hidden_size']}."
             )
         refuse_misspelt_fields(self, kwargs)
         self.validate_lists()
@@ -208,23 +207,56 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def num_stages(self) -> int:
+        """Number of stages."""
         return NUM_STAGES
 
     def num_heads(self, stage: int) -> int:
-        """Attention heads of a block of the stage with index `stage` (0 to 3)."""
+        """
+        Attention heads of a block.
+
+        Args:
+            stage (`int`):
+                Index of the stage, 0 to 3.
+
+        Returns:
+            `int`: number of heads.
+        """
         return self.hidden_sizes[stage] // self.head_dim
 
     def mlp_size(self, stage: int) -> int:
-        """Width of the MLPs of the stage with index `stage`."""
+        """
+        Width of the MLPs of a stage.
+
+        Args:
+            stage (`int`):
+                Index of the stage, 0 to 3.
+
+        Returns:
+            `int`: width.
+        """
         return (self.intermediate_sizes or [4 * size for size in self.hidden_sizes])[stage]
 
     def pruning(self, stage: int) -> list[tuple[float, float]]:
-        """Prune ratio and trade-off of each block of the stage with index `stage` (2 or 3)."""
+        """
+        Prune ratio and trade-off of each block of a stage.
+
+        Args:
+            stage (`int`):
+                Index of the stage, 2 or 3.
+
+        Returns:
+            `list[tuple[float, float]]`: one pair for each block.
+        """
         ratios, trade_offs = (self.prune_ratios or [])[stage - 2], (self.trade_offs or [])[stage - 2]
         return list(zip(ratios, trade_offs, strict=True))
 
     def validate_lists(self) -> None:
-        """Lengths, of what later checks and defaults rely on."""
+        """
+        Checks of the lists, on whose lengths later checks and defaults rely.
+
+        Raises:
+            ValueError: a list has another length or a value that is not allowed.
+        """
         for name in ("depths", "hidden_sizes", "intermediate_sizes"):
             value = getattr(self, name)
             if value is not None and (len(value) != NUM_STAGES or min(value) < 1):
@@ -245,7 +277,12 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         for name, allowed in (
             ("modality", MODALITIES),
             ("stem", STEMS),
@@ -265,13 +302,18 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"`window_size` must be at least 1, got {self.window_size}.")
         if self.prune_ratios is not None and self.prune_ratios[0][0] != 1:
             raise ValueError(
-                "The first block of stage 3 must not prune, there being no scores yet: `prune_ratios[0][0]` must be "
-                f"1, got {self.prune_ratios[0][0]}."
+                "`prune_ratios[0][0]` must be 1, because there are no scores before the first block of stage 3, got "
+                f"{self.prune_ratios[0][0]}."
             )
         self.validate_combinations()
 
     def validate_combinations(self) -> None:
-        """What only one modality has, and what does not go together."""
+        """
+        Checks of options that only one modality has, and of options that exclude each other.
+
+        Raises:
+            ValueError: a combination is not supported.
+        """
         only_video = ("use_temporal_overlap", "use_split_attention")
         options = {
             "use_temporal_overlap": self.use_temporal_overlap,
@@ -286,7 +328,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"`{name}={value!r}` needs `modality={modality!r}`, got {self.modality!r}.")
         for name in ("use_split_attention", "attention_type"):
             if self.use_token_pruning and options[name]:
-                raise ValueError(f"`use_token_pruning` does not go with `{name}={options[name]!r}`.")
+                raise ValueError(f"`use_token_pruning` is not supported with `{name}={options[name]!r}`.")
         if self.layer_scale_in_conv_blocks and self.layer_scale_init_value <= 0:
             raise ValueError(
                 "`layer_scale_in_conv_blocks` needs a `layer_scale_init_value` above 0, got "
@@ -300,8 +342,8 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
 
         Args:
             size (`str`):
-                `"small"`, `"small_plus"`, `"base"`, `"base_ls"`, `"large"`, `"xxs"` or `"xs"`. As video models exist
-                `"small"`, `"base"`, `"xxs"` and `"xs"`.
+                `"small"`, `"small_plus"`, `"base"`, `"base_ls"`, `"large"`, `"xxs"` or `"xs"`. Video models were
+                published as `"small"`, `"base"`, `"xxs"` and `"xs"`.
             kwargs:
                 Fields that replace those of the size, such as `modality="image"`.
 

@@ -175,7 +175,12 @@ class UniFormerV2Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         for name in ("num_attention_heads", "global_num_attention_heads"):
             heads = getattr(self, name)
             if heads < 1 or self.hidden_size % heads:
@@ -187,7 +192,12 @@ class UniFormerV2Config(PreTrainedConfig):
         self.validate_video_parts()
 
     def validate_video_parts(self) -> None:
-        """Checks of what stands around the image tower."""
+        """
+        Checks of the parts added to the image tower.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         if self.num_local_modules not in (0, 1, 2):
             raise ValueError(f"`num_local_modules` must be 0, 1 or 2, got {self.num_local_modules}.")
         if self.local_reduction <= 0 or self.local_size < 1:
@@ -224,7 +234,15 @@ class UniFormerV2Config(PreTrainedConfig):
         return [float(self.global_dropout)] * len(self.global_layers or ())
 
     def patch_grid(self) -> tuple[int, int]:
-        """Patches of a frame of `image_size` as `(height, width)`."""
+        """
+        Grid of patches of a frame of `image_size`.
+
+        Returns:
+            `tuple[int, int]`: rows and columns.
+
+        Raises:
+            ValueError: `image_size` is not a multiple of `patch_size`.
+        """
         height, width = frame_size(self.image_size)
         if min(height, width) < 1 or height % self.patch_size or width % self.patch_size:
             raise ValueError(

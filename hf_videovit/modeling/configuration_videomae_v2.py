@@ -8,8 +8,8 @@ from transformers import PreTrainedConfig
 from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields
 
 
-# Wang et al. 2023, table 14 and the official constructors. Hidden sizes of the MLPs are integers on purpose: the
-# giant's published ratio (48 / 11) gives 6143 or 6144 depending on how it was rounded. Only 4 decoder layers were ever
+# Wang et al. 2023, table 14 and the official constructors. The widths of the MLPs are given as integers because the
+# published ratio of giant (48 / 11) gives 6143 or 6144 depending on the rounding. Only decoders of 4 layers were ever
 # trained.
 VIDEOMAE_V2_SIZES: dict[str, dict[str, int]] = {
     "small": {
@@ -205,7 +205,12 @@ class VideoMAEV2Config(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
-        """Cross-field checks; part of `@strict`'s class validation."""
+        """
+        Cross-field checks. They are part of `@strict`'s class validation.
+
+        Raises:
+            ValueError: a field or a combination of fields is not allowed.
+        """
         for heads, width in (
             ("num_attention_heads", "hidden_size"),
             ("decoder_num_attention_heads", "decoder_hidden_size"),
@@ -230,7 +235,15 @@ class VideoMAEV2Config(PreTrainedConfig):
                 raise ValueError(f"`{name}` needs {self.num_channels} values (`num_channels`), got {value}.")
 
     def token_grid(self) -> tuple[int, int, int]:
-        """Tokens of a clip of `num_frames` frames of `image_size` as `(frames, height, width)`."""
+        """
+        Token grid of a clip of `num_frames` frames of `image_size`.
+
+        Returns:
+            `tuple[int, int, int]`: frames, height and width in tokens.
+
+        Raises:
+            ValueError: the clip is not a whole number of tubelets.
+        """
         height, width = frame_size(self.image_size)
         grid = (self.num_frames // self.tubelet_size, height // self.patch_size, width // self.patch_size)
         if min(grid) < 1 or self.num_frames % self.tubelet_size or height % self.patch_size or width % self.patch_size:

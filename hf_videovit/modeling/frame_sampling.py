@@ -25,7 +25,7 @@ def random_integers(rng: Random, low: int, high: int, size: int | None = None) -
     return rng.randint(low, high, size=size)
 
 
-def dense_window(total: int, num_frames: int, stride: int, end: int) -> np.ndarray:
+def _dense_window(total: int, num_frames: int, stride: int, end: int) -> np.ndarray:
     """
     `num_frames` frames spread over the `num_frames * stride` frames before `end`, both ends included, so their spacing
     is a little over `stride` (official VideoMAE behaviour in training and validation). A shorter video is covered once
@@ -40,19 +40,19 @@ def dense_window(total: int, num_frames: int, stride: int, end: int) -> np.ndarr
     return np.clip(indices, 0, total - 1).astype(np.int64)
 
 
-def dense_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
-    """One [`dense_window`] at a random place. Shape `(1, num_frames)`."""
+def _dense_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """One [`_dense_window`] at a random place. Shape `(1, num_frames)`."""
     span = num_frames * stride
     end = int(random_integers(rng, span, total)) if total > span else total
-    return dense_window(total, num_frames, stride, end)[None]
+    return _dense_window(total, num_frames, stride, end)[None]
 
 
-def dense_validation(total: int, num_frames: int, stride: int) -> np.ndarray:
-    """One [`dense_window`] in the middle. Shape `(1, num_frames)`."""
-    return dense_window(total, num_frames, stride, (num_frames * stride + total) // 2)[None]
+def _dense_validation(total: int, num_frames: int, stride: int) -> np.ndarray:
+    """One [`_dense_window`] in the middle. Shape `(1, num_frames)`."""
+    return _dense_window(total, num_frames, stride, (num_frames * stride + total) // 2)[None]
 
 
-def dense_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+def _dense_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
     """
     `num_clips` evenly placed clips cut from the list of every `stride`-th frame; a list that is too short repeats its
     last frame. One clip is taken from the middle (the official code divides by zero there). Shape `(num_clips,
@@ -68,7 +68,7 @@ def dense_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.n
     return frames[np.minimum(positions, len(frames) - 1)].astype(np.int64)
 
 
-def dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+def _dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
     """
     One clip of exact `stride` at a random place. Where the video ends first, the clip stays on its last step that lies
     before the video's last frame, as the official pre-training loader does. Shape `(1, num_frames)`.
@@ -79,43 +79,43 @@ def dense_pretrain(total: int, num_frames: int, stride: int, rng: Random) -> np.
     return (start + stride * np.minimum(np.arange(num_frames), last_step))[None].astype(np.int64)
 
 
-def cyclic_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -> np.ndarray:
+def _cyclic_clips(total: int, num_frames: int, stride: int, starts: np.ndarray) -> np.ndarray:
     """Clips of exact `stride` from each of `starts`; past the last frame they go on with the first."""
     return ((starts[:, None] + stride * np.arange(num_frames)) % total).astype(np.int64)
 
 
-def cyclic_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
-    """One [`cyclic_clips`] at a random place; a video that is too short is read from its start."""
+def _cyclic_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+    """One [`_cyclic_clips`] at a random place; a video that is too short is read from its start."""
     start = int(random_integers(rng, 0, max(total - num_frames * stride, 0) + 1))
-    return cyclic_clips(total, num_frames, stride, np.array([start]))
+    return _cyclic_clips(total, num_frames, stride, np.array([start]))
 
 
-def cyclic_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
-    """`num_clips` [`cyclic_clips`], each from the middle of its part of the possible starts (MMAction)."""
+def _cyclic_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+    """`num_clips` [`_cyclic_clips`], each from the middle of its part of the possible starts (MMAction)."""
     step = max(total - num_frames * stride + 1, 0) / num_clips
-    return cyclic_clips(total, num_frames, stride, np.floor(np.arange(num_clips) * step + step / 2))
+    return _cyclic_clips(total, num_frames, stride, np.floor(np.arange(num_clips) * step + step / 2))
 
 
-def segment_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
+def _segment_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
     """
     One random frame in each of `num_frames` bins of `total // num_frames` frames (the rest at the end is never seen,
     as in the official loader); a shorter video is led in by copies of frame 0. Shape `(1, num_frames)`.
     """
     width = total // num_frames
     if width == 0:
-        return led_in(total, num_frames)
+        return _led_in(total, num_frames)
     return (np.arange(num_frames) * width + random_integers(rng, 0, width, size=num_frames))[None].astype(np.int64)
 
 
-def segment_validation(total: int, num_frames: int) -> np.ndarray:
-    """The middle frame of each bin of [`segment_train`]. Shape `(1, num_frames)`."""
+def _segment_validation(total: int, num_frames: int) -> np.ndarray:
+    """The middle frame of each bin of [`_segment_train`]. Shape `(1, num_frames)`."""
     width = total // num_frames
     if width == 0:
-        return led_in(total, num_frames)
+        return _led_in(total, num_frames)
     return (np.arange(num_frames) * width + width // 2)[None].astype(np.int64)
 
 
-def segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
+def _segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     """`num_clips` interleaved clips, each spread over the whole video. Shape `(num_clips, num_frames)`."""
     tick = total / num_frames
     offsets = np.arange(num_clips) * tick / num_clips
@@ -135,14 +135,14 @@ def span_clips(total: int, num_frames: int, span: float, starts: np.ndarray) -> 
     return torch.stack(clips).clamp(0, total - 1).long().numpy()
 
 
-def span_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
+def _span_test(total: int, num_frames: int, stride: int, num_clips: int) -> np.ndarray:
     """Evenly placed [`span_clips`]; one clip is taken from the middle. Shape `(num_clips, num_frames)`."""
     spare = max(total - num_frames * stride, 0)
     starts = np.arange(num_clips) * (spare // (num_clips - 1)) if num_clips > 1 else np.array([spare // 2])
     return span_clips(total, num_frames, num_frames * stride, starts)
 
 
-def span_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
+def _span_train(total: int, num_frames: int, stride: int, rng: Random) -> np.ndarray:
     """One of [`span_clips`] at a random place, which need not be a whole frame. Shape `(1, num_frames)`."""
     span = num_frames * stride
     return span_clips(total, num_frames, span, np.array([rng.uniform(0, max(total - span, 0))]))
@@ -183,44 +183,44 @@ def span_from_start(
     return span_clips(total, num_frames, span, starts)
 
 
-def sparse_bounds(total: int, num_frames: int) -> np.ndarray:
+def _sparse_bounds(total: int, num_frames: int) -> np.ndarray:
     """
-    Bounds of the segments that [`sparse_train`] and [`sparse_test`] see: multiples of `(total - 1) / num_frames`,
+    Bounds of the segments that [`_sparse_train`] and [`_sparse_test`] see: multiples of `(total - 1) / num_frames`,
     halves rounded to the even number. Shape `(num_frames + 1,)`.
     """
     return np.round((total - 1) / num_frames * np.arange(num_frames + 1)).astype(np.int64)
 
 
-def sparse_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
+def _sparse_train(total: int, num_frames: int, rng: Random) -> np.ndarray:
     """One random frame of each segment, both bounds included, so neighbours may coincide. Shape `(1, num_frames)`."""
-    bounds = sparse_bounds(total, num_frames)
+    bounds = _sparse_bounds(total, num_frames)
     return np.array(
         [[random_integers(rng, low, high + 1) for low, high in zip(bounds[:-1], bounds[1:])]], dtype=np.int64
     )
 
 
-def sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
+def _sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
     """
     `num_clips` interleaved clips: the lower bound of each segment plus a whole-number offset that is the same in all
     segments; one clip lies near their middles. Shape `(num_clips, num_frames)`.
     """
     segment = (total - 1) / num_frames
     offsets = (segment / (num_clips + 1) * np.arange(1, num_clips + 1)).astype(np.int64)
-    return offsets[:, None] + sparse_bounds(total, num_frames)[:-1]
+    return offsets[:, None] + _sparse_bounds(total, num_frames)[:-1]
 
 
 def sparse_middle(total: int, num_frames: int) -> np.ndarray:
-    """The frame between the bounds of each segment of [`sparse_bounds`] (Video Swin). Shape `(1, num_frames)`."""
-    bounds = sparse_bounds(total, num_frames)
+    """The frame between the bounds of each segment of [`_sparse_bounds`] (Video Swin). Shape `(1, num_frames)`."""
+    bounds = _sparse_bounds(total, num_frames)
     return ((bounds[:-1] + bounds[1:]) // 2)[None]
 
 
-def led_in(total: int, num_frames: int) -> np.ndarray:
+def _led_in(total: int, num_frames: int) -> np.ndarray:
     """All frames of a short video, led in by copies of frame 0."""
     return np.maximum(np.arange(num_frames) - (num_frames - total), 0)[None].astype(np.int64)
 
 
-def uniform_clips(total: int, num_frames: int, phases: np.ndarray) -> np.ndarray:
+def _uniform_clips(total: int, num_frames: int, phases: np.ndarray) -> np.ndarray:
     """
     One frame from each of `num_frames` equal parts of the video, at the same `phase` in [0, 1) of every part; parts
     may be shorter than a frame. Shape `(len(phases), num_frames)`.
@@ -290,8 +290,8 @@ def sample_clips(
         return _dense(total, sampling_mode, num_frames, frame_stride, num_clips, rng)
     if frame_sampling == "dense_cyclic":
         if sampling_mode in ("train", "pretrain"):
-            return cyclic_train(total, num_frames, frame_stride, rng)
-        return cyclic_test(total, num_frames, frame_stride, num_clips)
+            return _cyclic_train(total, num_frames, frame_stride, rng)
+        return _cyclic_test(total, num_frames, frame_stride, num_clips)
     if frame_sampling == "span_from_start":
         span = num_frames * frame_stride
         return span_from_start(total, num_frames, span, sampling_mode=sampling_mode, num_clips=num_clips, rng=rng)
@@ -299,23 +299,23 @@ def sample_clips(
         raise ValueError(f"`sampling_mode='pretrain'` needs a dense `frame_sampling`, got {frame_sampling!r}.")
     if frame_sampling == "segment":
         if sampling_mode == "train":
-            return segment_train(total, num_frames, rng)
+            return _segment_train(total, num_frames, rng)
         if sampling_mode == "validation":
-            return segment_validation(total, num_frames)
-        return segment_test(total, num_frames, num_clips)
+            return _segment_validation(total, num_frames)
+        return _segment_test(total, num_frames, num_clips)
     if frame_sampling == "span":
         if sampling_mode == "train":
-            return span_train(total, num_frames, frame_stride, rng)
-        return span_test(total, num_frames, frame_stride, num_clips)
+            return _span_train(total, num_frames, frame_stride, rng)
+        return _span_test(total, num_frames, frame_stride, num_clips)
     if frame_sampling in ("sparse", "sparse_middle"):
         if sampling_mode == "train":
-            return sparse_train(total, num_frames, rng)
+            return _sparse_train(total, num_frames, rng)
         if frame_sampling == "sparse_middle" and num_clips == 1:
             return sparse_middle(total, num_frames)
-        return sparse_test(total, num_frames, num_clips)
+        return _sparse_test(total, num_frames, num_clips)
     if sampling_mode == "train":
-        return uniform_clips(total, num_frames, np.array([rng.random()]))
-    return uniform_clips(total, num_frames, (np.arange(num_clips) + 0.5) / num_clips)
+        return _uniform_clips(total, num_frames, np.array([rng.random()]))
+    return _uniform_clips(total, num_frames, (np.arange(num_clips) + 0.5) / num_clips)
 
 
 def sample_at_rate(
@@ -375,12 +375,12 @@ def _dense(
     total: int, sampling_mode: str, num_frames: int, frame_stride: int, num_clips: int, rng: Random
 ) -> np.ndarray:
     if sampling_mode == "train":
-        return dense_train(total, num_frames, frame_stride, rng)
+        return _dense_train(total, num_frames, frame_stride, rng)
     if sampling_mode == "validation":
-        return dense_validation(total, num_frames, frame_stride)
+        return _dense_validation(total, num_frames, frame_stride)
     if sampling_mode == "pretrain":
-        return dense_pretrain(total, num_frames, frame_stride, rng)
-    return dense_test(total, num_frames, frame_stride, num_clips)
+        return _dense_pretrain(total, num_frames, frame_stride, rng)
+    return _dense_test(total, num_frames, frame_stride, num_clips)
 
 
 def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nearest") -> list[int]:

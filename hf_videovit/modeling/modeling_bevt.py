@@ -99,11 +99,11 @@ class BevtForPreTrainingOutput(ModelOutput):
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
 # with a start of its own has a name of its own; see `_init_weights`.
-class BevtClassifier(nn.Linear):
+class _BevtClassifier(nn.Linear):
     """Classification head."""
 
 
-class BevtImagePatchEmbeddings(nn.Module):
+class _BevtImagePatchEmbeddings(nn.Module):
     """Patches of images; their own convolution and norm."""
 
     def __init__(self, config: BevtConfig):
@@ -118,7 +118,7 @@ class BevtImagePatchEmbeddings(nn.Module):
         return self.norm(self.projection(pixels).permute(0, 2, 3, 1))[:, None]  # (batch, 1, height, width, dim)
 
 
-class BevtImageDecoder(nn.Module):
+class _BevtImageDecoder(nn.Module):
     """Joins the last two stages at the resolution of the finer one. There is no activation."""
 
     def __init__(self, config: BevtConfig):
@@ -132,7 +132,7 @@ class BevtImageDecoder(nn.Module):
         return self.projection(torch.cat((finer, upsampled), dim=-1))  # (batch, 1, height, width, hidden)
 
 
-class BevtVideoDecoder(nn.Module):
+class _BevtVideoDecoder(nn.Module):
     """The same for clips, and then every frame of a tubelet apart."""
 
     def __init__(self, config: BevtConfig):
@@ -170,7 +170,7 @@ class BevtPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, BevtClassifier):
+        if isinstance(module, _BevtClassifier):
             init.normal_(module.weight, std=self.config.classifier_initializer_range)
             init.zeros_(module.bias)
         elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
@@ -261,7 +261,7 @@ class BevtModel(BevtPreTrainedModel):
         if pixel_values is not None:
             if self.embeddings is None:
                 raise ValueError("`pixel_values` cannot be clips: the model has no embeddings of clips.")
-            check_clips(pixel_values, self.config)
+            _check_clips(pixel_values, self.config)
             patch_embeds = self.embeddings(pixel_values)
         feature_maps = self.encoder(patch_embeds, still, **kwargs)
         tokens = self.layernorm(feature_maps[-1]).flatten(1, 3)
@@ -279,7 +279,7 @@ class BevtForVideoClassification(VideoClassificationMixin, BevtPreTrainedModel):
         self.loss_function = classification_loss
         self.bevt = BevtModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = BevtClassifier(config.hidden_size, config.num_labels)
+        self.classifier = _BevtClassifier(config.hidden_size, config.num_labels)
         self.post_init()
 
 
@@ -306,9 +306,9 @@ class BevtForPreTraining(BevtPreTrainedModel):
             raise ValueError(f"`depths` must have two stages at least for pre-training, got {config.depths}.")
         self.bevt = BevtModel(config, add_embeddings=config.video_stream)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.hidden_sizes[0]))
-        self.image_embeddings = BevtImagePatchEmbeddings(config) if config.image_stream else None
-        self.image_decoder = BevtImageDecoder(config) if config.image_stream else None
-        self.video_decoder = BevtVideoDecoder(config) if config.video_stream else None
+        self.image_embeddings = _BevtImagePatchEmbeddings(config) if config.image_stream else None
+        self.image_decoder = _BevtImageDecoder(config) if config.image_stream else None
+        self.video_decoder = _BevtVideoDecoder(config) if config.video_stream else None
         self.token_classifier = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
@@ -388,9 +388,9 @@ class BevtForPreTraining(BevtPreTrainedModel):
             raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")
         video = image = BevtForPreTrainingOutput()
         if pixel_values is not None:
-            video = self.forward_videos(pixel_values, mask, labels, masked_only, **kwargs)
+            video = self._forward_videos(pixel_values, mask, labels, masked_only, **kwargs)
         if image_pixel_values is not None:
-            image = self.forward_images(image_pixel_values, image_mask, image_labels, masked_only, **kwargs)
+            image = self._forward_images(image_pixel_values, image_mask, image_labels, masked_only, **kwargs)
         weighted = [
             weight * loss
             for weight, loss in (
@@ -411,7 +411,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
             attentions=image.attentions if pixel_values is None else video.attentions,
         )
 
-    def forward_videos(
+    def _forward_videos(
         self,
         pixel_values: torch.Tensor,
         mask: torch.Tensor | None,
@@ -422,18 +422,18 @@ class BevtForPreTraining(BevtPreTrainedModel):
         """The video stream alone, its outputs under the names of the joint ones; arguments as of `forward`."""
         if self.video_decoder is None or self.bevt.embeddings is None:
             raise ValueError("`pixel_values` cannot be given: the model has no `video_stream`.")
-        check_clips(pixel_values, self.config)
-        check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
-        embedded = self.hide(self.bevt.embeddings(pixel_values), mask, "mask")
+        _check_clips(pixel_values, self.config)
+        _check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
+        embedded = self._hide(self.bevt.embeddings(pixel_values), mask, "mask")
         outputs = self.bevt(patch_embeds=embedded, **kwargs)
         decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         if mask is not None:  # the mask of a tubelet is that of all its frames
             mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
-        scored = self.score(decoded, mask, labels, masked_only, "labels")
+        scored = self._score(decoded, mask, labels, masked_only, "labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
-    def forward_images(
+    def _forward_images(
         self,
         pixel_values: torch.Tensor,
         mask: torch.Tensor | None,
@@ -449,16 +449,16 @@ class BevtForPreTraining(BevtPreTrainedModel):
                 "`image_pixel_values` must have shape (num_images, num_channels, height, width) with "
                 f"{self.config.num_channels} channels, got {tuple(pixel_values.shape)}."
             )
-        check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
+        _check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
         mask = None if mask is None else mask[:, None]
-        embedded = self.hide(self.image_embeddings(pixel_values), mask, "image_mask")
+        embedded = self._hide(self.image_embeddings(pixel_values), mask, "image_mask")
         outputs = self.bevt(patch_embeds=embedded, still=True, **kwargs)
         decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
-        scored = self.score(decoded, mask, labels, masked_only, "image_labels")
+        scored = self._score(decoded, mask, labels, masked_only, "image_labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
-    def hide(self, embedded: torch.Tensor, mask: torch.Tensor | None, name: str) -> torch.Tensor:
+    def _hide(self, embedded: torch.Tensor, mask: torch.Tensor | None, name: str) -> torch.Tensor:
         """Put the mask token, which no norm has touched, in place of hidden patches."""
         if mask is None:
             return embedded
@@ -471,7 +471,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         fine = mask.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)[..., None].to(embedded.dtype)
         return embedded * (1 - fine) + self.mask_token.to(embedded.dtype) * fine
 
-    def score(
+    def _score(
         self,
         decoded: torch.Tensor,
         mask: torch.Tensor | None,
@@ -504,7 +504,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         return BevtForPreTrainingOutput(loss=loss, logits=logits, video_accuracy=hits.sum() / count)
 
 
-def check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
+def _check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
     """ValueError for the wrong number of axes or channels."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
         raise ValueError(
@@ -513,7 +513,7 @@ def check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
         )
 
 
-def check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int], config: BevtConfig) -> None:
+def _check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int], config: BevtConfig) -> None:
     """ValueError where sides are not multiples of so many of the last stage's tokens, or frames not of a number."""
     frames, _, height, width = clips.shape[1:]
     token = 2 * config.prediction_patch_size

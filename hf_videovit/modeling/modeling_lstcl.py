@@ -60,7 +60,7 @@ class LstclForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class LstclClassifier(nn.Linear):
+class _LstclClassifier(nn.Linear):
     """Classification head."""
 
 
@@ -102,7 +102,7 @@ class LstclPreTrainedModel(PreTrainedModel):
         backbone = (self if isinstance(self, LstclModel) else self.lstcl).backbone
         if isinstance(backbone, TimesformerBackbone):
             return backbone.embeddings.patch_embeddings
-        return backbone.patch_embeddings if isinstance(backbone, SpaceTimeSwinBackbone) else input_of(backbone)
+        return backbone.patch_embeddings if isinstance(backbone, SpaceTimeSwinBackbone) else _input_of(backbone)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
@@ -117,7 +117,7 @@ class LstclPreTrainedModel(PreTrainedModel):
             blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
             return [(f"{base}embeddings.",), *blocks, ("",)]
         if isinstance(backbone, SpaceTimeSwinBackbone):
-            return [(f"{base}patch_embeddings.", f"{base}time_embeddings"), *swin_depths(self.config, base), ("",)]
+            return [(f"{base}patch_embeddings.", f"{base}time_embeddings"), *_swin_depths(self.config, base), ("",)]
         if isinstance(backbone, PreTrainedModel) and "layer_groups" in dir(backbone):
             *depths, last = backbone.layer_groups()
             return [*(tuple(base + prefix for prefix in depth) for depth in depths), ("",)]
@@ -171,7 +171,7 @@ class LstclModel(LstclPreTrainedModel):
         Raises:
             ValueError: a shape does not fit the configuration.
         """
-        check_clips(pixel_values, self.config)
+        _check_clips(pixel_values, self.config)
         if self.config.backbone_config is None:
             return self.encode(pixel_values, **kwargs)
         outputs = self.backbone(pixel_values=pixel_values, **kwargs)
@@ -179,7 +179,7 @@ class LstclModel(LstclPreTrainedModel):
         if self.config.feature_pooling == "pooler":
             pooled = outputs.pooler_output
         else:
-            pooled = self.pool(tokens)
+            pooled = self._pool(tokens)
         return BaseModelOutputWithPooling(
             last_hidden_state=tokens,
             pooler_output=pooled,
@@ -191,9 +191,9 @@ class LstclModel(LstclPreTrainedModel):
     def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
         """TimeSformer's or Swin's answer; arguments as of `forward`."""
         tokens = self.backbone(pixel_values, **kwargs)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self.pool(tokens))
+        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self._pool(tokens))
 
-    def pool(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """First or mean of tokens `(batch_size, ..., hidden_size)`."""
         tokens = tokens.flatten(1, -2)
         return tokens[:, 0] if self.config.feature_pooling == "first_token" else tokens.mean(dim=1)
@@ -208,11 +208,11 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
         self.loss_function = classification_loss
         self.lstcl = LstclModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = LstclClassifier(config.hidden_size, config.num_labels)
+        self.classifier = _LstclClassifier(config.hidden_size, config.num_labels)
         self.post_init()
 
 
-class LstclTarget(nn.Module):
+class _LstclTarget(nn.Module):
     """The branch that makes keys: a copy of encoder and projector that follows them slowly and is never trained."""
 
     def __init__(self, lstcl: LstclModel, projector: LstclHead):
@@ -247,11 +247,11 @@ class LstclForPreTraining(LstclPreTrainedModel):
     def __init__(self, config: LstclConfig):
         super().__init__(config)
         self.lstcl = LstclModel(config)
-        self.projector = projection_head(config)
-        self.predictor = prediction_head(config)
-        self.target: LstclTarget | None = None
+        self.projector = _projection_head(config)
+        self.predictor = _prediction_head(config)
+        self.target: _LstclTarget | None = None
         if config.framework != "simsiam":
-            self.target = LstclTarget(LstclModel(without_drop_path(config)), projection_head(config))
+            self.target = _LstclTarget(LstclModel(_without_drop_path(config)), _projection_head(config))
         if config.freeze_patch_embeddings:
             self.get_input_embeddings().requires_grad_(False)
         self.post_init()
@@ -335,9 +335,9 @@ class LstclForPreTraining(LstclPreTrainedModel):
             if self.config.symmetric:
                 short_key = self.target(pixel_values)
             long_key = self.target(long_pixel_values)
-        loss = self.compare(short_query, long_key)
+        loss = self._compare(short_query, long_key)
         if long_query is not None and short_key is not None:
-            loss = (loss + self.compare(long_query, short_key)) * (0.5 if self.target is None else 1.0)
+            loss = (loss + self._compare(long_query, short_key)) * (0.5 if self.target is None else 1.0)
         return LstclForPreTrainingOutput(
             loss=loss,
             short_query=short_query,
@@ -349,7 +349,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def _compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Loss of one direction between `(batch_size, projection_size)` and as many."""
         if self.config.framework == "moco_v3":
             return contrastive_loss(query, key, self.config.temperature)
@@ -357,28 +357,28 @@ class LstclForPreTraining(LstclPreTrainedModel):
         return 2 + 2 * loss if self.config.framework == "byol" else loss
 
 
-def projection_head(config: LstclConfig) -> LstclHead:
+def _projection_head(config: LstclConfig) -> LstclHead:
     """The projector of a framework."""
-    sizes = layer_sizes(config, config.hidden_size, config.projection_hidden_size, config.num_projection_layers)
+    sizes = _layer_sizes(config, config.hidden_size, config.projection_hidden_size, config.num_projection_layers)
     byol = config.framework == "byol"
     return LstclHead(sizes, byol, not byol, config.batch_norm_eps, config.batch_norm_momentum)
 
 
-def prediction_head(config: LstclConfig) -> LstclHead:
+def _prediction_head(config: LstclConfig) -> LstclHead:
     """The predictor of a framework."""
     size = config.projection_size
-    sizes = layer_sizes(config, size, config.prediction_hidden_size, config.num_prediction_layers)
+    sizes = _layer_sizes(config, size, config.prediction_hidden_size, config.num_prediction_layers)
     moco = config.framework == "moco_v3"
     return LstclHead(sizes, not moco, moco, config.batch_norm_eps, config.batch_norm_momentum)
 
 
-def layer_sizes(config: LstclConfig, first: int | None, hidden: int | None, layers: int | None) -> list[int]:
+def _layer_sizes(config: LstclConfig, first: int | None, hidden: int | None, layers: int | None) -> list[int]:
     """Widths of a head from its input to what is compared; the configuration fills in all of them."""
     sizes = [first, *[hidden] * ((layers or 2) - 1), config.projection_size]
     return [size for size in sizes if size is not None]
 
 
-def without_drop_path(config: LstclConfig) -> LstclConfig:
+def _without_drop_path(config: LstclConfig) -> LstclConfig:
     """A configuration whose encoder keeps all its branches."""
     config = copy.deepcopy(config)
     config.drop_path_rate = 0.0
@@ -388,7 +388,7 @@ def without_drop_path(config: LstclConfig) -> LstclConfig:
     return config
 
 
-def swin_depths(config: LstclConfig, base: str) -> list[tuple[str, ...]]:
+def _swin_depths(config: LstclConfig, base: str) -> list[tuple[str, ...]]:
     """Prefixes of each block of a Swin, the merging of a stage with its last block."""
     depths: list[tuple[str, ...]] = []
     for stage, number in enumerate(config.depths):
@@ -398,14 +398,14 @@ def swin_depths(config: LstclConfig, base: str) -> list[tuple[str, ...]]:
     return depths
 
 
-def input_of(backbone: nn.Module) -> nn.Module:
+def _input_of(backbone: nn.Module) -> nn.Module:
     """The patch embedding of another model's encoder."""
     if not isinstance(backbone, PreTrainedModel):
         raise TypeError(f"{type(backbone).__name__} is no model of transformers")
     return backbone.get_input_embeddings()
 
 
-def check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
+def _check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
     """ValueError for clips of the wrong number of axes or channels, or of a size that an encoder gets wrong."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
         raise ValueError(

@@ -20,7 +20,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-class SumOverProcesses(torch.autograd.Function):
+class _SumOverProcesses(torch.autograd.Function):
     """
     The sum over all processes; so is, going backward, its gradient.
 
@@ -66,18 +66,18 @@ class LstclBatchNorm(nn.BatchNorm1d):
         if not self.training or world_size() == 1:
             return super().forward(features)
         values = features.float()
-        count = SumOverProcesses.apply(values.new_tensor([float(len(values))]))
-        mean = SumOverProcesses.apply(values.sum(dim=0)) / count
+        count = _SumOverProcesses.apply(values.new_tensor([float(len(values))]))
+        mean = _SumOverProcesses.apply(values.sum(dim=0)) / count
         centred = values - mean
-        variance = SumOverProcesses.apply(centred.square().sum(dim=0)) / count
-        self.follow(mean.detach(), variance.detach() * count / (count - 1))
+        variance = _SumOverProcesses.apply(centred.square().sum(dim=0)) / count
+        self._follow(mean.detach(), variance.detach() * count / (count - 1))
         normalised = centred * torch.rsqrt(variance + self.eps)
         if self.affine:
             normalised = normalised * self.weight.float() + self.bias.float()
         return normalised.to(features.dtype)
 
     @torch.no_grad()
-    def follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+    def _follow(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
         """Move the running statistics towards those of a batch."""
         self.get_buffer("num_batches_tracked").add_(1)
         for name, value in (("running_mean", mean), ("running_var", variance)):
@@ -117,7 +117,7 @@ class LstclHead(nn.Sequential):
         super().__init__(*layers)
 
 
-def in_float32(device: torch.device) -> AbstractContextManager[Any]:
+def _in_float32(device: torch.device) -> AbstractContextManager[Any]:
     """Without mixed precision, which a device of shapes alone (meta) does not have."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
@@ -163,7 +163,7 @@ def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float)
     References:
         Chen et al., 2021, "An empirical study of training self-supervised vision transformers"
     """
-    with in_float32(query.device):
+    with _in_float32(query.device):
         keys, first = gather_keys(F.normalize(key.float(), dim=1))
         logits = F.normalize(query.float(), dim=1) @ keys.T / temperature  # (batch, batch of all processes)
         labels = torch.arange(query.shape[0], device=query.device) + first
@@ -175,7 +175,7 @@ def cosine_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Mean of minus the cosines of two `(batch_size, projection_size)`; no gradient goes to the second. SimSiam's loss;
     BYOL's is `2 + 2 * cosine_loss`.
     """
-    with in_float32(prediction.device):
+    with _in_float32(prediction.device):
         return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
 
 

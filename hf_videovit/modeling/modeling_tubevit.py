@@ -68,7 +68,7 @@ class TubeViTTube(nn.Module):
         windows = F.conv3d(
             pixel_values[:, :, frame:, row:, column:], weight, self.bias, stride=self.tube.window_stride
         )
-        return self.join(windows)
+        return self._join(windows)
 
     def resized(self, kernel: torch.Tensor | None) -> torch.Tensor:
         """The shared kernel at this tube's size, in the kernel's dtype."""
@@ -79,7 +79,7 @@ class TubeViTTube(nn.Module):
         )
         return resized.to(kernel.dtype)
 
-    def join(self, windows: torch.Tensor) -> torch.Tensor:
+    def _join(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows `(batch, channels, frames, height, width)` to tokens `(batch, tokens, hidden_size)`."""
         if self.tube.joined > 1:
             counts = [count // factor for count, factor in zip(windows.shape[2:], self.tube.space_to_depth)]
@@ -92,7 +92,7 @@ class TubeViTTube(nn.Module):
         return windows.flatten(2).transpose(1, 2)
 
 
-class TubeViTSharedKernel(nn.Module):
+class _TubeViTSharedKernel(nn.Module):
     """The one learnt kernel of `tube_kernels="interpolated"`."""
 
     def __init__(self, config: TubeViTConfig):
@@ -100,7 +100,7 @@ class TubeViTSharedKernel(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.hidden_size, config.num_channels, *config.base_kernel_size))
 
 
-class TubeViTClassToken(nn.Module):
+class _TubeViTClassToken(nn.Module):
     """A learnt first token."""
 
     def __init__(self, config: TubeViTConfig):
@@ -112,7 +112,7 @@ class TubeViTClassToken(nn.Module):
         return torch.cat((token, hidden_states), dim=1)
 
 
-class TubeViTImagePositions(nn.Module):
+class _TubeViTImagePositions(nn.Module):
     """A learnt position table of an image ViT, for tubes of one frame."""
 
     def __init__(self, config: TubeViTConfig):
@@ -199,10 +199,10 @@ class TubeViTEmbeddings(nn.Module):
     def __init__(self, config: TubeViTConfig):
         super().__init__()
         self.tubes = nn.ModuleList(TubeViTTube(config, tube) for tube in config.tube_list)
-        self.shared_kernel = TubeViTSharedKernel(config) if config.tube_kernels == "interpolated" else None
+        self.shared_kernel = _TubeViTSharedKernel(config) if config.tube_kernels == "interpolated" else None
         self.fixed_positions = TubeViTPositions(config)
-        self.image_positions = TubeViTImagePositions(config) if config.image_position_grid else None
-        self.class_token = TubeViTClassToken(config) if config.use_class_token else None
+        self.image_positions = _TubeViTImagePositions(config) if config.image_position_grid else None
+        self.class_token = _TubeViTClassToken(config) if config.use_class_token else None
         self.gate_positions = config.gate_positions
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -224,7 +224,7 @@ class TubeViTEmbeddings(nn.Module):
         hidden_states = self.dropout(hidden_states)
         return hidden_states, hidden_states if self.gate_positions else tokens
 
-    def fitting(self, size: Sequence[int]) -> list[tuple[TubeViTTube, tuple[int, int, int]]]:
+    def _fitting(self, size: Sequence[int]) -> list[tuple[TubeViTTube, tuple[int, int, int]]]:
         """The tubes that fit into an input of `size` (frames, height, width), with the grids of their tokens."""
         tubes = [tube for tube in self.tubes if isinstance(tube, TubeViTTube)]
         grids = [(tube, tube.tube.grid(size)) for tube in tubes]
@@ -234,7 +234,7 @@ class TubeViTEmbeddings(nn.Module):
         """Tokens before positions, of shape `(batch_size, num_tokens, hidden_size)`; ValueError if there are none."""
         kernel = None if self.shared_kernel is None else self.shared_kernel.weight
         frames, _, height, width = pixel_values.shape[1:]
-        fitting = self.fitting((frames, height, width))
+        fitting = self._fitting((frames, height, width))
         if not fitting:
             kernels = [module.tube.kernel for module in self.tubes if isinstance(module, TubeViTTube)]
             raise ValueError(
@@ -247,15 +247,15 @@ class TubeViTEmbeddings(nn.Module):
     def positions(self, size: Sequence[int], device: torch.device) -> torch.Tensor:
         """Positions for an input of `size` (frames, height, width), of shape `(num_tokens, hidden_size)`."""
         parts = []
-        for module, grid in self.fitting(size):
+        for module, grid in self._fitting(size):
             positions = self.fixed_positions(module.tube, grid, device)
             if self.image_positions is not None and module.tube.kernel[0] == 1:
-                positions = with_image_positions(positions, self.image_positions(grid[1:]), grid[0])
+                positions = _with_image_positions(positions, self.image_positions(grid[1:]), grid[0])
             parts.append(positions)
         return torch.cat(parts)
 
 
-def with_image_positions(fixed: torch.Tensor, learnt: torch.Tensor, frames: int) -> torch.Tensor:
+def _with_image_positions(fixed: torch.Tensor, learnt: torch.Tensor, frames: int) -> torch.Tensor:
     """
     Learnt positions `(height * width, hidden)` in space and fixed ones `(frames * height * width, hidden)` in time,
     the latter counted from the first frame's: that one sees exactly what the image ViT saw.
@@ -264,7 +264,7 @@ def with_image_positions(fixed: torch.Tensor, learnt: torch.Tensor, frames: int)
     return (learnt + (fixed - fixed[:1])).flatten(0, 1)
 
 
-class TubeViTMultiHeadAttention(nn.Module):
+class _TubeViTMultiHeadAttention(nn.Module):
     """Multi-head attention of some tokens to others."""
 
     def __init__(self, config: TubeViTConfig):
@@ -305,11 +305,11 @@ class TubeViTMultiHeadAttention(nn.Module):
         return states.view(*states.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
 
-class TubeViTAttention(TubeViTMultiHeadAttention):
+class _TubeViTAttention(_TubeViTMultiHeadAttention):
     """Self-attention over the tokens of all tubes."""
 
 
-class TubeViTMLP(nn.Module):
+class _TubeViTMLP(nn.Module):
     def __init__(self, config: TubeViTConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -328,9 +328,9 @@ class TubeViTLayer(GradientCheckpointingLayer):
     def __init__(self, config: TubeViTConfig, drop_path_rate: float = 0.0):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = TubeViTAttention(config)
+        self.attention = _TubeViTAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = TubeViTMLP(config)
+        self.mlp = _TubeViTMLP(config)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
@@ -340,7 +340,7 @@ class TubeViTLayer(GradientCheckpointingLayer):
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
 
-class TubeViTGate(nn.Module):
+class _TubeViTGate(nn.Module):
     """Adds `tanh(alpha)` times the encoder's input; `alpha` starts at 0, where nothing changes to the last bit."""
 
     def __init__(self):
@@ -351,14 +351,14 @@ class TubeViTGate(nn.Module):
         return hidden_states + self.alpha.tanh() * encoder_input.to(hidden_states.device)
 
 
-class TubeViTEncoder(nn.Module):
+class _TubeViTEncoder(nn.Module):
     def __init__(self, config: TubeViTConfig):
         super().__init__()
         self.layers = nn.ModuleList(
             TubeViTLayer(config, rate) for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
         self.gate_layer = config.gate_layer
-        self.gate = TubeViTGate() if config.gate_layer else None
+        self.gate = _TubeViTGate() if config.gate_layer else None
 
     def forward(
         self, hidden_states: torch.Tensor, gated: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
@@ -370,7 +370,7 @@ class TubeViTEncoder(nn.Module):
         return hidden_states
 
 
-class TubeViTAttentionPooling(TubeViTMultiHeadAttention):
+class _TubeViTAttentionPooling(_TubeViTMultiHeadAttention):
     """One learnt query attends to all tokens; with `"attention_mlp"` a residual MLP follows."""
 
     def __init__(self, config: TubeViTConfig):
@@ -378,9 +378,10 @@ class TubeViTAttentionPooling(TubeViTMultiHeadAttention):
         self.query = nn.Parameter(torch.empty(1, 1, config.hidden_size))
         with_mlp = config.pooling_type == "attention_mlp"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if with_mlp else None
-        self.mlp = TubeViTMLP(config) if with_mlp else None
+        self.mlp = _TubeViTMLP(config) if with_mlp else None
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:  # type:
+    ignore[override]
         query = self.query.to(hidden_states.dtype).repeat(hidden_states.shape[0], 1, 1)
         pooled, _ = super().forward(query, hidden_states, **kwargs)
         if self.norm is not None and self.mlp is not None:
@@ -396,7 +397,7 @@ class TubeViTAttentionPooling(TubeViTMultiHeadAttention):
         return torch.matmul(query * self.scaling, key.transpose(-2, -1)).softmax(dim=-1)[:, :, 0]
 
 
-class TubeViTScorePooling(nn.Module):
+class _TubeViTScorePooling(nn.Module):
     """Weighted sum of the tokens by the softmax of one linear score each; a bias could not change it."""
 
     def __init__(self, config: TubeViTConfig):
@@ -428,7 +429,7 @@ class TubeViTPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {
         "hidden_states": TubeViTLayer,
-        "attentions": OutputRecorder(TubeViTAttention, index=1),
+        "attentions": OutputRecorder(_TubeViTAttention, index=1),
     }
 
     @torch.no_grad()
@@ -436,18 +437,18 @@ class TubeViTPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, TubeViTTube | TubeViTSharedKernel):
+        elif isinstance(module, TubeViTTube | _TubeViTSharedKernel):
             if module.weight is not None:
                 init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)  # by fan-in
             if isinstance(module, TubeViTTube):
                 init.zeros_(module.bias)
-        elif isinstance(module, TubeViTAttentionPooling):
+        elif isinstance(module, _TubeViTAttentionPooling):
             init.xavier_uniform_(module.query)
-        elif isinstance(module, TubeViTClassToken):
+        elif isinstance(module, _TubeViTClassToken):
             init.trunc_normal_(module.token, std=self.config.initializer_range)
-        elif isinstance(module, TubeViTImagePositions):
+        elif isinstance(module, _TubeViTImagePositions):
             init.trunc_normal_(module.table, std=self.config.initializer_range)
-        elif isinstance(module, TubeViTGate):
+        elif isinstance(module, _TubeViTGate):
             init.zeros_(module.alpha)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
@@ -480,10 +481,10 @@ class TubeViTModel(TubeViTPreTrainedModel):
     def __init__(self, config: TubeViTConfig):
         super().__init__(config)
         self.embeddings = TubeViTEmbeddings(config)
-        self.encoder = TubeViTEncoder(config)
+        self.encoder = _TubeViTEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = (
-            TubeViTScorePooling(config) if config.pooling_type == "score" else TubeViTAttentionPooling(config)
+            _TubeViTScorePooling(config) if config.pooling_type == "score" else _TubeViTAttentionPooling(config)
         )
         self.post_init()
 
@@ -504,7 +505,7 @@ class TubeViTModel(TubeViTPreTrainedModel):
         Raises:
             ValueError: a wrong number of axes or channels, or no tube fits into the input.
         """
-        hidden_states, gated = self.embeddings(as_clips(pixel_values, self.config))
+        hidden_states, gated = self.embeddings(_as_clips(pixel_values, self.config))
         hidden_states = self.encoder(hidden_states, gated, **kwargs)
         hidden_states = self.layernorm(hidden_states)
         return BaseModelOutputWithPooling(
@@ -512,7 +513,7 @@ class TubeViTModel(TubeViTPreTrainedModel):
         )
 
 
-class TubeViTClassificationModel(TubeViTPreTrainedModel):
+class _TubeViTClassificationModel(TubeViTPreTrainedModel):
     """Encoder, attention pooling, dropout and a linear classifier; what the heads for videos and images share."""
 
     def __init__(self, config: TubeViTConfig):
@@ -537,7 +538,7 @@ class TubeViTClassificationModel(TubeViTPreTrainedModel):
         )
 
 
-class TubeViTForVideoClassification(TubeViTClassificationModel):
+class TubeViTForVideoClassification(_TubeViTClassificationModel):
     """Classifier of videos."""
 
     input_modalities = ("video",)
@@ -569,7 +570,7 @@ class TubeViTForVideoClassification(TubeViTClassificationModel):
         return self.classify(pixel_values, labels, **kwargs)
 
 
-class TubeViTForImageClassification(TubeViTClassificationModel):
+class TubeViTForImageClassification(_TubeViTClassificationModel):
     """Classifier of images, which only the tubes of one frame see. Its weights fit the one of videos."""
 
     input_modalities = ("image",)
@@ -697,7 +698,7 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         return model.train(self.training)
 
 
-def as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor:
+def _as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor:
     """Images or clips as clips; ValueError for the wrong number of axes or channels."""
     clips = pixel_values.unsqueeze(1) if pixel_values.ndim == 4 else pixel_values
     if clips.ndim != 5 or clips.shape[2] != config.num_channels:

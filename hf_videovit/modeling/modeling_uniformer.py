@@ -101,15 +101,15 @@ class UniFormerClassifierOutput(ImageClassifierOutput):
 
 # transformers initialises out-of-tree models leaf by leaf, so a layer with a start of its own has a name of its own;
 # see `_init_weights`.
-class UniFormerPointwise(nn.Linear):
+class _UniFormerPointwise(nn.Linear):
     """A convolution with a kernel of one: a linear layer over channels that starts as torch's convolutions do."""
 
 
-class UniFormerTemporalQKV(nn.Linear):
+class _UniFormerTemporalQKV(nn.Linear):
     """Projection of the attention over time; starts at zero."""
 
 
-class UniFormerTemporalProjection(nn.Linear):
+class _UniFormerTemporalProjection(nn.Linear):
     """Output projection of the attention over time; weights start at one (official code)."""
 
 
@@ -132,7 +132,7 @@ def convolution(
     return nn.Conv3d(in_channels, out_channels, kernel_3d, stride_3d, padding_3d, groups=groups)
 
 
-class UniFormerPatchEmbeddings(nn.Module):
+class _UniFormerPatchEmbeddings(nn.Module):
     """Non-overlapping patches to channels, then LayerNorm: `(batch, channels, [frames,] height, width)`, halved."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
@@ -152,7 +152,7 @@ class UniFormerPatchEmbeddings(nn.Module):
         return self.norm(self.projection(hidden_states).movedim(1, -1)).movedim(-1, 1)
 
 
-class UniFormerConvStem(nn.Module):
+class _UniFormerConvStem(nn.Module):
     """Overlapping convolutions and BatchNorm: two with GELU between them before stage 1, one before the others."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
@@ -192,7 +192,7 @@ def depthwise(config: UniFormerConfig, stage: int, kernel: int) -> nn.Conv2d | n
     return convolution(config, channels, channels, (kernel, kernel), padding=(padding, padding), groups=channels)
 
 
-class UniFormerMLP(nn.Module):
+class _UniFormerMLP(nn.Module):
     def __init__(self, config: UniFormerConfig, stage: int, linear: type[nn.Linear] = nn.Linear):
         super().__init__()
         width = config.mlp_size(stage)
@@ -207,28 +207,28 @@ class UniFormerMLP(nn.Module):
 
 # In convolution blocks gradient checkpointing goes around the branches, not the block: computing a BatchNorm twice
 # would update its running statistics twice.
-class UniFormerConvMLP(GradientCheckpointingLayer, UniFormerMLP):
+class _UniFormerConvMLP(GradientCheckpointingLayer, _UniFormerMLP):
     """The MLP of a convolution block."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
-        super().__init__(config, stage, UniFormerPointwise)
+        super().__init__(config, stage, _UniFormerPointwise)
 
 
-class UniFormerConvMixer(GradientCheckpointingLayer):
+class _UniFormerConvMixer(GradientCheckpointingLayer):
     """What stands in place of attention in a convolution block: point-wise, depth-wise, point-wise; no activation."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
         super().__init__()
         channels = config.hidden_sizes[stage]
-        self.conv1 = UniFormerPointwise(channels, channels)
+        self.conv1 = _UniFormerPointwise(channels, channels)
         self.depthwise = depthwise(config, stage, 5)
-        self.conv2 = UniFormerPointwise(channels, channels)
+        self.conv2 = _UniFormerPointwise(channels, channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.conv2(apply_convolution(self.depthwise, self.conv1(hidden_states)))
 
 
-def layer_scales(config: UniFormerConfig, stage: int) -> tuple[nn.Module, nn.Module]:
+def _layer_scales(config: UniFormerConfig, stage: int) -> tuple[nn.Module, nn.Module]:
     """One for each branch of a block."""
     if config.layer_scale_init_value <= 0 or (stage < 2 and not config.layer_scale_in_conv_blocks):
         return nn.Identity(), nn.Identity()
@@ -244,10 +244,10 @@ class UniFormerConvBlock(nn.Module):
         channels = config.hidden_sizes[stage]
         self.position = depthwise(config, stage, 3)
         self.norm1 = nn.BatchNorm1d(channels)
-        self.mixer = UniFormerConvMixer(config, stage)
+        self.mixer = _UniFormerConvMixer(config, stage)
         self.norm2 = nn.BatchNorm1d(channels)
-        self.mlp = UniFormerConvMLP(config, stage)
-        self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
+        self.mlp = _UniFormerConvMLP(config, stage)
+        self.layer_scale1, self.layer_scale2 = _layer_scales(config, stage)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
@@ -258,7 +258,7 @@ class UniFormerConvBlock(nn.Module):
         return hidden_states + self.drop_path(self.layer_scale2(update))
 
 
-class UniFormerAttention(nn.Module):
+class _UniFormerAttention(nn.Module):
     """Self-attention over the second axis of `(batch, tokens, channels)`."""
 
     def __init__(self, config: UniFormerConfig, stage: int, over_time: bool = False):
@@ -269,8 +269,8 @@ class UniFormerAttention(nn.Module):
         self.scaling = (channels // self.num_heads) ** -0.5
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.qkv = (UniFormerTemporalQKV if over_time else nn.Linear)(channels, 3 * channels, bias=config.qkv_bias)
-        self.o_proj = (UniFormerTemporalProjection if over_time else nn.Linear)(channels, channels)
+        self.qkv = (_UniFormerTemporalQKV if over_time else nn.Linear)(channels, 3 * channels, bias=config.qkv_bias)
+        self.o_proj = (_UniFormerTemporalProjection if over_time else nn.Linear)(channels, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -301,7 +301,7 @@ class UniFormerAttention(nn.Module):
         return self.attend(*self.project(hidden_states), **kwargs)
 
 
-class UniFormerPruningAttention(UniFormerAttention):
+class _UniFormerPruningAttention(_UniFormerAttention):
     """
     Attention with a class token in front, which also tells how much the class token attends to each other one.
 
@@ -331,10 +331,10 @@ class UniFormerAttentionBlock(GradientCheckpointingLayer):
         self.window_size = config.window_size if windowed else None
         self.position = depthwise(config, stage, 3)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        self.attention = UniFormerAttention(config, stage)
+        self.attention = _UniFormerAttention(config, stage)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        self.mlp = UniFormerMLP(config, stage)
-        self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
+        self.mlp = _UniFormerMLP(config, stage)
+        self.layer_scale1, self.layer_scale2 = _layer_scales(config, stage)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
@@ -366,7 +366,7 @@ def merge_windows(windows: torch.Tensor, window_size: int, shape: torch.Size) ->
     return grid.reshape(batch_size, rows * window_size, columns * window_size, channels)[:, :height, :width]
 
 
-class UniFormerSplitBlock(UniFormerAttentionBlock):
+class _UniFormerSplitBlock(UniFormerAttentionBlock):
     """
     Attention over time at each place, then over space in each frame. The second residual starts from the block's
     input, not from the result of the first (official code).
@@ -375,7 +375,7 @@ class UniFormerSplitBlock(UniFormerAttentionBlock):
     def __init__(self, config: UniFormerConfig, stage: int, drop_path_rate: float):
         super().__init__(config, stage, drop_path_rate)
         self.temporal_norm = nn.LayerNorm(config.hidden_sizes[stage], eps=config.layer_norm_eps)
-        self.temporal_attention = UniFormerAttention(config, stage, over_time=True)
+        self.temporal_attention = _UniFormerAttention(config, stage, over_time=True)
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
@@ -412,10 +412,10 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         self.prune_ratio, self.trade_off = prune_ratio, trade_off
         self.position = depthwise(config, stage, 3)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        self.attention = UniFormerPruningAttention(config, stage)
+        self.attention = _UniFormerPruningAttention(config, stage)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
-        self.mlp = UniFormerMLP(config, stage)
-        self.layer_scale1, self.layer_scale2 = layer_scales(config, stage)
+        self.mlp = _UniFormerMLP(config, stage)
+        self.layer_scale1, self.layer_scale2 = _layer_scales(config, stage)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(
@@ -440,14 +440,14 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
         tokens = hidden_states.flatten(1, -2)
         if self.prune_ratio == 1 or scores is None:
-            sequence, attended, _ = self.update(torch.cat((class_token, tokens), dim=1), **kwargs)
+            sequence, attended, _ = self._update(torch.cat((class_token, tokens), dim=1), **kwargs)
             class_token, tokens = sequence[:, :1], sequence[:, 1:]
             scores = attended if scores is None else torch.lerp(scores, attended, self.trade_off)
         else:
-            class_token, tokens, scores = self.update_kept(class_token, tokens, scores, **kwargs)
+            class_token, tokens, scores = self._update_kept(class_token, tokens, scores, **kwargs)
         return tokens.reshape(hidden_states.shape), class_token, scores
 
-    def update(
+    def _update(
         self, sequence: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Both branches on `(batch, tokens, channels)`; also the class token's attention, and what was added last."""
@@ -458,7 +458,7 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         added = context[:, -1:] + update[:, -1:]  # without stochastic depth (official code)
         return sequence + self.drop_path(update), attended, added
 
-    def update_kept(
+    def _update_kept(
         self,
         class_token: torch.Tensor,
         tokens: torch.Tensor,
@@ -472,7 +472,7 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         weights = scores[:, num_kept:, None]
         summary = (dropped * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True)
         sequence = torch.cat((class_token, kept, summary.to(tokens.dtype)), dim=1)
-        sequence, attended, added = self.update(sequence, **kwargs)
+        sequence, attended, added = self._update(sequence, **kwargs)
         tokens = torch.cat((sequence[:, 1:-1], dropped + added), dim=1)
         kept_scores = torch.lerp(scores[:, :num_kept], attended[:, :-1], self.trade_off)
         scores = torch.cat((kept_scores, scores[:, num_kept:]), dim=1)
@@ -480,7 +480,7 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         return sequence[:, :1], gather_tokens(tokens, back), scores.gather(1, back)
 
 
-class UniFormerStage(nn.Module):
+class _UniFormerStage(nn.Module):
     """The blocks of a stage: `(batch, channels, [frames,] height, width)` in and out."""
 
     def __init__(self, blocks: Sequence[nn.Module]):
@@ -494,7 +494,7 @@ class UniFormerStage(nn.Module):
         return hidden_states.movedim(-1, 1)
 
 
-class UniFormerPruningStage(UniFormerStage):
+class _UniFormerPruningStage(_UniFormerStage):
     """Stage 3 or 4 of a light model; the class token and the scores go along with the map."""
 
     def forward(  # type: ignore[override]  # a state besides the map
@@ -510,21 +510,21 @@ class UniFormerPruningStage(UniFormerStage):
         return hidden_states.movedim(-1, 1), class_token, scores
 
 
-def build_stage(config: UniFormerConfig, stage: int) -> UniFormerStage:
+def _build_stage(config: UniFormerConfig, stage: int) -> _UniFormerStage:
     first = sum(config.depths[:stage])
     rates = drop_path_rates(config.drop_path_rate, sum(config.depths))[first : first + config.depths[stage]]
     if stage < 2:
-        return UniFormerStage([UniFormerConvBlock(config, stage, rate) for rate in rates])
+        return _UniFormerStage([UniFormerConvBlock(config, stage, rate) for rate in rates])
     if config.use_token_pruning:
-        return UniFormerPruningStage(
+        return _UniFormerPruningStage(
             [
                 UniFormerPruningBlock(config, stage, rate, *numbers)
                 for rate, numbers in zip(rates, config.pruning(stage), strict=True)
             ]
         )
     if config.use_split_attention:
-        return UniFormerStage([UniFormerSplitBlock(config, stage, rate) for rate in rates])
-    return UniFormerStage(
+        return _UniFormerStage([_UniFormerSplitBlock(config, stage, rate) for rate in rates])
+    return _UniFormerStage(
         [
             UniFormerAttentionBlock(config, stage, rate, stage == 2 and is_windowed(config.attention_type, index))
             for index, rate in enumerate(rates)
@@ -545,7 +545,7 @@ def pool_scores(scores: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
 
 
 @dataclass
-class UniFormerStageRecorder(OutputRecorder):
+class _UniFormerStageRecorder(OutputRecorder):
     """
     Records a hidden state a stage.
 
@@ -574,18 +574,18 @@ class UniFormerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": UniFormerStageRecorder(UniFormerStage, index=0),
-        "attentions": OutputRecorder(UniFormerAttention, index=1),
+        "hidden_states": _UniFormerStageRecorder(_UniFormerStage, index=0),
+        "attentions": OutputRecorder(_UniFormerAttention, index=1),
     }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, UniFormerPointwise | nn.Conv2d | nn.Conv3d):
+        if isinstance(module, _UniFormerPointwise | nn.Conv2d | nn.Conv3d):
             init_as_torch(module)
-        elif isinstance(module, UniFormerTemporalQKV):
+        elif isinstance(module, _UniFormerTemporalQKV):
             init.zeros_(module.weight)
-        elif isinstance(module, UniFormerTemporalProjection):
+        elif isinstance(module, _UniFormerTemporalProjection):
             init.ones_(module.weight)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
@@ -627,11 +627,11 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
         super().__init__(config)
         convolutional = [config.stem == "conv" or (config.stem == "conv_first" and not stage) for stage in range(4)]
         self.patch_embeddings = nn.ModuleList(
-            (UniFormerConvStem if convolutional[stage] else UniFormerPatchEmbeddings)(config, stage)
+            (_UniFormerConvStem if convolutional[stage] else _UniFormerPatchEmbeddings)(config, stage)
             for stage in range(4)
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.stages = nn.ModuleList(build_stage(config, stage) for stage in range(4))
+        self.stages = nn.ModuleList(_build_stage(config, stage) for stage in range(4))
         self.norm: Any = nn.BatchNorm1d(config.hidden_size) if add_pooling_layer else None
         pruned, width = config.use_token_pruning, config.hidden_sizes[2]
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pruned else None
@@ -659,7 +659,7 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
         Raises:
             ValueError: a shape does not fit the configuration, or is too small for four stages.
         """
-        self.check_pixels(pixel_values)
+        self._check_pixels(pixel_values)
         hidden_states = pixel_values.to(self.dtype)
         if pixel_values.ndim == 5:
             hidden_states = hidden_states.transpose(1, 2)  # (batch, channels, frames, height, width)
@@ -671,7 +671,7 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
             for embed, stage in zip(self.patch_embeddings[2:], self.stages[2:], strict=True):
                 hidden_states = stage(embed(hidden_states), **kwargs)
         else:
-            hidden_states, class_token = self.run_pruned_stages(hidden_states, self.class_token, **kwargs)
+            hidden_states, class_token = self._run_pruned_stages(hidden_states, self.class_token, **kwargs)
         hidden_states = hidden_states.flatten(2).transpose(1, 2)  # (batch, tokens, channels)
         if self.norm is None:
             return UniFormerModelOutput(last_hidden_state=hidden_states)
@@ -682,7 +682,7 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
             class_token=None if class_token is None else self.class_norm(class_token[:, 0]),
         )
 
-    def run_pruned_stages(
+    def _run_pruned_stages(
         self, hidden_states: torch.Tensor, class_token: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Stages 3 and 4 of a light model: the map and the class token `(batch, 1, channels)`."""
@@ -695,7 +695,7 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
         )
         return hidden_states, class_token
 
-    def check_pixels(self, pixel_values: torch.Tensor) -> None:
+    def _check_pixels(self, pixel_values: torch.Tensor) -> None:
         """ValueError for the wrong number of axes or channels, and for a map that would have no tokens left."""
         video = self.config.modality == "video"
         axes = ["batch_size", *(["num_frames"] if video else []), "num_channels", "height", "width"]
@@ -806,17 +806,17 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        box = None if mix_box is None else stage_4_box(mix_box)
+        box = None if mix_box is None else _stage_4_box(mix_box)
         if self.auxiliary_classifier is not None:
             grid = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
-            self.add_token_logits(result, outputs.last_hidden_state, box, grid)
+            self._add_token_logits(result, outputs.last_hidden_state, box, grid)
         if self.class_classifier is not None and self.training:
             result.class_token_logits = self.class_classifier(outputs.class_token)
         if labels is not None:
-            result.loss = self.loss(result, labels, token_labels, box)
+            result.loss = self._loss(result, labels, token_labels, box)
         return result
 
-    def add_token_logits(
+    def _add_token_logits(
         self, result: UniFormerClassifierOutput, tokens: torch.Tensor, box: MixBox | None, grid: list[int]
     ) -> None:
         """The auxiliary head's logits, moved back in training, and what evaluation adds of them."""
@@ -827,7 +827,7 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
             token_logits = mix_tokens(token_logits.unflatten(1, grid), box, axes=(1, 2)).flatten(1, 2)
         result.token_logits = token_logits
 
-    def loss(
+    def _loss(
         self,
         result: UniFormerClassifierOutput,
         labels: torch.Tensor,
@@ -838,7 +838,7 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
         if not self.training:
             return self.loss_function(labels, result.logits, self.config)
         if result.class_token_logits is not None:
-            return class_token_loss(self.loss_function, labels, result, self.config)
+            return _class_token_loss(self.loss_function, labels, result, self.config)
         if result.token_logits is None:
             return self.loss_function(labels, result.logits, self.config)
         if not labels.is_floating_point():
@@ -857,13 +857,13 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
         return self.loss_function(labels, result.logits, self.config) + dense
 
 
-def stage_4_box(mix_box: MixBox) -> MixBox:
+def _stage_4_box(mix_box: MixBox) -> MixBox:
     """A box on the map of stage 1 on that of stage 4, edges rounded down (official code)."""
     top, left, bottom, right = (side // MIX_BOX_STRIDE for side in mix_box)
     return top, left, bottom, right
 
 
-def class_token_loss(
+def _class_token_loss(
     loss_function: Callable[..., torch.Tensor],
     labels: torch.Tensor,
     result: UniFormerClassifierOutput,
@@ -915,19 +915,19 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
         views = as_single_views(pixel_values)
         outputs = self.uniformer(views, **kwargs)
         result = UniFormerClassifierOutput(
-            logits=self.merge(self.classifier(outputs.pooler_output), pixel_values),
+            logits=self._merge(self.classifier(outputs.pooler_output), pixel_values),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
         if self.class_classifier is not None and self.training:
-            result.class_token_logits = self.merge(self.class_classifier(outputs.class_token), pixel_values)
+            result.class_token_logits = self._merge(self.class_classifier(outputs.class_token), pixel_values)
         if labels is not None and result.class_token_logits is not None:
-            result.loss = class_token_loss(self.loss_function, labels, result, self.config)
+            result.loss = _class_token_loss(self.loss_function, labels, result, self.config)
         elif labels is not None:
             result.loss = self.loss_function(labels, result.logits, self.config)
         return result
 
-    def merge(self, logits: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _merge(self, logits: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """Views of a video to one prediction, where there are several."""
         return merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
 

@@ -54,15 +54,15 @@ class StartsFromImageUniFormer:
         >>> model.config.modality
         'video'
         ```"""
-        source = image_base(image_model)
-        config = video_config(source.config, config, fields)
+        source = _image_base(image_model)
+        config = _video_config(source.config, config, fields)
         model: Any = cls(config)  # type: ignore[call-arg]
         base = model.base_model
-        base.load_state_dict(inflated_state(source.state_dict(), base.state_dict()))
+        base.load_state_dict(_inflated_state(source.state_dict(), base.state_dict()))
         return model.float().eval()
 
 
-def image_base(image_model: Any) -> PreTrainedModel:
+def _image_base(image_model: Any) -> PreTrainedModel:
     """The encoder of an image UniFormer; ValueError for anything else."""
     if isinstance(image_model, str | os.PathLike):
         if os.path.isfile(image_model):
@@ -82,7 +82,7 @@ def image_base(image_model: Any) -> PreTrainedModel:
     return base
 
 
-def video_config(image: PreTrainedConfig, config: Any, fields: Mapping[str, Any]) -> Any:
+def _video_config(image: PreTrainedConfig, config: Any, fields: Mapping[str, Any]) -> Any:
     """The configuration of the video model: `config`, or the image model's with `fields`."""
     if config is not None and fields:
         raise ValueError(f"Give `config` or fields of it, not both: got {', '.join(fields)}.")
@@ -95,26 +95,26 @@ def video_config(image: PreTrainedConfig, config: Any, fields: Mapping[str, Any]
         raise ValueError(f"`config` must have `modality='video'`, got {config.modality!r}.")
     for name in SHARED_FIELDS:
         ours, theirs = getattr(config, name), getattr(image, name)
-        if ours != theirs and list_of(ours) != list_of(theirs):
+        if ours != theirs and _list_of(ours) != _list_of(theirs):
             raise ValueError(f"`{name}` must be the image model's, {theirs}, got {ours}.")
     return config
 
 
-def list_of(value: Any) -> Any:
+def _list_of(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else value
 
 
-def inflated_state(image: Mapping[str, torch.Tensor], video: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _inflated_state(image: Mapping[str, torch.Tensor], video: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors for all names of `video`: the image model's, inflated where they have an axis less, or its own."""
     beyond = sorted(set(image) - set(video))
     missing = sorted(name for name in set(video) - set(image) if not any(part in name for part in FRESH))
     if beyond or missing:
         words = f"has {beyond[0]}, which the video model lacks" if beyond else f"lacks {missing[0]}"
         raise ValueError(f"`image_model` {words}: their configurations do not fit.")
-    return {name: inflate(image[name], own.shape) if name in image else own for name, own in video.items()}
+    return {name: _inflate(image[name], own.shape) if name in image else own for name, own in video.items()}
 
 
-def inflate(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+def _inflate(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     """A 2-D kernel as a 3-D one of `shape`; anything else as it is."""
     if tensor.ndim == len(shape):
         return tensor

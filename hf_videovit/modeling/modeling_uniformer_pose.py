@@ -43,21 +43,21 @@ class UniFormerPoseEstimatorOutput(ModelOutput):
 
 
 # Names of their own for the sake of `_init_weights`, as in modeling_uniformer.
-class UniFormerPoseDeconvolution(nn.ConvTranspose2d):
+class _UniFormerPoseDeconvolution(nn.ConvTranspose2d):
     """Doubles the sides of a map."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
 
 
-class UniFormerPoseProjection(nn.Conv2d):
+class _UniFormerPoseProjection(nn.Conv2d):
     """Channels to keypoints at each place."""
 
     def __init__(self, in_channels: int, num_keypoints: int):
         super().__init__(in_channels, num_keypoints, 1)
 
 
-class UniFormerPoseHead(nn.Module):
+class _UniFormerPoseHead(nn.Module):
     """
     Deconvolutions with BatchNorm and ReLU, `(batch, channels, h, w)` to `(batch, keypoints, 8 h, 8 w)` with three.
     """
@@ -67,9 +67,9 @@ class UniFormerPoseHead(nn.Module):
         widths = [config.hidden_size, *config.pose_hidden_sizes]
         layers: list[nn.Module] = []
         for in_channels, out_channels in zip(widths, widths[1:]):
-            layers += [UniFormerPoseDeconvolution(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()]
+            layers += [_UniFormerPoseDeconvolution(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.projection = UniFormerPoseProjection(widths[-1], config.num_labels)
+        self.projection = _UniFormerPoseProjection(widths[-1], config.num_labels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.projection(self.layers(hidden_states))
@@ -92,13 +92,13 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         self.num_labels = config.num_labels
         self.uniformer = UniFormerModel(config, add_pooling_layer=False)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = UniFormerPoseHead(config)
+        self.head = _UniFormerPoseHead(config)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, UniFormerPoseDeconvolution | UniFormerPoseProjection):
+        if isinstance(module, _UniFormerPoseDeconvolution | _UniFormerPoseProjection):
             init.normal_(module.weight, std=HEAD_INIT_STD)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -146,14 +146,14 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         maps = self.norm(outputs.last_hidden_state).unflatten(1, grid).movedim(-1, 1)
         heatmaps = self.head(maps)
         return UniFormerPoseEstimatorOutput(
-            loss=None if labels is None else heatmap_loss(heatmaps, labels, label_weights),
+            loss=None if labels is None else _heatmap_loss(heatmaps, labels, label_weights),
             heatmaps=heatmaps,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
 
 
-def heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+def _heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
     """Mean squared error in float32, errors times weights; see [`UniFormerForPoseEstimation`]."""
     if labels.shape != heatmaps.shape:
         raise ValueError(f"`labels` must have shape {tuple(heatmaps.shape)}, got {tuple(labels.shape)}.")

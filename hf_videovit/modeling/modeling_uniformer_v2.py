@@ -85,23 +85,23 @@ class UniFormerV2LayerNorm(nn.LayerNorm):
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
 # with a start of its own has a name of its own; see `_init_weights`.
-class UniFormerV2QKVLinear(nn.Linear):
+class _UniFormerV2QKVLinear(nn.Linear):
     """Query, key or value projection: a third of what is one fused projection in the official code."""
 
 
-class UniFormerV2AttentionOutput(nn.Linear):
+class _UniFormerV2AttentionOutput(nn.Linear):
     """Output projection of the tower's attention; its bias starts at zero."""
 
 
-class UniFormerV2ZeroLinear(nn.Linear):
+class _UniFormerV2ZeroLinear(nn.Linear):
     """Last layer of a local module or of a global branch: starts at zero, so that training starts from CLIP."""
 
 
-class UniFormerV2GlobalLinear(nn.Linear):
+class _UniFormerV2GlobalLinear(nn.Linear):
     """First layer of a global block's MLP."""
 
 
-class UniFormerV2DynamicPosition(nn.Conv3d):
+class _UniFormerV2DynamicPosition(nn.Conv3d):
     """
     Depth-wise 3 x 3 x 3 convolution over the patches of a clip, `(batch, frames, height, width, hidden)`.
 
@@ -116,7 +116,7 @@ class UniFormerV2DynamicPosition(nn.Conv3d):
         return super().forward(patches.contiguous().permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
-class UniFormerV2PatchEmbeddings(nn.Module):
+class _UniFormerV2PatchEmbeddings(nn.Module):
     """Patches to tokens, frame by frame or, with temporal downsampling, over `temporal_kernel_size` frames."""
 
     def __init__(self, config: UniFormerV2Config):
@@ -149,7 +149,7 @@ class UniFormerV2Embeddings(nn.Module):
         super().__init__()
         height, width = config.position_grid or config.patch_grid()
         self.position_grid = (1, height, width)
-        self.patch_embeddings = UniFormerV2PatchEmbeddings(config)
+        self.patch_embeddings = _UniFormerV2PatchEmbeddings(config)
         self.class_embedding = nn.Parameter(torch.zeros(config.hidden_size))
         self.position_embedding = nn.Parameter(torch.zeros(1 + height * width, config.hidden_size))
         self.layernorm = (
@@ -174,7 +174,7 @@ class UniFormerV2Embeddings(nn.Module):
         return hidden_states.flatten(1, 2)  # (batch, frames * tokens, hidden)
 
 
-class UniFormerV2Attention(nn.Module):
+class _UniFormerV2Attention(nn.Module):
     """Multi-head attention of one sequence over another, or over itself. All projections have a bias."""
 
     def __init__(self, config: UniFormerV2Config, num_heads: int, output: type[nn.Linear]):
@@ -183,9 +183,9 @@ class UniFormerV2Attention(nn.Module):
         self.num_heads, self.head_dim = num_heads, config.hidden_size // num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.q_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
-        self.k_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
-        self.v_proj = UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.q_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.k_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
+        self.v_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
         self.o_proj = output(config.hidden_size, config.hidden_size)
 
     def forward(
@@ -202,18 +202,18 @@ class UniFormerV2Attention(nn.Module):
         return self.o_proj(context.flatten(2)), probabilities
 
 
-class UniFormerV2SelfAttention(UniFormerV2Attention):
+class _UniFormerV2SelfAttention(_UniFormerV2Attention):
     """Attention among the tokens of a frame, class token included."""
 
     def __init__(self, config: UniFormerV2Config):
-        super().__init__(config, config.num_attention_heads, UniFormerV2AttentionOutput)
+        super().__init__(config, config.num_attention_heads, _UniFormerV2AttentionOutput)
 
 
-class UniFormerV2CrossAttention(UniFormerV2Attention):
+class _UniFormerV2CrossAttention(_UniFormerV2Attention):
     """Attention of the query over all tokens of the clip, every frame's class token included."""
 
     def __init__(self, config: UniFormerV2Config):
-        super().__init__(config, config.global_num_attention_heads or 1, UniFormerV2ZeroLinear)
+        super().__init__(config, config.global_num_attention_heads or 1, _UniFormerV2ZeroLinear)
 
 
 class UniFormerV2QuickGELU(nn.Module):
@@ -226,7 +226,7 @@ class UniFormerV2QuickGELU(nn.Module):
         return hidden_states * (1.702 * hidden_states).sigmoid_()
 
 
-class UniFormerV2MLP(nn.Module):
+class _UniFormerV2MLP(nn.Module):
     def __init__(self, config: UniFormerV2Config):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -238,22 +238,22 @@ class UniFormerV2MLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
-class UniFormerV2GlobalMLP(nn.Module):
+class _UniFormerV2GlobalMLP(nn.Module):
     """MLP on the query: dropout in the middle, and an output that starts at zero."""
 
     def __init__(self, config: UniFormerV2Config, dropout: float):
         super().__init__()
         width = config.global_intermediate_size or 4 * config.hidden_size
-        self.fc1 = UniFormerV2GlobalLinear(config.hidden_size, width)
+        self.fc1 = _UniFormerV2GlobalLinear(config.hidden_size, width)
         self.activation = UniFormerV2QuickGELU()
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = UniFormerV2ZeroLinear(width, config.hidden_size)
+        self.fc2 = _UniFormerV2ZeroLinear(width, config.hidden_size)
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.dropout(self.activation(self.fc1(query))))
 
 
-class UniFormerV2LocalModule(nn.Module):
+class _UniFormerV2LocalModule(nn.Module):
     """
     Local temporal aggregation (paper, section 3.1): BatchNorm, then a bottleneck around a depth-wise convolution over
     three frames. No activation. Its output starts at zero.
@@ -266,7 +266,7 @@ class UniFormerV2LocalModule(nn.Module):
         self.temporal = nn.Conv3d(
             config.local_size, config.local_size, (3, 1, 1), padding=(1, 0, 0), groups=config.local_size
         )
-        self.up = UniFormerV2ZeroLinear(config.local_size, config.hidden_size)
+        self.up = _UniFormerV2ZeroLinear(config.local_size, config.hidden_size)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         normalised = self.norm(patches.flatten(0, 2)).view(patches.shape)  # (batch, frames, patches, hidden)
@@ -279,23 +279,23 @@ class UniFormerV2Layer(GradientCheckpointingLayer):
 
     def __init__(self, config: UniFormerV2Config, drop_path_rate: float):
         super().__init__()
-        self.local1 = UniFormerV2LocalModule(config) if config.num_local_modules > 0 else None
+        self.local1 = _UniFormerV2LocalModule(config) if config.num_local_modules > 0 else None
         self.norm1 = UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = UniFormerV2SelfAttention(config)
-        self.local2 = UniFormerV2LocalModule(config) if config.num_local_modules > 1 else None
+        self.attention = _UniFormerV2SelfAttention(config)
+        self.local2 = _UniFormerV2LocalModule(config) if config.num_local_modules > 1 else None
         self.norm2 = UniFormerV2LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = UniFormerV2MLP(config)
+        self.mlp = _UniFormerV2MLP(config)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
-        hidden_states = self.mix_frames(self.local1, hidden_states, grid)
+        hidden_states = self._mix_frames(self.local1, hidden_states, grid)
         by_frame = self.norm1(hidden_states).unflatten(1, (grid[0], -1)).flatten(0, 1)  # (batch * frames, tokens, h)
         context, _ = self.attention(by_frame, by_frame, **kwargs)
         hidden_states = hidden_states + self.drop_path(context.reshape(hidden_states.shape))
-        hidden_states = self.mix_frames(self.local2, hidden_states, grid)
+        hidden_states = self._mix_frames(self.local2, hidden_states, grid)
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
-    def mix_frames(self, local: nn.Module | None, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
+    def _mix_frames(self, local: nn.Module | None, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
         """Residual local module on the patches; class tokens pass by it."""
         if local is None:
             return hidden_states
@@ -310,12 +310,12 @@ class UniFormerV2GlobalBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: UniFormerV2Config, dropout: float, drop_path_rate: float):
         super().__init__()
-        self.dynamic_position = UniFormerV2DynamicPosition(config.hidden_size)
+        self.dynamic_position = _UniFormerV2DynamicPosition(config.hidden_size)
         self.norm_query = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm_tokens = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.attention = UniFormerV2CrossAttention(config)
+        self.attention = _UniFormerV2CrossAttention(config)
         self.norm2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.mlp = UniFormerV2GlobalMLP(config, dropout)
+        self.mlp = _UniFormerV2GlobalMLP(config, dropout)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(
@@ -330,7 +330,7 @@ class UniFormerV2GlobalBlock(GradientCheckpointingLayer):
         return query + self.drop_path(self.mlp(self.norm2(query)))
 
 
-class UniFormerV2Query(nn.Module):
+class _UniFormerV2Query(nn.Module):
     """The learnt query that enters the first global block."""
 
     def __init__(self, hidden_size: int):
@@ -341,7 +341,7 @@ class UniFormerV2Query(nn.Module):
         return self.embedding.repeat(batch_size, 1, 1)
 
 
-class UniFormerV2Gate(nn.Module):
+class _UniFormerV2Gate(nn.Module):
     """
     Mix of query and mean class token, `(1 - sigmoid(weight)) * query + sigmoid(weight) * class_token`, each channel
     with a weight of its own; an even mix at the start. The paper's alpha is one minus this sigmoid.
@@ -356,7 +356,7 @@ class UniFormerV2Gate(nn.Module):
         return (1 - share) * query + share * class_token
 
 
-class UniFormerV2Encoder(nn.Module):
+class _UniFormerV2Encoder(nn.Module):
     """The image tower and, beside it, the global blocks."""
 
     def __init__(self, config: UniFormerV2Config):
@@ -368,7 +368,7 @@ class UniFormerV2Encoder(nn.Module):
         self.global_blocks = nn.ModuleList(
             UniFormerV2GlobalBlock(config, dropout, rate) for dropout, rate in zip(config.global_dropouts, rates)
         )
-        self.query = UniFormerV2Query(config.hidden_size)
+        self.query = _UniFormerV2Query(config.hidden_size)
 
     def forward(
         self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]
@@ -400,33 +400,33 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {
         "hidden_states": UniFormerV2Layer,
-        "attentions": OutputRecorder(UniFormerV2SelfAttention, index=1),
-        "cross_attentions": OutputRecorder(UniFormerV2CrossAttention, index=1),
+        "attentions": OutputRecorder(_UniFormerV2SelfAttention, index=1),
+        "cross_attentions": OutputRecorder(_UniFormerV2CrossAttention, index=1),
     }
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, UniFormerV2ZeroLinear):
+        if isinstance(module, _UniFormerV2ZeroLinear):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, UniFormerV2QKVLinear):
+        elif isinstance(module, _UniFormerV2QKVLinear):
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))  # Xavier on the fused matrix
             init.uniform_(module.weight, -bound, bound)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear | nn.Conv3d):
             init_as_torch(module)
-            if isinstance(module, UniFormerV2GlobalLinear):
+            if isinstance(module, _UniFormerV2GlobalLinear):
                 init.xavier_uniform_(module.weight)
-            elif isinstance(module, UniFormerV2AttentionOutput | UniFormerV2DynamicPosition):
+            elif isinstance(module, _UniFormerV2AttentionOutput | _UniFormerV2DynamicPosition):
                 init.zeros_(module.bias)
         elif isinstance(module, UniFormerV2Embeddings):
             std = self.config.hidden_size**-0.5
             init.normal_(module.class_embedding, std=std)
             init.normal_(module.position_embedding, std=std)
-        elif isinstance(module, UniFormerV2Query):
+        elif isinstance(module, _UniFormerV2Query):
             init.zeros_(module.embedding)
-        elif isinstance(module, UniFormerV2Gate):
+        elif isinstance(module, _UniFormerV2Gate):
             init.zeros_(module.weight)
 
     @classmethod
@@ -530,8 +530,8 @@ class UniFormerV2Model(UniFormerV2PreTrainedModel):
     def __init__(self, config: UniFormerV2Config):
         super().__init__(config)
         self.embeddings = UniFormerV2Embeddings(config)
-        self.encoder = UniFormerV2Encoder(config)
-        self.gate = UniFormerV2Gate(config.hidden_size) if config.use_gate else None
+        self.encoder = _UniFormerV2Encoder(config)
+        self.gate = _UniFormerV2Gate(config.hidden_size) if config.use_gate else None
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.set_image_tower_trainable(not config.freeze_image_tower)
         self.post_init()
@@ -550,7 +550,7 @@ class UniFormerV2Model(UniFormerV2PreTrainedModel):
         Raises:
             ValueError: the shape does not fit the configuration.
         """
-        grid = clip_grid(pixel_values, self.config)
+        grid = _clip_grid(pixel_values, self.config)
         hidden_states = self.embeddings(pixel_values, grid)  # (batch, frames * tokens, hidden)
         hidden_states, queries = self.encoder(hidden_states, grid, **kwargs)
         fused = queries[-1]
@@ -578,7 +578,7 @@ class UniFormerV2ForVideoClassification(VideoClassificationMixin, UniFormerV2Pre
         self.post_init()
 
 
-def clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
+def _clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
     """Frames, height and width of a clip in tokens; ValueError for a shape that does not fit."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
         raise ValueError(

@@ -31,7 +31,7 @@ TOWER_CLASSES: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": C
 
 
 @dataclass(frozen=True)
-class Layout:
+class _Layout:
     """
     How one code base names a tower.
 
@@ -70,7 +70,7 @@ PATCH_BIAS = "patch_embeddings.projection.bias"  # UniFormerV2 has none: it goes
 
 LAYOUTS = {
     # openai/CLIP, OpenCLIP, and the towers that the UniFormerV2 authors cut out of the former
-    "OpenAI": Layout(
+    "OpenAI": _Layout(
         blocks=r"transformer\.resblocks\.(\d+)\.",
         names={
             "conv1.weight": PATCHES,
@@ -91,7 +91,7 @@ LAYOUTS = {
         fields=CLIP_FIELDS,
         prefixes=("visual.", ""),
     ),
-    "transformers CLIP": Layout(
+    "transformers CLIP": _Layout(
         blocks=r"encoder\.layers\.(\d+)\.",
         names={
             "embeddings.patch_embedding.weight": PATCHES,
@@ -112,7 +112,7 @@ LAYOUTS = {
         fields=CLIP_FIELDS,
         prefixes=("vision_model.", ""),
     ),
-    "transformers ViT": Layout(
+    "transformers ViT": _Layout(
         blocks=r"layers\.(\d+)\.",
         names={
             "embeddings.patch_embeddings.projection.weight": PATCHES,
@@ -132,7 +132,7 @@ LAYOUTS = {
         prefixes=("vit.", ""),
     ),
     # timm, and the published files of DeiT, DINO and MAE
-    "timm": Layout(
+    "timm": _Layout(
         blocks=r"blocks\.(\d+)\.",
         names={
             "patch_embed.proj.weight": PATCHES,
@@ -192,18 +192,18 @@ class ImageTower:
             if chosen != value:
                 raise ValueError(
                     f"{self.name} does not fit: it has {name}={value!r}, the configuration {chosen!r}. "
-                    f"{REASONS.get(name, 'Sizes must agree')}; {self.hint(name)}."
+                    f"{REASONS.get(name, 'Sizes must agree')}; {self._hint(name)}."
                 )
         return config
 
-    def hint(self, name: str) -> str:
+    def _hint(self, name: str) -> str:
         return f"pass `{name}={self.fields[name]!r}` to build a UniFormerV2 on this tower all the same"
 
     def state(self, config: UniFormerV2Config) -> Tensors:
         """Tensors for a model of `config`: inflated, and with positions of its grid."""
         state = dict(self.tensors)
         kernel = state[f"embeddings.{PATCHES}"]
-        state[f"embeddings.{PATCHES}"] = inflate(
+        state[f"embeddings.{PATCHES}"] = _inflate(
             kernel, config.temporal_kernel_size if config.temporal_downsample else 1
         )
         height, width = config.position_grid or config.patch_grid()
@@ -232,7 +232,7 @@ REASONS = {
 }
 
 
-def inflate(kernel: torch.Tensor, frames: int) -> torch.Tensor:
+def _inflate(kernel: torch.Tensor, frames: int) -> torch.Tensor:
     """A 2-D patch kernel as the middle one of `frames`, the others zero (UniFormer, the first, averages instead)."""
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
     inflated[:, :, frames // 2] = kernel
@@ -254,11 +254,11 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     Raises:
         ValueError: not such a tower, or one with parts that a UniFormerV2 does not have.
     """
-    name, tensors, said = read_tower(source)
-    layout_name, layout, found = find_layout(name, tensors)
-    state = rename(name, layout_name, layout, found)
-    absorb_patch_bias(state)
-    fields = {**layout.fields, **shown_fields(name, state), **said}
+    name, tensors, said = _read_tower(source)
+    layout_name, layout, found = _find_layout(name, tensors)
+    state = _rename(name, layout_name, layout, found)
+    _absorb_patch_bias(state)
+    fields = {**layout.fields, **_shown_fields(name, state), **said}
     if num_attention_heads is not None:
         if said.get("num_attention_heads", num_attention_heads) != num_attention_heads:
             raise ValueError(
@@ -278,20 +278,20 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     return ImageTower(name, state, fields)
 
 
-def read_tower(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
+def _read_tower(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
     """What messages call a source, its tensors, and what its configuration says beyond them."""
     if isinstance(source, nn.Module):
         config = getattr(source, "config", None)
-        return type(source).__name__, dict(source.state_dict()), said_fields(config)
+        return type(source).__name__, dict(source.state_dict()), _said_fields(config)
     if isinstance(source, Mapping):
-        return "the given state dict", unwrap(source), {}
+        return "the given state dict", _unwrap(source), {}
     if not isinstance(source, str | os.PathLike):
         raise ValueError(
             f"`image_model` must be a model, a state dict, a file, a folder or a Hub id, got {type(source).__name__}."
         )
     path = Path(source)
     if path.is_file():
-        return path.name, unwrap(read_file(path)), {}
+        return path.name, _unwrap(_read_file(path)), {}
     config = AutoConfig.from_pretrained(source)
     if config.model_type not in TOWER_CLASSES:
         raise ValueError(
@@ -299,10 +299,10 @@ def read_tower(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
             f"{', '.join(TOWER_CLASSES)}."
         )
     tower = TOWER_CLASSES[config.model_type].from_pretrained(source)
-    return os.fspath(source), dict(tower.state_dict()), said_fields(tower.config)
+    return os.fspath(source), dict(tower.state_dict()), _said_fields(tower.config)
 
 
-def read_file(path: Path) -> Mapping[str, Any]:
+def _read_file(path: Path) -> Mapping[str, Any]:
     """Tensors of a file; nothing in it is executed."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -323,7 +323,7 @@ def read_file(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def unwrap(loaded: Mapping[str, Any]) -> Tensors:
+def _unwrap(loaded: Mapping[str, Any]) -> Tensors:
     """The tensors of a state dict, out of a wrapper and without the prefix of distributed training."""
     for entry in ("state_dict", "model", "module"):
         if isinstance(loaded.get(entry), Mapping):
@@ -331,7 +331,7 @@ def unwrap(loaded: Mapping[str, Any]) -> Tensors:
     return {name.removeprefix("module."): one for name, one in loaded.items() if isinstance(one, torch.Tensor)}
 
 
-def said_fields(config: Any) -> dict[str, Any]:
+def _said_fields(config: Any) -> dict[str, Any]:
     """Fields that a transformers configuration of an image model says."""
     config = getattr(config, "vision_config", config)
     if config is None:
@@ -340,7 +340,7 @@ def said_fields(config: Any) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
-def find_layout(name: str, tensors: Tensors) -> tuple[str, Layout, Tensors]:
+def _find_layout(name: str, tensors: Tensors) -> tuple[str, _Layout, Tensors]:
     """The layout of a state dict, and the tower's tensors without prefix."""
     for layout_name, layout in LAYOUTS.items():
         patches = next(theirs for theirs, ours in layout.names.items() if ours == PATCHES)
@@ -352,7 +352,7 @@ def find_layout(name: str, tensors: Tensors) -> tuple[str, Layout, Tensors]:
     raise ValueError(f"{name} holds no image ViT in a known layout ({', '.join(LAYOUTS)}); it starts with {some}.")
 
 
-def rename(name: str, layout_name: str, layout: Layout, tensors: Tensors) -> Tensors:
+def _rename(name: str, layout_name: str, layout: _Layout, tensors: Tensors) -> Tensors:
     """Tensors under our names, in float32; ValueError for those that a UniFormerV2 has no place for."""
     state: Tensors = {}
     strange = []
@@ -365,7 +365,7 @@ def rename(name: str, layout_name: str, layout: Layout, tensors: Tensors) -> Ten
             elif layout.names[key] == POSITIONS:
                 tensor = tensor.flatten(0, -2)  # some have an axis for the batch
             state[f"embeddings.{layout.names[key]}"] = tensor
-        elif block is not None and (pieces := block_tensors(layout, key[block.end() :], tensor)):
+        elif block is not None and (pieces := _block_tensors(layout, key[block.end() :], tensor)):
             state |= {f"encoder.layers.{block[1]}.{ours}": piece for ours, piece in pieces.items()}
         elif not re.fullmatch(layout.unused, key):
             strange.append(key)
@@ -378,7 +378,7 @@ def rename(name: str, layout_name: str, layout: Layout, tensors: Tensors) -> Ten
     return state
 
 
-def block_tensors(layout: Layout, key: str, tensor: torch.Tensor) -> Tensors:
+def _block_tensors(layout: _Layout, key: str, tensor: torch.Tensor) -> Tensors:
     """Our tensors of a block that one of theirs gives; empty for an unknown one."""
     for theirs, ours in layout.block_names.items():
         if key.startswith(theirs):
@@ -391,7 +391,7 @@ def block_tensors(layout: Layout, key: str, tensor: torch.Tensor) -> Tensors:
     return {}
 
 
-def absorb_patch_bias(state: Tensors) -> None:
+def _absorb_patch_bias(state: Tensors) -> None:
     """A bias of the patch embedding is the same vector at every patch: part of the position table."""
     bias = state.pop(f"embeddings.{PATCH_BIAS}", None)
     if bias is not None:
@@ -399,7 +399,7 @@ def absorb_patch_bias(state: Tensors) -> None:
         state["embeddings.position_embedding"] = torch.cat((positions[:1], positions[1:] + bias))
 
 
-def shown_fields(name: str, state: Tensors) -> dict[str, Any]:
+def _shown_fields(name: str, state: Tensors) -> dict[str, Any]:
     """What the tower's shapes say about the configuration."""
     missing = [one for one in (CLASS, POSITIONS) if f"embeddings.{one}" not in state]
     first = "encoder.layers.0.mlp.fc1.weight"

@@ -71,7 +71,7 @@ class VideoMAEV2ForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class VideoMAEV2PatchEmbeddings(nn.Module):
+class _VideoMAEV2PatchEmbeddings(nn.Module):
     """Tubelets to tokens: a 3-D convolution whose stride is its kernel, tokens in frame, row, column order."""
 
     def __init__(self, config: VideoMAEV2Config):
@@ -86,7 +86,7 @@ class VideoMAEV2PatchEmbeddings(nn.Module):
         return self.projection(pixel_values).flatten(2).transpose(1, 2)  # (batch, sequence, hidden)
 
 
-class VideoMAEV2PositionEmbeddings(nn.Module):
+class _VideoMAEV2PositionEmbeddings(nn.Module):
     """
     The fixed position table of one width. Official checkpoints do not hold it; it is a buffer that is not saved and is
     made anew by the weight initialisation after loading.
@@ -110,8 +110,8 @@ class VideoMAEV2PositionEmbeddings(nn.Module):
 class VideoMAEV2Embeddings(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
-        self.patch_embeddings = VideoMAEV2PatchEmbeddings(config)
-        self.position_embeddings = VideoMAEV2PositionEmbeddings(
+        self.patch_embeddings = _VideoMAEV2PatchEmbeddings(config)
+        self.position_embeddings = _VideoMAEV2PositionEmbeddings(
             config.position_grid or config.token_grid(), config.hidden_size
         )
 
@@ -122,19 +122,19 @@ class VideoMAEV2Embeddings(nn.Module):
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
 # with a start of its own has a name of its own; see `_init_weights`.
-class VideoMAEV2QKVLinear(nn.Linear):
+class _VideoMAEV2QKVLinear(nn.Linear):
     """Query, key or value projection: a third of what is one fused projection in the official code."""
 
 
-class VideoMAEV2EncoderToDecoder(nn.Linear):
+class _VideoMAEV2EncoderToDecoder(nn.Linear):
     """From the encoder's width to the decoder's."""
 
 
-class VideoMAEV2Classifier(nn.Linear):
+class _VideoMAEV2Classifier(nn.Linear):
     """Classification head."""
 
 
-class VideoMAEV2Attention(nn.Module):
+class _VideoMAEV2Attention(nn.Module):
     """Joint space-time self-attention. Keys have no bias; queries and values do with `config.qkv_bias`."""
 
     def __init__(self, config: VideoMAEV2Config, hidden_size: int, num_heads: int):
@@ -143,9 +143,9 @@ class VideoMAEV2Attention(nn.Module):
         self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.q_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.k_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=False)
-        self.v_proj = VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.q_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.k_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=False)
+        self.v_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         cosine = config.use_cosine_attention
@@ -180,7 +180,7 @@ class VideoMAEV2Attention(nn.Module):
         return self.dropout(self.o_proj(context)), probabilities
 
 
-class VideoMAEV2MLP(nn.Module):
+class _VideoMAEV2MLP(nn.Module):
     """One dropout only, after the second layer."""
 
     def __init__(self, config: VideoMAEV2Config, hidden_size: int, intermediate_size: int):
@@ -207,9 +207,9 @@ class VideoMAEV2Layer(GradientCheckpointingLayer):
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.attention = VideoMAEV2Attention(config, hidden_size, num_heads)
+        self.attention = _VideoMAEV2Attention(config, hidden_size, num_heads)
         self.norm2 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
-        self.mlp = VideoMAEV2MLP(config, hidden_size, intermediate_size)
+        self.mlp = _VideoMAEV2MLP(config, hidden_size, intermediate_size)
         self.drop_path = StochasticDepth(drop_path_rate, "row")
         scaled = config.layer_scale_init_value > 0
         self.layer_scale1 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
@@ -221,7 +221,7 @@ class VideoMAEV2Layer(GradientCheckpointingLayer):
         return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
 
 
-class VideoMAEV2Encoder(nn.Module):
+class _VideoMAEV2Encoder(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         self.layers = nn.ModuleList(
@@ -235,13 +235,13 @@ class VideoMAEV2Encoder(nn.Module):
         return hidden_states
 
 
-class VideoMAEV2Decoder(nn.Module):
+class _VideoMAEV2Decoder(nn.Module):
     """Narrow decoder: visible tokens first, then one mask token for each position to reconstruct."""
 
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         width = config.decoder_hidden_size
-        self.position_embeddings = VideoMAEV2PositionEmbeddings(config.position_grid or config.token_grid(), width)
+        self.position_embeddings = _VideoMAEV2PositionEmbeddings(config.position_grid or config.token_grid(), width)
         self.layers = nn.ModuleList(
             VideoMAEV2Layer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
             for _ in range(config.decoder_num_hidden_layers)
@@ -274,7 +274,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {
         "hidden_states": VideoMAEV2Layer,
-        "attentions": OutputRecorder(VideoMAEV2Attention, index=1),
+        "attentions": OutputRecorder(_VideoMAEV2Attention, index=1),
     }
     # Pre-training starts from Xavier-uniform linear layers, everything else from a normal distribution.
     _xavier_init = False
@@ -282,12 +282,12 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, VideoMAEV2Classifier):
+        if isinstance(module, _VideoMAEV2Classifier):
             std = self.config.initializer_range * self.config.classifier_init_scale
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-        elif isinstance(module, VideoMAEV2EncoderToDecoder | nn.Conv3d):
+        elif isinstance(module, _VideoMAEV2EncoderToDecoder | nn.Conv3d):
             init_as_torch(module)  # the official code never re-initialises these
-        elif isinstance(module, VideoMAEV2QKVLinear) and self._xavier_init:
+        elif isinstance(module, _VideoMAEV2QKVLinear) and self._xavier_init:
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, nn.Linear):
@@ -295,11 +295,11 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
                 init.xavier_uniform_(module.weight)
             else:
                 init.trunc_normal_(module.weight, std=self.config.initializer_range)
-        elif isinstance(module, VideoMAEV2Attention) and module.scale is not None:
+        elif isinstance(module, _VideoMAEV2Attention) and module.scale is not None:
             init.constant_(module.scale, math.log(10.0))
         elif isinstance(module, LayerScale):
             init.constant_(module.gamma, module.init_value)
-        elif isinstance(module, VideoMAEV2PositionEmbeddings):
+        elif isinstance(module, _VideoMAEV2PositionEmbeddings):
             init.copy_(module.table, module.make_table(module.table.shape[-1]))
         elif isinstance(module, VideoMAEV2ForPreTraining):
             init.trunc_normal_(module.mask_token, std=0.02, a=-0.02, b=0.02)
@@ -336,7 +336,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
         super().__init__(config)
         self._xavier_init = not add_pooling_layer
         self.embeddings = VideoMAEV2Embeddings(config)
-        self.encoder = VideoMAEV2Encoder(config)
+        self.encoder = _VideoMAEV2Encoder(config)
         self.pools = add_pooling_layer
         norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         mean_pooling = add_pooling_layer and config.use_mean_pooling
@@ -367,10 +367,10 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
         Raises:
             ValueError: a shape does not fit the configuration or the mask.
         """
-        grid = clip_grid(pixel_values, self.config)
+        grid = _clip_grid(pixel_values, self.config)
         hidden_states = self.embeddings(pixel_values, grid)  # (batch, sequence, hidden)
         if encoder_mask is not None:
-            visible = visible_indices(encoder_mask, grid, self.config)
+            visible = _visible_indices(encoder_mask, grid, self.config)
             hidden_states = gather_tokens(hidden_states, visible)  # (batch, visible, hidden)
         hidden_states = self.encoder(hidden_states, **kwargs)
         if self.layernorm is not None:
@@ -390,7 +390,7 @@ class VideoMAEV2ForVideoClassification(VideoClassificationMixin, VideoMAEV2PreTr
         self.loss_function = classification_loss
         self.videomae_v2 = VideoMAEV2Model(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = VideoMAEV2Classifier(config.hidden_size, config.num_labels)
+        self.classifier = _VideoMAEV2Classifier(config.hidden_size, config.num_labels)
         self.post_init()
 
 
@@ -411,11 +411,11 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         super().__init__(config)
         self._xavier_init = True
         self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
-        self.encoder_to_decoder = VideoMAEV2EncoderToDecoder(
+        self.encoder_to_decoder = _VideoMAEV2EncoderToDecoder(
             config.hidden_size, config.decoder_hidden_size, bias=False
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
-        self.decoder = VideoMAEV2Decoder(config)
+        self.decoder = _VideoMAEV2Decoder(config)
         self.post_init()
 
     @can_return_tuple
@@ -443,12 +443,12 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         Raises:
             ValueError: a shape does not fit, or the samples' counts differ.
         """
-        grid = clip_grid(pixel_values, self.config)
+        grid = _clip_grid(pixel_values, self.config)
         outputs = self.videomae_v2(pixel_values, encoder_mask, **kwargs)
         encoder_mask = encoder_mask.bool()
-        visible = visible_indices(encoder_mask, grid, self.config)
+        visible = _visible_indices(encoder_mask, grid, self.config)
         decoded = decoded_indices(encoder_mask, decoder_mask, grid, self.config)
-        logits = self.decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
+        logits = self._decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
         error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
         weight = encoder_mask.gather(1, decoded).to(error.dtype)
         return VideoMAEV2ForPreTrainingOutput(
@@ -460,7 +460,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def decode(
+    def _decode(
         self,
         encoded: torch.Tensor,
         visible: torch.Tensor,
@@ -496,7 +496,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
             float32, in frame, row, column, channel order.
         """
         config = self.config
-        frames, height, width = clip_grid(pixel_values, config)
+        frames, height, width = _clip_grid(pixel_values, config)
         tubelets = pixel_values.view(
             *(-1, frames, config.tubelet_size, config.num_channels),
             *(height, config.patch_size, width, config.patch_size),
@@ -514,7 +514,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         return tubelets.flatten(2)
 
 
-def clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:
+def _clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:
     """Token grid of a batch of clips; ValueError for the wrong number of axes or channels."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
         raise ValueError(
@@ -524,11 +524,11 @@ def clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int
     return token_grid(pixel_values, config.tubelet_size, config.patch_size)
 
 
-def visible_indices(mask: torch.Tensor, grid: tuple[int, int, int], config: VideoMAEV2Config) -> torch.Tensor:
+def _visible_indices(mask: torch.Tensor, grid: tuple[int, int, int], config: VideoMAEV2Config) -> torch.Tensor:
     """Positions `(batch, num_visible)` that an encoder mask `(batch, sequence)` leaves visible."""
     per_frame = grid[1] * grid[2]
     expected = grid[0] * (per_frame - int(config.encoder_mask_ratio * per_frame))
-    return kept_indices(mask, count_kept(mask, "encoder_mask", grid, expected))
+    return kept_indices(mask, _count_kept(mask, "encoder_mask", grid, expected))
 
 
 def decoded_indices(
@@ -543,13 +543,13 @@ def decoded_indices(
     per_frame = grid[1] * grid[2]
     if decoder_mask is None:
         expected = grid[0] * int(config.encoder_mask_ratio * per_frame)
-        return kept_indices(~encoder_mask, count_kept(~encoder_mask, "encoder_mask", grid, expected))
+        return kept_indices(~encoder_mask, _count_kept(~encoder_mask, "encoder_mask", grid, expected))
     masked_of_four = int(4 * config.decoder_mask_ratio)
     expected = grid[0] * per_frame * (4 - masked_of_four) // 4
-    return kept_indices(decoder_mask, count_kept(decoder_mask, "decoder_mask", grid, expected))
+    return kept_indices(decoder_mask, _count_kept(decoder_mask, "decoder_mask", grid, expected))
 
 
-def count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
+def _count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
     """
     Unmasked tokens in each row of `mask`. A graph cannot read data, so under compilation it is `expected`, the count
     of the configured ratio.

@@ -49,7 +49,7 @@ def _trusted_path() -> list[str]:
     return [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
 
 
-class DecodingProcess:
+class _DecodingProcess:
     """The child, seen from its parent. Not for two threads at once: see `_lock`."""
 
     def __init__(self) -> None:
@@ -132,7 +132,7 @@ class DecodingProcess:
         return answer, payload
 
 
-_child: DecodingProcess | None = None
+_child: _DecodingProcess | None = None
 _lock = threading.Lock()
 
 
@@ -184,7 +184,7 @@ class IsolatedReader:
         self._lock.acquire()
         try:
             if _child is None or not _child.alive():
-                _child = DecodingProcess()
+                _child = _DecodingProcess()
             self._child = _child
             # Time for the child to start counts too: nothing may take longer than asked for.
             self._deadline = time.monotonic() + timeout

@@ -43,7 +43,7 @@ DEMUXERS = (
 SEEKABLE = ("mov", "matroska", "flv")
 # AVI has no presentation times: those of files with B-frames are made up, and wrong.
 WITHOUT_TIMES = ("avi",)
-# Codecs whose every keyframe starts afresh. H.264 and HEVC have keyframes that do not; see `starts_afresh`.
+# Codecs whose every keyframe starts afresh. H.264 and HEVC have keyframes that do not; see `_starts_afresh`.
 CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
@@ -59,7 +59,7 @@ KEPT_BYTES = 64 * 2**20
 
 
 @dataclass
-class StreamIndex:
+class _StreamIndex:
     """
     What demuxing tells about the best video stream. `times` are sorted, in units of `time_base`; there are none where
     frames have no times or share them.
@@ -80,7 +80,7 @@ class StreamIndex:
     first_packet: tuple[int | None, int | None, int] | None
     size: tuple[int, int]  # height and width as coded
     has_hidden_frames: bool
-    needs_first_packet: bool  # see `remembers_first_packet`
+    needs_first_packet: bool  # see `_remembers_first_packet`
     rotation: int = 0
     knows_rotation: bool = False  # once a frame was decoded
     landings: dict[int, int] = field(default_factory=dict)  # time of a keyframe -> its position
@@ -123,7 +123,7 @@ class _Problem(Exception):
         self.reason = reason
 
 
-_indices: dict[Any, StreamIndex] = {}
+_indices: dict[Any, _StreamIndex] = {}
 
 
 class PyAVReader:
@@ -168,7 +168,7 @@ class PyAVReader:
         try:
             self._open()
             known = _indices.get(cache_key)
-            self.index: StreamIndex = self._list_packets() if known is None else known
+            self.index: _StreamIndex = self._list_packets() if known is None else known
             self._remember(cache_key)
             self._check_limits()
         except BaseException:
@@ -347,12 +347,12 @@ class PyAVReader:
 
     # ------------------------------------------------------------------ the index
 
-    def _list_packets(self) -> StreamIndex:
+    def _list_packets(self) -> _StreamIndex:
         """Demux everything once."""
         found = _Packets(room=KEPT_BYTES)
         context = self._stream.codec_context
-        codec = codec_name(context)
-        prefix = nal_prefix(codec, context.extradata)
+        codec = _codec_name(context)
+        prefix = _nal_prefix(codec, context.extradata)
         self._used = True
         packets = self._container.demux(self._stream)
         while (packet := self._list_packet(packets, found)) is not None:
@@ -364,7 +364,7 @@ class PyAVReader:
             if found.first is None:
                 found.first = (packet.pts, packet.dts, packet.size)
             if packet.is_keyframe and packet.pts is not None:
-                found.keys.append((packet.pts, starts_afresh(codec, prefix, packet), found.count))
+                found.keys.append((packet.pts, _starts_afresh(codec, prefix, packet), found.count))
             found.count += 1
             found.damaged += packet.is_corrupt
             # Before the start of an edit list, or VP8's frames for reference only: decoded, never shown.
@@ -393,7 +393,7 @@ class PyAVReader:
             found.damaged += 1
             return None
 
-    def _make_index(self, found: "_Packets") -> StreamIndex:
+    def _make_index(self, found: "_Packets") -> _StreamIndex:
         stream, container = self._stream, self._container.format.name
         time_base = float(stream.time_base) if stream.time_base else 0.0
         times = NO_TIMES
@@ -414,10 +414,10 @@ class PyAVReader:
         if len(times) and timed:
             last = found.last_duration * time_base or (1 / fps if fps else 0.0)
             duration = span + last or None
-        return StreamIndex(
+        return _StreamIndex(
             container=container,
             timed=timed,
-            codec=codec_name(stream.codec_context),
+            codec=_codec_name(stream.codec_context),
             stream=stream.index,
             num_frames=len(found.times),
             times=times,
@@ -430,7 +430,7 @@ class PyAVReader:
             first_packet=found.first,
             size=(stream.codec_context.height, stream.codec_context.width),
             has_hidden_frames=found.hidden,
-            needs_first_packet=remembers_first_packet(stream.codec_context),
+            needs_first_packet=_remembers_first_packet(stream.codec_context),
             landings={at: position for position, at, _, _ in keyframes},
         )
 
@@ -600,21 +600,21 @@ class PyAVReader:
         return start + position / index.fps if index.fps else float("nan")
 
 
-def remembers_first_packet(context: Any) -> bool:
+def _remembers_first_packet(context: Any) -> bool:
     """
     Whether no keyframe suffices to decode what follows it.
 
     FFmpeg reads 4:4:4 H.264 of old x264 versions differently, and their version stands in the first packet only.
     """
-    return codec_name(context) == "h264" and str(context.pix_fmt).startswith(("yuv444", "yuvj444", "gbr"))
+    return _codec_name(context) == "h264" and str(context.pix_fmt).startswith(("yuv444", "yuvj444", "gbr"))
 
 
-def codec_name(context: Any) -> str:
+def _codec_name(context: Any) -> str:
     """`"av1"` rather than the library that decodes it."""
     return context.codec.canonical_name
 
 
-def nal_prefix(codec: str, extradata: bytes | None) -> int:
+def _nal_prefix(codec: str, extradata: bytes | None) -> int:
     """Bytes before each NAL unit that say its length (MP4, Matroska, FLV); 0 for start codes or another codec."""
     if not extradata or extradata[0] != 1:
         return 0
@@ -622,7 +622,7 @@ def nal_prefix(codec: str, extradata: bytes | None) -> int:
     return (extradata[at] & 3) + 1 if at is not None and len(extradata) > at else 0
 
 
-def starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
+def _starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
     """
     Whether decoding from this keyframe on is exact.
 

@@ -115,7 +115,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     published_num_frames: int | None = None
 
     def __init__(self, **kwargs: Unpack[ClipVideoProcessorKwargs]):
-        refuse_misspelt(kwargs, self.valid_kwargs.__annotations__)
+        _refuse_misspelt(kwargs, self.valid_kwargs.__annotations__)
         super().__init__(**kwargs)
         for name, allowed in (
             ("frame_sampling", FRAME_SAMPLINGS),
@@ -235,10 +235,10 @@ class ClipVideoProcessor(BaseVideoProcessor):
             ValueError: an argument or a video's form is not allowed.
             VideoDecodingError: a video cannot be read.
         """
-        refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
+        _refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
         validate_typed_dict(self.valid_kwargs, kwargs)  # type: ignore[type-var]  # a TypedDict, as it asks for
-        videos = flatten_videos(videos)
-        metadata = list_metadata(kwargs.pop("video_metadata", None), len(videos))
+        videos = _flatten_videos(videos)
+        metadata = _list_metadata(kwargs.pop("video_metadata", None), len(videos))
         options = self._options(kwargs)
         options = self._standardize_kwargs(**options)
         loaded = [
@@ -313,9 +313,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
             if options["device"] is not None:
                 batch = batch.to(options["device"])
             if options["do_resize"]:
-                batch = self.resize_clips(batch, options)
+                batch = self._resize_clips(batch, options)
             if options["do_center_crop"]:
-                batch = self.crop_clips(batch, options)  # (videos, clips, crops, frames, channels, height, width)
+                batch = self._crop_clips(batch, options)  # (videos, clips, crops, frames, channels, height, width)
             if options["do_grayscale"]:
                 batch = without_colours(batch)
             batch = self.rescale_and_normalize(
@@ -335,7 +335,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
             views.update(zip(members, batch))
         return [views[index] for index in range(len(clips))]
 
-    def resize_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    def _resize_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """
         Bring `(..., channels, height, width)` to `size`: the short side with a whole-number long side, or both sides.
         """
@@ -356,7 +356,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """Half pixels are rounded to the even one, as official loaders and torchvision do; transformers cuts them."""
         return tvF.center_crop(image, [size.height, size.width])
 
-    def crop_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+    def _crop_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """
         Crops of `crop_size` as a new axis before the frames: one in the centre, or in `"test"` mode `num_crops` along
         the long side.
@@ -379,7 +379,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         return torch.stack(crops, dim=-5)
 
 
-def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
+def _refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
     """ValueError for names of call arguments that do not exist, with the nearest one that does."""
     for name in given:
         if name not in allowed:
@@ -388,15 +388,16 @@ def refuse_unknown(given: Iterable[str], allowed: Iterable[str]) -> None:
             raise ValueError(f"`{name}` is not an argument of the processor.{hint}")
 
 
-def refuse_misspelt(given: Iterable[str], allowed: Iterable[str]) -> None:
+def _refuse_misspelt(given: Iterable[str], allowed: Iterable[str]) -> None:
     """
-    As [`refuse_unknown`], but only for names that look like a slip: a saved processor may carry fields of other tools.
+    As [`_refuse_unknown`], but only for names that look like a slip: a saved processor may carry fields of other
+    tools.
     """
     slips = [name for name in given if name not in allowed and get_close_matches(name, allowed, n=1, cutoff=0.85)]
-    refuse_unknown(slips, allowed)
+    _refuse_unknown(slips, allowed)
 
 
-def is_frame(item: Any) -> bool:
+def _is_frame(item: Any) -> bool:
     """Whether `item` is one decoded frame."""
     return isinstance(item, Image.Image) or (isinstance(item, np.ndarray | torch.Tensor) and item.ndim in (2, 3))
 
@@ -404,7 +405,7 @@ def is_frame(item: Any) -> bool:
 def is_frames(video: Any) -> bool:
     """Whether `video` is one video as decoded frames: a 4-D array or tensor, or a list of frames."""
     if isinstance(video, list | tuple):
-        return len(video) > 0 and all(is_frame(item) for item in video)
+        return len(video) > 0 and all(_is_frame(item) for item in video)
     return isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4
 
 
@@ -420,7 +421,7 @@ def is_one_video(videos: Any) -> bool:
     return encoded or is_frames(videos)
 
 
-def flatten_videos(videos: Any) -> list[Any]:
+def _flatten_videos(videos: Any) -> list[Any]:
     """
     The videos of one call, whether it was given one, a list, nested lists, or an array with a batch axis.
 
@@ -434,14 +435,14 @@ def flatten_videos(videos: Any) -> list[Any]:
             return list(videos)
         raise ValueError(f"`videos` as an array must have 4 axes, or 5 for a batch, got shape {tuple(videos.shape)}.")
     if isinstance(videos, list | tuple) and videos:
-        return [video for item in videos for video in flatten_videos(item)]
+        return [video for item in videos for video in _flatten_videos(item)]
     raise ValueError(
         "`videos` must be a path, URL, bytes, file object, {'path', 'bytes'} dict, array, list of frames, or a "
         f"non-empty list of these, got {source_name(videos)}."
     )
 
 
-def list_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
+def _list_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
     """
     One `VideoMetadata` (or `None`) for each video from what the caller gave: one, a dict, or (nested) lists of them.
     """

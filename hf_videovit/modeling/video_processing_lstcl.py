@@ -87,7 +87,7 @@ class LstclVideoProcessor(ClipVideoProcessor):
             return super().sample_frames(
                 metadata, num_frames, fps, frame_sampling, sampling_mode, frame_stride, num_clips, rng
             )
-        span = self.span_of(metadata, frames, frame_stride or self.frame_stride)
+        span = self._span_of(metadata, frames, frame_stride or self.frame_stride)
         indices = span_from_start(
             metadata.total_num_frames,
             frames,
@@ -98,7 +98,7 @@ class LstclVideoProcessor(ClipVideoProcessor):
         )
         return indices if len(indices) > 1 else indices[0]
 
-    def span_of(self, metadata: VideoMetadata, num_frames: int, stride: int) -> float:
+    def _span_of(self, metadata: VideoMetadata, num_frames: int, stride: int) -> float:
         """Frames of the video that a clip stretches over."""
         rate = metadata.fps / self.stride_fps if self.stride_fps and metadata.fps else 1.0
         return num_frames * stride * rate
@@ -124,7 +124,7 @@ class LstclVideoProcessor(ClipVideoProcessor):
         if self.frame_sampling != "span_from_start":
             return self._short_and_long_of_whole_frames(total, short_frames, long_frames, rng)
         spans = [
-            self.span_of(metadata, frames, stride)
+            self._span_of(metadata, frames, stride)
             for frames, stride in ((short_frames, self.short_frame_stride), (long_frames, self.frame_stride))
         ]
         start = rng.uniform(0, max(total - spans[1], 0.0))
