@@ -380,8 +380,7 @@ class _TubeViTAttentionPooling(_TubeViTMultiHeadAttention):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if with_mlp else None
         self.mlp = _TubeViTMLP(config) if with_mlp else None
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:  # type:
-    ignore[override]
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:  # type: ignore[override]
         query = self.query.to(hidden_states.dtype).repeat(hidden_states.shape[0], 1, 1)
         pooled, _ = super().forward(query, hidden_states, **kwargs)
         if self.norm is not None and self.mlp is not None:
