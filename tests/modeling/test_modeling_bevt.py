@@ -152,7 +152,7 @@ def test_configurations_that_cannot_be_are_refused():
         ({"image_stream": False, "video_stream": False}, "One of `image_stream`"),
         ({"image_loss_weight": -1.0}, "`image_loss_weight`"),
         ({"mask_ratio": 1.0}, "`mask_ratio`"),
-        ({"shortest_tube": 0.9, "longest_tube": 0.5}, "`shortest_tube` and `longest_tube`"),
+        ({"shortest_tube": 0.9, "longest_tube": 0.5}, "`shortest_tube` must be at most `longest_tube`"),
         ({"hidden_size": 8}, "`hidden_size` follows from"),
         ({"patch_sise": 4}, "patch_sise"),
     ):

@@ -213,7 +213,7 @@ def test_a_video_classifier_goes_on_from_a_joint_one(tmp_path):
     [
         ({"tubes": "mian"}, "`tubes` must be one of"),
         ({"tubes": []}, "`tubes` must name at least one"),
-        ({"tubes": [{"kernel": [1, 16, 16]}]}, "`tubes` entries have the fields"),
+        ({"tubes": [{"kernel": [1, 16, 16]}]}, "`tubes` entries take the fields"),
         ({"tubes": [{"kernel": [1, 16], "stride": [1, 16, 16]}]}, "`kernel` of a tube must be three"),
         (
             {"tubes": [{"kernel": [8, 8, 8], "stride": [5, 8, 8], "space_to_depth": [2, 1, 1]}]},
