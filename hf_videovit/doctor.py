@@ -1,4 +1,4 @@
-"""Is this machine ready, and are these videos readable? What `hf-videovit doctor` runs."""
+"""Checks of this machine and of video files, as run by `hf-videovit doctor`."""
 
 import csv
 import glob
@@ -42,7 +42,7 @@ PACKAGES = (
 # The release that fixes CVE-2026-40962. A distribution may have patched an older one, hence a warning and no refusal.
 FFMPEG_FLOOR = (8, 1)
 CHUNK_BYTES = 256 * 2**20
-# The clip that each decoder is tried on: a grey level a frame, and how far a decoded one may be off.
+# The clip that each decoder is tried on: one grey level for each frame, and the tolerance of a decoded level.
 CLIP_LEVELS = (40, 80, 120, 160, 200)
 CLIP_HEIGHT, CLIP_WIDTH = 128, 160
 LEVEL_TOLERANCE = 8
@@ -51,27 +51,37 @@ LEVEL_TOLERANCE = 8
 @dataclass(frozen=True)
 class VideoCheck:
     """
-    What one file turned out to be.
+    Result of the check of one file.
 
     Args:
         path (`str`):
             The file.
         status (`str`):
             `"ok"`: every frame decodes. `"partial"`: some frames are damaged or missing. `"bad"`: nothing can be read.
-        kind (`str`):
-            For a file that is not ok, the kind of [`VideoDecodingError`]; else empty.
-        reason (`str`):
-            For a file that is not ok, why.
-        num_frames (`int`):
-            Frames that the index of the file promises.
-        decoded_frames (`int`):
+        kind (`str`, *optional*, defaults to `""`):
+            Kind of [`VideoDecodingError`] if the file is not ok.
+        reason (`str`, *optional*, defaults to `""`):
+            Why the file is not ok.
+        num_frames (`int`, *optional*, defaults to 0):
+            Frames in the index of the file.
+        decoded_frames (`int`, *optional*, defaults to 0):
             Frames that decode.
-        fps, duration, width, height, rotation, codec:
-            As probed; width and height as displayed.
-        bytes (`int`):
-            Size of the file.
-        seconds (`float`):
-            Time the check took.
+        fps (`float`, *optional*):
+            Average frame rate in frames a second.
+        duration (`float`, *optional*):
+            Length in seconds.
+        width (`int`, *optional*):
+            Width in pixels as displayed.
+        height (`int`, *optional*):
+            Height in pixels as displayed.
+        rotation (`int`, *optional*, defaults to 0):
+            Counter-clockwise rotation of the frames for display, in degrees.
+        codec (`str`, *optional*, defaults to `""`):
+            FFmpeg's name of the codec.
+        bytes (`int`, *optional*, defaults to 0):
+            Size of the file in bytes.
+        seconds (`float`, *optional*, defaults to 0.0):
+            Duration of the check in seconds.
     """
 
     path: str
@@ -92,11 +102,11 @@ class VideoCheck:
 
 def environment_report() -> dict[str, Any]:
     """
-    Versions, decoders, accelerators, memory and cores of this machine, and what is wrong with them under `warnings`.
-    A decoder is available if it decodes a small clip made in memory.
+    Versions, decoders, accelerators, memory and cores of this machine. Problems are listed under `warnings`. A decoder
+    is available if it decodes a small clip made in memory.
 
     Returns:
-        `dict[str, Any]`: plain values only, ready for JSON.
+        `dict[str, Any]`: plain values that can be written as JSON.
     """
     decoders = {name: asdict(_try_decoder(name, info)) for name, info in available_decoders().items()}
     return {
@@ -113,17 +123,21 @@ def environment_report() -> dict[str, Any]:
 
 def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
     """
-    Files named by paths, folders (searched through, by suffix) and glob patterns, sorted within each, without repeats.
-    URLs and names of files that do not exist are kept: whoever opens them says what is wrong.
+    Find the files that paths, folders and glob patterns name. Folders are searched recursively by suffix. Matches are
+    sorted within each argument and contain no duplicates. URLs and names of missing files are kept, so that opening
+    them reports the error.
 
     Args:
         paths (iterable of `str` or `os.PathLike`):
-            What to look at. A file named directly counts whatever its suffix.
+            Files, folders, glob patterns or URLs. A file that is named directly counts whatever its suffix.
         suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
             Lower-case suffixes that count as videos inside a folder.
 
+    Returns:
+        `list[str]`: the files.
+
     Raises:
-        ValueError: a folder without a video, or a pattern that fits nothing.
+        ValueError: a folder contains no video, or a pattern matches no file.
     """
     found: dict[str, None] = {}
     for path in [os.fspath(path) for path in paths]:
@@ -133,11 +147,11 @@ def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] =
             walked = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
             matches = sorted(name for name in walked if Path(name).suffix.lower() in suffixes)
             if not matches:
-                raise ValueError(f"No video in folder {path!r}; these suffixes count: {' '.join(sorted(suffixes))}.")
+                raise ValueError(f"No video in folder {path!r}. Videos end in: {' '.join(sorted(suffixes))}.")
         elif glob.has_magic(path):
             matches = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
             if not matches:
-                raise ValueError(f"No file fits the pattern {path!r}.")
+                raise ValueError(f"No file matches the pattern {path!r}.")
         else:
             matches = [path]
         found.update(dict.fromkeys(matches))
@@ -153,6 +167,9 @@ def check_video(path: str | os.PathLike, *, decoder: str = "auto") -> VideoCheck
             The file.
         decoder (`str`, *optional*, defaults to `"auto"`):
             Decoder to read with.
+
+    Returns:
+        [`VideoCheck`]
     """
     path = os.fspath(path)
     started = time.monotonic()
@@ -173,7 +190,7 @@ def check_videos(
     paths: Iterable[str | os.PathLike], *, decoder: str = "auto", num_workers: int = 1
 ) -> Iterator[VideoCheck]:
     """
-    [`check_video`] of many files, as they finish.
+    Run [`check_video`] on many files.
 
     Args:
         paths (iterable of `str` or `os.PathLike`):
@@ -181,7 +198,13 @@ def check_videos(
         decoder (`str`, *optional*, defaults to `"auto"`):
             Decoder to read with.
         num_workers (`int`, *optional*, defaults to 1):
-            Processes. With more than one, results come in the order in which they finish.
+            Number of processes. With more than one, results come in the order in which they finish.
+
+    Returns:
+        `Iterator[VideoCheck]`: one result for each file.
+
+    Raises:
+        ValueError: `num_workers` is less than 1.
     """
     if num_workers < 1:
         raise ValueError(f"`num_workers` must be at least 1, got {num_workers}.")
@@ -202,13 +225,16 @@ def check_videos(
 
 def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:
     """
-    Write checks to a table, one row a file.
+    Write checks to a table with one row for each file.
 
     Args:
         checks (iterable of [`VideoCheck`]):
             The rows.
         path (`str` or `os.PathLike`):
-            A name ending in `.csv` or `.json`.
+            A name that ends in `.csv` or `.json`.
+
+    Returns:
+        `Path`: the file.
 
     Raises:
         ValueError: another suffix.
@@ -237,7 +263,7 @@ def _count_frames(path: str, num_frames: int, frame_bytes: int, decoder: str) ->
 
 
 def _salvageable(path: str, decoder: str) -> int:
-    """Frames that come out of a damaged file (0 when none does)."""
+    """Number of frames that decode in a damaged file."""
     try:
         return decode_video(path, [0], decoder=decoder, policy="salvage").metadata.total_num_frames
     except (VideoDecodingError, ValueError):
@@ -275,18 +301,18 @@ def _usable_cores() -> int:
 
 
 def _try_decoder(name: str, info: DecoderInfo) -> DecoderInfo:
-    """`info`, no longer available if the decoder fails on a small clip."""
+    """`info`, or `info` marked as unavailable if the decoder fails on a small clip."""
     if not info.available:
         return info
     try:
         decoded = decode_video(_make_clip(), decoder=name)
-    except Exception as error:  # whatever a broken installation raises is what the report is for
+    except Exception as error:  # the report is there to show whatever a broken installation raises
         return replace(info, available=False, reason=f"fails on a small clip ({type(error).__name__}: {error})")
     if decoded.metadata.video_backend != name:
-        return replace(info, available=False, reason="fails on a small clip, which PyAV decodes")
+        return replace(info, available=False, reason="fails on a small clip that PyAV decodes")
     levels = decoded.frames.mean(axis=(1, 2, 3))
     if len(levels) != len(CLIP_LEVELS) or np.abs(levels - CLIP_LEVELS).max() > LEVEL_TOLERANCE:
-        return replace(info, available=False, reason="gives wrong frames of a small clip")
+        return replace(info, available=False, reason="returns wrong frames of a small clip")
     return info
 
 
@@ -312,12 +338,12 @@ def _decoder_warnings(decoders: dict[str, dict[str, Any]]) -> list[str]:
     floor = ".".join(map(str, FFMPEG_FLOOR))
     for name, decoder in decoders.items():
         if decoder["version"] is not None and not decoder["available"]:
-            warnings.append(f"{name} {decoder['version']} is installed and cannot be used: {decoder['reason']}")
+            warnings.append(f"{name} {decoder['version']} is installed but cannot be used: {decoder['reason']}")
         version = _version_numbers(decoder["ffmpeg"])
         if decoder["available"] and version is not None and version < FFMPEG_FLOOR:
             warnings.append(
-                f"{name} decodes with FFmpeg {decoder['ffmpeg']}, older than {floor} (CVE-2026-40962): do not use it "
-                "for files you do not trust, unless your distribution has patched it"
+                f"{name} decodes with FFmpeg {decoder['ffmpeg']}, which is older than {floor} "
+                "(CVE-2026-40962): do not use it for untrusted files unless your distribution has patched it"
             )
     return warnings
 

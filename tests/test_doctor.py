@@ -53,7 +53,7 @@ def test_an_old_ffmpeg_is_named(monkeypatch, ffmpeg, warned):
     decoders = {"decord": DecoderInfo(True, "1.0", ffmpeg), "torchcodec": DecoderInfo(False, None, "4.1")}
     warnings = doctor._decoder_warnings({name: asdict(info) for name, info in decoders.items()})
     assert bool(warnings) is warned
-    assert not warned or f"decord decodes with FFmpeg {ffmpeg}, older than 8.1" in warnings[0]
+    assert not warned or f"decord decodes with FFmpeg {ffmpeg}, which is older than 8.1" in warnings[0]
 
 
 def test_no_decoder_is_a_warning():
@@ -75,9 +75,9 @@ def broken(frames, backend):
     ("frames", "backend", "reason"),
     [
         (TypeError("no such argument"), None, r"fails on a small clip \(TypeError: no such argument\)"),
-        (np.zeros((5, 128, 160, 3), dtype=np.uint8), None, "gives wrong frames of a small clip"),
-        (np.zeros((4, 128, 160, 3), dtype=np.uint8), None, "gives wrong frames of a small clip"),
-        (np.zeros((5, 128, 160, 3), dtype=np.uint8), "another", "fails on a small clip, which PyAV decodes"),
+        (np.zeros((5, 128, 160, 3), dtype=np.uint8), None, "returns wrong frames of a small clip"),
+        (np.zeros((4, 128, 160, 3), dtype=np.uint8), None, "returns wrong frames of a small clip"),
+        (np.zeros((5, 128, 160, 3), dtype=np.uint8), "another", "fails on a small clip that PyAV decodes"),
     ],
 )
 def test_a_decoder_that_fails_on_a_clip_is_not_available(monkeypatch, frames, backend, reason):
@@ -87,7 +87,7 @@ def test_a_decoder_that_fails_on_a_clip_is_not_available(monkeypatch, frames, ba
     assert re.fullmatch(reason, report["decoders"]["pyav"]["reason"])
     assert "no video decoder works" in report["warnings"][0]
     version = report["decoders"]["pyav"]["version"]
-    assert report["warnings"][1].startswith(f"pyav {version} is installed and cannot be used: ")
+    assert report["warnings"][1].startswith(f"pyav {version} is installed but cannot be used: ")
 
 
 def test_every_decoder_that_can_be_imported_decodes_the_clip():
@@ -107,7 +107,7 @@ def test_find_videos(folder, monkeypatch):
         "https://host/x.mp4",
     ]
     assert find_videos([]) == []
-    with pytest.raises(ValueError, match=r"No file fits the pattern '\*\.mkv'"):
+    with pytest.raises(ValueError, match=r"No file matches the pattern '\*\.mkv'"):
         find_videos(["*.mkv"])
 
 
