@@ -56,7 +56,7 @@ def build_model(
         config = config_from_scratch(arguments)
         _name_labels(config, label_names, multi_label)
         if arguments.image_model is None:
-            model = AutoModelForVideoClassification.from_config(config, **_attention(arguments))
+            model = AutoModelForVideoClassification.from_config(config, **attention_options(arguments))
         else:
             model = _start_from_image_model(arguments, config)
         processor = _processor_from_scratch(config, arguments.processor)
@@ -64,7 +64,7 @@ def build_model(
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
         model = _load_classifier(arguments, config, label_names, multi_label)
         processor = _load_processor(arguments, config)
-    return _ready(arguments, model), _checked_frames(processor, model)
+    return ready_to_train(arguments, model), _checked_frames(processor, model)
 
 
 def build_joint_model(
@@ -108,15 +108,15 @@ def build_joint_model(
     if not isinstance(config, TubeViTConfig):
         raise ValueError(f"`image_data` is supported by TubeViT only, got a model of type {config.model_type!r}")
     theirs, config.datasets = config.datasets, {name: checked_dataset(name, one) for name, one in datasets.items()}
-    model = TubeViTForJointClassification._from_config(config, **_attention(arguments))
+    model = TubeViTForJointClassification._from_config(config, **attention_options(arguments))
     if arguments.checkpoint is not None and theirs == config.datasets and arguments.head != "new":
         model = TubeViTForJointClassification.from_pretrained(
-            arguments.checkpoint, config=config, dtype=torch.float32, **_attention(arguments)
+            arguments.checkpoint, config=config, dtype=torch.float32, **attention_options(arguments)
         )
     elif arguments.checkpoint is not None:
         base = TubeViTModel.from_pretrained(arguments.checkpoint, config=config, dtype=torch.float32)
         model.tubevit.load_state_dict(base.state_dict())
-    return _ready(arguments, model), _checked_frames(processor, model)  # type: ignore[return-value]
+    return ready_to_train(arguments, model), _checked_frames(processor, model)  # type: ignore[return-value]
 
 
 def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel, ClipProcessor]:
@@ -136,7 +136,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
     """
     if arguments.checkpoint is None:
         config = config_from_scratch(arguments)
-        model = AutoModelForPreTraining.from_config(config, **_attention(arguments))
+        model = AutoModelForPreTraining.from_config(config, **attention_options(arguments))
         processor = _processor_from_scratch(config, arguments.processor)
     else:
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
@@ -145,7 +145,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
             config=config,
             dtype=torch.float32,
             output_loading_info=True,
-            **_attention(arguments),
+            **attention_options(arguments),
         )
         if info["missing_keys"]:
             raise ValueError(
@@ -160,7 +160,7 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
                 f"`{name}` of the processor ({getattr(processor, name)}) and of the model's config "
                 f"({fields[name]}) must be the same: the targets undo the normalisation"
             )
-    return _ready(arguments, model), _checked_frames(processor, model)
+    return ready_to_train(arguments, model), _checked_frames(processor, model)
 
 
 def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, ClipProcessor]:
@@ -199,7 +199,9 @@ def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProc
     Raises:
         ValueError: the teacher's own processor normalises differently.
     """
-    teacher = AutoModelForVideoClassification.from_pretrained(checkpoint, dtype=torch.float32, **_attention(arguments))
+    teacher = AutoModelForVideoClassification.from_pretrained(
+        checkpoint, dtype=torch.float32, **attention_options(arguments)
+    )
     theirs = AutoVideoProcessor.from_pretrained(checkpoint)
     for name in ("image_mean", "image_std", "do_grayscale"):
         taught, seen = (getattr(one, name, False) for one in (theirs, processor))
@@ -280,7 +282,22 @@ def _start_from_image_model(arguments: ModelArguments, config: PreTrainedConfig)
     return model
 
 
-def _ready(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
+def ready_to_train(arguments: ModelArguments, model: PreTrainedModel) -> PreTrainedModel:
+    """
+    A model in float32, with frozen layers and recomputed activations where the run asks for them.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            `frozen_layers` and `gradient_checkpointing` are read.
+        model (`PreTrainedModel`):
+            The model, which is changed.
+
+    Returns:
+        `PreTrainedModel`: the same model.
+
+    Raises:
+        ValueError: the model has fewer blocks than `frozen_layers`.
+    """
     model = model.float()
     if arguments.frozen_layers is not None:
         freeze_layers(model, arguments.frozen_layers)
@@ -307,7 +324,17 @@ def _name_labels(config: PreTrainedConfig, label_names: Sequence[str], multi_lab
     config.problem_type = MULTI_LABEL if multi_label else "single_label_classification"
 
 
-def _attention(arguments: ModelArguments) -> dict[str, Any]:
+def attention_options(arguments: ModelArguments) -> dict[str, Any]:
+    """
+    The implementation of attention, as the auto classes take it.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            `attn_implementation` is read.
+
+    Returns:
+        `dict[str, Any]`: empty where the model's default is kept.
+    """
     return {} if arguments.attn_implementation is None else {"attn_implementation": arguments.attn_implementation}
 
 
@@ -355,7 +382,7 @@ def _load_classifier(
         dtype=torch.float32,
         ignore_mismatched_sizes=not keep,
         output_loading_info=True,
-        **_attention(arguments),
+        **attention_options(arguments),
     )
     missing = set(info["missing_keys"])
     has_table = isinstance(model, HasLayerTable)

@@ -7,7 +7,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, PreTrained
 
 from ...modeling.configuration_base import frame_size
 from ..arguments import ModelArguments, RunConfig
-from ..building import config_from_scratch
+from ..building import attention_options, config_from_scratch, ready_to_train
 from ..data.images import ImageFileUniFormerVideoProcessor, open_images
 from ..data.processors import ClipProcessor
 from ..tasks import Task, TokenLabelTask
@@ -17,7 +17,7 @@ from .common import Pass, Sources, example_pixels, model_pass
 
 # Fields of the data that do not apply to a folder or list of image files.
 VIDEO_DATA = (
-    *("eval_data", "eval_split", "data_config", "data_root", "video_column", "label_column", "label_names"),
+    *("eval_data", "eval_split", "holdout", "data_config", "data_root", "video_column", "label_column", "label_names"),
     *("label_separator", "shuffle_buffer", "max_train_samples", "max_eval_samples"),
 )
 
@@ -90,23 +90,19 @@ def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreT
         `tuple[PreTrainedModel, ClipProcessor]`
 
     Raises:
-        ValueError: there are fewer than two labels.
+        ValueError: there are fewer than two labels, or the checkpoint is not one of a model of images.
     """
     names = list(label_names)
     if arguments.checkpoint is None:
         config = _name_labels(config_from_scratch(arguments), names)
-        model = AutoModelForImageClassification.from_config(config)
+        model = AutoModelForImageClassification.from_config(config, **attention_options(arguments))
     else:
         config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
         kept = [config.id2label[index] for index in sorted(config.id2label)] == names and arguments.head != "new"
-        model = AutoModelForImageClassification.from_pretrained(
-            arguments.checkpoint, config=_name_labels(config, names), dtype=torch.float32, ignore_mismatched_sizes=True
-        )
+        model = _load_image_classifier(arguments, _name_labels(config, names))
         if not kept:
             _renew_heads(model)
-    if arguments.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    return model.float(), _image_file_processor(config, arguments.processor)
+    return ready_to_train(arguments, model), _image_file_processor(config, arguments.processor)
 
 
 def _image_file_processor(config: PreTrainedConfig, overrides: dict[str, Any]) -> ImageFileUniFormerVideoProcessor:
@@ -119,6 +115,26 @@ def _image_file_processor(config: PreTrainedConfig, overrides: dict[str, Any]) -
         "crop_size": {"height": side, "width": side},
     }
     return ImageFileUniFormerVideoProcessor(**fields | overrides)
+
+
+def _load_image_classifier(arguments: ModelArguments, config: PreTrainedConfig) -> PreTrainedModel:
+    """A checkpoint as a classifier of images. Only its heads may be missing or of another size."""
+    model, info = AutoModelForImageClassification.from_pretrained(
+        arguments.checkpoint,
+        config=config,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **attention_options(arguments),
+    )
+    unfit = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+    unfit = {name for name in unfit if name.startswith(f"{model.base_model_prefix}.")}
+    if unfit:
+        raise ValueError(
+            f"`checkpoint` {arguments.checkpoint!r} lacks {', '.join(sorted(unfit)[:8])} of {type(model).__name__} "
+            "or has them in another shape"
+        )
+    return model
 
 
 def _name_labels(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:

@@ -81,6 +81,7 @@ def test_a_checkpoint_chooses_like_its_family(tmp_path, config, goal, name):
         ),
         ("classifier", {"image_data": "images", "probe": ["knn"]}, "`probe` is not read by the method `joint_class"),
         ("classifier", {"config.modality": "image", "label_column": "x"}, "`label_column` is not read by the method"),
+        ("classifier", {"config.modality": "image", "holdout": 0.5}, "`holdout` is not read by the method"),
         # a value
         ("classifier", {"mixup": -1.0}, "`mixup` must be at least 0"),
         ("classifier", {"label_smoothing": 2.0}, "`label_smoothing` must be between"),

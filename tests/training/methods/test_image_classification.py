@@ -1,5 +1,7 @@
 """Image classifiers through the training loop; token labelling with MixToken."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -14,6 +16,7 @@ from hf_videovit import (
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.methods.image_classification import build_image_model
+from hf_videovit.training.optimization import layer_ids
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import ClassificationTask, TokenLabelTask
 from hf_videovit.training.tasks.token_labels import random_box
@@ -80,6 +83,26 @@ def test_a_checkpoint_keeps_its_head_where_the_labels_are_the_same(tmp_path):
         assert not torch.equal(renewed.classifier.weight[:2], model.classifier.weight)
         ours, theirs = (one.uniformer.state_dict() for one in (renewed, model))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_layers_are_frozen_and_attention_is_chosen(tmp_path):
+    arguments = ModelArguments(model_type="uniformer", config=TINY, frozen_layers=1, attn_implementation="eager")
+    scratch, _ = build_image_model(arguments, ["a", "b"])
+    scratch.save_pretrained(tmp_path)
+    loaded, _ = build_image_model(replace(arguments, checkpoint=str(tmp_path), config={}), ["a", "b"])
+    for model in (scratch, loaded):
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        assert {name for name, depth in layer_ids(model).items() if depth > 1} == trained
+        assert model.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="`frozen_layers` must be at most"):
+        build_image_model(replace(arguments, frozen_layers=99), ["a", "b"])
+
+
+def test_a_checkpoint_of_videos_is_refused(tmp_path):
+    UniFormerForVideoClassification(UniFormerConfig(**TINY | {"modality": "video"})).save_pretrained(tmp_path)
+    arguments = ModelArguments(checkpoint=str(tmp_path), config={"modality": "image"})
+    with pytest.raises(ValueError, match="`checkpoint` .* lacks uniformer.* of UniFormerForImageClassification"):
+        build_image_model(arguments, ["a", "b"])
 
 
 def test_token_labelling_is_the_loop_of_its_documentation():
