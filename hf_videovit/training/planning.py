@@ -10,8 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .arguments import OptimizationArguments, RunConfig
-from .data.streaming import count_batches
+from .arguments import RunConfig
 from .methods.choosing import method_of
 from .methods.common import Goal, Pass
 from .schedules import schedule_steps
@@ -168,8 +167,10 @@ def plan_run(
         num_videos = config.about.get("num_videos")
     measured = [(one, measure(one)) for one in method.passes(num_labels)]
     (_, cost), *others = measured
-    batches = [_batches(num_videos, rank, processes, arguments) for rank in range(processes)]
     unknown = num_videos is None and arguments.max_steps is None
+    batches = [
+        None if num_videos is None else method.num_batches(num_videos, rank, processes) for rank in range(processes)
+    ]
     steps = schedule_steps(arguments, [1] * processes if unknown else batches)
     per_step = arguments.accumulation * processes
     hours = None
@@ -193,7 +194,7 @@ def plan_run(
         warmup_steps=None if unknown else steps.warmup_steps,
         memory_gib=estimate_memory(config, measured) / 2**30,
         hours=hours,
-        others={one.name: OtherPass(cost.forward_macs, one.samples * per_step) for one, cost in others},
+        others={one.name: OtherPass(cost.forward_macs, one.samples * one.share * per_step) for one, cost in others},
     )
 
 
@@ -282,13 +283,18 @@ def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]
     mixed = config.run.mixed_precision in ("fp16", "bf16")
     per_parameter = BYTES_PER_PARAMETER + (4 if config.optimization.ema_decay else 0) + (2 if mixed else 0)
     bytes_needed: float = measured[0][1].num_parameters * per_parameter
+    in_turn = 0.0  # passes of some batches only are never held together: the largest counts
     for one, cost in measured:
         if one.trained:
             held = cost.checkpointed_bytes if config.model.gradient_checkpointing else cost.activation_bytes
-            bytes_needed += one.samples * held * (AUTOCAST_SHARE if mixed else 1.0)
+            activations = one.samples * held * (AUTOCAST_SHARE if mixed else 1.0)
+            if one.share < 1:
+                in_turn = max(in_turn, activations)
+            else:
+                bytes_needed += activations
         else:
             bytes_needed += cost.num_parameters * (6 if mixed else 4)
-    return bytes_needed
+    return bytes_needed + in_turn
 
 
 def matmul_speed(mixed_precision: str | None = None, device: torch.device | None = None) -> float:
@@ -331,14 +337,9 @@ def _flops(measured: Sequence[tuple[Pass, ModelCost]], gradient_checkpointing: b
     forward passes. Checkpointing adds a forward pass.
     """
     trained = 4 if gradient_checkpointing else 3
-    return sum(2 * one.samples * (trained if one.trained else 1) * cost.forward_macs for one, cost in measured)
-
-
-def _batches(num_videos: int | None, rank: int, processes: int, arguments: OptimizationArguments) -> int | None:
-    if num_videos is None:
-        return None
-    share = len(range(rank, num_videos, processes))
-    return count_batches(share, arguments.batch_size, arguments.drop_last)
+    return sum(
+        2 * one.samples * one.share * (trained if one.trained else 1) * cost.forward_macs for one, cost in measured
+    )
 
 
 __all__ = ["ModelCost", "OtherPass", "RunPlan", "estimate_memory", "matmul_speed", "measure", "plan_run"]

@@ -11,6 +11,27 @@ IMAGE_PLACE = 2**32
 PASSES = 1000  # largest number of passes through the images in one epoch of the videos
 
 
+def count_image_batches(num_videos: int, batch_size: int, drop_last: bool, ratio: float) -> int:
+    """
+    Batches of images among an epoch's batches of videos.
+
+    Args:
+        num_videos (`int`):
+            Videos of the process.
+        batch_size (`int`):
+            Videos in a batch.
+        drop_last (`bool`):
+            Whether an incomplete last batch of videos is left out.
+        ratio (`float`):
+            Batches of images for each of videos.
+
+    Returns:
+        `int`
+    """
+    videos = num_videos // batch_size if drop_last else num_videos / batch_size
+    return math.ceil(ratio * videos - 1e-9)
+
+
 class JointStream:
     """
     Alternating batches of videos and images, each of a single kind. An epoch is a pass through the videos. In every
@@ -59,8 +80,7 @@ class JointStream:
         if count is None:
             return None
         size = self.source.share_size(self.rank if rank is None else rank, self.world) or 0
-        videos = count if self.videos.drop_last else size / self.videos.batch_size
-        return count + math.ceil(self.ratio * videos - 1e-9)
+        return count + count_image_batches(size, self.videos.batch_size, self.videos.drop_last, self.ratio)
 
     def num_read(self, position: int) -> int:
         """

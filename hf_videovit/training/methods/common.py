@@ -19,7 +19,7 @@ from ..building import describe_inputs, described_config
 from ..data.opening import load_sources
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
-from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader
+from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
 from ..engine.loop import FitResult, Observer, fit
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
@@ -91,6 +91,8 @@ class Pass:
             Number of samples in one forward pass of a process.
         trained (`bool`, *optional*, defaults to `True`):
             Whether a backward pass follows.
+        share (`float`, *optional*, defaults to 1.0):
+            Share of a process's batches that go through it. Passes with a share below 1 take turns.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Pass:
     batch_size: int
     samples: float
     trained: bool = True
+    share: float = 1.0
 
 
 def model_pass(
@@ -339,6 +342,25 @@ class Method(ABC):
         Returns:
             `list[Pass]`
         """
+
+    def num_batches(self, num_samples: int, rank: int, processes: int) -> int:
+        """
+        Batches of an epoch of one process.
+
+        Args:
+            num_samples (`int`):
+                Samples to train on, of all processes.
+            rank (`int`):
+                Number of the process.
+            processes (`int`):
+                Number of processes.
+
+        Returns:
+            `int`: as many as the process's `stream` has while every file can be read.
+        """
+        optimization = self.config.optimization
+        share = len(range(rank, num_samples, processes))
+        return count_batches(share, optimization.batch_size, optimization.drop_last)
 
     def begin_preview(self) -> None:
         """Open the data and build the processor. No weights are loaded."""

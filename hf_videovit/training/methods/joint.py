@@ -1,24 +1,24 @@
 """Classification of videos and images with a shared encoder, trained on alternating batches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedModel
 
 from ..arguments import RunConfig, check_minimum, option
 from ..building import IMAGES, VIDEOS, build_joint_model
 from ..data.augmentation import BatchMixing
 from ..data.images import image_processor, image_reader, open_images
-from ..data.joint import JointStream
+from ..data.joint import JointStream, count_image_batches
 from ..data.processors import ClipProcessor
 from ..data.streaming import Batch, BatchStream, SampleLoader
 from ..engine.loop import FitResult, Observer
 from ..tasks import JointClassificationTask, Task
 from .classification import Classification, LabelArguments, mixed_clips, prepare_labelled
-from .common import Rows, RunResult, Sources
+from .common import Pass, Rows, RunResult, Sources, example_pixels, model_pass
 from .previewing import PreviewedClip, PreviewedCopies
 
 
@@ -153,6 +153,24 @@ class JointClassification(Classification):
             self.save_evaluation(evaluation, image_metrics=image_scores)
         self.accelerator.wait_for_everyone()
         return RunResult(classifier, self.processor, fitted.history, self.output_dir, facts, evaluation)
+
+    def passes(self, num_labels: int | None = None) -> list[Pass]:
+        """The clips' pass and, in other batches, the images'."""
+        config, ratio = self.model_config(num_labels), self.arguments.image_ratio
+        inputs = {"pixel_values": example_pixels(config, frames=1)[:, 0]}
+        samples = self.arguments.image_batch_size or self.config.optimization.batch_size
+        samples *= self.config.augmentation.num_sample
+        images = model_pass(AutoModelForImageClassification, config, inputs, samples, name="image")
+        clips = replace(super().passes(num_labels)[0], share=1 / (1 + ratio))
+        return [clips, replace(images, share=ratio / (1 + ratio))]
+
+    def num_batches(self, num_samples: int, rank: int, processes: int) -> int:
+        """Those of videos and of images."""
+        optimization = self.config.optimization
+        share = len(range(rank, num_samples, processes))
+        return super().num_batches(num_samples, rank, processes) + count_image_batches(
+            share, optimization.batch_size, optimization.drop_last, self.arguments.image_ratio
+        )
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
         """The first clips, then the first images. See [`Method.preview`]."""

@@ -21,6 +21,7 @@ from hf_videovit.training.data.joint import IMAGE_PLACE, JointStream
 from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import BadVideo, ClipStream
 from hf_videovit.training.methods.choosing import finetune
+from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import JointClassificationTask
 from tests.clips import STEPS
 from tests.families import FAMILIES
@@ -223,3 +224,14 @@ def test_images_are_files_that_look_like_frames(image_folder, tmp_path):
         open_images(tmp_path / "nothing")
     with pytest.raises(ValueError, match="must be one of train, val in .*, got 'test'"):
         open_images(image_folder, "test")
+
+
+@pytest.mark.parametrize(("ratio", "drop_last"), [(2.0, False), (0.5, True)])
+def test_a_plan_counts_the_batches_of_images(joint_fields, ratio, drop_last):
+    fields = joint_fields | {"image_ratio": ratio, "drop_last": drop_last, "eval_every": 0, "save_every": 0}
+    config = RunConfig.from_fields(**fields)
+    plan = plan_run(config, device=torch.device("cpu"))
+    assert plan.total_steps == finetune(config).facts["steps"]
+    images = plan.others["image"]
+    assert images.samples_per_step == pytest.approx(3 * ratio / (1 + ratio))
+    assert 0 < images.macs < plan.forward_macs
