@@ -26,6 +26,7 @@ STOREYS = (
     ("cli",),
 )
 TRAINING_STOREYS = (
+    ("fields",),
     ("arguments",),
     ("optimization", "data"),
     ("schedules",),

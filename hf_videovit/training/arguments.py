@@ -6,33 +6,15 @@ the module of the method. Here they are the open group `method`, whose `name` is
 """
 
 import dataclasses
-import difflib
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 import yaml
 
-
-def option(default: Any, help: str) -> Any:
-    """
-    A field of a group of arguments.
-
-    Args:
-        default (`Any`):
-            Default of the field. Lists and dictionaries are copied.
-        help (`str`):
-            Help text of the field, printed by `--help`.
-
-    Returns:
-        `Any`: a field of a dataclass.
-    """
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+from .fields import build_group, check_minimum, check_range, option, suggestion, type_name
 
 
 @dataclass
@@ -385,7 +367,7 @@ class RunConfig:
             if not isinstance(members, Mapping):
                 raise ValueError(f"Group `{group}` of a recipe must contain fields and values, got {members!r}")
             if group in GROUPS:
-                arguments[group] = build_group(GROUPS[group], members, f"group `{group}`")
+                arguments[group] = build_group(GROUPS[group], members, f"group `{group}`", FIELD_GROUP)
             else:
                 arguments[group] = dict(members)
         return cls(**arguments)
@@ -513,7 +495,7 @@ def describe_arguments(groups: Mapping[str, type] | None = None) -> str:
         for item in members:
             default = getattr(defaults, item.name)
             lines.append(
-                f"  --{item.name} ({_type_name(hints[item.name])}, default {default}): {item.metadata['help']}"
+                f"  --{item.name} ({type_name(hints[item.name])}, default {default}): {item.metadata['help']}"
             )
     return "\n".join(lines)
 
@@ -536,7 +518,7 @@ RESUMABLE = {
     "run": {item.name for item in dataclasses.fields(RunArguments)} - {"seed", "mixed_precision", "best_metric"},
     "probe": {item.name for item in dataclasses.fields(ProbeArguments)},
 }
-_FIELD_GROUP: dict[str, str] = {
+FIELD_GROUP: dict[str, str] = {
     item.name: group for group, group_class in GROUPS.items() for item in dataclasses.fields(group_class)
 }
 
@@ -553,7 +535,7 @@ def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
         if not has_value:
             if words and not words[0].startswith("--"):
                 value = words.pop(0)
-            elif name.startswith("no_") and name not in _FIELD_GROUP:
+            elif name.startswith("no_") and name not in FIELD_GROUP:
                 name, value = name.removeprefix("no_"), "false"
             else:
                 value = "true"
@@ -574,12 +556,12 @@ def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         path = name.split(".")
         if path == ["method"]:
             path = ["method", "name"]
-        elif len(path) == 1 or path[0] in _FIELD_GROUP and path[0] not in GROUPS:
-            path = [_FIELD_GROUP.get(path[0], "method"), *path]
-        elif path[0] in GROUPS and path[0] in _FIELD_GROUP and path[1] not in _fields_of(path[0]):
-            path = [_FIELD_GROUP[path[0]], *path]
+        elif len(path) == 1 or path[0] in FIELD_GROUP and path[0] not in GROUPS:
+            path = [FIELD_GROUP.get(path[0], "method"), *path]
+        elif path[0] in GROUPS and path[0] in FIELD_GROUP and path[1] not in _fields_of(path[0]):
+            path = [FIELD_GROUP[path[0]], *path]
         elif path[0] not in (*GROUPS, "method"):
-            raise ValueError(f"Unknown field `{name}`{suggestion(path[0], [*GROUPS, *_FIELD_GROUP])}")
+            raise ValueError(f"Unknown field `{name}`{suggestion(path[0], [*GROUPS, *FIELD_GROUP])}")
         target = nested
         for part in path[:-1]:
             target = target.setdefault(part, {})
@@ -598,152 +580,3 @@ def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[
             value = _deep_update(merged[name], value)
         merged[name] = value
     return merged
-
-
-def build_group(group_class: type, members: Mapping[str, Any], group: str) -> Any:
-    """
-    Build a group of arguments from the values of a recipe or of flags.
-
-    Args:
-        group_class (`type`):
-            A dataclass with fields made by [`option`].
-        members (`Mapping[str, Any]`):
-            Values by field name. Text is converted to the annotated type.
-        group (`str`):
-            Name of the group in error messages.
-
-    Returns:
-        `Any`: an instance of `group_class`.
-
-    Raises:
-        ValueError: there is no such field, or a value has the wrong type or is out of range.
-    """
-    hints = typing.get_type_hints(group_class)
-    arguments = {}
-    for name, value in members.items():
-        if name not in hints:
-            raise ValueError(f"Unknown field `{name}` in {group}{suggestion(name, [*hints, *_FIELD_GROUP])}")
-        arguments[name] = _cast(name, value, hints[name])
-    return group_class(**arguments)
-
-
-def suggestion(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    """
-    The end of an error message about an unknown name.
-
-    Args:
-        name (`str`):
-            The unknown name.
-        known (`Mapping[str, Any]` or `Sequence[str]`):
-            The known names.
-
-    Returns:
-        `str`: a suggestion of the most similar known name, or the list of all known names.
-    """
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean `{close[0]}`?" if close else f"; known are {', '.join(sorted(set(known)))}"
-
-
-def _cast(name: str, value: Any, hint: Any) -> Any:
-    """Convert a YAML value or a command-line argument to the annotated type."""
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None or isinstance(value, str) and value.lower() in ("none", "null"):
-            return None
-        return _cast(name, value, next(member for member in members if member is not type(None)))
-    if origin is Literal:
-        if value is False and "no" in members:  # YAML reads a bare `no` as false
-            value = "no"
-        if value not in members:
-            raise ValueError(f"`{name}` must be one of {', '.join(members)}, got {value!r}")
-        return value
-    if origin is list:
-        items = yaml.safe_load(value if value.startswith("[") else f"[{value}]") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple):
-            raise ValueError(f"`{name}` must be a list, got {value!r}")
-        return [_cast(name, item, members[0]) for item in items]
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"`{name}` must contain names and values, got {value!r}")
-        return {key: _open_value(item) for key, item in value.items()}
-    return _cast_scalar(name, value, hint)
-
-
-def _cast_scalar(name: str, value: Any, hint: type) -> Any:
-    if hint is str:
-        return str(value)
-    if hint is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        if str(value).lower() in words:
-            return words[str(value).lower()]
-    elif not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if hint is float and number == number:
-            return number
-        if hint is int and number == number and number == int(number):
-            return int(number)
-    raise ValueError(f"`{name}` must be {_type_name(hint)}, got {value!r}")
-
-
-def _open_value(value: Any) -> Any:
-    """A value of an open field (`config`, `processor`). Text is parsed as a number, list or boolean if possible."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(value) if "e" in value.lower() and float(value) else yaml.safe_load(value)
-    except ValueError:
-        return yaml.safe_load(value)
-
-
-def _type_name(hint: Any) -> str:
-    origin, members = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return " | ".join(members)
-    if origin in (Union, types.UnionType):
-        return " or ".join("none" if member is type(None) else _type_name(member) for member in members)
-    if origin is list:
-        return f"list of {_type_name(members[0])}"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, "names and values")
-
-
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """
-    Check that a value is in a range.
-
-    Args:
-        name (`str`):
-            Name of the field.
-        value (`float`):
-            The value.
-        low (`float`):
-            Smallest allowed value.
-        high (`float`):
-            Largest allowed value.
-
-    Raises:
-        ValueError: the value is out of range.
-    """
-    if not low <= value <= high:
-        raise ValueError(f"`{name}` must be between {low} and {high}, got {value}")
-
-
-def check_minimum(arguments: Any, **minimums: float) -> None:
-    """
-    Check fields against their minimums.
-
-    Args:
-        arguments (`Any`):
-            An object with the fields.
-        minimums:
-            Minimum of each field. `None` as a value is allowed.
-
-    Raises:
-        ValueError: a field is below its minimum.
-    """
-    for name, minimum in minimums.items():
-        value = getattr(arguments, name)
-        if value is not None and value < minimum:
-            raise ValueError(f"`{name}` must be at least {minimum}, got {value}")

@@ -7,8 +7,8 @@ from PIL import Image
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.data.augmentation import sample_seed
+from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.data.opening import load_sources
-from hf_videovit.training.data.streaming import Record
 from hf_videovit.training.data.streams import clip_augmentation
 from hf_videovit.training.methods.masked_words import MaskedWords
 from hf_videovit.training.preview import draw_preview, preview_clips, target_text

@@ -16,7 +16,8 @@ from torchvision.transforms import InterpolationMode, v2
 from transformers.image_utils import SizeDict
 
 from ...modeling.video_processing_base import output_size
-from ..arguments import AugmentationArguments, check_minimum, check_range, option
+from ..arguments import AugmentationArguments
+from ..fields import check_minimum, check_range, option
 from .sources import stable_hash
 
 

@@ -4,74 +4,25 @@ them. The order therefore does not depend on the number of workers, every sample
 run resumes at any sample by skipping samples without decoding them.
 """
 
-import json
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers.utils import logging
 
 from ...modeling.video_decoding import VideoDecodingError
-from .augmentation import Augmentation, sample_seed
-from .processors import ClipProcessor
-from .sources import Label, Sample, VideoSource, label_indices
+from .bad_videos import BadVideo
+from .loaders import Record, SampleLoader
+from .sources import Sample, VideoSource
 from .workers import ignore_sigterm, worker_context
 
 
 logger = logging.get_logger(__name__)
-
-UNCOUNTED_EPOCH = 1000  # smallest assumed number of clips in an epoch of a stream of unknown length
-
-
-@dataclass(frozen=True)
-class Record:
-    """
-    A sample to read.
-
-    Args:
-        sample ([`Sample`]):
-            The sample.
-        epoch (`int`):
-            The epoch.
-        position (`int`):
-            Position of the sample in the share of the process.
-    """
-
-    sample: Sample
-    epoch: int
-    position: int
-
-
-@dataclass(frozen=True)
-class BadVideo:
-    """
-    A video that cannot be read.
-
-    Args:
-        id (`str`):
-            Sample id.
-        position (`int`):
-            Position of the sample in the share of the process.
-        reason (`str`):
-            Message of the decoder.
-        kind (`str`):
-            Kind of the error, see [`VideoDecodingError`].
-        decoder (`str` or `None`):
-            Name of the decoder.
-    """
-
-    id: str
-    position: int
-    reason: str
-    kind: str
-    decoder: str | None
 
 
 @dataclass
@@ -99,195 +50,6 @@ class Batch:
     def next_position(self) -> int:
         """Position at which a run continues after this batch."""
         return self.positions[-1] + 1
-
-
-SampleLoader = Callable[[Record], dict[str, torch.Tensor]]
-
-
-class TrainingClipLoader:
-    """
-    Reads a training video. The processor samples the frames for training, and the augmentation is applied `num_sample`
-    times (repeated augmentation, because decoding costs more than augmenting).
-
-    Args:
-        processor ([`ClipProcessor`]):
-            Samples and decodes frames.
-        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            Augments the uint8 clip, or packs it for the accelerator.
-        seed (`int`):
-            Seed of all random numbers, together with epoch and sample id.
-        num_sample (`int`, *optional*, defaults to 1):
-            Augmented copies of the decoded clip.
-        num_labels (`int`, *optional*):
-            Number of labels of a multi-label model.
-    """
-
-    def __init__(
-        self,
-        processor: ClipProcessor,
-        augmentation: Augmentation,
-        seed: int,
-        num_sample: int = 1,
-        num_labels: int | None = None,
-    ):
-        self.processor, self.augmentation, self.seed, self.num_sample = processor, augmentation, seed, num_sample
-        self.num_labels = num_labels
-        self.sampling_mode = "train"
-
-    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
-        """
-        Read a sample.
-
-        Args:
-            record ([`Record`]):
-                The sample and its epoch.
-
-        Returns:
-            `dict`: the rows of the augmentation, such as `pixel_values` of shape
-            `(num_sample, num_frames, num_channels, height, width)`, and `labels` of shape `(num_sample,)`, or zeros
-            and ones of shape `(num_sample, num_labels)`.
-
-        Raises:
-            ValueError: the sample has no label.
-        """
-        if record.sample.label is None:
-            raise ValueError(f"Sample {record.sample.id!r} has no label")
-        label = label_tensor(record.sample.label, self.num_labels)
-        return {**self.clips(record), "labels": torch.stack([label] * self.num_sample)}
-
-    def clips(self, record: Record) -> dict[str, torch.Tensor]:
-        """
-        Decode and augment a clip.
-
-        Args:
-            record ([`Record`]):
-                The sample and its epoch.
-
-        Returns:
-            `dict[str, torch.Tensor]`: the rows of the augmentation.
-        """
-        seeds = [self.seed_of(record, "augmentation", copy) for copy in range(self.num_sample)]
-        return self.augmentation.rows(self.decode(record), seeds)
-
-    def decode(self, record: Record) -> torch.Tensor:
-        """
-        Decode a clip.
-
-        Args:
-            record ([`Record`]):
-                The sample and its epoch.
-
-        Returns:
-            `torch.Tensor` of shape `(num_frames, num_channels, height, width)`: uint8 frames before augmentation.
-        """
-        rng = np.random.default_rng(self.seed_of(record, "frames"))
-        clips, _ = self.processor.load_clips(record.sample.video, sampling_mode=self.sampling_mode, rng=rng)
-        return clips[0]
-
-    def seed_of(self, record: Record, purpose: str, copy: int = 0) -> int:
-        """
-        Seed of the random numbers of one copy. The first copies do not depend on the number of copies.
-
-        Args:
-            record ([`Record`]):
-                The sample and its epoch.
-            purpose (`str`):
-                Name of the purpose. Purposes have independent random numbers.
-            copy (`int`, *optional*, defaults to 0):
-                Number of the copy.
-
-        Returns:
-            `int`: the seed.
-        """
-        return sample_seed(self.seed, record.epoch, record.sample.id, f"{purpose}/{copy}" if copy else purpose)
-
-
-def label_tensor(label: Label, num_labels: int | None = None) -> torch.Tensor:
-    """
-    A label as a tensor for the loss.
-
-    Args:
-        label (`int`, `tuple[int, ...]` or `None`):
-            One or several indices, or `None` for an unlabelled sample.
-        num_labels (`int`, *optional*):
-            Number of labels of a multi-label model.
-
-    Returns:
-        `torch.Tensor`: an index, or zeros and ones of shape `(num_labels,)`; -1 everywhere if there is no label.
-
-    Raises:
-        ValueError: the label has several indices and the model is not multi-label.
-    """
-    if num_labels is None:
-        if isinstance(label, tuple):
-            raise ValueError(f"`label` must be one index for a model with one label per clip, got {label}")
-        return torch.tensor(-1 if label is None else label)
-    hot = torch.full((num_labels,), 0.0 if label is not None else -1.0)
-    hot[list(label_indices(label))] = 1.0
-    return hot
-
-
-class MaskedClipLoader(TrainingClipLoader):
-    """
-    Reads a clip for masked modelling. Dense clips have an exact stride; segment and uniform clips are sampled as in
-    training. Each augmented copy has its own masks.
-
-    Args:
-        processor ([`ClipProcessor`]):
-            Samples and decodes frames.
-        augmentation ([`ClipAugmentation`] or [`DeviceAugmentation`]):
-            Augments the uint8 clip, or packs it for the accelerator.
-        seed (`int`):
-            Seed of all random numbers, together with epoch and sample id.
-        num_sample (`int`):
-            Augmented copies of the decoded clip.
-        masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
-            Makes the encoder mask and the decoder mask of one copy.
-    """
-
-    def __init__(
-        self, processor: ClipProcessor, augmentation: Augmentation, seed: int, num_sample: int, masks: "MaskMaker"
-    ):
-        super().__init__(processor, augmentation, seed, num_sample)
-        self.sampling_mode = "pretrain" if processor.frame_sampling == "dense" else "train"
-        self.masks = masks
-
-    def __call__(self, record: Record) -> dict[str, torch.Tensor]:
-        """
-        Read a sample.
-
-        Args:
-            record ([`Record`]):
-                The sample and its epoch.
-
-        Returns:
-            `dict`: the rows of the augmentation, such as `pixel_values` of shape
-            `(num_sample, num_frames, num_channels, height, width)`; `encoder_mask` and `decoder_mask`, bool of shape
-            `(num_sample, sequence_length)`.
-        """
-        seeds = [self.seed_of(record, "masks", copy) for copy in range(self.num_sample)]
-        return {**self.clips(record), **stacked_masks(self.masks, seeds)}
-
-
-MaskMaker = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-
-
-def stacked_masks(masks: MaskMaker, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
-    """
-    Masks of several samples, under the names of the arguments of the model.
-
-    Args:
-        masks (`Callable[[numpy.random.Generator], tuple[np.ndarray, np.ndarray]]`):
-            Makes the encoder mask and the decoder mask of one sample.
-        seeds (`Sequence[int]`):
-            Seed of each sample.
-
-    Returns:
-        `dict[str, torch.Tensor]`: `encoder_mask` and `decoder_mask`, bool of shape `(num_samples, sequence_length)`.
-    """
-    pairs = [masks(np.random.default_rng(seed)) for seed in seeds]
-    encoder, decoder = (torch.from_numpy(np.stack(parts)) for parts in zip(*pairs))
-    return {"encoder_mask": encoder, "decoder_mask": decoder}
 
 
 def merge_copies(rows: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -509,90 +271,6 @@ def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
         `int`: the number.
     """
     return size // batch_size if drop_last else -(-size // batch_size)
-
-
-class BadVideoLedger:
-    """
-    Records unreadable videos, one line of JSON each, and raises an error if there are too many.
-
-    Args:
-        path (`Path`, *optional*):
-            File that receives the lines. No file is written by default.
-        limit (`float`, *optional*, defaults to 0.05):
-            Share of the videos of an epoch that may be unreadable.
-        minimum (`int`, *optional*, defaults to 20):
-            Number of videos to read before that share is checked.
-    """
-
-    def __init__(self, path: Path | None = None, limit: float = 0.05, minimum: int = 20):
-        self.path, self.limit, self.minimum = path, limit, minimum
-        self.epoch, self.count, self.lines = 0, 0, 0
-
-    def begin(self, epoch: int) -> None:
-        """
-        Start the count of an epoch.
-
-        Args:
-            epoch (`int`):
-                Number of the epoch.
-        """
-        self.epoch, self.count = epoch, 0
-
-    def add(self, video: BadVideo) -> None:
-        """
-        Record a video.
-
-        Args:
-            video ([`BadVideo`]):
-                The video.
-        """
-        self.count += 1
-        self.lines += 1
-        logger.warning(f"Skipped unreadable video {video.id!r}: {video.reason}")
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": self.epoch, **asdict(video)}, ensure_ascii=False) + "\n")
-
-    def judge(self, bad: int, read: int, epoch_size: int | None) -> None:
-        """
-        Check the number of unreadable videos of an epoch.
-
-        Args:
-            bad (`int`):
-                Unreadable videos of the epoch, in all processes.
-            read (`int`):
-                Videos of the epoch read so far in all processes, including unreadable ones.
-            epoch_size (`int` or `None`):
-                Videos of the epoch, if known. The limit is a share of it, so that a few unreadable videos at the start
-                do not stop a run.
-
-        Raises:
-            RuntimeError: there are more unreadable videos than the limit allows.
-        """
-        allowed = self.limit * max(read, UNCOUNTED_EPOCH if epoch_size is None else epoch_size)
-        if read >= self.minimum and bad > allowed:
-            raise RuntimeError(
-                f"{bad} of the {read} videos read in this epoch cannot be read, more than `bad_video_limit` "
-                f"({self.limit:g}) allows; they are listed in {self.path}"
-            )
-
-    def state_dict(self) -> dict[str, int]:
-        """State to be saved in a checkpoint."""
-        return {"epoch": self.epoch, "count": self.count, "lines": self.lines}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """
-        Restore the state of a checkpoint. Lines written after it are removed from the file.
-
-        Args:
-            state (`dict[str, int]`):
-                Result of [`~BadVideoLedger.state_dict`].
-        """
-        self.epoch, self.count, self.lines = state["epoch"], state["count"], state["lines"]
-        if self.path is not None and self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.path.write_text("".join(lines[: self.lines]), encoding="utf-8")
 
 
 class _ChunkSampler:

@@ -10,9 +10,11 @@ from transformers.utils import logging
 from ...modeling.video_processing_base import interpolation_mode
 from ..arguments import AugmentationArguments, DataArguments
 from .augmentation import Augmentation, ClipAugmentation, DeviceAugmentation, mirrored_labels
+from .bad_videos import BadVideo, BadVideoLedger
+from .loaders import SampleLoader
 from .processors import ClipProcessor
 from .sources import VideoSource
-from .streaming import BadVideo, BadVideoLedger, ClipStream, SampleLoader
+from .streaming import ClipStream
 
 
 logger = logging.get_logger(__name__)

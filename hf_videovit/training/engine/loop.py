@@ -32,8 +32,9 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..arguments import RunConfig
+from ..data.bad_videos import BadVideoLedger
 from ..data.sources import stable_hash
-from ..data.streaming import BadVideoLedger, Batch, BatchStream
+from ..data.streaming import Batch, BatchStream
 from ..optimization import set_learning_rate
 from ..schedules import schedule_steps
 from ..tasks import Task

@@ -31,10 +31,12 @@ from ...modeling.video_decoding import available_decoders
 from ...modes import evaluation_mode
 from ...pictures.drawing import draw_confusion_matrix
 from ..building import MULTI_LABEL
+from ..data.bad_videos import BadVideo
+from ..data.loaders import Record, label_tensor
 from ..data.opening import match_labels
 from ..data.processors import ClipProcessor
 from ..data.sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
-from ..data.streaming import BadVideo, ClipStream, Record, label_tensor
+from ..data.streaming import ClipStream
 from .metrics import average_precisions, confusion_matrix, score
 
 

@@ -28,10 +28,11 @@ from transformers.utils import logging
 
 from ...modes import evaluation_mode
 from ..arguments import DataArguments, ProbeArguments, RunConfig
+from ..data.bad_videos import BadVideo
 from ..data.opening import load_sources
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
-from ..data.streaming import BadVideo, ClipStream
+from ..data.streaming import ClipStream
 from ..engine.loop import Observer
 from ..schedules import cosine_with_warmup
 from .evaluation import EvaluationClipLoader

@@ -5,7 +5,8 @@ from typing import Any
 from accelerate import Accelerator
 from transformers import AutoConfig, PreTrainedModel
 
-from ..arguments import GROUPS, ModelArguments, RunConfig, describe_arguments, suggestion
+from ..arguments import GROUPS, ModelArguments, RunConfig, describe_arguments
+from ..fields import suggestion
 from .classification import Classification, Distillation
 from .common import GOALS, Goal, Method, RunResult, run
 from .contrastive import Contrastive

@@ -9,16 +9,18 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel
 
 from ...modeling.video_processing_base import without_colours
-from ..arguments import RunConfig, check_range, option
+from ..arguments import RunConfig
 from ..building import MULTI_LABEL, build_model, load_teacher
 from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, seeded_torch
+from ..data.loaders import SampleLoader, TrainingClipLoader
 from ..data.opening import match_labels
 from ..data.processors import ClipProcessor
 from ..data.sources import stable_hash
-from ..data.streaming import Batch, SampleLoader, TrainingClipLoader, merge_copies
+from ..data.streaming import Batch, merge_copies
 from ..data.streams import clip_augmentation, keep_directions
 from ..engine.loop import FitResult
 from ..evaluation.evaluation import EvaluationResult
+from ..fields import check_range, option
 from ..tasks import ClassificationTask, DistillationTask, Task
 from .common import Method, Pass, Rows, RunResult, example_pixels, model_pass
 from .previewing import PreviewedCopies

@@ -14,16 +14,18 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from ...modeling.configuration_base import frame_size
-from ..arguments import GROUPS, RunArguments, RunConfig, build_group
+from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
 from ..building import describe_inputs, described_config
+from ..data.loaders import SampleLoader
 from ..data.opening import load_sources
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
-from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader, count_batches
+from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
 from ..engine.loop import FitResult, Observer, fit
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
 from ..evaluation.probes import online_probe
+from ..fields import build_group
 from ..tasks import Task
 from .previewing import PreviewedClip, PreviewedCopies, preview_stream
 
@@ -203,7 +205,7 @@ class Method(ABC):
         eval_source: VideoSource | None = None,
     ):
         own = {name: value for name, value in config.method.items() if name != "name"}
-        self.arguments: Any = build_group(self.arguments_class, own, f"the method `{self.name}`")
+        self.arguments: Any = build_group(self.arguments_class, own, f"the method `{self.name}`", FIELD_GROUP)
         self.config = replace(config, method={"name": self.name} | dataclasses.asdict(self.arguments))
         self.given_model, self.given_processor = model, processor
         self.given_sources = None if train_source is None else (train_source, eval_source)

@@ -15,9 +15,10 @@ from ...modes import evaluation_mode
 from ..arguments import AugmentationArguments, OptimizationArguments, RunConfig
 from ..building import build_pretraining_model
 from ..data.augmentation import Augmentation, sample_seed
+from ..data.loaders import Record, SampleLoader
 from ..data.processors import ClipProcessor
 from ..data.sources import stable_hash
-from ..data.streaming import Batch, ClipStream, Record, SampleLoader
+from ..data.streaming import Batch, ClipStream
 from ..data.streams import clip_augmentation
 from ..engine.loop import FitResult
 from ..tasks import ContrastiveTask, Task

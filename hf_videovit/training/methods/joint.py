@@ -8,14 +8,16 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from ..arguments import RunConfig, check_minimum, option
+from ..arguments import RunConfig
 from ..building import IMAGES, VIDEOS, build_joint_model
 from ..data.augmentation import BatchMixing
 from ..data.images import image_processor, image_reader, open_images
 from ..data.joint import JointStream, count_image_batches
+from ..data.loaders import SampleLoader
 from ..data.processors import ClipProcessor
-from ..data.streaming import Batch, BatchStream, SampleLoader
+from ..data.streaming import Batch, BatchStream
 from ..engine.loop import FitResult, Observer
+from ..fields import check_minimum, option
 from ..tasks import JointClassificationTask, Task
 from .classification import Classification, LabelArguments, mixed_clips, prepare_labelled
 from .common import Pass, Rows, RunResult, Sources, example_pixels, model_pass

@@ -15,19 +15,11 @@ from ...pictures.reconstruction import draw_reconstructions, reconstruct_clips
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
 from ..data.augmentation import Augmentation
+from ..data.loaders import MaskedClipLoader, MaskMaker, Record, SampleLoader, stacked_masks
 from ..data.masking import dual_masks
 from ..data.processors import ClipProcessor
 from ..data.sources import stable_hash
-from ..data.streaming import (
-    Batch,
-    ClipStream,
-    MaskedClipLoader,
-    MaskMaker,
-    Record,
-    SampleLoader,
-    merge_copies,
-    stacked_masks,
-)
+from ..data.streaming import Batch, ClipStream, merge_copies
 from ..data.streams import clip_augmentation
 from ..engine.loop import FitResult, Observer
 from ..tasks import MaskedModelingTask, Task

@@ -14,8 +14,9 @@ from ...modes import evaluation_mode
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
 from ..data.images import open_images
+from ..data.loaders import SampleLoader
 from ..data.processors import ClipProcessor
-from ..data.streaming import Batch, BatchStream, ClipStream, SampleLoader, merge_copies
+from ..data.streaming import Batch, BatchStream, ClipStream, merge_copies
 from ..data.streams import training_ledger
 from ..engine.loop import FitResult, Observer
 from ..evaluation.probes import online_probe

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from ..data.streaming import BadVideo, Batch, ClipStream, Record
+from ..data.bad_videos import BadVideo
+from ..data.loaders import Record
+from ..data.streaming import Batch, ClipStream
 
 
 logger = logging.get_logger(__name__)

@@ -10,24 +10,19 @@ from transformers import PreTrainedConfig
 
 from ...modeling.configuration_base import frame_size
 from ...modeling.video_processing_base import without_colours
-from ..arguments import RunConfig, check_minimum, check_range, option
+from ..arguments import RunConfig
 from ..data.augmentation import Augmentation
+from ..data.bad_videos import BadVideoLedger
 from ..data.block_masking import BlockMasks
 from ..data.images import image_reader, open_images
 from ..data.joint import IMAGE_PLACE, PASSES, JointStream
+from ..data.loaders import Record, TrainingClipLoader
 from ..data.opening import load_sources
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource, stable_hash
-from ..data.streaming import (
-    BadVideoLedger,
-    Batch,
-    BatchStream,
-    ClipStream,
-    Record,
-    TrainingClipLoader,
-    merge_copies,
-)
+from ..data.streaming import Batch, BatchStream, ClipStream, merge_copies
 from ..data.streams import clip_augmentation, evaluation_stream, training_stream
+from ..fields import check_minimum, check_range, option
 from .cache import WordCache
 from .tokenizers import VisualTokenizer, find_words
 

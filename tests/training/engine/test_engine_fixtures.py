@@ -14,9 +14,11 @@ from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining, convert_chec
 from hf_videovit.training.arguments import AugmentationArguments, ModelArguments, RunConfig
 from hf_videovit.training.building import build_pretraining_model
 from hf_videovit.training.data.augmentation import ClipAugmentation
+from hf_videovit.training.data.bad_videos import BadVideoLedger
+from hf_videovit.training.data.loaders import MaskedClipLoader
 from hf_videovit.training.data.masking import dual_masks
 from hf_videovit.training.data.sources import Sample, SampleList
-from hf_videovit.training.data.streaming import BadVideoLedger, ClipStream, MaskedClipLoader
+from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.engine.loop import fit
 from hf_videovit.training.methods.masked_pixels import masks_of, prepare_masked
 from hf_videovit.training.tasks import MaskedModelingTask

@@ -9,8 +9,9 @@ from torch import nn
 
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training.arguments import OptimizationArguments, RunConfig
+from hf_videovit.training.data.bad_videos import BadVideoLedger
 from hf_videovit.training.data.sources import VideoList, VideoSource
-from hf_videovit.training.data.streaming import BadVideoLedger, ClipStream
+from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.engine.checkpointing import list_checkpoints
 from hf_videovit.training.engine.loop import Observer, fit

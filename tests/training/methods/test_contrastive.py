@@ -11,8 +11,8 @@ from hf_videovit import LstclConfig, LstclForPreTraining, LstclModel, LstclVideo
 from hf_videovit.modeling.frame_sampling import FRAME_SAMPLINGS, sample_clips
 from hf_videovit.training.arguments import AugmentationArguments, RunConfig
 from hf_videovit.training.data.augmentation import ClipAugmentation, DeviceAugmentation
+from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.data.sources import Sample, SampleList
-from hf_videovit.training.data.streaming import Record
 from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.methods.contrastive import (
     ShortLongClipLoader,

@@ -16,10 +16,11 @@ from hf_videovit import (
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_joint_model
+from hf_videovit.training.data.bad_videos import BadVideo
 from hf_videovit.training.data.images import image_processor, image_reader, open_images, read_image
 from hf_videovit.training.data.joint import IMAGE_PLACE, JointStream
 from hf_videovit.training.data.sources import Sample, SampleList
-from hf_videovit.training.data.streaming import BadVideo, ClipStream
+from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.tasks import JointClassificationTask

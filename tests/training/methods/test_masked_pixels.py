@@ -15,8 +15,9 @@ from hf_videovit.pictures.reconstruction import reconstruct_clips, tubelets_to_f
 from hf_videovit.training.arguments import AugmentationArguments, ModelArguments, RunConfig
 from hf_videovit.training.building import build_pretraining_model
 from hf_videovit.training.data.augmentation import ClipAugmentation, MultiScaleCrop, seeded_torch
+from hf_videovit.training.data.loaders import MaskedClipLoader, Record, TrainingClipLoader
 from hf_videovit.training.data.sources import Sample, folder_source
-from hf_videovit.training.data.streaming import MaskedClipLoader, Record, TrainingClipLoader, merge_copies
+from hf_videovit.training.data.streaming import merge_copies
 from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.methods.masked_pixels import masks_of
 from hf_videovit.training.tasks import MaskedModelingTask
@@ -112,7 +113,7 @@ def test_reconstruction_undoes_the_patch_normalisation():
     mask = torch.zeros(2, 32, dtype=torch.bool)
     mask[:, ::2] = True
     true = model.targets(pixel_values)
-    model.decode = lambda encoded, visible, decoded, grid, **kwargs: true[torch.arange(2)[:, None], decoded]
+    model._decode = lambda encoded, visible, decoded, grid, **kwargs: true[torch.arange(2)[:, None], decoded]
     found = reconstruct_clips(model, pixel_values, mask)
     np.testing.assert_allclose(found.reconstructed.astype(int), found.original, atol=1)
     hidden = (found.visible == 128).all(axis=-1)

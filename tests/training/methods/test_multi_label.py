@@ -15,9 +15,9 @@ from hf_videovit.hub.cards import write_model_card
 from hf_videovit.training.arguments import ModelArguments, RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.data.augmentation import BatchMixing, MixingArguments
+from hf_videovit.training.data.loaders import label_tensor
 from hf_videovit.training.data.opening import match_labels, open_source
 from hf_videovit.training.data.sources import VideoList, manifest_hash
-from hf_videovit.training.data.streaming import label_tensor
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.tasks import ClassificationTask

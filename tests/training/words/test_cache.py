@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.data.streaming import Record
+from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.methods.choosing import pretrain
 from hf_videovit.training.methods.masked_words import MaskedWords, cache_words
 from hf_videovit.training.words.cache import WordCache, tokenizer_fingerprint
