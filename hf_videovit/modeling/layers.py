@@ -16,12 +16,32 @@ from transformers.utils import can_return_tuple
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
-    """Rates growing linearly from 0 to `rate` over `depth` blocks, as plain floats (safe on the meta device)."""
+    """
+    Rates of stochastic depth that grow linearly from 0, as plain floats (safe on the meta device).
+
+    Args:
+        rate (`float`):
+            Rate of the last block.
+        depth (`int`):
+            Number of blocks.
+
+    Returns:
+        `list[float]`: one rate for each block.
+    """
     return [rate * index / max(depth - 1, 1) for index in range(depth)]
 
 
 class LayerScale(nn.Module):
-    """A learnt factor a channel on a residual branch (Touvron et al., 2021)."""
+    """
+    Learnt factor for each channel of a residual branch
+    ([Touvron et al., 2021](https://huggingface.co/papers/2103.17239)).
+
+    Args:
+        dim (`int`):
+            Number of channels.
+        init_value (`float`):
+            Initial value of the factors.
+    """
 
     def __init__(self, dim: int, init_value: float):
         super().__init__()
@@ -29,13 +49,26 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), float(init_value)))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Scale the channels.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(..., dim)`):
+                Output of the branch.
+        """
         return hidden_states * self.gamma
 
 
 def init_as_torch(
     module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d,
 ) -> None:
-    """The initialisation that torch's own constructors use."""
+    """
+    Initialise a layer as its torch constructor does.
+
+    Args:
+        module (`nn.Linear`, `nn.Conv1d`, `nn.Conv2d`, `nn.Conv3d`, `nn.ConvTranspose2d` or `nn.ConvTranspose3d`):
+            The layer, changed in place.
+    """
     init.kaiming_uniform_(module.weight, a=math.sqrt(5))
     if module.bias is not None:
         bound = 1 / math.sqrt(module.weight[0].numel())
@@ -53,16 +86,16 @@ def eager_attention_forward(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Attention in plain matrix products, for modules that look their implementation up in transformers'
-    `ALL_ATTENTION_FUNCTIONS`. That look-up must stand in the modeling file itself: transformers reads the file's text
-    to decide whether `set_attn_implementation` may switch a model.
+    Attention in plain matrix products, for modules that look up their implementation in transformers'
+    `ALL_ATTENTION_FUNCTIONS`. The look-up must be in the modeling file itself: transformers reads the file's text to
+    decide whether `set_attn_implementation` can switch a model.
 
     Args:
         module (`nn.Module`):
             The attention module.
         query, key, value (`torch.Tensor` of shape `(batch_size, num_heads, sequence_length, head_dim)`):
             Projected states.
-        attention_mask (`torch.Tensor`, *optional*):
+        attention_mask (`torch.Tensor`, or `None`):
             Added to the scores; broadcast to `(batch_size, num_heads, query_length, key_length)`.
         scaling (`float`):
             Factor of the queries.
@@ -82,10 +115,19 @@ def eager_attention_forward(
 
 def sinusoid_table(num_positions: int, dim: int) -> torch.Tensor:
     """
-    One-dimensional sine-cosine table of shape `(num_positions, dim)` in float32: even channels hold the sine and odd
-    ones the cosine of `position / 10000 ** (2 * (channel // 2) / dim)`.
+    One-dimensional sine-cosine table: even channels hold the sine and odd ones the cosine of
+    `position / 10000 ** (2 * (channel // 2) / dim)`.
 
-    Worked out in float64: in float32 the angles of late positions are off by up to 1e-3.
+    It is computed in float64: in float32 the angles of late positions are wrong by up to 1e-3.
+
+    Args:
+        num_positions (`int`):
+            Number of positions.
+        dim (`int`):
+            Number of channels.
+
+    Returns:
+        `torch.Tensor` of shape `(num_positions, dim)`, in float32.
     """
     positions = torch.arange(num_positions, dtype=torch.float64, device="cpu")
     channels = torch.arange(dim, dtype=torch.float64, device="cpu")
@@ -100,8 +142,18 @@ def interpolate_positions(
     table: torch.Tensor, source_grid: tuple[int, int, int], target_grid: tuple[int, int, int]
 ) -> torch.Tensor:
     """
-    Resample a position table of shape `(frames * height * width, dim)` from one token grid to another: bicubic in
-    space, linear in time, the table itself where the grids agree.
+    Resample a position table from one token grid to another: bicubic in space, linear in time.
+
+    Args:
+        table (`torch.Tensor` of shape `(frames * height * width, dim)`):
+            Table of the source grid.
+        source_grid (`tuple[int, int, int]`):
+            Its frames, height and width in tokens.
+        target_grid (`tuple[int, int, int]`):
+            Frames, height and width of the result in tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(frames * height * width, dim)` of the target grid: `table` itself if both are equal.
     """
     if tuple(source_grid) == tuple(target_grid):
         return table
@@ -119,7 +171,18 @@ def interpolate_positions(
 
 def token_grid(pixel_values: torch.Tensor, tubelet_size: int, patch_size: int) -> tuple[int, int, int]:
     """
-    Token grid `(frames, height, width)` of `pixel_values`, whose last four axes are frames, channels, height, width.
+    Token grid of clips.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(..., num_frames, num_channels, height, width)`):
+            Clips.
+        tubelet_size (`int`):
+            Frames of a token.
+        patch_size (`int`):
+            Side of a token in pixels.
+
+    Returns:
+        `tuple[int, int, int]`: frames, height and width in tokens.
 
     Raises:
         ValueError: the clip is not a whole number of tubelets.
@@ -134,17 +197,37 @@ def token_grid(pixel_values: torch.Tensor, tubelet_size: int, patch_size: int) -
 
 
 def gather_tokens(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Tokens `(batch, length, ...)` at `indices` `(batch, num_kept)` -> `(batch, num_kept, ...)`."""
+    """
+    Select tokens of each sample.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(batch_size, length, ...)`):
+            Tokens.
+        indices (`torch.Tensor` of shape `(batch_size, num_kept)`):
+            Positions of the selected tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_kept, ...)`.
+    """
     shape = indices.shape + (1,) * (tokens.ndim - 2)
     return tokens.gather(1, indices.view(shape).expand(*indices.shape, *tokens.shape[2:]))
 
 
 def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     """
-    Positions of the `num_kept` entries of each row of `mask` `(batch, length)` that are `False`, in ascending order.
+    Positions of the entries of each row of a mask that are `False`, in ascending order.
 
-    A stable sort instead of boolean selection: the shape does not depend on the data, so the graph can be compiled and
-    exported.
+    A stable sort is used instead of boolean selection: the shape does not depend on the data, so the graph can be
+    compiled and exported.
+
+    Args:
+        mask (`torch.Tensor` of shape `(batch_size, length)`):
+            Mask with `num_kept` entries in each row that are `False`.
+        num_kept (`int`):
+            Their number.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, num_kept)`.
     """
     return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_kept]
 
@@ -159,8 +242,8 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
         view_merging (`str`):
             `"softmax_mean"`: average the views' probabilities, and return logits whose softmax (sigmoid for
             multi-label problems) is that average. `"logits_mean"`: average the logits.
-        problem_type (`str`, *optional*):
-            The configuration's; regression always averages the values.
+        problem_type (`str`, or `None`):
+            `config.problem_type`; with `"regression"` the values are always averaged.
 
     Returns:
         `torch.Tensor` of shape `(batch_size, num_labels)`.
@@ -177,14 +260,38 @@ def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | Non
 
 
 def as_single_views(pixel_values: torch.Tensor) -> torch.Tensor:
-    """Several views of each video as so many clips; images and clips as they are."""
+    """
+    Treat each view of a video as a clip. Images and clips stay as they are.
+
+    Args:
+        pixel_values (`torch.Tensor` with 4, 5 or 6 axes):
+            Images, clips, or `(batch_size, num_views, num_frames, num_channels, height, width)`.
+
+    Returns:
+        `torch.Tensor`: views as `(batch_size * num_views, num_frames, num_channels, height, width)`.
+    """
     return pixel_values.flatten(0, 1) if pixel_values.ndim == 6 else pixel_values
 
 
 def merge_single_views(
     logits: torch.Tensor, pixel_values: torch.Tensor, view_merging: str, problem_type: str | None
 ) -> torch.Tensor:
-    """Undo [`as_single_views`]: logits `(batch_size * num_views, num_labels)` to one row a video."""
+    """
+    Undo [`as_single_views`] for logits: one row for each video.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch_size * num_views, num_labels)`):
+            Predictions for single views.
+        pixel_values (`torch.Tensor`):
+            Input of [`as_single_views`].
+        view_merging (`str`):
+            See [`merge_views`].
+        problem_type (`str`, or `None`):
+            See [`merge_views`].
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_labels)`.
+    """
     if pixel_values.ndim != 6:
         return logits
     return merge_views(logits.view(*pixel_values.shape[:2], -1), view_merging, problem_type)
@@ -192,8 +299,8 @@ def merge_single_views(
 
 class VideoClassificationMixin:
     """
-    What a classifier does whose encoder (`base_model`) gives pooled features: dropout and a linear `classifier` for
-    every view, views merged. Stands before the family's `PreTrainedModel` among the bases.
+    Classifier on the pooled features of an encoder (`base_model`): dropout and a linear `classifier` for every view,
+    then the views are merged. List it before the family's `PreTrainedModel` among the bases.
     """
 
     config: Any
@@ -230,7 +337,13 @@ class VideoClassificationMixin:
         )
 
     def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """What the encoder answers, of which `pooler_output`, `hidden_states` and `attentions` are used."""
+        """
+        Output of the encoder, of which `pooler_output`, `hidden_states` and `attentions` are used.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Normalised clips.
+        """
         return self.base_model(pixel_values, **kwargs)
 
 
@@ -238,8 +351,8 @@ def classification_loss(
     labels: torch.Tensor, logits: torch.Tensor, config: PreTrainedConfig, **kwargs: Any
 ) -> torch.Tensor:
     """
-    Loss of a classification head. transformers' own function takes soft labels for a multi-label problem and writes
-    its guess into the configuration; this one does neither.
+    Loss of a classification head. Unlike transformers' own function it does not take soft labels for a multi-label
+    problem, and does not change the configuration.
 
     Args:
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`):
@@ -248,6 +361,11 @@ def classification_loss(
             values.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
             Predictions.
+        config ([`~transformers.PreTrainedConfig`]):
+            Configuration; only `problem_type` is read.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
 
     Raises:
         ValueError: `labels` does not fit `logits` or the problem type.

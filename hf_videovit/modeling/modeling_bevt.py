@@ -1,8 +1,8 @@
 """
 BEVT ([Wang et al., 2022](https://huggingface.co/papers/2112.01529)): BERT pre-training of video transformers.
 
-A Video Swin, whose every token sees the clip through shifted windows, learns the visual words of masked patches from
-two streams: clips, and images through the same blocks. Behaviour follows the official code (xyzforever/BEVT, commit
+A Video Swin with attention in shifted windows learns the visual words of masked patches from two streams: clips, and
+images through the same blocks. Behaviour follows the official code (xyzforever/BEVT, commit
 8881b21).
 """
 
@@ -62,16 +62,16 @@ class BevtModelOutput(ModelOutput):
 @dataclass
 class BevtForPreTrainingOutput(ModelOutput):
     """
-    Output of [`BevtForPreTraining`]. What belongs to a stream that had no input is `None`.
+    Output of [`BevtForPreTraining`]. Outputs of a stream without input are `None`.
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*):
             Weighted sum of the streams' losses.
         logits (`torch.Tensor` of shape `(batch_size, num_frames * height * width, vocab_size)`, *optional*):
-            Scores of the visual words of the clips (of the images where there are no clips), or of `(num_masked,
-            vocab_size)` with `masked_only`.
+            Scores of the visual words of the clips (of the images if there are no clips); `(num_masked, vocab_size)`
+            with `masked_only`.
         image_logits (`torch.Tensor` of shape `(num_images, height * width, vocab_size)`, *optional*):
-            Likewise for the images.
+            Scores of the visual words of the images.
         video_loss (`torch.Tensor` of shape `()`, *optional*):
             Mean cross-entropy over the masked places of all clips.
         image_loss (`torch.Tensor` of shape `()`, *optional*):
@@ -79,11 +79,11 @@ class BevtForPreTrainingOutput(ModelOutput):
         video_accuracy (`torch.Tensor` of shape `()`, *optional*):
             Share of the masked places of clips whose word has the highest score.
         image_accuracy (`torch.Tensor` of shape `()`, *optional*):
-            Likewise for images.
+            Share of the masked places of images whose word has the highest score.
         hidden_states (`tuple[torch.Tensor, ...]`, *optional*):
-            Of the clips; of the images where there are no clips.
+            As in [`BevtModelOutput`], of the clips; of the images if there are no clips.
         attentions (`tuple[torch.Tensor, ...]`, *optional*):
-            Likewise.
+            As in [`BevtModelOutput`], of the clips; of the images if there are no clips.
     """
 
     loss: torch.Tensor | None = None
@@ -98,7 +98,7 @@ class BevtForPreTrainingOutput(ModelOutput):
 
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with a start of its own has a name of its own; see `_init_weights`.
+# with its own initialisation has its own class; see `_init_weights`.
 class _BevtClassifier(nn.Linear):
     """Classification head."""
 
@@ -133,7 +133,7 @@ class _BevtImageDecoder(nn.Module):
 
 
 class _BevtVideoDecoder(nn.Module):
-    """The same for clips, and then every frame of a tubelet apart."""
+    """As [`_BevtImageDecoder`] for clips; then each tubelet is split into its frames."""
 
     def __init__(self, config: BevtConfig):
         super().__init__()
@@ -182,7 +182,7 @@ class BevtPreTrainedModel(PreTrainedModel):
 
     def resize_windows(self, window_size: Sequence[int]) -> None:
         """
-        Give the model windows of another size. Tables of relative positions are resized; all else stays as it is.
+        Change the size of the windows. Tables of relative positions are resized; all else stays as it is.
 
         Args:
             window_size (`Sequence[int]`):
@@ -201,8 +201,8 @@ class BevtPreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay, as the official keys resolve:
-        embeddings, each block, each merging, the final norm with the last block, and last whatever stands above (an
-        empty prefix fits every name that no earlier depth claimed).
+        embeddings, each block, each merging, the final norm with the last block, and last everything above (an empty
+        prefix matches every name that no earlier depth matches).
         """
         base = "" if isinstance(self, BevtModel) else f"{self.base_model_prefix}."
         groups: list[tuple[str, ...]] = [(f"{base}embeddings.",)]
@@ -215,13 +215,19 @@ class BevtPreTrainedModel(PreTrainedModel):
         return groups
 
     def no_weight_decay(self) -> set[str]:
-        """Tables of relative positions, as in every official recipe."""
+        """Names of parameters that do not decay: tables of relative positions, as in every official recipe."""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
 
 class BevtModel(BevtPreTrainedModel):
     """
-    The encoder. Clips of any length and size: they are zero-padded at the end to whole patches.
+    The encoder. Clips may have any length and size: they are zero-padded at the end to whole patches.
+
+    Args:
+        config ([`BevtConfig`]):
+            Configuration.
+        add_embeddings (`bool`, *optional*, defaults to `True`):
+            `False` gives a model of images, without the patch embedding of clips.
     """
 
     def __init__(self, config: BevtConfig, add_embeddings: bool = True):
@@ -247,20 +253,20 @@ class BevtModel(BevtPreTrainedModel):
             patch_embeds (`torch.Tensor` of shape `(batch_size, frames, height, width, hidden_sizes[0])`, *optional*):
                 Embedded patches instead of clips.
             still (`bool`, *optional*, defaults to `False`):
-                Take `patch_embeds` for images as the official image stream does: windows are never clipped, and the
-                mask of shifted windows stands in every block.
+                Treat `patch_embeds` as images, like the official image stream: windows are never clipped, and every
+                block uses the mask of shifted windows.
 
         Returns:
             [`BevtModelOutput`]
 
         Raises:
-            ValueError: not exactly one of `pixel_values` and `patch_embeds`, or a shape does not fit.
+            ValueError: not exactly one of `pixel_values` and `patch_embeds` is given, or a shape does not fit.
         """
         if (pixel_values is None) == (patch_embeds is None):
-            raise ValueError("Give one of `pixel_values` and `patch_embeds`, got both or neither.")
+            raise ValueError("Give either `pixel_values` or `patch_embeds`, got both or neither.")
         if pixel_values is not None:
             if self.embeddings is None:
-                raise ValueError("`pixel_values` cannot be clips: the model has no embeddings of clips.")
+                raise ValueError("`pixel_values` cannot be given: the model has no embeddings of clips.")
             _check_clips(pixel_values, self.config)
             patch_embeds = self.embeddings(pixel_values)
         feature_maps = self.encoder(patch_embeds, still, **kwargs)
@@ -271,7 +277,13 @@ class BevtModel(BevtPreTrainedModel):
 
 
 class BevtForVideoClassification(VideoClassificationMixin, BevtPreTrainedModel):
-    """Encoder, mean of the tokens, dropout and a linear classifier."""
+    """
+    Encoder, mean of the tokens, dropout and a linear classifier.
+
+    Args:
+        config ([`BevtConfig`]):
+            Configuration.
+    """
 
     def __init__(self, config: BevtConfig):
         super().__init__(config)
@@ -292,18 +304,25 @@ class BevtForPreTraining(BevtPreTrainedModel):
     for clip, mask in clips:                       # mask: places hidden from the encoder, on the grid of words
         logits = words(norm(video_decoder(encoder(where(mask, mask_token, embed(clip))))))
         errors += [cross_entropy(logits[place], tokenizer(clip)[place]) for place in mask]
-    video_loss = mean(errors)                      # over the masked places of the whole batch; so for images
+    video_loss = mean(errors)                      # over the masked places of the batch; the same for images
     loss = video_loss_weight * video_loss + image_loss_weight * image_loss
     ```
 
-    The final norm stands behind the decoder here, and behind the last stage in every other model: the official
-    fine-tuning takes it over all the same.
+    The final norm follows the decoder here, and the last stage in every other model. The official fine-tuning loads it
+    nevertheless.
+
+    Args:
+        config ([`BevtConfig`]):
+            Configuration.
+
+    Raises:
+        ValueError: `config.depths` has fewer than two stages.
     """
 
     def __init__(self, config: BevtConfig):
         super().__init__(config)
         if len(config.depths) < 2:
-            raise ValueError(f"`depths` must have two stages at least for pre-training, got {config.depths}.")
+            raise ValueError(f"`depths` must have at least two stages for pre-training, got {config.depths}.")
         self.bevt = BevtModel(config, add_embeddings=config.video_stream)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.hidden_sizes[0]))
         self.image_embeddings = _BevtImagePatchEmbeddings(config) if config.image_stream else None
@@ -316,9 +335,10 @@ class BevtForPreTraining(BevtPreTrainedModel):
     @torch.no_grad()
     def from_image_stream(cls, source: "BevtForPreTraining", **fields: Any) -> "BevtForPreTraining":
         """
-        The joint model that goes on from one of images alone (stage 2 from stage 1). As in the official loader, every
-        frame of the kernel of clips is that of images, their sum kept, and places at every distance in time have the
-        bias of those in one frame; what only clips use starts fresh, but the classifier of words is kept.
+        Make a joint model from a model of images (stage 2 from stage 1). As in the official loader, every frame of the
+        kernel of clips is that of images, divided by the number of frames. The bias of relative positions is the same
+        for every distance in time. The parts that only clips use are newly initialised; the classifier of words is
+        kept.
 
         Args:
             source ([`BevtForPreTraining`]):
@@ -326,11 +346,14 @@ class BevtForPreTraining(BevtPreTrainedModel):
             fields:
                 Fields of the configuration to change.
 
+        Returns:
+            [`BevtForPreTraining`]
+
         Raises:
             ValueError: `source` has no image stream.
         """
         if source.image_embeddings is None:
-            raise ValueError("`source` must have an image stream, its configuration says `image_stream=False`.")
+            raise ValueError("`source` must have an image stream, got a model with `image_stream=False`.")
         model = cls(BevtConfig(**{**source.config.to_dict(), "image_stream": True, "video_stream": True, **fields}))
         state = model.state_dict() | source.state_dict()
         frames, height, width = source.config.window_size
@@ -366,9 +389,9 @@ class BevtForPreTraining(BevtPreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`, *optional*):
                 Normalised clips; whole tubelets, sides that are multiples of 32 pixels.
             mask (`torch.BoolTensor` of shape `(batch_size, num_frames / 2, height / 16, width / 16)`, *optional*):
-                `True` = hidden from the encoder, and counted in the loss in both frames of a tubelet. None by default.
+                `True` = hidden from the encoder, and counted in the loss in both frames of a tubelet.
             labels (`torch.LongTensor` of shape `(batch_size, num_frames, height / 16, width / 16)`, *optional*):
-                Visual words of the frames, of which the masked ones count.
+                Visual words of the frames; only masked ones count in the loss.
             image_pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`, *optional*):
                 Normalised images; sides that are multiples of 32 windows (224 pixels).
             image_mask (`torch.BoolTensor` of shape `(num_images, height / 16, width / 16)`, *optional*):
@@ -376,13 +399,13 @@ class BevtForPreTraining(BevtPreTrainedModel):
             image_labels (`torch.LongTensor` of shape `(num_images, height / 16, width / 16)`, *optional*):
                 As `labels`.
             masked_only (`bool`, *optional*, defaults to `False`):
-                Score words at masked places only, which is all that the loss needs.
+                Score words at masked places only; the loss needs no others.
 
         Returns:
             [`BevtForPreTrainingOutput`]
 
         Raises:
-            ValueError: no input at all, an input of a stream that the model does not have, or a shape does not fit.
+            ValueError: no input, an input of a stream that the model does not have, or a shape does not fit.
         """
         if pixel_values is None and image_pixel_values is None:
             raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")
@@ -419,7 +442,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         masked_only: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
-        """The video stream alone, its outputs under the names of the joint ones; arguments as of `forward`."""
+        """Run the video stream; arguments as of `forward`."""
         if self.video_decoder is None or self.bevt.embeddings is None:
             raise ValueError("`pixel_values` cannot be given: the model has no `video_stream`.")
         _check_clips(pixel_values, self.config)
@@ -441,7 +464,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         masked_only: bool,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
-        """The image stream alone, its outputs under the names of the video stream's."""
+        """Run the image stream; its outputs have the names of the video stream's."""
         if self.image_decoder is None or self.image_embeddings is None:
             raise ValueError("`image_pixel_values` cannot be given: the model has no `image_stream`.")
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
@@ -459,7 +482,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         return scored
 
     def _hide(self, embedded: torch.Tensor, mask: torch.Tensor | None, name: str) -> torch.Tensor:
-        """Put the mask token, which no norm has touched, in place of hidden patches."""
+        """Replace hidden patches with the mask token, which is not normalised."""
         if mask is None:
             return embedded
         factor = self.config.prediction_patch_size // self.config.patch_size
@@ -514,7 +537,7 @@ def _check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
 
 
 def _check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int], config: BevtConfig) -> None:
-    """ValueError where sides are not multiples of so many of the last stage's tokens, or frames not of a number."""
+    """ValueError for frames, or sides in tokens of the last stage, that are not multiples of `multiples`."""
     frames, _, height, width = clips.shape[1:]
     token = 2 * config.prediction_patch_size
     wanted = (multiples[0], multiples[1] * token, multiples[2] * token)

@@ -2,9 +2,9 @@
 LSTCL ([Wang et al., 2021](https://huggingface.co/papers/2106.09212)): long-short temporal contrastive learning of
 video transformers.
 
-A short and a long clip of the same video go through an online and a target branch; the short clip's prediction is to
-match the long clip's key, so that features tell what happens beyond the clip. The authors published no code: the
-frameworks follow MoCo v3, BYOL and SimSiam, the encoder TimeSformer or Video Swin, or it is any other.
+A short and a long clip of the same video go through an online and a target branch. The short clip's prediction is
+trained to match the long clip's key, so that features describe more than the clip. The authors published no code: the
+frameworks follow MoCo v3, BYOL and SimSiam. The encoder is TimeSformer, Video Swin or any other.
 """
 
 import copy
@@ -37,17 +37,17 @@ class LstclForPreTrainingOutput(ModelOutput):
 
     Args:
         loss (`torch.Tensor` of shape `()`):
-            How far predictions are from what they are to match.
+            Loss of the framework, over both directions with `config.symmetric`.
         short_query (`torch.Tensor` of shape `(batch_size, projection_size)`):
-            What the predictor makes of the short clip.
+            Output of the predictor for the short clip.
         long_key (`torch.Tensor` of shape `(batch_size, projection_size)`):
-            What the target branch (SimSiam: the projector) makes of the long clip; without gradient.
+            Output of the target branch (SimSiam: the projector) for the long clip, without gradient.
         long_query, short_key (`torch.Tensor` of shape `(batch_size, projection_size)`, *optional*):
-            The other way around, with `config.symmetric`.
+            The same for the other direction, with `config.symmetric`.
         features (`torch.Tensor` of shape `(batch_size, hidden_size)`):
             The online encoder's features of the short clip.
         hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-            Of the online encoder on the short clip; see [`LstclModel`].
+            States of the online encoder for the short clip; see [`LstclModel`].
     """
 
     loss: torch.Tensor | None = None
@@ -107,8 +107,8 @@ class LstclPreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each block, and last
-        whatever stands above. Video Swin's mergings count with the block before them; an encoder that has no such
-        table counts as one depth.
+        everything above. A merging of Video Swin counts with the block before it; an encoder without such a table
+        counts as one depth.
         """
         encoder = self if isinstance(self, LstclModel) else self.lstcl
         base = "backbone." if isinstance(self, LstclModel) else f"{self.base_model_prefix}.backbone."
@@ -140,11 +140,15 @@ class LstclModel(LstclPreTrainedModel):
 
     `last_hidden_state` holds the tokens after the last norm: TimeSformer's class token and patches, `(batch_size, 1 +
     height * width * frames, hidden_size)` with the frame running fastest; Swin's `(batch_size, frames * height *
-    width, hidden_size)`. `pooler_output` is what `config.feature_pooling` says: features for whatever comes behind.
+    width, hidden_size)`. `pooler_output` holds the features, pooled as set by `config.feature_pooling`.
 
     Hidden states of a Swin have the shape of its stages, `(batch_size, frames, height, width, channels)`. Attentions
     are TimeSformer's within frames, `(batch_size * frames, num_attention_heads, 1 + height * width, 1 + height *
-    width)`, or Swin's within windows; those over time are not among them.
+    width)`, or Swin's within windows. Those over time are not included.
+
+    Args:
+        config ([`LstclConfig`]):
+            Configuration.
     """
 
     def __init__(self, config: LstclConfig):
@@ -173,7 +177,7 @@ class LstclModel(LstclPreTrainedModel):
         """
         _check_clips(pixel_values, self.config)
         if self.config.backbone_config is None:
-            return self.encode(pixel_values, **kwargs)
+            return self._encode(pixel_values, **kwargs)
         outputs = self.backbone(pixel_values=pixel_values, **kwargs)
         tokens = outputs.last_hidden_state
         if self.config.feature_pooling == "pooler":
@@ -188,8 +192,8 @@ class LstclModel(LstclPreTrainedModel):
         )
 
     @capture_outputs(tie_last_hidden_states=False)
-    def encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
-        """TimeSformer's or Swin's answer; arguments as of `forward`."""
+    def _encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+        """Output of TimeSformer or Swin; arguments as of `forward`."""
         tokens = self.backbone(pixel_values, **kwargs)
         return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self._pool(tokens))
 
@@ -200,7 +204,13 @@ class LstclModel(LstclPreTrainedModel):
 
 
 class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel):
-    """Encoder, pooled features, dropout and a linear classifier."""
+    """
+    Encoder, pooled features, dropout and a linear classifier.
+
+    Args:
+        config ([`LstclConfig`]):
+            Configuration.
+    """
 
     def __init__(self, config: LstclConfig):
         super().__init__(config)
@@ -213,7 +223,7 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
 
 
 class _LstclTarget(nn.Module):
-    """The branch that makes keys: a copy of encoder and projector that follows them slowly and is never trained."""
+    """Branch that makes keys: a moving average of encoder and projector, without gradient."""
 
     def __init__(self, lstcl: LstclModel, projector: LstclHead):
         super().__init__()
@@ -228,7 +238,7 @@ class _LstclTarget(nn.Module):
 
 class LstclForPreTraining(LstclPreTrainedModel):
     """
-    Contrastive pretraining with everything inside one `forward`: both branches, the target's update, the loss.
+    Contrastive pretraining. One `forward` runs both branches, updates the target and computes the loss.
 
     ```
     query = predictor(projector(encoder(short)))              # online branch, trained
@@ -237,11 +247,15 @@ class LstclForPreTraining(LstclPreTrainedModel):
     loss = compare(query, key)                                # MoCo v3: among all keys; BYOL: 2 - 2 cos
     if symmetric: loss += compare(query of long, key of short)
     ```
-    SimSiam has no target: its key is the projection itself, its loss minus the cosine, and the mean of both directions
-    with `config.symmetric`.
+    SimSiam has no target. Its key is the projection itself, and its loss is minus the cosine; with `config.symmetric`,
+    the mean of both directions.
 
-    In training mode every forward moves the target on; a loop that adds up gradients over several passes says
-    `update_target=False` in all but the first of a step. Gradients come from the online branch alone.
+    In training mode every forward updates the target. A loop that accumulates gradients over several passes must pass
+    `update_target=False` in all but the first pass of a step. Only the online branch gets gradients.
+
+    Args:
+        config ([`LstclConfig`]):
+            Configuration.
     """
 
     def __init__(self, config: LstclConfig):
@@ -260,8 +274,8 @@ class LstclForPreTraining(LstclPreTrainedModel):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """
-        As of every model. A target branch that the checkpoint lacks, for it holds an encoder only, starts as a copy of
-        the online one.
+        As in transformers. If the checkpoint has no target branch, because it holds only an encoder, the target starts
+        as a copy of the online branch.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
@@ -283,7 +297,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
 
         Args:
             momentum (`torch.Tensor` of shape `()` or `float`, *optional*):
-                Share that stays; `config.target_momentum` by default.
+                Share of the target that is kept; `config.target_momentum` by default.
         """
         momentum = self.config.target_momentum if momentum is None else momentum
         if self.target is None or momentum is None:
@@ -307,16 +321,16 @@ class LstclForPreTraining(LstclPreTrainedModel):
             long_pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Long clips of the same videos; frames and size may differ where the encoder allows it.
             target_momentum (`torch.Tensor` of shape `()` or `float`, *optional*):
-                Share of the target branch that stays; `config.target_momentum` by default. A tensor, where a compiled
-                model is not to be compiled again for each value.
+                Share of the target branch that is kept; `config.target_momentum` by default. Pass a tensor to avoid
+                compiling a model again for each value.
             update_target (`bool`, *optional*):
-                Whether to move the target branch on; by default in training mode only.
+                Whether to update the target branch; by default in training mode only.
 
         Returns:
             [`LstclForPreTrainingOutput`]
 
         Raises:
-            ValueError: a shape does not fit the configuration, or processes bring different numbers of clips.
+            ValueError: a shape does not fit the configuration, or processes have different numbers of clips.
         """
         outputs = self.lstcl(pixel_values, **kwargs)
         short_projection = self.projector(outputs.pooler_output)
@@ -350,7 +364,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
         )
 
     def _compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Loss of one direction between `(batch_size, projection_size)` and as many."""
+        """Loss of one direction between queries and keys, both `(batch_size, projection_size)`."""
         if self.config.framework == "moco_v3":
             return contrastive_loss(query, key, self.config.temperature)
         loss = cosine_loss(query, key)
@@ -373,7 +387,7 @@ def _prediction_head(config: LstclConfig) -> LstclHead:
 
 
 def _layer_sizes(config: LstclConfig, first: int | None, hidden: int | None, layers: int | None) -> list[int]:
-    """Widths of a head from its input to what is compared; the configuration fills in all of them."""
+    """Widths of a head from its input to its output; the configuration fills in all of them."""
     sizes = [first, *[hidden] * ((layers or 2) - 1), config.projection_size]
     return [size for size in sizes if size is not None]
 
@@ -401,19 +415,19 @@ def _swin_depths(config: LstclConfig, base: str) -> list[tuple[str, ...]]:
 def _input_of(backbone: nn.Module) -> nn.Module:
     """The patch embedding of another model's encoder."""
     if not isinstance(backbone, PreTrainedModel):
-        raise TypeError(f"{type(backbone).__name__} is no model of transformers")
+        raise TypeError(f"{type(backbone).__name__} is not a transformers model")
     return backbone.get_input_embeddings()
 
 
 def _check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
-    """ValueError for clips of the wrong number of axes or channels, or of a size that an encoder gets wrong."""
+    """ValueError for clips with a wrong number of axes or channels, or a size that the encoder does not support."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
         raise ValueError(
             "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
             f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
         )
     if config.backbone_config is not None and config.backbone == "timesformer":
-        # transformers' own TimeSformer takes both from its configuration and answers wrongly for others
+        # transformers' own TimeSformer reads both from its configuration; its output is wrong for others
         size = (pixel_values.shape[1], *pixel_values.shape[-2:])
         if size != (config.num_frames, *frame_size(config.image_size)):
             raise ValueError(

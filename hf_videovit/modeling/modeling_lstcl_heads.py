@@ -1,5 +1,5 @@
 """
-What contrastive frameworks are made of: projection and prediction heads, losses, keys gathered from all processes.
+Parts of contrastive frameworks: projection and prediction heads, losses, keys gathered from all processes.
 
 Behaviour follows the official codes of MoCo v3 (facebookresearch/moco-v3, commit c349e6e), SimSiam
 (facebookresearch/simsiam, commit a7bc177) and, of BYOL for video, SlowFast (commit 287ec00).
@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 
 def world_size() -> int:
-    """Processes that train together; 1 without any."""
+    """Number of processes that train together; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 class _SumOverProcesses(torch.autograd.Function):
     """
-    The sum over all processes; so is, going backward, its gradient.
+    Sum over all processes; the gradient is summed in the same way.
 
-    `torch.distributed.nn.functional.all_reduce` warns of its deprecation in torch 2.14, and what it refers to,
+    `torch.distributed.nn.functional.all_reduce` warns of its deprecation in torch 2.14. Its replacement,
     `torch.distributed._functional_collectives.all_reduce`, has no gradient in torch 2.6.
     """
 
@@ -43,8 +43,8 @@ class _SumOverProcesses(torch.autograd.Function):
 
 class LstclBatchNorm(nn.BatchNorm1d):
     """
-    Batch norm whose batch is that of all processes together, on any device (torch's `SyncBatchNorm` refuses CPUs).
-    Statistics are in float32 whatever the features are.
+    Batch norm over the batch of all processes, on any device (torch's `SyncBatchNorm` does not support CPUs).
+    Statistics are computed in float32 for features of any dtype.
 
     Args:
         num_features (`int`):
@@ -54,7 +54,7 @@ class LstclBatchNorm(nn.BatchNorm1d):
         momentum (`float`):
             Share of a batch in the running statistics.
         affine (`bool`, *optional*, defaults to `True`):
-            Whether it has parameters.
+            Whether the norm has a weight and a bias.
     """
 
     def __init__(self, num_features: int, eps: float, momentum: float, affine: bool = True):
@@ -62,7 +62,16 @@ class LstclBatchNorm(nn.BatchNorm1d):
         self.share = momentum
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """`(batch_size, num_features)` to as many."""
+        """
+        Normalise features.
+
+        Args:
+            features (`torch.Tensor` of shape `(batch_size, num_features)`):
+                Features of this process.
+
+        Returns:
+            `torch.Tensor` of the shape and dtype of `features`.
+        """
         if not self.training or world_size() == 1:
             return super().forward(features)
         values = features.float()
@@ -86,7 +95,7 @@ class LstclBatchNorm(nn.BatchNorm1d):
 
 
 class LstclHeadLinear(nn.Linear):
-    """A layer of a head; starts as torch's own do, which the official codes leave as they are."""
+    """Layer of a head; initialised as by torch, like the official codes."""
 
 
 class LstclHead(nn.Sequential):
@@ -97,12 +106,12 @@ class LstclHead(nn.Sequential):
         sizes (`Sequence[int]`):
             Width of the input and of each layer's output.
         last_bias (`bool`):
-            Whether the last layer has a bias (BYOL and SimSiam's predictor); the others, with a norm behind them, have
-            none.
+            Whether the last layer has a bias (BYOL and SimSiam's predictor). The others have none, because a norm
+            follows.
         last_norm (`bool`):
             Whether a norm without parameters comes last (MoCo v3 and SimSiam's projector).
         eps, momentum (`float`):
-            Of the norms.
+            Of the norms; see [`LstclBatchNorm`].
     """
 
     def __init__(self, sizes: Sequence[int], last_bias: bool, last_norm: bool, eps: float, momentum: float):
@@ -118,13 +127,20 @@ class LstclHead(nn.Sequential):
 
 
 def _in_float32(device: torch.device) -> AbstractContextManager[Any]:
-    """Without mixed precision, which a device of shapes alone (meta) does not have."""
+    """Switch mixed precision off; the meta device has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
     """
-    Keys of all processes, and the row at which this one's begin. No gradient goes through.
+    Gather the keys of all processes, without gradient.
+
+    Args:
+        keys (`torch.Tensor` of shape `(batch_size, projection_size)`):
+            Keys of this process.
+
+    Returns:
+        `tuple[torch.Tensor, int]`: keys of all processes, and the row at which those of this process begin.
 
     Raises:
         ValueError: processes have different numbers of keys.
@@ -136,7 +152,7 @@ def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
     dist.all_gather(counts, torch.tensor([len(keys)], device=keys.device))
     sizes = [int(count) for count in counts]
     if len(set(sizes)) > 1:
-        raise ValueError(f"Every process must bring as many clips as the others, got {sizes}: set `drop_last`.")
+        raise ValueError(f"Every process must have the same number of clips, got {sizes}. Set `drop_last`.")
     gathered = [torch.empty_like(keys) for _ in range(world)]
     dist.all_gather(gathered, keys.contiguous())
     return torch.cat(gathered), len(keys) * dist.get_rank()
@@ -144,7 +160,7 @@ def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float) -> torch.Tensor:
     """
-    MoCo v3's InfoNCE: each query picks its own key among those of the whole batch.
+    MoCo v3's InfoNCE: each query is classified among the keys of the whole batch.
 
     ```
     for i in range(n):                                        # this process's queries
@@ -156,9 +172,12 @@ def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float)
         query (`torch.Tensor` of shape `(batch_size, projection_size)`):
             Predictions.
         key (`torch.Tensor` of shape `(batch_size, projection_size)`):
-            What they are to match; gathered from all processes, without gradient.
+            Targets of the predictions; gathered from all processes, without gradient.
         temperature (`float`):
-            Divides the cosines.
+            Divisor of the cosines.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
 
     References:
         Chen et al., 2021, "An empirical study of training self-supervised vision transformers"
@@ -172,8 +191,16 @@ def contrastive_loss(query: torch.Tensor, key: torch.Tensor, temperature: float)
 
 def cosine_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
-    Mean of minus the cosines of two `(batch_size, projection_size)`; no gradient goes to the second. SimSiam's loss;
-    BYOL's is `2 + 2 * cosine_loss`.
+    Mean of minus the cosines. This is SimSiam's loss; BYOL's is `2 + 2 * cosine_loss`.
+
+    Args:
+        prediction (`torch.Tensor` of shape `(batch_size, projection_size)`):
+            Predictions.
+        target (`torch.Tensor` of shape `(batch_size, projection_size)`):
+            Targets of the predictions; they get no gradient.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
     """
     with _in_float32(prediction.device):
         return -F.cosine_similarity(prediction.float(), target.detach().float(), dim=1).mean()
@@ -182,13 +209,13 @@ def cosine_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def follow_parameters(target: nn.Module, online: nn.Module, momentum: torch.Tensor | float) -> None:
     """
-    Move every parameter of `target` towards its counterpart in `online`; running statistics stay its own.
+    Move every parameter of `target` towards its counterpart in `online`. Running statistics are not changed.
 
     Args:
         target, online (`nn.Module`):
-            Of one architecture.
+            Modules of the same architecture.
         momentum (`torch.Tensor` of shape `()` or `float`):
-            Share that stays. Worked out in float32: in half precision small steps would vanish.
+            Share of `target` that is kept. Computed in float32: in half precision small steps would vanish.
     """
     for kept, new in zip(target.parameters(), online.parameters(), strict=True):
         kept.copy_(kept.float() * momentum + new.float() * (1 - momentum))

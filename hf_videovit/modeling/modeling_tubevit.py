@@ -1,8 +1,9 @@
 """
 TubeViT ([Piergiovanni et al., 2022](https://huggingface.co/papers/2212.03229)): one plain ViT over the tokens of
-several sparse three-dimensional convolutions ("tubes") of different shapes, for images and videos alike.
+several sparse three-dimensional convolutions ("tubes") of different shapes, for images and for videos.
 
-No official code or weights exist. Follows the paper; what it leaves open is a field of [`TubeViTConfig`].
+No official code or weights exist. The model follows the paper; choices that the paper leaves open are fields of
+[`TubeViTConfig`].
 """
 
 import copy
@@ -41,7 +42,13 @@ class TubeViTTube(nn.Module):
     """
     One tube: a strided convolution without padding over the input cropped at its start, then space-to-depth.
 
-    With interpolated kernels it owns a bias only.
+    With interpolated kernels it has only a bias of its own.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration.
+        tube ([`Tube`]):
+            Kernel, stride and offset.
     """
 
     def __init__(self, config: TubeViTConfig, tube: Tube):
@@ -71,9 +78,21 @@ class TubeViTTube(nn.Module):
         return self._join(windows)
 
     def resized(self, kernel: torch.Tensor | None) -> torch.Tensor:
-        """The shared kernel at this tube's size, in the kernel's dtype."""
+        """
+        Resize the shared kernel to this tube's size.
+
+        Args:
+            kernel (`torch.Tensor` of shape `(hidden_size, num_channels, frames, height, width)`, or `None`):
+                The shared kernel.
+
+        Returns:
+            `torch.Tensor` of shape `(window_channels, num_channels, *tube.kernel)`, in the kernel's dtype.
+
+        Raises:
+            ValueError: `kernel` is `None`.
+        """
         if kernel is None:
-            raise ValueError("`kernel` is needed by a tube that has none of its own.")
+            raise ValueError("`kernel` must be given for a tube without its own kernel, got None.")
         resized = F.interpolate(
             kernel[: self.window_channels].float(), size=self.tube.kernel, mode="trilinear", align_corners=False
         )
@@ -128,15 +147,19 @@ class _TubeViTImagePositions(nn.Module):
 
 class TubeViTPositions(nn.Module):
     """
-    Fixed positions, made for the size of the input at hand (equations 2 to 4): for a token with centre `(t, x, y)` in
+    Fixed positions, computed for the size of each input (equations 2 to 4). For a token with centre `(t, x, y)` in
     frames and pixels, `x` down and `y` to the right,
 
     ```
     for j in range(hidden_size // 6):
         z[6 j : 6 j + 6] += sin(t w[j]), cos(t w[j]), sin(x w[j]), cos(x w[j]), sin(y w[j]), cos(y w[j])
     ```
-    Channels left over at the end get nothing. Angles are worked out in float64: positions reach hundreds. Each axis of
-    a tube has its own short table, so that the sines cost next to nothing.
+    Remaining channels are zero. Angles are computed in float64, because positions reach hundreds. Each axis of a tube
+    has its own short table, so that few sines are computed.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration.
     """
 
     def __init__(self, config: TubeViTConfig):
@@ -156,14 +179,14 @@ class TubeViTPositions(nn.Module):
             grid (`tuple[int, int, int]`):
                 Its tokens along frames, height and width.
             device (`torch.device`):
-                Where they are needed.
+                Device of the result.
 
         Returns:
             `torch.Tensor` of shape `(num_tokens, hidden_size)`, in float32.
         """
         pairs = self.hidden_size // 6
         axes = []
-        for axis, table in enumerate(self.axes(tube, grid, device)):  # (count, frequencies, 2)
+        for axis, table in enumerate(self._axes(tube, grid, device)):  # (count, frequencies, 2)
             shape = [1, 1, 1, pairs, 2]
             shape[axis] = grid[axis]
             axes.append(table.view(shape).expand(*grid, pairs, 2))
@@ -171,9 +194,9 @@ class TubeViTPositions(nn.Module):
         positions = positions.reshape(-1, 6 * pairs)
         return F.pad(positions, (0, self.hidden_size - 6 * pairs))
 
-    def axes(self, tube: Tube, grid: Sequence[int], device: torch.device) -> list[torch.Tensor]:
-        """For each axis sines and cosines of its centres, of shape `(count, hidden_size // 6, 2)`, in float32."""
-        # Apple's devices know no float64.
+    def _axes(self, tube: Tube, grid: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+        """Sines and cosines of the centres of each axis, of shape `(count, hidden_size // 6, 2)`, in float32."""
+        # Apple's devices do not support float64.
         maker = torch.device("cpu") if device.type == "mps" else device
         pairs = self.hidden_size // 6
         exponents = torch.arange(pairs, dtype=torch.float64, device=maker) / (1 if self.literal else max(pairs, 1))
@@ -185,7 +208,22 @@ class TubeViTPositions(nn.Module):
         return tables
 
     def centres(self, tube: Tube, axis: int, count: int, device: torch.device) -> torch.Tensor:
-        """Centres of the first `count` tokens along an axis in frames or pixels, in float64."""
+        """
+        Centres of the first tokens along an axis.
+
+        Args:
+            tube ([`Tube`]):
+                The tube.
+            axis (`int`):
+                0 for frames, 1 for height, 2 for width.
+            count (`int`):
+                Number of tokens.
+            device (`torch.device`):
+                Device of the result; it must support float64.
+
+        Returns:
+            `torch.Tensor` of shape `(count,)` in frames or pixels, in float64.
+        """
         kernel, stride = tube.kernel[axis], tube.window_stride[axis]
         within = (kernel - 1) / 2 if self.middle else kernel // 2
         joined = (tube.space_to_depth[axis] - 1) / 2 * stride  # from the first of the joined windows to their mean
@@ -193,8 +231,8 @@ class TubeViTPositions(nn.Module):
         return steps * tube.stride[axis] + (tube.offset[axis] + within + joined)
 
 
-class TubeViTEmbeddings(nn.Module):
-    """Tokens of all tubes one after the other, their positions, the class token if there is one."""
+class _TubeViTEmbeddings(nn.Module):
+    """Tokens of all tubes one after the other, their positions, and the class token if there is one."""
 
     def __init__(self, config: TubeViTConfig):
         super().__init__()
@@ -213,8 +251,8 @@ class TubeViTEmbeddings(nn.Module):
                 Clips; an image is a clip of one frame.
 
         Returns:
-            `tuple`: the encoder's input, and what a gate adds to a later block's output; both of shape `(batch_size,
-            num_tokens, hidden_size)`.
+            `tuple`: the encoder's input, and the tokens that a gate adds to a later block's output; both of shape
+            `(batch_size, num_tokens, hidden_size)`.
         """
         tokens = self.tokens(pixel_values)
         size = (pixel_values.shape[1], *pixel_values.shape[-2:])
@@ -231,7 +269,19 @@ class TubeViTEmbeddings(nn.Module):
         return [(tube, grid) for tube, grid in grids if min(grid) > 0]
 
     def tokens(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Tokens before positions, of shape `(batch_size, num_tokens, hidden_size)`; ValueError if there are none."""
+        """
+        Tokens before positions are added.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
+                Clips.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_tokens, hidden_size)`.
+
+        Raises:
+            ValueError: no tube fits into the input.
+        """
         kernel = None if self.shared_kernel is None else self.shared_kernel.weight
         frames, _, height, width = pixel_values.shape[1:]
         fitting = self._fitting((frames, height, width))
@@ -245,7 +295,18 @@ class TubeViTEmbeddings(nn.Module):
         return torch.cat([tube(pixel_values, kernel) for tube, _ in fitting], dim=1)
 
     def positions(self, size: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Positions for an input of `size` (frames, height, width), of shape `(num_tokens, hidden_size)`."""
+        """
+        Positions of all tokens.
+
+        Args:
+            size (`Sequence[int]`):
+                `(frames, height, width)` of the input.
+            device (`torch.device`):
+                Device of the result.
+
+        Returns:
+            `torch.Tensor` of shape `(num_tokens, hidden_size)`.
+        """
         parts = []
         for module, grid in self._fitting(size):
             positions = self.fixed_positions(module.tube, grid, device)
@@ -258,7 +319,7 @@ class TubeViTEmbeddings(nn.Module):
 def _with_image_positions(fixed: torch.Tensor, learnt: torch.Tensor, frames: int) -> torch.Tensor:
     """
     Learnt positions `(height * width, hidden)` in space and fixed ones `(frames * height * width, hidden)` in time,
-    the latter counted from the first frame's: that one sees exactly what the image ViT saw.
+    the latter relative to the first frame: its positions are exactly those of the image ViT.
     """
     fixed = fixed.view(frames, *learnt.shape)
     return (learnt + (fixed - fixed[:1])).flatten(0, 1)
@@ -322,7 +383,7 @@ class _TubeViTMLP(nn.Module):
         return self.dropout(self.fc2(hidden_states))
 
 
-class TubeViTLayer(GradientCheckpointingLayer):
+class _TubeViTLayer(GradientCheckpointingLayer):
     """Pre-norm block: `y = MSA(LN(z)) + z`, then `MLP(LN(y)) + y`."""
 
     def __init__(self, config: TubeViTConfig, drop_path_rate: float = 0.0):
@@ -341,7 +402,7 @@ class TubeViTLayer(GradientCheckpointingLayer):
 
 
 class _TubeViTGate(nn.Module):
-    """Adds `tanh(alpha)` times the encoder's input; `alpha` starts at 0, where nothing changes to the last bit."""
+    """Adds `tanh(alpha)` times the encoder's input; `alpha` starts at 0, where the output is exactly unchanged."""
 
     def __init__(self):
         super().__init__()
@@ -355,7 +416,7 @@ class _TubeViTEncoder(nn.Module):
     def __init__(self, config: TubeViTConfig):
         super().__init__()
         self.layers = nn.ModuleList(
-            TubeViTLayer(config, rate) for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+            _TubeViTLayer(config, rate) for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
         self.gate_layer = config.gate_layer
         self.gate = _TubeViTGate() if config.gate_layer else None
@@ -388,7 +449,7 @@ class _TubeViTAttentionPooling(_TubeViTMultiHeadAttention):
         return pooled[:, 0]
 
     def weights(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """How much each token counts, of shape `(batch, heads, tokens)`; sums to 1 a head."""
+        """Weight of each token, of shape `(batch, heads, tokens)`; sums to 1 for each head."""
         query, key = (
             self.heads(self.q_proj(self.query.to(hidden_states.dtype))),
             self.heads(self.k_proj(hidden_states)),
@@ -397,7 +458,7 @@ class _TubeViTAttentionPooling(_TubeViTMultiHeadAttention):
 
 
 class _TubeViTScorePooling(nn.Module):
-    """Weighted sum of the tokens by the softmax of one linear score each; a bias could not change it."""
+    """Sum of the tokens weighted by the softmax of one linear score each; a bias would have no effect."""
 
     def __init__(self, config: TubeViTConfig):
         super().__init__()
@@ -407,7 +468,7 @@ class _TubeViTScorePooling(nn.Module):
         return (self.score(hidden_states).softmax(dim=1) * hidden_states).sum(dim=1)
 
     def weights(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """How much each token counts, of shape `(batch, 1, tokens)`; sums to 1."""
+        """Weight of each token, of shape `(batch, 1, tokens)`; sums to 1."""
         return self.score(hidden_states).softmax(dim=1).transpose(1, 2)
 
 
@@ -419,7 +480,7 @@ class TubeViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities: tuple[str, ...] = ("video", "image")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["TubeViTEmbeddings", "TubeViTLayer"]
+    _no_split_modules = ["_TubeViTEmbeddings", "_TubeViTLayer"]
     _input_embed_layer = "tubes"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -427,7 +488,7 @@ class TubeViTPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": TubeViTLayer,
+        "hidden_states": _TubeViTLayer,
         "attentions": OutputRecorder(_TubeViTAttention, index=1),
     }
 
@@ -453,20 +514,20 @@ class TubeViTPreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay and for freezing: embeddings, each
-        encoder block, and last whatever stands above the encoder, the gate included.
+        encoder block, and last everything above the encoder, the gate included.
         """
         base = "" if isinstance(self, TubeViTModel) else f"{self.base_model_prefix}."
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
         return [(f"{base}embeddings.",), *blocks, ("",)]
 
     def has_idle_parameters(self) -> bool:
-        """Whether clips of the configured length and size leave parameters without gradient: tubes do not fit."""
+        """Whether some tubes do not fit into clips of the configured length and size; they get no gradient."""
         config = self.config
         height, width = frame_size(config.image_size)
         return min(config.token_counts((config.num_frames, height, width))) == 0
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters with more than one axis that are no weights: tokens, positions, the pooling's query."""
+        """Names of parameters with more than one axis that do not decay: tokens, positions, the pooling's query."""
         ends = ("class_token.token", "image_positions.table", "pooler.query")
         return {name for name, _ in self.named_parameters() if name.endswith(ends)}
 
@@ -474,12 +535,16 @@ class TubeViTPreTrainedModel(PreTrainedModel):
 class TubeViTModel(TubeViTPreTrainedModel):
     """
     The encoder with its attention pooling. `last_hidden_state` holds the normalised tokens of all tubes, tube after
-    tube; `pooler_output` the pooled features.
+    tube; `pooler_output` holds the pooled features.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration.
     """
 
     def __init__(self, config: TubeViTConfig):
         super().__init__(config)
-        self.embeddings = TubeViTEmbeddings(config)
+        self.embeddings = _TubeViTEmbeddings(config)
         self.encoder = _TubeViTEncoder(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = (
@@ -498,8 +563,8 @@ class TubeViTModel(TubeViTPreTrainedModel):
 
         Returns:
             [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_tokens, hidden_size)` and the pooled
-            features of shape `(batch_size, hidden_size)`. Of the hidden states, that of the gated block is the one
-            before the gate.
+            features of shape `(batch_size, hidden_size)`. The hidden state of the gated block is taken before the
+            gate.
 
         Raises:
             ValueError: a wrong number of axes or channels, or no tube fits into the input.
@@ -513,7 +578,7 @@ class TubeViTModel(TubeViTPreTrainedModel):
 
 
 class _TubeViTClassificationModel(TubeViTPreTrainedModel):
-    """Encoder, attention pooling, dropout and a linear classifier; what the heads for videos and images share."""
+    """Encoder, attention pooling, dropout and a linear classifier: the shared part of both classifiers."""
 
     def __init__(self, config: TubeViTConfig):
         super().__init__(config)
@@ -527,7 +592,7 @@ class _TubeViTClassificationModel(TubeViTPreTrainedModel):
     def classify(
         self, pixel_values: torch.Tensor, labels: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
     ) -> ImageClassifierOutput:
-        """Images (4 axes), clips (5) or several views of each video (6) to loss and logits."""
+        """Loss and logits of images (4 axes), clips (5) or several views of each video (6)."""
         outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
@@ -563,14 +628,14 @@ class TubeViTForVideoClassification(_TubeViTClassificationModel):
         """
         if pixel_values.ndim not in (5, 6):
             raise ValueError(
-                "`pixel_values` must have 5 axes, or 6 with several views; TubeViTForImageClassification is for "
-                f"images. Got {tuple(pixel_values.shape)}."
+                f"`pixel_values` must have 5 axes, or 6 with several views, got {tuple(pixel_values.shape)}. Use "
+                "TubeViTForImageClassification for images."
             )
         return self.classify(pixel_values, labels, **kwargs)
 
 
 class TubeViTForImageClassification(_TubeViTClassificationModel):
-    """Classifier of images, which only the tubes of one frame see. Its weights fit the one of videos."""
+    """Classifier of images; only tubes of one frame are used. Its weights fit the video classifier."""
 
     input_modalities = ("image",)
 
@@ -602,7 +667,14 @@ class TubeViTForImageClassification(_TubeViTClassificationModel):
 class TubeViTForJointClassification(TubeViTPreTrainedModel):
     """
     One encoder for several data sets of images and videos, with one linear classifier each (`config.datasets`). A
-    batch belongs to one data set; the classifiers of the others take no part in it and get no gradient.
+    batch belongs to one data set; the other classifiers are not used and get no gradient.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration with `datasets`.
+
+    Raises:
+        ValueError: `config.datasets` is empty.
 
     Example:
 
@@ -651,9 +723,9 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
             [`ImageClassifierOutput`]: loss and logits of shape `(batch_size, num_labels)`.
 
         Raises:
-            ValueError: no such data set, or a shape that does not fit.
+            ValueError: an unknown data set, or a shape does not fit the configuration.
         """
-        problem_type = self.fields(dataset)["problem_type"]
+        problem_type = self._fields(dataset)["problem_type"]
         outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
         logits = self.classifiers[dataset](self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, problem_type)
@@ -664,8 +736,8 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
-    def fields(self, dataset: str) -> dict[str, Any]:
-        """What the configuration says of a data set; ValueError for one that it does not name."""
+    def _fields(self, dataset: str) -> dict[str, Any]:
+        """Entry of a data set in the configuration; ValueError for an unknown data set."""
         datasets = self.config.datasets or {}
         if dataset not in datasets:
             raise ValueError(f"`dataset` must be one of {list(datasets)}, got {dataset!r}.")
@@ -675,15 +747,21 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         self, dataset: str, images: bool = False
     ) -> TubeViTForVideoClassification | TubeViTForImageClassification:
         """
-        The model of one data set alone, for pipelines, evaluation and fine-tuning. Its weights are this model's own.
+        The model of one data set, for pipelines, evaluation and fine-tuning. It shares its weights with this model.
 
         Args:
             dataset (`str`):
                 One of `config.datasets`.
             images (`bool`, *optional*, defaults to `False`):
                 Whether its inputs are images.
+
+        Returns:
+            [`TubeViTForImageClassification`] with `images`, else [`TubeViTForVideoClassification`].
+
+        Raises:
+            ValueError: an unknown data set.
         """
-        fields = self.fields(dataset)
+        fields = self._fields(dataset)
         config = copy.deepcopy(self.config)
         config.datasets = None
         config.problem_type = fields["problem_type"]
@@ -709,12 +787,29 @@ def _as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor
 
 
 def tubes_in(model: TubeViTModel) -> list[TubeViTTube]:
-    """The modules of a model's tubes."""
+    """
+    Tube modules of a model.
+
+    Args:
+        model ([`TubeViTModel`]):
+            The model.
+    """
     return [module for module in model.embeddings.tubes if isinstance(module, TubeViTTube)]
 
 
 def own_kernel(model: TubeViTModel, module: TubeViTTube) -> torch.Tensor:
-    """A tube's kernel as it is used: its own, or the shared one at its size."""
+    """
+    Kernel that a tube uses: its own, or the shared one at its size.
+
+    Args:
+        model ([`TubeViTModel`]):
+            The model.
+        module ([`TubeViTTube`]):
+            One of its tubes.
+
+    Returns:
+        `torch.Tensor` of shape `(window_channels, num_channels, *tube.kernel)`.
+    """
     shared = model.embeddings.shared_kernel
     return module.weight if module.weight is not None else module.resized(None if shared is None else shared.weight)
 

@@ -71,7 +71,7 @@ class UniFormerModelOutput(BaseModelOutputWithPooling):
             is `batch_size * num_windows` where attention is windowed. Split attention has two a block: over time, then
             over space.
         class_token (`torch.Tensor` of shape `(batch_size, hidden_sizes[-1])`, *optional*):
-            The normalised class token of a model with token pruning, which only its training uses.
+            The normalised class token of a model with token pruning; used only in training.
     """
 
     class_token: torch.Tensor | None = None
@@ -99,7 +99,7 @@ class UniFormerClassifierOutput(ImageClassifierOutput):
     class_token_logits: torch.Tensor | None = None
 
 
-# transformers initialises out-of-tree models leaf by leaf, so a layer with a start of its own has a name of its own;
+# transformers initialises out-of-tree models leaf by leaf, so a layer with its own initialisation has its own class;
 # see `_init_weights`.
 class _UniFormerPointwise(nn.Linear):
     """A convolution with a kernel of one: a linear layer over channels that starts as torch's convolutions do."""
@@ -116,7 +116,7 @@ class _UniFormerTemporalProjection(nn.Linear):
 TimeAndSpace = tuple[int, int]
 
 
-def convolution(
+def _convolution(
     config: UniFormerConfig,
     in_channels: int,
     out_channels: int,
@@ -145,7 +145,7 @@ class _UniFormerPatchEmbeddings(nn.Module):
             kernel, stride, padding = (3, 2), (1, 2), (1, 0)
         else:
             kernel, stride, padding = (1, 2), (1, 2), (0, 0)
-        self.projection = convolution(config, in_channels, out_channels, kernel, stride=stride, padding=padding)
+        self.projection = _convolution(config, in_channels, out_channels, kernel, stride=stride, padding=padding)
         self.norm = nn.LayerNorm(out_channels, eps=PATCH_NORM_EPS)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -162,7 +162,7 @@ class _UniFormerConvStem(nn.Module):
 
         def layer(in_channels: int, out_channels: int, temporal_stride: int) -> list[nn.Module]:
             stride = (temporal_stride, 2)
-            conv = convolution(config, in_channels, out_channels, (3, 3), stride=stride, padding=(1, 1))
+            conv = _convolution(config, in_channels, out_channels, (3, 3), stride=stride, padding=(1, 1))
             return [conv, norm(out_channels)]
 
         if stage == 0:
@@ -178,18 +178,40 @@ class _UniFormerConvStem(nn.Module):
 
 
 def apply_convolution(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """A convolution on channels-last `(batch, [frames,] height, width, channels)`: no data moves."""
+    """
+    Apply a convolution to a channels-last map; no data moves.
+
+    Args:
+        layer (`nn.Module`):
+            A convolution in two or three dimensions.
+        hidden_states (`torch.Tensor` of shape `(batch_size, [frames,] height, width, channels)`):
+            Map.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, [frames,] height, width, out_channels)`.
+    """
     return layer(hidden_states.movedim(-1, 1)).movedim(1, -1)
 
 
 def apply_batch_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """BatchNorm over the last axis. The module itself sees two axes, so `SyncBatchNorm` can take its place."""
+    """
+    Apply a BatchNorm to the last axis. The module itself sees two axes, so that `SyncBatchNorm` can replace it.
+
+    Args:
+        norm (`nn.Module`):
+            A BatchNorm.
+        hidden_states (`torch.Tensor` of shape `(batch_size, ..., channels)`):
+            Map or tokens.
+
+    Returns:
+        `torch.Tensor` of the shape of `hidden_states`.
+    """
     return norm(hidden_states.flatten(0, -2)).view(hidden_states.shape)
 
 
-def depthwise(config: UniFormerConfig, stage: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
+def _depthwise(config: UniFormerConfig, stage: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
     channels, padding = config.hidden_sizes[stage], kernel // 2
-    return convolution(config, channels, channels, (kernel, kernel), padding=(padding, padding), groups=channels)
+    return _convolution(config, channels, channels, (kernel, kernel), padding=(padding, padding), groups=channels)
 
 
 class _UniFormerMLP(nn.Module):
@@ -215,13 +237,13 @@ class _UniFormerConvMLP(GradientCheckpointingLayer, _UniFormerMLP):
 
 
 class _UniFormerConvMixer(GradientCheckpointingLayer):
-    """What stands in place of attention in a convolution block: point-wise, depth-wise, point-wise; no activation."""
+    """Replaces attention in a convolution block: point-wise, depth-wise, point-wise convolution; no activation."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
         super().__init__()
         channels = config.hidden_sizes[stage]
         self.conv1 = _UniFormerPointwise(channels, channels)
-        self.depthwise = depthwise(config, stage, 5)
+        self.depthwise = _depthwise(config, stage, 5)
         self.conv2 = _UniFormerPointwise(channels, channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -236,13 +258,13 @@ def _layer_scales(config: UniFormerConfig, stage: int) -> tuple[nn.Module, nn.Mo
     return LayerScale(channels, value), LayerScale(channels, value)
 
 
-class UniFormerConvBlock(nn.Module):
+class _UniFormerConvBlock(nn.Module):
     """Block of stages 1 and 2, on channels-last maps."""
 
     def __init__(self, config: UniFormerConfig, stage: int, drop_path_rate: float):
         super().__init__()
         channels = config.hidden_sizes[stage]
-        self.position = depthwise(config, stage, 3)
+        self.position = _depthwise(config, stage, 3)
         self.norm1 = nn.BatchNorm1d(channels)
         self.mixer = _UniFormerConvMixer(config, stage)
         self.norm2 = nn.BatchNorm1d(channels)
@@ -303,9 +325,9 @@ class _UniFormerAttention(nn.Module):
 
 class _UniFormerPruningAttention(_UniFormerAttention):
     """
-    Attention with a class token in front, which also tells how much the class token attends to each other one.
+    Attention with a class token in front. It also returns how much the class token attends to each other token.
 
-    That is one row of the probabilities, so it is worked out by itself and the rest may run in any implementation.
+    That is one row of the probabilities. It is computed separately, so any implementation of attention can be used.
     """
 
     def forward(  # type: ignore[override]  # one output more
@@ -317,7 +339,7 @@ class _UniFormerPruningAttention(_UniFormerAttention):
         return context, probabilities, row[:, :, 0, 1:].mean(dim=1)  # mean over heads: (batch, tokens - 1)
 
 
-class UniFormerAttentionBlock(GradientCheckpointingLayer):
+class _UniFormerAttentionBlock(GradientCheckpointingLayer):
     """
     Block of stages 3 and 4, on channels-last maps: attention over all tokens, or within windows.
 
@@ -329,7 +351,7 @@ class UniFormerAttentionBlock(GradientCheckpointingLayer):
         super().__init__()
         channels = config.hidden_sizes[stage]
         self.window_size = config.window_size if windowed else None
-        self.position = depthwise(config, stage, 3)
+        self.position = _depthwise(config, stage, 3)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.attention = _UniFormerAttention(config, stage)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
@@ -351,7 +373,18 @@ class UniFormerAttentionBlock(GradientCheckpointingLayer):
 
 
 def partition_windows(hidden_states: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Map `(batch, height, width, channels)` to `(batch * windows, window_size ** 2, channels)`, padded with zeros."""
+    """
+    Cut a map into windows, padded with zeros at the bottom and on the right.
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, height, width, channels)`):
+            Map.
+        window_size (`int`):
+            Side of a window in tokens.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size * num_windows, window_size ** 2, channels)`.
+    """
     height, width = hidden_states.shape[1:3]
     padded = F.pad(hidden_states, (0, 0, 0, -width % window_size, 0, -height % window_size))
     windows = padded.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))
@@ -359,14 +392,27 @@ def partition_windows(hidden_states: torch.Tensor, window_size: int) -> torch.Te
 
 
 def merge_windows(windows: torch.Tensor, window_size: int, shape: torch.Size) -> torch.Tensor:
-    """Undo [`partition_windows`] for a map of `shape`."""
+    """
+    Undo [`partition_windows`].
+
+    Args:
+        windows (`torch.Tensor` of shape `(batch_size * num_windows, window_size ** 2, channels)`):
+            Windows.
+        window_size (`int`):
+            Side of a window in tokens.
+        shape (`torch.Size`):
+            Shape of the map, `(batch_size, height, width, channels)`.
+
+    Returns:
+        `torch.Tensor` of shape `shape`.
+    """
     batch_size, height, width, channels = shape
     rows, columns = -(-height // window_size), -(-width // window_size)
     grid = windows.view(batch_size, rows, columns, window_size, window_size, channels).transpose(2, 3)
     return grid.reshape(batch_size, rows * window_size, columns * window_size, channels)[:, :height, :width]
 
 
-class _UniFormerSplitBlock(UniFormerAttentionBlock):
+class _UniFormerSplitBlock(_UniFormerAttentionBlock):
     """
     Attention over time at each place, then over space in each frame. The second residual starts from the block's
     input, not from the result of the first (official code).
@@ -390,7 +436,7 @@ class _UniFormerSplitBlock(UniFormerAttentionBlock):
         return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
 
 
-class UniFormerPruningBlock(GradientCheckpointingLayer):
+class _UniFormerPruningBlock(GradientCheckpointingLayer):
     """
     Block of a light model. Tokens have a running score: how much the class token attended to them so far.
 
@@ -410,7 +456,7 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
         super().__init__()
         channels = config.hidden_sizes[stage]
         self.prune_ratio, self.trade_off = prune_ratio, trade_off
-        self.position = depthwise(config, stage, 3)
+        self.position = _depthwise(config, stage, 3)
         self.norm1 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
         self.attention = _UniFormerPruningAttention(config, stage)
         self.norm2 = nn.LayerNorm(channels, eps=config.layer_norm_eps)
@@ -431,11 +477,11 @@ class UniFormerPruningBlock(GradientCheckpointingLayer):
                 Map.
             class_token (`torch.Tensor` of shape `(batch_size, 1, channels)`):
                 Class token.
-            scores (`torch.Tensor` of shape `(batch_size, tokens)`, *optional*):
-                Scores of the tokens in float32; none before the first block.
+            scores (`torch.Tensor` of shape `(batch_size, tokens)`, or `None`):
+                Scores of the tokens in float32; `None` before the first block.
 
         Returns:
-            `tuple`: the three, updated, in the order of the map.
+            `tuple`: map, class token and scores, updated, in the order of the map.
         """
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
         tokens = hidden_states.flatten(1, -2)
@@ -514,11 +560,11 @@ def _build_stage(config: UniFormerConfig, stage: int) -> _UniFormerStage:
     first = sum(config.depths[:stage])
     rates = drop_path_rates(config.drop_path_rate, sum(config.depths))[first : first + config.depths[stage]]
     if stage < 2:
-        return _UniFormerStage([UniFormerConvBlock(config, stage, rate) for rate in rates])
+        return _UniFormerStage([_UniFormerConvBlock(config, stage, rate) for rate in rates])
     if config.use_token_pruning:
         return _UniFormerPruningStage(
             [
-                UniFormerPruningBlock(config, stage, rate, *numbers)
+                _UniFormerPruningBlock(config, stage, rate, *numbers)
                 for rate, numbers in zip(rates, config.pruning(stage), strict=True)
             ]
         )
@@ -526,20 +572,39 @@ def _build_stage(config: UniFormerConfig, stage: int) -> _UniFormerStage:
         return _UniFormerStage([_UniFormerSplitBlock(config, stage, rate) for rate in rates])
     return _UniFormerStage(
         [
-            UniFormerAttentionBlock(config, stage, rate, stage == 2 and is_windowed(config.attention_type, index))
+            _UniFormerAttentionBlock(config, stage, rate, stage == 2 and is_windowed(config.attention_type, index))
             for index, rate in enumerate(rates)
         ]
     )
 
 
 def is_windowed(attention_type: str, index: int) -> bool:
-    """Whether the block of stage 3 with this index attends within windows."""
+    """
+    Whether a block of stage 3 attends within windows.
+
+    Args:
+        attention_type (`str`):
+            `config.attention_type`: `"global"`, `"window"` or `"hybrid"`.
+        index (`int`):
+            Index of the block in the stage, from 0.
+    """
     return attention_type == "window" or (attention_type == "hybrid" and (index + 1) % HYBRID_PERIOD != 0)
 
 
 def pool_scores(scores: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """Scores of stage 3, whose map has the axes `grid`, for the tokens of stage 4; each sample keeps its sum."""
-    maps = scores.view(-1, 1, *grid[-2:])  # frames stand among the samples
+    """
+    Pool the scores of stage 3 for the tokens of stage 4. The sum of each sample stays the same.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch_size, tokens)`):
+            Scores of stage 3.
+        grid (`Sequence[int]`):
+            `([frames,] height, width)` of the map of stage 3.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, tokens of stage 4)`.
+    """
+    maps = scores.view(-1, 1, *grid[-2:])  # each frame is a sample
     pooled = F.avg_pool2d(maps, 2).view(scores.shape[0], -1)
     return pooled * (scores.sum(dim=1, keepdim=True) / pooled.sum(dim=1, keepdim=True))
 
@@ -566,7 +631,7 @@ class UniFormerPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image", "video")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["UniFormerConvBlock", "UniFormerAttentionBlock", "UniFormerPruningBlock"]
+    _no_split_modules = ["_UniFormerConvBlock", "_UniFormerAttentionBlock", "_UniFormerPruningBlock"]
     _input_embed_layer = "patch_embeddings"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -597,7 +662,7 @@ class UniFormerPreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay: the first patch embedding, each block
-        (with the patch embedding before it), and last whatever stands above them.
+        (with the patch embedding before it), and last everything above them.
         """
         base = "" if isinstance(self, UniFormerModel) else f"{self.base_model_prefix}."
         groups: list[tuple[str, ...]] = [(f"{base}patch_embeddings.0.", f"{base}class_token")]
@@ -712,7 +777,15 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
 
 
 def last_map_side(side: int, stem: str) -> int:
-    """Side of the map of stage 4 for `side` pixels: overlapping convolutions round up, patches cut off."""
+    """
+    Side of the map of stage 4. Overlapping convolutions round up, patches round down.
+
+    Args:
+        side (`int`):
+            Height or width of the image in pixels.
+        stem (`str`):
+            `config.stem`.
+    """
     if stem == "conv":
         return (side + 31) // 32
     return (side + 3) // 4 // 8 if stem == "conv_first" else side // 32
@@ -720,7 +793,18 @@ def last_map_side(side: int, stem: str) -> int:
 
 def mix_tokens(hidden_states: torch.Tensor, box: MixBox | None, axes: tuple[int, int] = (2, 3)) -> torch.Tensor:
     """
-    Inside `box` (top, left, bottom, right) on the two `axes`, take the values of the batch in reverse order.
+    Inside a box, replace each sample with its mirror image in the batch (the first with the last, and so on).
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(batch_size, ..., height, width, ...)`):
+            Maps.
+        box (`tuple[int, int, int, int]`, or `None`):
+            Top, left, bottom and right in tokens. `None` changes nothing.
+        axes (`tuple[int, int]`, *optional*, defaults to `(2, 3)`):
+            Axes of height and width.
+
+    Returns:
+        `torch.Tensor` of the shape of `hidden_states`.
 
     Raises:
         ValueError: the box does not lie on the map.
@@ -747,9 +831,17 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
     evaluation: logits = classifier(mean of tokens) + 0.5 * max over tokens of auxiliary(token)
     training:   loss = CE(classifier(mean), mixed labels) + mean over tokens of CE(auxiliary(token), its label)
     ```
-    The labels of a sample are mixed with its mirror image's in the batch by the share of the box, and the logits in
-    the box are moved back before the labels of the tokens are looked at. A light model (`config.use_token_pruning`)
-    trains on the mean of the losses of the tokens' mean and of the class token; evaluation ignores the latter.
+    The labels of a sample are mixed with those of its mirror image in the batch by the share of the box. The logits in
+    the box are moved back before they are compared with the labels of the tokens. A light model
+    (`config.use_token_pruning`) is trained on the mean of two losses: of the tokens' mean and of the class token.
+    Evaluation ignores the class token.
+
+    Args:
+        config ([`UniFormerConfig`]):
+            Configuration with `modality="image"`.
+
+    Raises:
+        ValueError: `config.modality` is not `"image"`.
     """
 
     def __init__(self, config: UniFormerConfig):
@@ -819,7 +911,7 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
     def _add_token_logits(
         self, result: UniFormerClassifierOutput, tokens: torch.Tensor, box: MixBox | None, grid: list[int]
     ) -> None:
-        """The auxiliary head's logits, moved back in training, and what evaluation adds of them."""
+        """Add the auxiliary head's logits: moved back in training, added to the classifier's in evaluation."""
         token_logits = self.auxiliary_classifier(tokens)
         if not self.training:
             result.logits = result.logits + AUXILIARY_WEIGHT * token_logits.amax(dim=1)
@@ -877,8 +969,15 @@ def _class_token_loss(
 
 class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrainedModel):
     """
-    Video classifier on the mean of all tokens. A light model (`config.use_token_pruning`) trains on the mean of the
-    losses of the tokens' mean and of the class token; evaluation ignores the latter.
+    Video classifier on the mean of all tokens. A light model (`config.use_token_pruning`) is trained on the mean of
+    two losses: of the tokens' mean and of the class token. Evaluation ignores the class token.
+
+    Args:
+        config ([`UniFormerConfig`]):
+            Configuration with `modality="video"`.
+
+    Raises:
+        ValueError: `config.modality` is not `"video"`.
     """
 
     def __init__(self, config: UniFormerConfig):
@@ -936,8 +1035,15 @@ class UniFormerBackbone(BackboneMixin, UniFormerPreTrainedModel):
     """
     Feature maps of an image model for dense prediction, at strides 4, 8, 16 and 32 for images of any size.
 
-    Each stage's map goes through a LayerNorm over channels of its own as it is given out; the next stage sees it
-    without. The map of `"stem"`, the input of stage 1, has none.
+    Each output map is normalised by a LayerNorm of its own; the next stage gets the map without it. The map of
+    `"stem"`, the input of stage 1, is not normalised.
+
+    Args:
+        config ([`UniFormerConfig`]):
+            Configuration with `modality="image"`.
+
+    Raises:
+        ValueError: `config.modality` is not `"image"`.
     """
 
     def __init__(self, config: UniFormerConfig):
@@ -961,8 +1067,8 @@ class UniFormerBackbone(BackboneMixin, UniFormerPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Normalised images of any size from 32 pixels. Sides that are no multiple of 32 are cut off by the patch
-                embeddings.
+                Normalised images of any size from 32 pixels. Sides that are not a multiple of 32 are cropped by the
+                patch embeddings.
 
         Returns:
             [`BackboneOutput`]: maps of shape `(batch_size, channels, height, width)` of `config.out_features`.

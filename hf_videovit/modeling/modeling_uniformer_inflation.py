@@ -1,6 +1,6 @@
 """
-UniFormers for video that start from one for images, as all official ones do: every kernel is repeated along time and
-divided by the number of repetitions, so that a still clip gives what its frame does.
+Video UniFormers that start from an image UniFormer, as all official ones do. Every kernel is repeated along time and
+divided by the number of repetitions, so that a clip of one repeated frame gives the same output as the frame.
 """
 
 import os
@@ -11,30 +11,30 @@ import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 
-# What both models must have in common. No weight shows the width of a head.
+# Fields that both models must share. The width of a head cannot be read from the weights.
 SHARED_FIELDS = ("depths", "hidden_sizes", "intermediate_sizes", "head_dim", "stem", "use_token_pruning", "qkv_bias")
 IMAGE_ONLY_FIELDS = ("attention_type", "use_auxiliary_head", "out_features", "out_indices", "stage_names")
-# What an image model may lack: attention over time, and the layer scale of the light video models.
+# Parts that an image model may lack: attention over time, and the layer scale of the light video models.
 FRESH = (".temporal_", ".layer_scale")
 
 
 class StartsFromImageUniFormer:
-    """Mixed into the video models."""
+    """Mixin of the video models."""
 
     @classmethod
     def from_image_vit(
         cls, image_model: str | os.PathLike | PreTrainedModel, config: Any = None, **fields: Any
     ) -> Any:
         """
-        A model for video that starts from a UniFormer for images. A classifier is fresh; the official recipes start
-        from the plain ImageNet models, neither token-labelled nor with layer scale.
+        Make a video model from an image UniFormer. A classifier is newly initialised. The official recipes start from
+        the plain ImageNet models, without token labelling and without layer scale.
 
         Args:
             image_model (`str`, `os.PathLike` or `PreTrainedModel`):
-                A UniFormer for images, or its folder or Hub id. Official files are converted first
-                ([`~convert.convert_checkpoint`], which also makes a video model of one directly).
+                An image UniFormer, or its folder or Hub id. Convert official files first with
+                [`~convert.convert_checkpoint`]; it can also make a video model directly.
             config ([`UniFormerConfig`], *optional*):
-                Configuration; it must fit the image model's. Defaults to that one's with `fields` in place.
+                Configuration; it must fit the image model's. By default the image model's, changed by `fields`.
             fields:
                 Fields of the configuration, such as `num_labels` or `num_frames`.
 
@@ -42,7 +42,7 @@ class StartsFromImageUniFormer:
             The model in float32 and evaluation mode.
 
         Raises:
-            ValueError: no such image model, or one that does not fit the configuration.
+            ValueError: `image_model` is not an image UniFormer, or does not fit the configuration.
 
         Example:
 
@@ -67,8 +67,8 @@ def _image_base(image_model: Any) -> PreTrainedModel:
     if isinstance(image_model, str | os.PathLike):
         if os.path.isfile(image_model):
             raise ValueError(
-                f"`image_model` {str(image_model)!r} is a file: make a folder of an official checkpoint first, with "
-                "`hf-videovit convert`."
+                f"`image_model` must be a folder or a Hub id, got the file {str(image_model)!r}. Convert an official "
+                "checkpoint first with `hf-videovit convert`."
             )
         image_model = AutoModel.from_pretrained(image_model, dtype=torch.float32)
     config: Any = getattr(image_model, "config", None)
@@ -78,7 +78,7 @@ def _image_base(image_model: Any) -> PreTrainedModel:
         )
     base = image_model.base_model
     if base.norm is None:
-        raise ValueError("`image_model` is a backbone for dense prediction, without the norm that a classifier needs.")
+        raise ValueError("`image_model` must have the final norm; a backbone for dense prediction has none.")
     return base
 
 
@@ -105,7 +105,7 @@ def _list_of(value: Any) -> Any:
 
 
 def _inflated_state(image: Mapping[str, torch.Tensor], video: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors for all names of `video`: the image model's, inflated where they have an axis less, or its own."""
+    """Tensors for all names of `video`: the image model's, inflated where they lack an axis, or its own."""
     beyond = sorted(set(image) - set(video))
     missing = sorted(name for name in set(video) - set(image) if not any(part in name for part in FRESH))
     if beyond or missing:

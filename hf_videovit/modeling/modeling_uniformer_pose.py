@@ -31,7 +31,7 @@ class UniFormerPoseEstimatorOutput(ModelOutput):
         loss (`torch.Tensor` of shape `()`, *optional*):
             See the class.
         heatmaps (`torch.Tensor` of shape `(batch_size, num_keypoints, height / 4, width / 4)`):
-            How likely each keypoint is at each place; about 1 at its best.
+            Score of each keypoint at each place; the maximum is about 1.
         hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
             As in [`UniFormerModelOutput`].
     """
@@ -42,7 +42,7 @@ class UniFormerPoseEstimatorOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-# Names of their own for the sake of `_init_weights`, as in modeling_uniformer.
+# Classes of their own for `_init_weights`, as in modeling_uniformer.
 class _UniFormerPoseDeconvolution(nn.ConvTranspose2d):
     """Doubles the sides of a map."""
 
@@ -83,6 +83,13 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
     ```
     loss = mean over samples, keypoints and places of (label_weight * (heatmap - label)) ** 2
     ```
+
+    Args:
+        config ([`UniFormerConfig`]):
+            Configuration with `modality="image"`; `num_labels` is the number of keypoints.
+
+    Raises:
+        ValueError: `config.modality` is not `"image"`.
     """
 
     def __init__(self, config: UniFormerConfig):
@@ -114,10 +121,10 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
-                Normalised images of one person each, such as transformers' `VitPoseImageProcessor` crops. Heatmaps of
-                sides that are no multiple of 32 do not cover the image to its edge.
+                Normalised images of one person each, such as transformers' `VitPoseImageProcessor` crops. If a side is
+                not a multiple of 32, the heatmaps do not cover the image to its edge.
             labels (`torch.Tensor` of shape `(batch_size, num_keypoints, height / 4, width / 4)`, *optional*):
-                Target heatmaps, such as `hf_videovit.dense.encode_heatmaps` makes.
+                Target heatmaps, made by `hf_videovit.dense.encode_heatmaps` for example.
             label_weights (`torch.Tensor` of shape `(batch_size, num_keypoints)`, *optional*):
                 Weight of each keypoint: 0 for one that is not labelled. Defaults to 1.
 
@@ -125,7 +132,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
             [`UniFormerPoseEstimatorOutput`]
 
         Raises:
-            ValueError: a shape does not fit the configuration, or `label_weights` come without `labels`.
+            ValueError: a shape does not fit the configuration, or `label_weights` are given without `labels`.
 
         Example:
 

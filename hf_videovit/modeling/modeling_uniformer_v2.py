@@ -1,10 +1,11 @@
 """
-UniFormerV2 ([Li et al., 2022](https://huggingface.co/papers/2211.09552)): an image ViT armed for video.
+UniFormerV2 ([Li et al., 2022](https://huggingface.co/papers/2211.09552)): an image ViT extended to video.
 
-CLIP's ViT sees every frame alone. Optional local modules mix neighbouring frames inside its blocks; after some blocks
-a global block lets one learnt query look at all tokens of the clip. Global blocks are a side branch: nothing flows
-back. Behaviour follows the official code (OpenGVLab/UniFormerV2, commit 722a434), which made the released weights,
-also where the paper's equations differ: the query has a residual connection around its attention.
+CLIP's ViT encodes each frame separately. Optional local modules mix neighbouring frames inside its blocks. After some
+blocks a global block lets one learnt query attend to all tokens of the clip. Global blocks are a side branch: the
+image tower does not get their output. Behaviour follows the official code (OpenGVLab/UniFormerV2, commit 722a434),
+which made the released weights, also where the paper's equations differ: the query has a residual connection around
+its attention.
 
 Axes: `frames` are those after the patch embedding, `tokens` are the class token and the patches of one frame.
 """
@@ -49,10 +50,11 @@ class UniFormerV2ModelOutput(ModelOutput):
     Output of [`UniFormerV2Model`].
 
     Args:
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, frames * (1 + patches), hidden_size)`):
-            Tokens of the image tower's last block, frame by frame, each frame's class token first. No norm follows.
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            Tokens of the image tower's last block, `frames * (1 + patches)`: frame by frame, the class token of each
+            frame first. They are not normalised.
         pooler_output (`torch.Tensor` of shape `(batch_size, hidden_size)`):
-            LayerNorm of `fused_state`: what the classifier sees.
+            LayerNorm of `fused_state`, the input of the classifier.
         fused_state (`torch.Tensor` of shape `(batch_size, hidden_size)`):
             Query and mean class token after the gate; the query alone without gate.
         query_states (`tuple[torch.Tensor]`, each of shape `(batch_size, hidden_size)`):
@@ -75,18 +77,28 @@ class UniFormerV2ModelOutput(ModelOutput):
 
 
 class UniFormerV2LayerNorm(nn.LayerNorm):
-    """LayerNorm in float32 whatever the weights are, cast back; matters for the large model in half precision."""
+    """LayerNorm computed in float32 for weights of any dtype; the large model needs it in half precision."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Normalise the last axis.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(..., hidden_size)`):
+                Tokens.
+
+        Returns:
+            `torch.Tensor` of the shape and dtype of `hidden_states`.
+        """
         weight, bias = self.weight.float(), self.bias.float()
         normalised = F.layer_norm(hidden_states.float(), self.normalized_shape, weight, bias, self.eps)
         return normalised.to(hidden_states.dtype)
 
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with a start of its own has a name of its own; see `_init_weights`.
+# with its own initialisation has its own class; see `_init_weights`.
 class _UniFormerV2QKVLinear(nn.Linear):
-    """Query, key or value projection: a third of what is one fused projection in the official code."""
+    """Query, key or value projection: a third of the fused projection of the official code."""
 
 
 class _UniFormerV2AttentionOutput(nn.Linear):
@@ -105,8 +117,8 @@ class _UniFormerV2DynamicPosition(nn.Conv3d):
     """
     Depth-wise 3 x 3 x 3 convolution over the patches of a clip, `(batch, frames, height, width, hidden)`.
 
-    Tokens have their channels last, and so the convolution takes them: measured four times as fast on a CPU as with
-    channels first, and faster than three 2-D convolutions.
+    The convolution takes tokens with channels last: measured four times as fast on a CPU as with channels first, and
+    faster than three 2-D convolutions.
     """
 
     def __init__(self, hidden_size: int):
@@ -142,8 +154,8 @@ class _UniFormerV2PatchEmbeddings(nn.Module):
         return embedded.flatten(2).transpose(1, 2).unflatten(0, pixel_values.shape[:2])
 
 
-class UniFormerV2Embeddings(nn.Module):
-    """Patches, the class token before every frame's, and one position table for all frames."""
+class _UniFormerV2Embeddings(nn.Module):
+    """Patches, a class token in front of those of each frame, and one position table for all frames."""
 
     def __init__(self, config: UniFormerV2Config):
         super().__init__()
@@ -218,11 +230,18 @@ class _UniFormerV2CrossAttention(_UniFormerV2Attention):
 
 class UniFormerV2QuickGELU(nn.Module):
     """
-    `x * sigmoid(1.702 * x)`, CLIP's stand-in for GELU. The same numbers as transformers' own with one large temporary
-    less, which is most of its time on a CPU.
+    `x * sigmoid(1.702 * x)`, CLIP's approximation of GELU. The same values as transformers' own, with one large
+    temporary tensor less, which is most of its time on a CPU.
     """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Apply the activation.
+
+        Args:
+            hidden_states (`torch.Tensor`):
+                Tensor of any shape.
+        """
         return hidden_states * (1.702 * hidden_states).sigmoid_()
 
 
@@ -274,7 +293,7 @@ class _UniFormerV2LocalModule(nn.Module):
         return self.up(self.temporal(reduced).permute(0, 2, 3, 4, 1).squeeze(3))
 
 
-class UniFormerV2Layer(GradientCheckpointingLayer):
+class _UniFormerV2Layer(GradientCheckpointingLayer):
     """CLIP's pre-norm block over the tokens of each frame, with local modules before its attention and its MLP."""
 
     def __init__(self, config: UniFormerV2Config, drop_path_rate: float):
@@ -296,7 +315,7 @@ class UniFormerV2Layer(GradientCheckpointingLayer):
         return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
 
     def _mix_frames(self, local: nn.Module | None, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
-        """Residual local module on the patches; class tokens pass by it."""
+        """Residual local module on the patches; class tokens are unchanged."""
         if local is None:
             return hidden_states
         tokens = hidden_states.unflatten(1, (grid[0], -1))
@@ -305,8 +324,8 @@ class UniFormerV2Layer(GradientCheckpointingLayer):
         return torch.cat((class_tokens, patches), dim=2).flatten(1, 2)
 
 
-class UniFormerV2GlobalBlock(GradientCheckpointingLayer):
-    """One step of the query: attention over the clip's tokens, whose positions a convolution tells, then an MLP."""
+class _UniFormerV2GlobalBlock(GradientCheckpointingLayer):
+    """One step of the query: attention over the clip's tokens, with positions from a convolution, then an MLP."""
 
     def __init__(self, config: UniFormerV2Config, dropout: float, drop_path_rate: float):
         super().__init__()
@@ -344,7 +363,7 @@ class _UniFormerV2Query(nn.Module):
 class _UniFormerV2Gate(nn.Module):
     """
     Mix of query and mean class token, `(1 - sigmoid(weight)) * query + sigmoid(weight) * class_token`, each channel
-    with a weight of its own; an even mix at the start. The paper's alpha is one minus this sigmoid.
+    with its own weight. It starts at one half each. The paper's alpha is one minus this sigmoid.
     """
 
     def __init__(self, hidden_size: int):
@@ -362,11 +381,11 @@ class _UniFormerV2Encoder(nn.Module):
     def __init__(self, config: UniFormerV2Config):
         super().__init__()
         rates = drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
-        self.layers = nn.ModuleList(UniFormerV2Layer(config, rate) for rate in rates)
+        self.layers = nn.ModuleList(_UniFormerV2Layer(config, rate) for rate in rates)
         self.followed_by_global = {layer: index for index, layer in enumerate(config.global_layers or ())}
         rates = drop_path_rates(config.global_drop_path_rate, len(self.followed_by_global))
         self.global_blocks = nn.ModuleList(
-            UniFormerV2GlobalBlock(config, dropout, rate) for dropout, rate in zip(config.global_dropouts, rates)
+            _UniFormerV2GlobalBlock(config, dropout, rate) for dropout, rate in zip(config.global_dropouts, rates)
         )
         self.query = _UniFormerV2Query(config.hidden_size)
 
@@ -391,7 +410,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["UniFormerV2Embeddings", "UniFormerV2Layer", "UniFormerV2GlobalBlock"]
+    _no_split_modules = ["_UniFormerV2Embeddings", "_UniFormerV2Layer", "_UniFormerV2GlobalBlock"]
     _input_embed_layer = "patch_embeddings"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -399,7 +418,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": UniFormerV2Layer,
+        "hidden_states": _UniFormerV2Layer,
         "attentions": OutputRecorder(_UniFormerV2SelfAttention, index=1),
         "cross_attentions": OutputRecorder(_UniFormerV2CrossAttention, index=1),
     }
@@ -420,7 +439,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
                 init.xavier_uniform_(module.weight)
             elif isinstance(module, _UniFormerV2AttentionOutput | _UniFormerV2DynamicPosition):
                 init.zeros_(module.bias)
-        elif isinstance(module, UniFormerV2Embeddings):
+        elif isinstance(module, _UniFormerV2Embeddings):
             std = self.config.hidden_size**-0.5
             init.normal_(module.class_embedding, std=std)
             init.normal_(module.position_embedding, std=std)
@@ -431,7 +450,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; loading makes new parameters, so `config.freeze_image_tower` is applied afterwards."""
+        """As in transformers. Loading makes new parameters, so `config.freeze_image_tower` is applied afterwards."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.set_image_tower_trainable(not model.config.freeze_image_tower)
@@ -447,9 +466,9 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
         **fields: Any,
     ) -> Any:
         """
-        A model that starts from an image ViT, as all official ones start from CLIP: embeddings and blocks are the
-        tower's, its patch kernel in the middle of the temporal one. Local modules, global blocks and classifier are
-        fresh, and their outputs start at zero.
+        Make a model that starts from an image ViT, as all official ones start from CLIP. Embeddings and blocks are the
+        tower's; its patch kernel is the middle frame of the temporal one. Local modules, global blocks and classifier
+        are newly initialised; the outputs of the modules and blocks start at zero.
 
         Args:
             image_model (`str`, `os.PathLike`, `Mapping[str, Any]` or `nn.Module`):
@@ -457,21 +476,21 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
                 state dict or a file of one in the layout of OpenAI's CLIP, of transformers or of timm. Of a whole CLIP
                 only the image tower is read.
             config ([`UniFormerV2Config`], *optional*):
-                Configuration; the tower must fit it. Defaults to the tower's sizes with `fields` in place. Another
-                `position_grid` than the tower's is interpolated.
+                Configuration; the tower must fit it. By default the tower's sizes, changed by `fields`. Positions are
+                interpolated if `position_grid` differs from the tower's.
             num_attention_heads (`int`, *optional*):
-                Of the tower, where it is a state dict whose heads are not 64 wide.
+                Heads of the tower, for a state dict whose heads are not 64 wide.
             fields:
-                Fields of the configuration, such as `num_labels`, `num_local_modules` or `temporal_downsample`. A
-                tower that is not built like CLIP is refused unless they say so: `hidden_act="gelu"`,
-                `use_pre_layernorm=False`, `layer_norm_eps=...`. The file of a tower in OpenAI's layout does not show
-                its activation: for one trained by OpenCLIP with GELU say `hidden_act="gelu"`.
+                Fields of the configuration, such as `num_labels`, `num_local_modules` or `temporal_downsample`. For a
+                tower that differs from CLIP they must give the difference: `hidden_act="gelu"`,
+                `use_pre_layernorm=False`, `layer_norm_eps=...`. A file in OpenAI's layout does not contain the
+                activation: for a tower trained by OpenCLIP with GELU, pass `hidden_act="gelu"`.
 
         Returns:
             The model in float32 and evaluation mode.
 
         Raises:
-            ValueError: no such tower, or one that does not fit the configuration.
+            ValueError: `image_model` is not such a tower, or does not fit the configuration.
 
         Example:
 
@@ -489,12 +508,11 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
 
     def set_image_tower_trainable(self, trainable: bool) -> None:
         """
-        Freeze or unfreeze embeddings and blocks. Local modules are left as they are: they are no part of the image
-        model.
+        Freeze or unfreeze embeddings and blocks. Local modules are not changed: they are not part of the image model.
 
         Args:
             trainable (`bool`):
-                Whether the image tower learns.
+                Whether the image tower is trained.
         """
         base: UniFormerV2Model = self.base_model  # type: ignore[assignment]
         base.embeddings.requires_grad_(trainable)
@@ -505,8 +523,8 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each block of the image
-        tower, what stands beside and above it, and last the classifier (an empty prefix fits every name that no
-        earlier depth claimed).
+        tower, the modules beside and above it, and last the classifier (an empty prefix matches every name that no
+        earlier depth matches).
         """
         base = "" if isinstance(self, UniFormerV2Model) else f"{self.base_model_prefix}."
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
@@ -514,7 +532,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
         return [(f"{base}embeddings.",), *blocks, tuple(base + name for name in above), ("",)]
 
     def no_weight_decay(self) -> set[str]:
-        """None with more than one axis: the official recipes decay position table and query, too."""
+        """Names of parameters that do not decay: none; the official recipes also decay position table and query."""
         return set()
 
 
@@ -529,7 +547,7 @@ class UniFormerV2Model(UniFormerV2PreTrainedModel):
 
     def __init__(self, config: UniFormerV2Config):
         super().__init__(config)
-        self.embeddings = UniFormerV2Embeddings(config)
+        self.embeddings = _UniFormerV2Embeddings(config)
         self.encoder = _UniFormerV2Encoder(config)
         self.gate = _UniFormerV2Gate(config.hidden_size) if config.use_gate else None
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -566,7 +584,13 @@ class UniFormerV2Model(UniFormerV2PreTrainedModel):
 
 
 class UniFormerV2ForVideoClassification(VideoClassificationMixin, UniFormerV2PreTrainedModel):
-    """Fused features, dropout and a linear classifier."""
+    """
+    Fused features, dropout and a linear classifier.
+
+    Args:
+        config ([`UniFormerV2Config`]):
+            Configuration.
+    """
 
     def __init__(self, config: UniFormerV2Config):
         super().__init__(config)
@@ -588,8 +612,8 @@ def _clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
     frames, height, width = token_grid(pixel_values, 1, config.patch_size)
     if config.temporal_downsample and frames % 2:
         raise ValueError(
-            f"`pixel_values` has {frames} frames; `temporal_downsample` halves their number, so it must be even. "
-            "Sample or repeat one frame more."
+            f"`pixel_values` must have an even number of frames with `temporal_downsample`, got {frames}. Sample or "
+            "repeat one more frame."
         )
     return frames // 2 if config.temporal_downsample else frames, height, width
 

@@ -1,9 +1,9 @@
 """
-Image ViTs as the start of a UniFormerV2: which tensors of CLIP, or of a plain ViT, are which of the image tower's.
+Image ViTs as the start of a UniFormerV2: the tensors of CLIP, or of a plain ViT, under the image tower's names.
 
-The official procedure takes CLIP's visual tower without its last norm and projection. CLIP towers fit as they are.
-Plain ViTs, which the paper compares with CLIP but whose code was never released, have another activation, no norm
-before the first block and another epsilon, and the configuration must say so.
+The official procedure takes CLIP's visual tower without its last norm and projection. CLIP towers fit as they are. The
+paper also compares plain ViTs, for which no code was released. They have another activation, no norm before the first
+block and another epsilon; the configuration must contain these values.
 """
 
 import math
@@ -37,17 +37,17 @@ class _Layout:
 
     Args:
         blocks (`str`):
-            Regular expression of what stands before the name inside a block; its group is the block's number.
+            Regular expression of the prefix of a block; its group is the block's number.
         names (`dict[str, str]`):
             Name outside the blocks to ours.
         block_names (`dict[str, str]`):
             Module inside a block to ours. `"qkv"` marks a fused projection.
         unused (`str`):
-            Regular expression of names that the start needs none of.
+            Regular expression of names that are not used.
         fields (`dict[str, Any]`):
-            What a tower of this layout needs of the configuration.
+            Fields of the configuration that a tower of this layout needs.
         prefixes (`tuple[str, ...]`):
-            What may stand before every name; the first that occurs is taken, and only names under it.
+            Possible prefixes of all names. The first that occurs is used, and only names with it are read.
     """
 
     blocks: str
@@ -157,15 +157,15 @@ LAYOUTS = {
 @dataclass
 class ImageTower:
     """
-    A tower read.
+    An image tower that has been read.
 
     Args:
         name (`str`):
-            What messages call it.
+            Its name in messages.
         tensors (`dict[str, torch.Tensor]`):
-            By their names in [`UniFormerV2Model`], in float32; the patch embedding still without a temporal axis.
+            Tensors by their names in [`UniFormerV2Model`], in float32; the patch embedding has no temporal axis yet.
         fields (`dict[str, Any]`):
-            What the tower says about the configuration.
+            Fields of the configuration that the tower determines.
     """
 
     name: str
@@ -174,10 +174,16 @@ class ImageTower:
 
     def config(self, config: UniFormerV2Config | None, fields: dict[str, Any]) -> UniFormerV2Config:
         """
-        The configuration: the one given, or the tower's with `fields` in place.
+        The configuration: the one given, or the tower's, changed by `fields`.
+
+        Args:
+            config ([`UniFormerV2Config`], or `None`):
+                Configuration.
+            fields (`dict[str, Any]`):
+                Fields of the configuration, without `config`.
 
         Raises:
-            ValueError: it does not fit the tower.
+            ValueError: both are given, or the configuration does not fit the tower.
         """
         if config is not None and fields:
             raise ValueError(f"Give `config` or fields of it ({', '.join(sorted(fields))}), not both.")
@@ -197,9 +203,9 @@ class ImageTower:
         return config
 
     def _hint(self, name: str) -> str:
-        return f"pass `{name}={self.fields[name]!r}` to build a UniFormerV2 on this tower all the same"
+        return f"pass `{name}={self.fields[name]!r}` to build a UniFormerV2 on this tower anyway"
 
-    def state(self, config: UniFormerV2Config) -> Tensors:
+    def _state(self, config: UniFormerV2Config) -> Tensors:
         """Tensors for a model of `config`: inflated, and with positions of its grid."""
         state = dict(self.tensors)
         kernel = state[f"embeddings.{PATCHES}"]
@@ -214,26 +220,37 @@ class ImageTower:
         return state
 
     def load_into(self, model: nn.Module, config: UniFormerV2Config) -> None:
-        """Put the tower into a [`UniFormerV2Model`]; ValueError where a tensor of the tower is missing."""
-        state, taken = model.state_dict(), self.state(config)
+        """
+        Load the tower into a model.
+
+        Args:
+            model (`nn.Module`):
+                A [`UniFormerV2Model`], changed in place.
+            config ([`UniFormerV2Config`]):
+                Its configuration.
+
+        Raises:
+            ValueError: a tensor of the tower is missing.
+        """
+        state, taken = model.state_dict(), self._state(config)
         needed = [name for name in state if re.match(r"embeddings\.|encoder\.layers\.\d+\.(?!local)", name)]
         missing = [name for name in needed if name not in taken]
         if missing:
             raise ValueError(
-                f"{self.name} is no whole image ViT: {len(missing)} tensors are missing, as {missing[0]}."
+                f"{self.name} is not a complete image ViT: {len(missing)} tensors are missing, such as {missing[0]}."
             )
         model.load_state_dict({**state, **taken})
 
 
 REASONS = {
-    "hidden_act": "With another activation than it was trained with a tower gives degraded numbers without a word",
-    "use_pre_layernorm": "CLIP has a LayerNorm before its first block, plain ViTs have none",
-    "layer_norm_eps": "Another epsilon changes every norm a little",
+    "hidden_act": "A tower gives worse results with an activation that it was not trained with",
+    "use_pre_layernorm": "CLIP has a LayerNorm before its first block, plain ViTs do not",
+    "layer_norm_eps": "Another epsilon changes the output of every norm slightly",
 }
 
 
 def _inflate(kernel: torch.Tensor, frames: int) -> torch.Tensor:
-    """A 2-D patch kernel as the middle one of `frames`, the others zero (UniFormer, the first, averages instead)."""
+    """A 2-D patch kernel as the middle one of `frames`, the others zero (UniFormer, version 1, averages)."""
     inflated = kernel.new_zeros(*kernel.shape[:2], frames, *kernel.shape[2:])
     inflated[:, :, frames // 2] = kernel
     return inflated
@@ -249,10 +266,13 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
             dict or a file of one in the layout of OpenAI's CLIP, of transformers or of timm. Of a whole CLIP only the
             image tower is read.
         num_attention_heads (`int`, *optional*):
-            For state dicts whose heads are not 64 wide.
+            Number of heads, for a state dict whose heads are not 64 wide.
+
+    Returns:
+        [`ImageTower`]
 
     Raises:
-        ValueError: not such a tower, or one with parts that a UniFormerV2 does not have.
+        ValueError: `source` is not such a tower, or has parts that a UniFormerV2 does not have.
     """
     name, tensors, said = _read_tower(source)
     layout_name, layout, found = _find_layout(name, tensors)
@@ -262,15 +282,15 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
     if num_attention_heads is not None:
         if said.get("num_attention_heads", num_attention_heads) != num_attention_heads:
             raise ValueError(
-                f"`num_attention_heads` is {num_attention_heads}, but {name} has {said['num_attention_heads']} heads. "
+                f"`num_attention_heads` must be {said['num_attention_heads']} for {name}, got {num_attention_heads}. "
                 "The same weights split into another number of heads are another model."
             )
         fields["num_attention_heads"] = num_attention_heads
     if "num_attention_heads" not in fields:
         if fields["hidden_size"] % HEAD_DIM:
             raise ValueError(
-                f"`num_attention_heads` is needed: {name} is {fields['hidden_size']} wide, which heads of {HEAD_DIM} "
-                "channels do not divide, and shapes do not show their number."
+                f"`num_attention_heads` must be given for {name}: its width of {fields['hidden_size']} is not a "
+                f"multiple of {HEAD_DIM}, and the shapes do not show the number of heads."
             )
         fields["num_attention_heads"] = fields["hidden_size"] // HEAD_DIM
     if "embeddings.layernorm.weight" not in state:
@@ -279,7 +299,7 @@ def read_image_tower(source: Source, num_attention_heads: int | None = None) -> 
 
 
 def _read_tower(source: Source) -> tuple[str, Tensors, dict[str, Any]]:
-    """What messages call a source, its tensors, and what its configuration says beyond them."""
+    """Name of a source in messages, its tensors, and the fields of its configuration that they do not show."""
     if isinstance(source, nn.Module):
         config = getattr(source, "config", None)
         return type(source).__name__, dict(source.state_dict()), _said_fields(config)
@@ -315,8 +335,8 @@ def _read_file(path: Path) -> Mapping[str, Any]:
             raise
         raise ValueError(
             f"{path.name} is a TorchScript archive, as OpenAI publishes CLIP; opening it would run code of the file. "
-            'Take the same tower from the Hub ("openai/clip-vit-base-patch16"), or save its tensors where you trust '
-            "it: torch.save(torch.jit.load(path).state_dict(), new_path)."
+            'Load the same tower from the Hub ("openai/clip-vit-base-patch16"). If you trust the file, save its '
+            "tensors: torch.save(torch.jit.load(path).state_dict(), new_path)."
         ) from error
     if not isinstance(loaded, Mapping):
         raise ValueError(f"{path.name} holds a {type(loaded).__name__}, not a state dict.")
@@ -332,7 +352,7 @@ def _unwrap(loaded: Mapping[str, Any]) -> Tensors:
 
 
 def _said_fields(config: Any) -> dict[str, Any]:
-    """Fields that a transformers configuration of an image model says."""
+    """Fields that a transformers configuration of an image model gives."""
     config = getattr(config, "vision_config", config)
     if config is None:
         return {}
@@ -353,7 +373,7 @@ def _find_layout(name: str, tensors: Tensors) -> tuple[str, _Layout, Tensors]:
 
 
 def _rename(name: str, layout_name: str, layout: _Layout, tensors: Tensors) -> Tensors:
-    """Tensors under our names, in float32; ValueError for those that a UniFormerV2 has no place for."""
+    """Tensors under our names, in float32; ValueError for parts that a UniFormerV2 does not have."""
     state: Tensors = {}
     strange = []
     for key, tensor in tensors.items():
@@ -379,7 +399,7 @@ def _rename(name: str, layout_name: str, layout: _Layout, tensors: Tensors) -> T
 
 
 def _block_tensors(layout: _Layout, key: str, tensor: torch.Tensor) -> Tensors:
-    """Our tensors of a block that one of theirs gives; empty for an unknown one."""
+    """Our tensors of a block for one of theirs; empty for an unknown one."""
     for theirs, ours in layout.block_names.items():
         if key.startswith(theirs):
             kind = key.removeprefix(theirs)
@@ -392,7 +412,7 @@ def _block_tensors(layout: _Layout, key: str, tensor: torch.Tensor) -> Tensors:
 
 
 def _absorb_patch_bias(state: Tensors) -> None:
-    """A bias of the patch embedding is the same vector at every patch: part of the position table."""
+    """Add a bias of the patch embedding to the position table: it is the same vector at every patch."""
     bias = state.pop(f"embeddings.{PATCH_BIAS}", None)
     if bias is not None:
         positions = state["embeddings.position_embedding"]
@@ -400,11 +420,11 @@ def _absorb_patch_bias(state: Tensors) -> None:
 
 
 def _shown_fields(name: str, state: Tensors) -> dict[str, Any]:
-    """What the tower's shapes say about the configuration."""
+    """Fields of the configuration that the tower's shapes show."""
     missing = [one for one in (CLASS, POSITIONS) if f"embeddings.{one}" not in state]
     first = "encoder.layers.0.mlp.fc1.weight"
     if missing or first not in state:
-        raise ValueError(f"{name} is no whole image ViT: {', '.join(missing or [first])} is missing.")
+        raise ValueError(f"{name} is not a complete image ViT: {', '.join(missing or [first])} is missing.")
     kernel = state[f"embeddings.{PATCHES}"]
     patches = len(state["embeddings.position_embedding"]) - 1
     side = math.isqrt(max(patches, 0))

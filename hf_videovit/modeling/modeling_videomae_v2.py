@@ -88,8 +88,8 @@ class _VideoMAEV2PatchEmbeddings(nn.Module):
 
 class _VideoMAEV2PositionEmbeddings(nn.Module):
     """
-    The fixed position table of one width. Official checkpoints do not hold it; it is a buffer that is not saved and is
-    made anew by the weight initialisation after loading.
+    The fixed position table of one width. Official checkpoints do not contain it. It is a buffer that is not saved;
+    the weight initialisation computes it again after loading.
     """
 
     table: torch.Tensor
@@ -107,7 +107,9 @@ class _VideoMAEV2PositionEmbeddings(nn.Module):
         return interpolate_positions(self.table, self.grid, grid)  # (sequence, dim)
 
 
-class VideoMAEV2Embeddings(nn.Module):
+class _VideoMAEV2Embeddings(nn.Module):
+    """Tubelets and their positions."""
+
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         self.patch_embeddings = _VideoMAEV2PatchEmbeddings(config)
@@ -121,9 +123,9 @@ class VideoMAEV2Embeddings(nn.Module):
 
 
 # transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with a start of its own has a name of its own; see `_init_weights`.
+# with its own initialisation has its own class; see `_init_weights`.
 class _VideoMAEV2QKVLinear(nn.Linear):
-    """Query, key or value projection: a third of what is one fused projection in the official code."""
+    """Query, key or value projection: a third of the fused projection of the official code."""
 
 
 class _VideoMAEV2EncoderToDecoder(nn.Linear):
@@ -194,7 +196,7 @@ class _VideoMAEV2MLP(nn.Module):
         return self.dropout(self.fc2(self.activation(self.fc1(hidden_states))))
 
 
-class VideoMAEV2Layer(GradientCheckpointingLayer):
+class _VideoMAEV2Layer(GradientCheckpointingLayer):
     """Pre-norm block of encoder and decoder."""
 
     def __init__(
@@ -225,7 +227,7 @@ class _VideoMAEV2Encoder(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
         self.layers = nn.ModuleList(
-            VideoMAEV2Layer(config, config.hidden_size, config.num_attention_heads, config.intermediate_size, rate)
+            _VideoMAEV2Layer(config, config.hidden_size, config.num_attention_heads, config.intermediate_size, rate)
             for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
         )
 
@@ -243,7 +245,7 @@ class _VideoMAEV2Decoder(nn.Module):
         width = config.decoder_hidden_size
         self.position_embeddings = _VideoMAEV2PositionEmbeddings(config.position_grid or config.token_grid(), width)
         self.layers = nn.ModuleList(
-            VideoMAEV2Layer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
+            _VideoMAEV2Layer(config, width, config.decoder_num_attention_heads, config.decoder_intermediate_size)
             for _ in range(config.decoder_num_hidden_layers)
         )
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -265,7 +267,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("video",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["VideoMAEV2Embeddings", "VideoMAEV2Layer"]
+    _no_split_modules = ["_VideoMAEV2Embeddings", "_VideoMAEV2Layer"]
     _input_embed_layer = "patch_embeddings"
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -273,7 +275,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": VideoMAEV2Layer,
+        "hidden_states": _VideoMAEV2Layer,
         "attentions": OutputRecorder(_VideoMAEV2Attention, index=1),
     }
     # Pre-training starts from Xavier-uniform linear layers, everything else from a normal distribution.
@@ -307,7 +309,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
         Prefixes of parameter names a depth, for layer-wise learning-rate decay: embeddings, each encoder block, and
-        last whatever stands above the encoder (an empty prefix fits every name that no earlier depth claimed).
+        last everything above the encoder (an empty prefix matches every name that no earlier depth matches).
         """
         base = "" if isinstance(self, VideoMAEV2Model) else f"{self.base_model_prefix}."
         blocks = [(f"{base}encoder.layers.{index}.",) for index in range(self.config.num_hidden_layers)]
@@ -322,8 +324,8 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
     """
     The encoder.
 
-    `last_hidden_state` holds the tokens; `pooler_output` is `fc_norm` of their mean with `config.use_mean_pooling`,
-    which is what the official code calls features, else the first token after a token-wise norm.
+    `last_hidden_state` holds the tokens. With `config.use_mean_pooling`, `pooler_output` is `fc_norm` of their mean
+    (the features of the official code); otherwise it is the first token after a token-wise norm.
 
     Args:
         config ([`VideoMAEV2Config`]):
@@ -335,7 +337,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
     def __init__(self, config: VideoMAEV2Config, add_pooling_layer: bool = True):
         super().__init__(config)
         self._xavier_init = not add_pooling_layer
-        self.embeddings = VideoMAEV2Embeddings(config)
+        self.embeddings = _VideoMAEV2Embeddings(config)
         self.encoder = _VideoMAEV2Encoder(config)
         self.pools = add_pooling_layer
         norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -357,8 +359,8 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
             encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                `True` = hidden from the encoder; the same number of tokens in every sample. Compiled or exported, that
-                number must be the one `config.encoder_mask_ratio` gives.
+                `True` = hidden from the encoder; the same number of tokens in every sample. In a compiled or exported
+                model, it must be the number of `config.encoder_mask_ratio`.
 
         Returns:
             [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_visible, hidden_size)` and the pooled
@@ -382,7 +384,13 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
 
 
 class VideoMAEV2ForVideoClassification(VideoClassificationMixin, VideoMAEV2PreTrainedModel):
-    """Encoder, pooled features, dropout and a linear classifier."""
+    """
+    Encoder, pooled features, dropout and a linear classifier.
+
+    Args:
+        config ([`VideoMAEV2Config`]):
+            Configuration.
+    """
 
     def __init__(self, config: VideoMAEV2Config):
         super().__init__(config)
@@ -397,7 +405,7 @@ class VideoMAEV2ForVideoClassification(VideoClassificationMixin, VideoMAEV2PreTr
 class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
     """
     Masked autoencoder with dual masking (paper, section 3.2): the encoder sees few tokens, the decoder reconstructs a
-    subset of all, and only what the encoder did not see counts in the loss.
+    subset of all tokens, and only tokens that the encoder did not see count in the loss.
 
     ```
     for token in decoded:                                   # decoder_mask == False
@@ -405,6 +413,10 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
     loss = sum(error[hidden]) / len(hidden)                 # decoded tokens with encoder_mask == True, whole batch
     ```
     Counting all decoded tokens instead costs 3.4 points on Something-Something V2 (paper, table 2).
+
+    Args:
+        config ([`VideoMAEV2Config`]):
+            Configuration.
     """
 
     def __init__(self, config: VideoMAEV2Config):
@@ -433,21 +445,21 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
             encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`):
                 `True` = hidden from the encoder; equal counts in every sample.
             decoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
-                `True` = not reconstructed; equal counts in every sample. Without it exactly the tokens hidden from the
-                encoder are reconstructed, as in VideoMAE V1. Compiled or exported, the counts must be those that
-                `config.encoder_mask_ratio` and `config.decoder_mask_ratio` give.
+                `True` = not reconstructed; equal counts in every sample. By default exactly the tokens hidden from the
+                encoder are reconstructed, as in VideoMAE V1. In a compiled or exported model, the counts must be those
+                of `config.encoder_mask_ratio` and `config.decoder_mask_ratio`.
 
         Returns:
             [`VideoMAEV2ForPreTrainingOutput`]
 
         Raises:
-            ValueError: a shape does not fit, or the samples' counts differ.
+            ValueError: a shape does not fit the configuration, or the samples' counts differ.
         """
         grid = _clip_grid(pixel_values, self.config)
         outputs = self.videomae_v2(pixel_values, encoder_mask, **kwargs)
         encoder_mask = encoder_mask.bool()
         visible = _visible_indices(encoder_mask, grid, self.config)
-        decoded = decoded_indices(encoder_mask, decoder_mask, grid, self.config)
+        decoded = _decoded_indices(encoder_mask, decoder_mask, grid, self.config)
         logits = self._decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
         error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
         weight = encoder_mask.gather(1, decoded).to(error.dtype)
@@ -469,8 +481,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """
-        Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`). A
-        mask token stands at every position to reconstruct, also where the encoder saw the token.
+        Predict the pixels of the tokens at `decoded` from the encoder's output at `visible` (both `(batch, count)`).
+        Every position to reconstruct gets a mask token, also where the encoder saw the token.
         """
         positions = self.decoder.position_embeddings(grid).to(encoded.dtype)  # (sequence, decoder_hidden)
         seen = self.encoder_to_decoder(encoded) + F.embedding(visible, positions)
@@ -531,14 +543,15 @@ def _visible_indices(mask: torch.Tensor, grid: tuple[int, int, int], config: Vid
     return kept_indices(mask, _count_kept(mask, "encoder_mask", grid, expected))
 
 
-def decoded_indices(
+def _decoded_indices(
     encoder_mask: torch.Tensor,
     decoder_mask: torch.Tensor | None,
     grid: tuple[int, int, int],
     config: VideoMAEV2Config,
 ) -> torch.Tensor:
     """
-    Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else what the encoder lacks.
+    Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else where the encoder's is
+    `True`.
     """
     per_frame = grid[1] * grid[2]
     if decoder_mask is None:
@@ -551,8 +564,8 @@ def decoded_indices(
 
 def _count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
     """
-    Unmasked tokens in each row of `mask`. A graph cannot read data, so under compilation it is `expected`, the count
-    of the configured ratio.
+    Number of unmasked tokens in each row of `mask`. A graph cannot depend on data, so under compilation it is
+    `expected`, the count of the configured ratio.
     """
     length = math.prod(grid)
     if mask.ndim != 2 or mask.shape[1] != length:

@@ -178,7 +178,7 @@ def test_the_layout_of_timm_and_of_published_vits(vit):
 
 def test_a_clip_with_gelu_is_refused_unless_meant(clip):
     gelu = CLIPVisionModel(CLIPVisionConfig(**SIZES, hidden_act="gelu"))
-    with pytest.raises(ValueError, match="With another activation than it was trained with"):
+    with pytest.raises(ValueError, match="worse results with an activation that it was not trained with"):
         UniFormerV2Model.from_image_vit(gelu)
     model = UniFormerV2Model.from_image_vit(gelu.eval(), hidden_act="gelu")
     with torch.no_grad():
@@ -191,7 +191,7 @@ def test_a_clip_with_gelu_is_refused_unless_meant(clip):
         ({"hidden_size": 64}, "hidden_size=32, the configuration 64. Sizes must agree"),
         ({"num_hidden_layers": 3}, "num_hidden_layers=2, the configuration 3"),
         ({"patch_size": 16}, "patch_size=8, the configuration 16"),
-        ({"num_attention_heads": 8}, "`num_attention_heads` is 8, but CLIPVisionModel has 4 heads"),
+        ({"num_attention_heads": 8}, "`num_attention_heads` must be 4 for CLIPVisionModel, got 8"),
     ],
 )
 def test_sizes_must_agree(clip, config, message):
@@ -201,10 +201,12 @@ def test_sizes_must_agree(clip, config, message):
 
 def test_other_sources_are_refused(clip, tmp_path):
     state = clip.state_dict()
-    with pytest.raises(ValueError, match="`num_attention_heads` is needed: the given state dict is 32 wide"):
+    with pytest.raises(
+        ValueError, match="`num_attention_heads` must be given for the given state dict: its width of 32"
+    ):
         UniFormerV2Model.from_image_vit(state)
     cut = {name: one for name, one in state.items() if "layers.1.self_attn.k" not in name}
-    with pytest.raises(ValueError, match="no whole image ViT: .* tensors are missing"):
+    with pytest.raises(ValueError, match="not a complete image ViT: .* tensors are missing"):
         UniFormerV2Model.from_image_vit(cut, num_attention_heads=4)
     with pytest.raises(ValueError, match="holds no image ViT in a known layout"):
         UniFormerV2Model.from_image_vit({"transformer.resblocks.0.ln_1.weight": torch.ones(3)})

@@ -90,7 +90,7 @@ def test_heads_for_images_and_videos_have_the_same_weights():
     image.load_state_dict(video.state_dict())
     pixel_values = torch.randn(2, 3, 32, 32)
     assert torch.equal(image(pixel_values).logits, video(pixel_values[:, None]).logits)
-    with pytest.raises(ValueError, match="TubeViTForImageClassification is for images"):
+    with pytest.raises(ValueError, match="Use TubeViTForImageClassification for images"):
         video(pixel_values)
     with pytest.raises(ValueError, match="`pixel_values` must be images"):
         image(pixel_values[:, None])

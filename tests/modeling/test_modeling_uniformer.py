@@ -284,7 +284,7 @@ def test_a_video_model_starts_from_an_image_model(tmp_path):
         UniFormerModel.from_image_vit(video)
     with pytest.raises(ValueError, match="Give `config` or fields of it, not both"):
         UniFormerModel.from_image_vit(image, video.config, num_frames=4)
-    with pytest.raises(ValueError, match="is a file"):
+    with pytest.raises(ValueError, match="must be a folder or a Hub id, got the file"):
         UniFormerModel.from_image_vit(tmp_path / "model.safetensors")
     scaled = UniFormerModel(UniFormerConfig(**fields, modality="image", layer_scale_init_value=0.1))
     with pytest.raises(ValueError, match="which the video model lacks"):
