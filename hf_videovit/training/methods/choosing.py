@@ -45,20 +45,28 @@ def choose(config: RunConfig, goal: Goal | None = None, model: PreTrainedModel |
         `type[Method]`
 
     Raises:
-        ValueError: there is no method of that name, or it has another goal.
+        ValueError: there is no method of that name, it has another goal, or it does not train models of that type.
     """
     if goal is not None and goal not in GOALS:
         raise ValueError(f"`goal` must be one of {', '.join(GOALS)}, got {goal!r}")
     name = config.method.get("name")
+    model_config = _model_config(config.model) if model is None else model.config.to_dict()
     if name is None:
-        model_config = _model_config(config.model) if model is None else model.config.to_dict()
         wanted = goal or "classifier"
-        return next(method for method in METHODS if method.goal == wanted and method.fits(config, model_config))
+        for method in METHODS:
+            if method.goal == wanted and method.fits(config, model_config):
+                return method
+        raise ValueError(f"`{COMMANDS[wanted]}` has no method for models of type {model_config['model_type']!r}")
     named = {method.name: method for method in METHODS}
     if name not in named:
         raise ValueError(f"Unknown `method` {name!r}{suggestion(str(name), named)}")
     if goal is not None and named[name].goal != goal:
         raise ValueError(f"`method` {name!r} is a method of `{COMMANDS[named[name].goal]}`, not of `{COMMANDS[goal]}`")
+    allowed = named[name].model_types
+    if allowed and model_config["model_type"] not in allowed:
+        raise ValueError(
+            f"`method` {name!r} trains models of type {', '.join(allowed)}, got {model_config['model_type']!r}"
+        )
     return named[name]
 
 

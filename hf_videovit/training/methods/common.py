@@ -181,12 +181,15 @@ class Method(ABC):
             Dataclass with the method's own fields.
         unread (`tuple[str, ...]`):
             Shared fields that the method does not read. Setting one is an error.
+        model_types (`tuple[str, ...]`):
+            Families that the method trains; empty for all.
     """
 
     name: ClassVar[str]
     goal: ClassVar[Goal]
     arguments_class: ClassVar[type] = NoArguments
     unread: ClassVar[tuple[str, ...]] = ()
+    model_types: ClassVar[tuple[str, ...]] = ()
 
     # Set by `begin`.
     accelerator: Accelerator

@@ -63,6 +63,7 @@ class Contrastive(Method):
 
     name = "contrastive"
     goal = "encoder"
+    model_types = ("lstcl",)
     unread = (*PRETRAINING_UNREAD, "picture_every")
 
     processor: ShortLongProcessor
@@ -70,7 +71,7 @@ class Contrastive(Method):
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for LSTCL models. See [`Method.fits`]."""
-        return model_config["model_type"] == "lstcl"
+        return model_config["model_type"] in cls.model_types
 
     def __init__(self, config: RunConfig, **given: Any):
         super().__init__(config, **given)

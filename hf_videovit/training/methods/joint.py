@@ -157,7 +157,7 @@ class JointClassification(Classification):
         return RunResult(classifier, self.processor, fitted.history, self.output_dir, facts, evaluation)
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
-        """The clips' pass and, in other batches, the images'."""
+        """The clips' pass and, in other batches, the images'. See [`Method.passes`]."""
         config, ratio = self.model_config(num_labels), self.arguments.image_ratio
         inputs = {"pixel_values": example_pixels(config, frames=1)[:, 0]}
         samples = self.arguments.image_batch_size or self.config.optimization.batch_size
@@ -167,7 +167,7 @@ class JointClassification(Classification):
         return [clips, replace(images, share=ratio / (1 + ratio))]
 
     def num_batches(self, num_samples: int, rank: int, processes: int) -> int:
-        """Those of videos and of images."""
+        """Batches of videos and of images. See [`Method.num_batches`]."""
         optimization = self.config.optimization
         share = len(range(rank, num_samples, processes))
         return super().num_batches(num_samples, rank, processes) + count_image_batches(

@@ -43,12 +43,13 @@ class MaskedPixels(Method):
 
     name = "masked_pixels"
     goal = "encoder"
+    model_types = ("videomae_v2",)
     unread = PRETRAINING_UNREAD
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
-        """True for every encoder that no other method takes. See [`Method.fits`]."""
-        return True
+        """True for VideoMAE V2 models. See [`Method.fits`]."""
+        return model_config["model_type"] in cls.model_types
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
         """Build the model: a checkpoint with its decoder, or a size from scratch."""

@@ -57,13 +57,14 @@ class MaskedWords(Method):
 
     name = "masked_words"
     goal = "encoder"
+    model_types = ("bevt",)
     arguments_class: ClassVar[type] = WordArguments
     unread = (*PRETRAINING_UNREAD, "augment_on_device", "device_area")
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for BEVT models. See [`Method.fits`]."""
-        return model_config["model_type"] == "bevt"
+        return model_config["model_type"] in cls.model_types
 
     def __init__(self, config: RunConfig, *, tokenizer: VisualTokenizer | None = None, **given: Any):
         super().__init__(config, **given)

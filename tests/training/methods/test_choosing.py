@@ -22,7 +22,7 @@ def chosen(goal, **fields):
         ("encoder", {}, "masked_pixels"),
         ("encoder", {"model_type": "bevt", "image_data": "images"}, "masked_words"),
         ("encoder", {"model_type": "lstcl"}, "contrastive"),
-        (None, {"method": "contrastive"}, "contrastive"),
+        (None, {"method": "contrastive", "model_type": "lstcl"}, "contrastive"),
         (None, {}, "classification"),
     ],
 )
@@ -54,6 +54,8 @@ def test_a_checkpoint_chooses_like_its_family(tmp_path, config, goal, name):
         ),
         ("encoder", {"method": "distillation"}, "`method` 'distillation' is a method of `train`, not of `pretrain`"),
         (None, {"method": "masked_pixel"}, "Unknown `method` 'masked_pixel'; did you mean `masked_pixels`"),
+        (None, {"method": "contrastive"}, "`method` 'contrastive' trains models of type lstcl, got 'videomae_v2'"),
+        ("encoder", {"model_type": "tubevit"}, "`pretrain` has no method for models of type 'tubevit'"),
         # a field of another method
         ("encoder", {"mixup": 0.8}, "Unknown field `mixup` in the method `masked_pixels`"),
         ("encoder", {"teacher": "folder"}, "Unknown field `teacher` in the method `masked_pixels`"),
