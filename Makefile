@@ -33,10 +33,10 @@ test: $(VENV)/.test  ## run all tests
 quick: $(VENV)/.test  ## run the tests that start no processes, servers or compilers
 	$(call pytest,-m "not slow")
 
-floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the oldest of everything that setup.py allows, if it is found
+floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the lowest versions of setup.py, where it is found
 	$(call elsewhere,floors,3.10,$(OLDEST_PYTHON),--constraint .venv-floors.txt)
 
-newest:  ## quick tests and the demo on Python 3.13 or newer with the newest of everything, if it is found
+newest:  ## quick tests and the demo on Python 3.13 or newer with the newest versions, where it is found
 	$(call elsewhere,newest,3.13 or newer,$(NEWEST_PYTHON),--upgrade --upgrade-strategy eager)
 
 style: $(VENV)/.test  ## check format and lint
@@ -70,6 +70,7 @@ $(VENV)/.demo: setup.py pyproject.toml
 
 $(VENV)/.test: setup.py pyproject.toml
 	$(call environment,.[train$(comma)demo$(comma)test$(comma)dev])
+	@touch $(VENV)/.demo
 
 # Every lower bound of setup.py as a pin.
 .venv-floors.txt: setup.py
@@ -86,7 +87,7 @@ endef
 # The environment .venv-NAME: its name, the Python it needs in words, that Python if there is one, arguments for pip.
 # The demo is a short one, in a folder of its own.
 define elsewhere
-	@$(if $(3),$(MAKE) quick demo VENV=.venv-$(1) PYTHON=$(3) PIP_ARGS="$(4)" \
+	@$(if $(3),$(MAKE) quick VENV=.venv-$(1) PYTHON=$(3) PIP_ARGS="$(4)" && $(MAKE) demo VENV=.venv-$(1) \
 		DEMO_ARGS="--output outputs/$(1) --max_steps 20 --no-baseline $(DEMO_ARGS)",\
 		echo "No Python $(2) found: \`make $(1)\` runs nothing")
 endef

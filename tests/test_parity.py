@@ -16,10 +16,14 @@ from .parity.__main__ import ADAPTERS, main, run
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-CASES = sorted(path for family in ADAPTERS for path in (FIXTURES / family).iterdir())
+CASES = [
+    pytest.param(path, id=f"{family}-{path.name}", marks=[pytest.mark.slow] if path.name == "moco_v3_loss" else [])
+    for family in ADAPTERS
+    for path in sorted((FIXTURES / family).iterdir())
+]
 
 
-@pytest.mark.parametrize("directory", CASES, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("directory", CASES)
 def test_official_numbers_are_met(directory):
     reports = list(run(directory))
     assert reports and all(report.lines for report in reports)
