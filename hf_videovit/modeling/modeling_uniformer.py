@@ -43,6 +43,16 @@ from .layers import (
     merge_single_views,
 )
 from .modeling_uniformer_inflation import StartsFromImageUniFormer
+from .modeling_uniformer_maps import (
+    MixBox,
+    apply_batch_norm,
+    apply_convolution,
+    last_map_side,
+    merge_windows,
+    mix_tokens,
+    partition_windows,
+    pool_scores,
+)
 
 
 PATCH_NORM_EPS = 1e-5  # of patch embeddings and of the class token, unlike all other LayerNorms
@@ -50,8 +60,6 @@ HYBRID_PERIOD = 4  # with `attention_type="hybrid"`, every fourth block is globa
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary logits in evaluation
 MIX_BOX_STRIDE = 8  # of stage 4 over stage 1
 CLASS_TOKEN_LOSS_WEIGHT = 0.5
-
-MixBox = tuple[int, int, int, int]
 
 
 @dataclass
@@ -175,38 +183,6 @@ class _UniFormerConvStem(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.layers(hidden_states)
-
-
-def apply_convolution(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """
-    Apply a convolution to a channels-last map; no data moves.
-
-    Args:
-        layer (`nn.Module`):
-            A convolution in two or three dimensions.
-        hidden_states (`torch.Tensor` of shape `(batch_size, [frames,] height, width, channels)`):
-            Map.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, [frames,] height, width, out_channels)`.
-    """
-    return layer(hidden_states.movedim(-1, 1)).movedim(1, -1)
-
-
-def apply_batch_norm(norm: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
-    """
-    Apply a BatchNorm to the last axis. The module itself sees two axes, so that `SyncBatchNorm` can replace it.
-
-    Args:
-        norm (`nn.Module`):
-            A BatchNorm.
-        hidden_states (`torch.Tensor` of shape `(batch_size, ..., channels)`):
-            Map or tokens.
-
-    Returns:
-        `torch.Tensor` of the shape of `hidden_states`.
-    """
-    return norm(hidden_states.flatten(0, -2)).view(hidden_states.shape)
 
 
 def _depthwise(config: UniFormerConfig, stage: int, kernel: int) -> nn.Conv2d | nn.Conv3d:
@@ -370,46 +346,6 @@ class _UniFormerAttentionBlock(GradientCheckpointingLayer):
             context = merge_windows(context, self.window_size, normed.shape)
         hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
         return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
-
-
-def partition_windows(hidden_states: torch.Tensor, window_size: int) -> torch.Tensor:
-    """
-    Cut a map into windows, padded with zeros at the bottom and on the right.
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, height, width, channels)`):
-            Map.
-        window_size (`int`):
-            Side of a window in tokens.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size * num_windows, window_size ** 2, channels)`.
-    """
-    height, width = hidden_states.shape[1:3]
-    padded = F.pad(hidden_states, (0, 0, 0, -width % window_size, 0, -height % window_size))
-    windows = padded.unflatten(2, (-1, window_size)).unflatten(1, (-1, window_size))
-    return windows.transpose(2, 3).reshape(-1, window_size**2, hidden_states.shape[-1])
-
-
-def merge_windows(windows: torch.Tensor, window_size: int, shape: torch.Size) -> torch.Tensor:
-    """
-    Undo [`partition_windows`].
-
-    Args:
-        windows (`torch.Tensor` of shape `(batch_size * num_windows, window_size ** 2, channels)`):
-            Windows.
-        window_size (`int`):
-            Side of a window in tokens.
-        shape (`torch.Size`):
-            Shape of the map, `(batch_size, height, width, channels)`.
-
-    Returns:
-        `torch.Tensor` of shape `shape`.
-    """
-    batch_size, height, width, channels = shape
-    rows, columns = -(-height // window_size), -(-width // window_size)
-    grid = windows.view(batch_size, rows, columns, window_size, window_size, channels).transpose(2, 3)
-    return grid.reshape(batch_size, rows * window_size, columns * window_size, channels)[:, :height, :width]
 
 
 class _UniFormerSplitBlock(_UniFormerAttentionBlock):
@@ -591,24 +527,6 @@ def is_windowed(attention_type: str, index: int) -> bool:
     return attention_type == "window" or (attention_type == "hybrid" and (index + 1) % HYBRID_PERIOD != 0)
 
 
-def pool_scores(scores: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """
-    Pool the scores of stage 3 for the tokens of stage 4. The sum of each sample stays the same.
-
-    Args:
-        scores (`torch.Tensor` of shape `(batch_size, tokens)`):
-            Scores of stage 3.
-        grid (`Sequence[int]`):
-            `([frames,] height, width)` of the map of stage 3.
-
-    Returns:
-        `torch.Tensor` of shape `(batch_size, tokens of stage 4)`.
-    """
-    maps = scores.view(-1, 1, *grid[-2:])  # each frame is a sample
-    pooled = F.avg_pool2d(maps, 2).view(scores.shape[0], -1)
-    return pooled * (scores.sum(dim=1, keepdim=True) / pooled.sum(dim=1, keepdim=True))
-
-
 @dataclass
 class _UniFormerStageRecorder(OutputRecorder):
     """
@@ -774,52 +692,6 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
                 "`pixel_values` must be at least 32 pixels high and wide to leave a token in stage 4, got "
                 f"{tuple(pixel_values.shape)}."
             )
-
-
-def last_map_side(side: int, stem: str) -> int:
-    """
-    Side of the map of stage 4. Overlapping convolutions round up, patches round down.
-
-    Args:
-        side (`int`):
-            Height or width of the image in pixels.
-        stem (`str`):
-            `config.stem`.
-    """
-    if stem == "conv":
-        return (side + 31) // 32
-    return (side + 3) // 4 // 8 if stem == "conv_first" else side // 32
-
-
-def mix_tokens(hidden_states: torch.Tensor, box: MixBox | None, axes: tuple[int, int] = (2, 3)) -> torch.Tensor:
-    """
-    Inside a box, replace each sample with its mirror image in the batch (the first with the last, and so on).
-
-    Args:
-        hidden_states (`torch.Tensor` of shape `(batch_size, ..., height, width, ...)`):
-            Maps.
-        box (`tuple[int, int, int, int]`, or `None`):
-            Top, left, bottom and right in tokens. `None` changes nothing.
-        axes (`tuple[int, int]`, *optional*, defaults to `(2, 3)`):
-            Axes of height and width.
-
-    Returns:
-        `torch.Tensor` of the shape of `hidden_states`.
-
-    Raises:
-        ValueError: the box does not lie on the map.
-    """
-    if box is None:
-        return hidden_states
-    height, width = (hidden_states.shape[axis] for axis in axes)
-    top, left, bottom, right = box
-    if not (0 <= top <= bottom <= height and 0 <= left <= right <= width):
-        raise ValueError(f"`mix_box` must lie on the map of {height} x {width} tokens, got {box}.")
-    rows = torch.arange(height, device=hidden_states.device)
-    columns = torch.arange(width, device=hidden_states.device)
-    inside = ((rows >= top) & (rows < bottom))[:, None] & ((columns >= left) & (columns < right))
-    inside = inside.view(*(1 for _ in range(axes[0])), height, width, *(1 for _ in hidden_states.shape[axes[1] + 1 :]))
-    return torch.where(inside, hidden_states.flip(0), hidden_states)
 
 
 class UniFormerForImageClassification(UniFormerPreTrainedModel):

@@ -15,7 +15,8 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_uniformer import UniFormerConfig
-from .modeling_uniformer import UniFormerModel, UniFormerPreTrainedModel, last_map_side
+from .modeling_uniformer import UniFormerModel, UniFormerPreTrainedModel
+from .modeling_uniformer_maps import last_map_side
 
 
 HEAD_INIT_STD = 1e-3

@@ -12,7 +12,7 @@ from hf_videovit import (
     UniFormerForVideoClassification,
     UniFormerModel,
 )
-from hf_videovit.modeling.modeling_uniformer import (
+from hf_videovit.modeling.modeling_uniformer_maps import (
     apply_batch_norm,
     merge_windows,
     mix_tokens,
