@@ -1,15 +1,9 @@
 """Public functions and classes are documented in the Hugging Face form; see `tests.docstrings`."""
 
-from pathlib import Path
-
 import pytest
 
 from .docstrings import PACKAGE, main, problems
 
-
-# Files and folders that are not documented completely yet. Take one out when `python -m tests.docstrings PATH` finds
-# nothing in it.
-PENDING = ("modeling",)
 
 GOOD = '''
 """A module."""
@@ -38,21 +32,9 @@ def halve(value: int, step: int = 2) -> int:
 
 
 def test_public_code_is_documented():
-    files = [path for path in sorted(PACKAGE.rglob("*.py")) if not _is_pending(path)]
+    files = sorted(PACKAGE.rglob("*.py"))
     found = [f"{path.relative_to(PACKAGE)}:{problem}" for path in files for problem in problems(path)]
     assert found == []
-
-
-def test_pending_rooms_are_undocumented():
-    """A room that is done leaves the list."""
-    for name in PENDING:
-        room = PACKAGE / name
-        assert any(problems(path) for path in ([room] if room.is_file() else room.rglob("*.py"))), name
-
-
-def _is_pending(path: Path) -> bool:
-    name = path.relative_to(PACKAGE).as_posix()
-    return any(name == one or name.startswith(f"{one}/") for one in PENDING)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,19 @@ CROP_ROUNDINGS = ("nearest", "up", "ends_first")
 
 
 def random_integers(rng: Random, low: int, high: int, size: int | None = None) -> np.ndarray | int:
-    """Uniform integers in `[low, high)` from either kind of numpy random source."""
+    """
+    Uniform random integers from either kind of numpy random source.
+
+    Args:
+        rng (`numpy.random.Generator` or `numpy.random.RandomState`):
+            The source.
+        low (`int`):
+            Smallest value.
+        high (`int`):
+            The value after the largest.
+        size (`int`, *optional*):
+            How many; one number by default.
+    """
     if isinstance(rng, np.random.Generator):
         return rng.integers(low, high, size=size)
     return rng.randint(low, high, size=size)
@@ -128,8 +140,18 @@ def span_clips(total: int, num_frames: int, span: float, starts: np.ndarray) -> 
     `(span - 1) / (num_frames - 1)` apart. What lies beyond the video's last frame repeats it. Shape `(len(starts),
     num_frames)`.
 
-    In torch's float32, as the official loaders of UniFormer and TimeSformer: a whole number may otherwise come out as
-    the one below.
+    The arithmetic is torch's float32, as in the official loaders of UniFormer and TimeSformer. Otherwise a whole
+    number may come out as the one below.
+
+    Args:
+        total (`int`):
+            Frames of the video.
+        num_frames (`int`):
+            Frames of a clip.
+        span (`float`):
+            Frames that a clip is spread over.
+        starts (`np.ndarray` of shape `(num_clips,)`):
+            First frame of each clip.
     """
     clips = [torch.linspace(float(start), float(start) + (span - 1), num_frames) for start in starts]
     return torch.stack(clips).clamp(0, total - 1).long().numpy()
@@ -210,7 +232,15 @@ def _sparse_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
 
 
 def sparse_middle(total: int, num_frames: int) -> np.ndarray:
-    """The frame between the bounds of each segment of [`_sparse_bounds`] (Video Swin). Shape `(1, num_frames)`."""
+    """
+    The middle frame of each segment of [`_sparse_bounds`] (Video Swin), of shape `(1, num_frames)`.
+
+    Args:
+        total (`int`):
+            Frames of the video.
+        num_frames (`int`):
+            Segments.
+    """
     bounds = _sparse_bounds(total, num_frames)
     return ((bounds[:-1] + bounds[1:]) // 2)[None]
 
@@ -387,9 +417,18 @@ def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nea
     """
     Offsets of `num_crops` crops of `crop` pixels spread along `long_side`, ends included; one crop is centred.
 
-    `rounding` says what becomes of fractions: `"nearest"` takes the nearest even offset for one crop and cuts those of
-    several (official VideoMAE loaders), `"up"` takes the next one (those of the SlowFast code base). `"ends_first"`
-    cuts them, places the last twice as far as the middle, and puts both ends before what is between them (MMAction).
+    Args:
+        long_side (`int`):
+            Pixels of the side.
+        crop (`int`):
+            Pixels of a crop.
+        num_crops (`int`):
+            Number of crops.
+        rounding (`str`, *optional*, defaults to `"nearest"`):
+            How fractions of a pixel are rounded. `"nearest"` takes the nearest even offset for one crop and the whole
+            part for several (official VideoMAE loaders). `"up"` takes the next offset (SlowFast code base).
+            `"ends_first"` takes the whole part, places the last crop twice as far as the middle one, and lists both
+            ends before the others (MMAction).
 
     Raises:
         ValueError: the side is shorter than the crop, or no such rounding.

@@ -12,8 +12,9 @@ from .word_pixels import word_pixels
 
 class BevtImageProcessorKwargs(ImagesKwargs, total=False):
     """
-    return_word_pixels (`bool`, *optional*, defaults to `False`):
-        Whether to return the copies that the tokenizer of visual words sees, too.
+    Args:
+        return_word_pixels (`bool`, *optional*, defaults to `False`):
+            Whether to return the copies that the tokenizer of visual words sees, too.
     """
 
     return_word_pixels: bool | None

@@ -151,14 +151,14 @@ class IsolatedReader:
     As [`PyAVReader`], in the child process; holds it until closed.
 
     Args:
-        path (`str`, *optional*):
-            The file, or
-        content (`bytes`, *optional*):
-            what it holds.
+        path (`str` or `None`):
+            The file.
+        content (`bytes` or `None`):
+            Its content, if there is no path.
         name (`str`):
             Name for messages.
         limits ([`VideoLimits`]):
-            What is too much.
+            Upper bounds.
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder.
         timeout (`float`, *optional*, defaults to 60):
@@ -205,6 +205,7 @@ class IsolatedReader:
         self.close()
 
     def close(self) -> None:
+        """Close the video in the child, which stays alive, and release the lock."""
         try:
             if self._child.alive():
                 self._child.ask(self.name, time.monotonic() + CLOSING_TIMEOUT, do="close")
@@ -214,17 +215,21 @@ class IsolatedReader:
             self._lock.release()
 
     def probe(self) -> VideoProbe:
+        """See [`PyAVReader.probe`]."""
         facts, times = self._ask("probe")
         facts.pop("size")
         return VideoProbe(**facts, timestamps=np.frombuffer(times, dtype=np.float64) if times else None)
 
     def read(self, positions: Sequence[int]) -> Reading:
+        """See [`PyAVReader.read`]."""
         return self._read("read", positions)
 
     def read_counted(self, positions: Sequence[int]) -> Reading:
+        """See [`PyAVReader.read_counted`]."""
         return self._read("read_counted", positions)
 
     def count(self) -> tuple[int, int]:
+        """See [`PyAVReader.count`]."""
         num_frames, damaged = self._ask("count")[0]["count"]
         return num_frames, damaged
 

@@ -61,8 +61,8 @@ KEPT_BYTES = 64 * 2**20
 @dataclass
 class _StreamIndex:
     """
-    What demuxing tells about the best video stream. `times` are sorted, in units of `time_base`; there are none where
-    frames have no times or share them.
+    Facts from demuxing the best video stream. `times` are sorted, in units of `time_base`; there are none if frames
+    have no times or share them.
     """
 
     container: str
@@ -101,7 +101,7 @@ class _StreamIndex:
 
 @dataclass
 class _Packets:
-    """What is gathered while packets are listed."""
+    """Facts gathered while packets are listed."""
 
     room: int  # bytes of packets that may still be kept
     times: list[int | None] = field(default_factory=list)
@@ -182,6 +182,7 @@ class PyAVReader:
         self.close()
 
     def close(self) -> None:
+        """Close the file and drop the packets kept in memory."""
         self._kept = []
         if self._container is not None:
             self._container.close()
@@ -189,26 +190,36 @@ class PyAVReader:
 
     @property
     def num_frames(self) -> int:
+        """Frames in the index."""
         return self.index.num_frames
 
     @property
     def fps(self) -> float | None:
+        """Average frame rate, if it is known."""
         return self.index.fps
 
     @property
     def duration(self) -> float | None:
+        """Seconds, if they are known."""
         return self.index.duration
 
     @property
     def damaged_packets(self) -> int:
+        """Packets that the container marks as incomplete."""
         return self.index.damaged_packets
 
     @property
     def has_b_frames(self) -> bool:
+        """Whether frames are shown in another order than they are stored."""
         return bool(self._stream.codec_context.has_b_frames)
 
     def probe(self) -> VideoProbe:
-        """Everything about the video; decodes one frame, which alone knows how it is to be turned."""
+        """
+        Facts about the video. One frame is decoded, because only frames tell the rotation.
+
+        Raises:
+            VideoDecodingError: no frame decodes.
+        """
         index = self.index
         if not index.knows_rotation:
             self._start(checked=False, tolerant=True)
@@ -233,8 +244,11 @@ class PyAVReader:
 
     def read(self, positions: Sequence[int]) -> Reading:
         """
-        Frames at `positions` (ascending, without repeats), each verified against the index; nothing is returned if a
-        damaged packet was met on the way.
+        Frames, each verified against the index. No frame is returned if a damaged packet was met on the way.
+
+        Args:
+            positions (`Sequence[int]`):
+                Frame numbers, ascending, without repeats.
         """
         if self.index.seekable:
             reading, jumped = self._collect(positions, seeking=True, checked=True, tolerant=False)
@@ -243,7 +257,13 @@ class PyAVReader:
         return self._collect(positions, seeking=False, checked=self.index.in_order, tolerant=False)[0]
 
     def read_counted(self, positions: Sequence[int]) -> Reading:
-        """Of the frames that decode, in their order, those at `positions`; damage is counted."""
+        """
+        Frames by their number among those that decode; damage is counted.
+
+        Args:
+            positions (`Sequence[int]`):
+                Numbers, ascending, without repeats.
+        """
         return self._collect(positions, seeking=False, checked=False, tolerant=True)[0]
 
     def count(self) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What a video may come as: paths, bytes, file objects, URLs and frames that are decoded already."""
+"""Forms of a video: paths, bytes, file objects, URLs and decoded frames."""
 
 import io
 import os
@@ -42,11 +42,11 @@ class EncodedVideo:
         name (`str`):
             Name for messages.
         path (`str`, *optional*):
-            The file, or
+            The file.
         file (`BinaryIO`, *optional*):
-            what stands for it.
+            The open file, if there is no path.
         cache_key (*optional*):
-            Tells whether it is the same file as before.
+            Equal keys mean the same file.
     """
 
     name: str
@@ -55,7 +55,12 @@ class EncodedVideo:
     cache_key: Any = None
 
     def content(self) -> bytes:
-        """The file as bytes; only where it has no path."""
+        """
+        The file as bytes.
+
+        Raises:
+            ValueError: the file has a path.
+        """
         if self.file is None:
             raise ValueError(f"{self.name} has a path; read it from there.")
         self.file.seek(0)
@@ -64,7 +69,11 @@ class EncodedVideo:
 
 def source_name(source: Any) -> str:
     """
-    A short name for messages. Of URLs only what is no secret: user, password and query are left out.
+    A short name for messages. User, password and query of a URL are left out.
+
+    Args:
+        source:
+            A video in any form.
     """
     if isinstance(source, dict):
         named = source.get("path") or source.get("bytes")
@@ -92,6 +101,10 @@ def source_name(source: Any) -> str:
 def decoded_frames(source: Any) -> np.ndarray | None:
     """
     Frames that need no decoding as `(num_frames, height, width, 3)` uint8, `None` for encoded videos.
+
+    Args:
+        source:
+            A video in any form.
 
     Raises:
         ValueError: not 4-D, not uint8, or of unclear channel axis.
@@ -140,7 +153,17 @@ def open_video(
     source: Any, limits: VideoLimits, *, token: str | bool | None = None, deadline: float | None = None
 ) -> Iterator[EncodedVideo]:
     """
-    Bring an encoded video within reach: URLs are downloaded to a temporary file, and nothing else touches the network.
+    Open an encoded video. A URL is downloaded to a temporary file; nothing else uses the network.
+
+    Args:
+        source:
+            A path, URL, bytes, file object or `{"path", "bytes"}` dict.
+        limits ([`VideoLimits`]):
+            Upper bounds.
+        token (`str` or `bool`, *optional*):
+            Token for `hf://` URLs.
+        deadline (`float`, *optional*):
+            Time of `time.monotonic()` at which a download is given up.
 
     Raises:
         ValueError: `source` is nothing that can be read.

@@ -1,4 +1,4 @@
-"""What decoding videos takes and gives; see [`~video_decoding.decode_video`]."""
+"""Arguments and results of decoding; see [`~video_decoding.decode_video`]."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ class VideoDecodingError(RuntimeError):
         decoder (`str`, *optional*):
             Decoder that gave up; `None` before one was asked.
         reason (`str`, *optional*, defaults to `""`):
-            What is wrong, in words.
+            The fault in words.
         kind (`str`, *optional*, defaults to `"undecodable"`):
             `"missing"` (no such file, or no right to read it), `"no_video_stream"`, `"empty"` (no frames),
             `"undecodable"` (damaged or no video at all), `"timeout"` or `"limit"` (beyond a [`VideoLimits`]).
@@ -43,7 +43,7 @@ class VideoDecodingError(RuntimeError):
 @dataclass(frozen=True)
 class VideoLimits:
     """
-    What a video may be at most; beyond it, reading raises a [`VideoDecodingError`] of kind `"limit"`.
+    Upper bounds; beyond them reading raises a [`VideoDecodingError`] of kind `"limit"`.
 
     Args:
         max_pixels (`int`, *optional*, defaults to 8192 * 4320):
@@ -68,27 +68,27 @@ class VideoLimits:
 @dataclass(frozen=True)
 class VideoProbe:
     """
-    What a video is, without its frames.
+    Facts about a video, without its frames.
 
     Args:
         num_frames (`int`):
             Frames in the index; in a damaged file fewer may decode.
-        fps (`float`, *optional*):
+        fps (`float` or `None`):
             Average frame rate.
-        duration (`float`, *optional*):
+        duration (`float` or `None`):
             Seconds from the start of the first frame to the end of the last.
         height, width (`int`):
             As displayed, after rotation.
-        rotation (`int`):
-            Degrees counter-clockwise that the frames were turned by: 0, 90, 180 or 270.
+        rotation (`int`, *optional*, defaults to 0):
+            Counter-clockwise rotation of the frames in degrees: 0, 90, 180 or 270.
         codec, container (`str`, *optional*):
             FFmpeg's names.
         header_frames (`int`, *optional*):
-            What the container claims; 0 where it claims nothing.
+            Frames that the container claims; 0 if it claims none.
         damaged_packets (`int`, *optional*):
             Packets that the container already knows to be incomplete.
         timestamps (`np.ndarray` of shape `(num_frames,)`, *optional*):
-            Seconds at which each frame is shown; `None` where the file does not tell.
+            Seconds at which each frame is shown; `None` if the file does not tell.
     """
 
     num_frames: int
@@ -110,15 +110,15 @@ class Reading:
     Frames that were read, or why they were not.
 
     Args:
-        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            RGB in uint8, turned as displayed; none where there is a problem.
-        timestamps (`np.ndarray` of shape `(num_frames,)`):
+        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`, *optional*):
+            RGB in uint8, rotated as displayed; none if there is a problem.
+        timestamps (`np.ndarray` of shape `(num_frames,)`, *optional*):
             Seconds.
-        damaged_packets (`int`):
+        damaged_packets (`int`, *optional*, defaults to 0):
             Packets that did not decode, and frames that the decoder knows to be wrong.
-        problem (`str`):
+        problem (`str`, *optional*, defaults to `""`):
             `"damaged"`, or `"miscounted"`: other frames came out than the index promises, and no error was met.
-        reason (`str`):
+        reason (`str`, *optional*, defaults to `""`):
             The problem in words.
     """
 

@@ -27,34 +27,35 @@ from .video_decoding import decode_video, source_name
 
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     """
-    frame_sampling (`str`, *optional*, defaults to `"dense"`):
-        `"dense"`, `"dense_cyclic"`, `"segment"`, `"span"`, `"span_from_start"`, `"sparse"`, `"sparse_middle"` or
-        `"uniform"`; see [`~frame_sampling.sample_clips`].
-    sampling_mode (`str`, *optional*, defaults to `"test"`):
-        `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
-    frame_stride (`int`, *optional*, defaults to 1):
-        Distance of neighbouring frames of a dense clip.
-    num_clips (`int`, *optional*, defaults to 1):
-        Clips of a video in `"test"` mode.
-    num_crops (`int`, *optional*, defaults to 1):
-        Crops of a clip along its long side in `"test"` mode.
-    do_grayscale (`bool`, *optional*, defaults to `False`):
-        Whether colours are taken away: all three channels get the brightness. For encoders trained without them.
-    antialias (`bool`, *optional*, defaults to `True`):
-        Whether downscaling is antialiased.
-    round_resized (`bool`, *optional*, defaults to `True`):
-        Whether resized pixels are rounded to whole grey levels, as image libraries do.
-    crop_rounding (`str`, *optional*, defaults to `"nearest"`):
-        Where a crop goes whose place is a fraction of a pixel: `"nearest"`, `"up"` or `"ends_first"`; see
-        [`~frame_sampling.crop_offsets`].
-    decoder (`str`, *optional*, defaults to `"auto"`):
-        Decoder of encoded videos; see [`~video_decoding.decode_video`].
-    decoding_policy (`str`, *optional*, defaults to `"strict"`):
-        What becomes of damaged videos: `"strict"` or `"salvage"`.
-    isolate_decoding (`bool`, *optional*, defaults to `False`):
-        Whether to decode in a child process that can be killed; for files of unknown origin.
-    seed (`int`, *optional*):
-        Makes the random modes repeatable.
+    Args:
+        frame_sampling (`str`, *optional*, defaults to `"dense"`):
+            `"dense"`, `"dense_cyclic"`, `"segment"`, `"span"`, `"span_from_start"`, `"sparse"`, `"sparse_middle"` or
+            `"uniform"`; see [`~frame_sampling.sample_clips`].
+        sampling_mode (`str`, *optional*, defaults to `"test"`):
+            `"train"`, `"validation"`, `"test"` or `"pretrain"`. Only `"test"` gives several clips and crops.
+        frame_stride (`int`, *optional*, defaults to 1):
+            Distance of neighbouring frames of a dense clip.
+        num_clips (`int`, *optional*, defaults to 1):
+            Clips of a video in `"test"` mode.
+        num_crops (`int`, *optional*, defaults to 1):
+            Crops of a clip along its long side in `"test"` mode.
+        do_grayscale (`bool`, *optional*, defaults to `False`):
+            Whether colours are taken away: all three channels get the brightness. For encoders trained without them.
+        antialias (`bool`, *optional*, defaults to `True`):
+            Whether downscaling is antialiased.
+        round_resized (`bool`, *optional*, defaults to `True`):
+            Whether resized pixels are rounded to whole grey levels, as image libraries do.
+        crop_rounding (`str`, *optional*, defaults to `"nearest"`):
+            How fractions of a pixel in the place of a crop are rounded: `"nearest"`, `"up"` or `"ends_first"`; see
+            [`~frame_sampling.crop_offsets`].
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            Decoder of encoded videos; see [`~video_decoding.decode_video`].
+        decoding_policy (`str`, *optional*, defaults to `"strict"`):
+            How damaged videos are handled: `"strict"` or `"salvage"`.
+        isolate_decoding (`bool`, *optional*, defaults to `False`):
+            Whether to decode in a child process that can be killed; for files of unknown origin.
+        seed (`int`, *optional*):
+            Makes the random modes repeatable.
     """
 
     frame_sampling: str | None
@@ -80,8 +81,10 @@ class ClipVideoProcessor(BaseVideoProcessor):
     dicts, 4-D arrays and tensors with channels first or last, lists of frames, or lists of all these.
 
     With `do_sample_frames=None` (the default) encoded videos are sampled, and frames handed over as an array are
-    sampled unless they already are one clip: `num_frames` frames, or any number where the processor has no
-    `num_frames`.
+    sampled unless they already are one clip: `num_frames` frames, or any number if the processor has no `num_frames`.
+
+    Raises:
+        ValueError: a field is misspelt or has a value that is not allowed.
     """
 
     valid_kwargs = ClipVideoProcessorKwargs
@@ -155,6 +158,14 @@ class ClipVideoProcessor(BaseVideoProcessor):
                 Frames of a clip. Defaults to the processor's, else to the family's published number.
             fps (`int` or `float`, *optional*):
                 Sample the whole video uniformly at this rate instead.
+            frame_sampling (`str`, *optional*):
+                Defaults to the processor's.
+            sampling_mode (`str`, *optional*):
+                Defaults to the processor's.
+            frame_stride (`int`, *optional*):
+                Defaults to the processor's.
+            num_clips (`int`, *optional*):
+                Defaults to the processor's.
             rng (`numpy.random.Generator` or `numpy.random.RandomState`, *optional*):
                 Source of the random modes.
 
@@ -209,8 +220,12 @@ class ClipVideoProcessor(BaseVideoProcessor):
 
     def normalize_clips(self, clips: torch.Tensor) -> torch.Tensor:
         """
-        What becomes of uint8 `clips` of shape `(..., num_channels, height, width)` once they are cropped, on their
-        device: grey where the processor says so, rescaled and normalised.
+        Cropped uint8 clips as the model takes them: grey if the processor says so, rescaled and normalised, on their
+        device.
+
+        Args:
+            clips (`torch.Tensor` of shape `(..., num_channels, height, width)`):
+                The clips.
         """
         clips = without_colours(clips) if self.do_grayscale else clips
         return self.rescale_and_normalize(
@@ -349,11 +364,28 @@ class ClipVideoProcessor(BaseVideoProcessor):
         return resized.view(*clips.shape[:-2], height, width)
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """Height and width that `current` is resized to; see [`output_size`]."""
+        """
+        Height and width after resizing; see [`output_size`].
+
+        Args:
+            current (`Sequence[int]`):
+                Height and width before.
+            size (`SizeDict`):
+                The processor's `size`.
+        """
         return output_size(current, size)
 
     def center_crop(self, image: torch.Tensor, size: SizeDict, **kwargs: Any) -> torch.Tensor:
-        """Half pixels are rounded to the even one, as official loaders and torchvision do; transformers cuts them."""
+        """
+        The centre of an image. Half pixels are rounded to the even one, as official loaders and torchvision do;
+        transformers rounds them down.
+
+        Args:
+            image (`torch.Tensor` of shape `(..., height, width)`):
+                The image.
+            size (`SizeDict`):
+                Height and width of the crop.
+        """
         return tvF.center_crop(image, [size.height, size.width])
 
     def _crop_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
@@ -403,7 +435,13 @@ def _is_frame(item: Any) -> bool:
 
 
 def is_frames(video: Any) -> bool:
-    """Whether `video` is one video as decoded frames: a 4-D array or tensor, or a list of frames."""
+    """
+    Whether a value is one video as decoded frames.
+
+    Args:
+        video:
+            A 4-D array or tensor, or a list of frames, is one.
+    """
     if isinstance(video, list | tuple):
         return len(video) > 0 and all(_is_frame(item) for item in video)
     return isinstance(video, np.ndarray | torch.Tensor) and video.ndim == 4
@@ -460,6 +498,12 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
     """
     Decoded frames as a tensor of shape `(num_frames, num_channels, height, width)`, dtype kept.
 
+    Args:
+        video:
+            A 4-D array or tensor, or a list of frames.
+        input_data_format (`str`, *optional*):
+            `"channels_first"` or `"channels_last"`; read off the shape by default.
+
     Raises:
         ValueError: the channel axis cannot be told from the shape.
     """
@@ -488,8 +532,12 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
 
 def without_colours(clips: torch.Tensor) -> torch.Tensor:
     """
-    The brightness (ITU-R 601 luma) in all channels of RGB `clips` of shape `(..., 3, height, width)`; dtype kept, grey
-    levels rounded, so that what is grey stays as it is. torchvision's cuts them off and darkens grey by a level.
+    The brightness (ITU-R 601 luma) in all channels, in the same dtype. Grey levels are rounded, so grey pixels do not
+    change; torchvision's function rounds down and darkens them by a level.
+
+    Args:
+        clips (`torch.Tensor` of shape `(..., 3, height, width)`):
+            RGB.
     """
     shares = torch.tensor([0.299, 0.587, 0.114], device=clips.device).view(3, 1, 1)
     luma = (clips * shares).sum(-3, keepdim=True)
@@ -503,6 +551,15 @@ def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:
 
     A short side is met exactly, and the long side is the whole part of `size * long / short` (official loaders), which
     can be a pixel less than what rounding gives.
+
+    Args:
+        current (`Sequence[int]`):
+            Height and width before.
+        size (`SizeDict`):
+            `shortest_edge`, or `height` and `width`.
+
+    Raises:
+        ValueError: `size` has neither.
     """
     if size.height and size.width:
         return size.height, size.width
@@ -515,7 +572,13 @@ def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:
 
 
 def interpolation_mode(resample: PILImageResampling | int) -> InterpolationMode:
-    """torchvision's name of a PIL filter."""
+    """
+    torchvision's name of a PIL filter.
+
+    Args:
+        resample (`PILImageResampling` or `int`):
+            The filter.
+    """
     return getattr(InterpolationMode, PILImageResampling(resample).name)
 
 

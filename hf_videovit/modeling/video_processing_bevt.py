@@ -14,8 +14,9 @@ from .word_pixels import word_pixels
 
 class BevtVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     """
-    return_word_pixels (`bool`, *optional*, defaults to `False`):
-        Whether to return the copies of the frames that the tokenizer of visual words sees, too.
+    Args:
+        return_word_pixels (`bool`, *optional*, defaults to `False`):
+            Whether to return the copies of the frames that the tokenizer of visual words sees, too.
     """
 
     return_word_pixels: bool | None
@@ -28,8 +29,8 @@ class BevtVideoProcessor(ClipVideoProcessor):
     `word_pixel_values`, the same crops at half the size for the tokenizer.
 
     One centred view by default. The published numbers use `num_clips=4, num_crops=3` on Kinetics-400, and on
-    Something-Something V2 `num_crops=3` with `frame_sampling="sparse_middle"`. Pre-training sees 16 frames at every
-    eighth.
+    Something-Something V2 `num_crops=3` with `frame_sampling="sparse_middle"`. Pretraining uses 16 frames at stride
+    8.
     """
 
     valid_kwargs = BevtVideoProcessorKwargs
@@ -41,7 +42,10 @@ class BevtVideoProcessor(ClipVideoProcessor):
     return_word_pixels = False
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """Both sides times the scale of the short one, to the nearest pixel, as mmcv does."""
+        """
+        Both sides times the scale of the short one, to the nearest pixel, as mmcv does. See
+        [`ClipVideoProcessor.resized_size`].
+        """
         if not size.shortest_edge or (size.height and size.width) or min(current) == size.shortest_edge:
             return super().resized_size(current, size)
         height, width = (int(side * size.shortest_edge / min(current) + 0.5) for side in current)
@@ -61,7 +65,13 @@ class BevtVideoProcessor(ClipVideoProcessor):
         return word_pixels(clips, (clips.shape[-2] // 2, clips.shape[-1] // 2))
 
     def preprocess(self, videos: Any, **kwargs: Unpack[BevtVideoProcessorKwargs]) -> BatchFeature:
-        """As [`ClipVideoProcessor`], with `word_pixel_values` of the same axes as `pixel_values` if asked for."""
+        """
+        Views of videos and, with `return_word_pixels`, `word_pixel_values` of the same axes as `pixel_values`. See
+        [`ClipVideoProcessor.preprocess`].
+
+        Raises:
+            ValueError: `return_word_pixels` is set and the views differ in size.
+        """
         wanted = kwargs.pop("return_word_pixels", None)
         if not (self.return_word_pixels if wanted is None else wanted):
             return super().preprocess(videos, **kwargs)

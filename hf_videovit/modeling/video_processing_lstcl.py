@@ -17,15 +17,16 @@ SHORT_SHARE = 4  # a short clip of segments covers one part in four of the video
 
 class LstclVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     """
-    stride_fps (`float`, *optional*, defaults to 30.0):
-        Frame rate that `frame_stride` is meant for: videos of another rate are sampled over as much time. 0 counts
-        the video's own frames.
-    short_num_frames (`int`, *optional*):
-        Frames of the short clip of pretraining; `num_frames` by default.
-    short_frame_stride (`int`, *optional*, defaults to 8):
-        Its stride. That of the long clip is `frame_stride`.
-    short_inside_long (`bool`, *optional*, defaults to `False`):
-        Whether the short clip lies within the long one's time; else both are drawn on their own.
+    Args:
+        stride_fps (`float`, *optional*, defaults to 30.0):
+            Frame rate that `frame_stride` is meant for: videos of another rate are sampled over as much time. 0 counts
+            the video's own frames.
+        short_num_frames (`int`, *optional*):
+            Frames of the short clip of pretraining; `num_frames` by default.
+        short_frame_stride (`int`, *optional*, defaults to 8):
+            Its stride. That of the long clip is `frame_stride`.
+        short_inside_long (`bool`, *optional*, defaults to `False`):
+            Whether the short clip lies within the long one's time; else both are placed on their own.
     """
 
     stride_fps: float | None
@@ -45,6 +46,9 @@ class LstclVideoProcessor(ClipVideoProcessor):
     short they are not equally far apart (8 of 16 frames: 0, 2, 4, 6, 8, 10, 12, 15); `frame_sampling="dense_cyclic"`
     has exact strides. Data sets where order matters more than speed (Something-Something) take
     `frame_sampling="sparse_middle"`: a frame of each segment of the video.
+
+    Raises:
+        ValueError: a field has a value that is not allowed.
     """
 
     valid_kwargs = LstclVideoProcessorKwargs

@@ -12,9 +12,10 @@ from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
 
 class TubeViTVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     """
-    frame_rate (`float`, *optional*):
-        Frames a second of a dense clip, whatever the video's own rate is; a video whose rate is unknown is sampled at
-        `frame_stride`.
+    Args:
+        frame_rate (`float`, *optional*):
+            Frames per second of a dense clip, whatever the video's own rate is. A video of unknown rate is sampled at
+            `frame_stride`.
     """
 
     frame_rate: float | int | None
@@ -28,6 +29,9 @@ class TubeViTVideoProcessor(ClipVideoProcessor):
     `num_frames=64, frame_rate=15`, on Charades `num_frames=128, frame_rate=6`, on Something-Something V2
     `num_frames=32, frame_rate=24`. How the 4 clips lie and how scores are averaged is not stated; here they are spread
     evenly from the first to the last possible one, and the model averages probabilities.
+
+    Raises:
+        ValueError: `frame_rate` is not above 0.
     """
 
     valid_kwargs = TubeViTVideoProcessorKwargs
@@ -46,7 +50,9 @@ class TubeViTVideoProcessor(ClipVideoProcessor):
     def sample_frames(
         self, metadata: VideoMetadata, num_frames: int | None = None, *args: Any, **options: Any
     ) -> np.ndarray:
-        """Indices of the frames to read; arguments as for [`ClipVideoProcessor`], and `frame_rate`."""
+        """
+        Indices of the frames to read; `frame_rate` is an argument, too. See [`ClipVideoProcessor.sample_frames`].
+        """
         frame_rate = options.pop("frame_rate", None) or self.frame_rate
         sampling, mode = (options.get(name) or getattr(self, name) for name in ("frame_sampling", "sampling_mode"))
         fixed_rate = frame_rate is not None and metadata.fps and options.get("fps") is None

@@ -34,7 +34,10 @@ class UniFormerV2VideoProcessor(ClipVideoProcessor):
     crop_rounding = "up"
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """The ratio of the sides is worked out first, as in the official code: a long side can be a pixel less."""
+        """
+        The ratio of the sides is computed first, as in the official code, so a long side can be a pixel shorter. See
+        [`ClipVideoProcessor.resized_size`].
+        """
         height, width = current
         if not size.shortest_edge or (size.height and size.width) or min(current) == size.shortest_edge:
             return super().resized_size(current, size)

@@ -1,4 +1,4 @@
-"""What a tokenizer of visual words sees of a frame: a small copy in the value range of the DALL-E encoder."""
+"""The input of a tokenizer of visual words: a small copy of a frame in the value range of the DALL-E encoder."""
 
 import math
 from functools import lru_cache
@@ -15,6 +15,12 @@ def lanczos_weights(source: int, target: int) -> torch.Tensor:
     """
     Resampling of a side of `source` pixels to `target` as a matrix `(target, source)`: Lanczos with four lobes over
     the pixels as they are, whatever the scale (OpenCV's `INTER_LANCZOS4`, no antialiasing), edges continued.
+
+    Args:
+        source (`int`):
+            Pixels of the side before.
+        target (`int`):
+            Pixels after.
     """
     weights = torch.zeros(target, source, dtype=torch.float64, device="cpu")
     for row in range(target):
