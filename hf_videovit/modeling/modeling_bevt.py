@@ -409,29 +409,32 @@ class BevtForPreTraining(BevtPreTrainedModel):
         """
         if pixel_values is None and image_pixel_values is None:
             raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")
-        video = image = BevtForPreTrainingOutput()
+        video = image = None
         if pixel_values is not None:
             video = self._forward_videos(pixel_values, mask, labels, masked_only, **kwargs)
         if image_pixel_values is not None:
             image = self._forward_images(image_pixel_values, image_mask, image_labels, masked_only, **kwargs)
+        video_loss, image_loss = (None if one is None else one.loss for one in (video, image))
         weighted = [
             weight * loss
             for weight, loss in (
-                (self.config.video_loss_weight, video.loss),
-                (self.config.image_loss_weight, image.loss),
+                (self.config.video_loss_weight, video_loss),
+                (self.config.image_loss_weight, image_loss),
             )
             if loss is not None
         ]
+        main = image if video is None else video
+        assert main is not None  # one of them was given
         return BevtForPreTrainingOutput(
             loss=sum(weighted[1:], weighted[0]) if weighted else None,
-            logits=image.logits if pixel_values is None else video.logits,
-            image_logits=image.logits,
-            video_loss=video.loss,
-            image_loss=image.loss,
-            video_accuracy=video.video_accuracy,
-            image_accuracy=image.video_accuracy,
-            hidden_states=image.hidden_states if pixel_values is None else video.hidden_states,
-            attentions=image.attentions if pixel_values is None else video.attentions,
+            logits=main.logits,
+            image_logits=None if image is None else image.logits,
+            video_loss=video_loss,
+            image_loss=image_loss,
+            video_accuracy=None if video is None else video.video_accuracy,
+            image_accuracy=None if image is None else image.video_accuracy,
+            hidden_states=main.hidden_states,
+            attentions=main.attentions,
         )
 
     def _forward_videos(

@@ -349,9 +349,9 @@ class LstclForPreTraining(LstclPreTrainedModel):
             if self.config.symmetric:
                 short_key = self.target(pixel_values)
             long_key = self.target(long_pixel_values)
-        loss = self._compare(short_query, long_key)
+        loss = self.compare(short_query, long_key)
         if long_query is not None and short_key is not None:
-            loss = (loss + self._compare(long_query, short_key)) * (0.5 if self.target is None else 1.0)
+            loss = (loss + self.compare(long_query, short_key)) * (0.5 if self.target is None else 1.0)
         return LstclForPreTrainingOutput(
             loss=loss,
             short_query=short_query,
@@ -363,7 +363,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
             attentions=outputs.attentions,
         )
 
-    def _compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    def compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         """Loss of one direction between queries and keys, both `(batch_size, projection_size)`."""
         if self.config.framework == "moco_v3":
             return contrastive_loss(query, key, self.config.temperature)

@@ -6,6 +6,7 @@ import tempfile
 from typing import Any
 
 import torch
+from packaging.version import Version
 from transformers import FlavaImageCodebook
 
 from hf_videovit import BevtVideoProcessor, convert_checkpoint
@@ -17,7 +18,9 @@ from hf_videovit.training.data.block_masking import BlockMasks
 from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance
 
 
-TABLES, WORDS = Tolerance(1e-6, 0.0), Tolerance(1e-4, 0.0)
+# The fixture's own tolerance for interpolated tables is 1e-6; torch before 2.9 rounds the interpolation otherwise.
+TABLES = Tolerance(1e-6 if Version(torch.__version__) >= Version("2.9") else 1e-5, 0.0)
+WORDS = Tolerance(1e-4, 0.0)
 INPUTS = (
     *("views", "pixels_uint8", "pixel_values", "tokenizer_pixel_values", "mask"),
     *("image_pixel_values", "image_tokenizer_pixel_values", "image_mask"),
