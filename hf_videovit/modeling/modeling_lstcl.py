@@ -364,7 +364,18 @@ class LstclForPreTraining(LstclPreTrainedModel):
         )
 
     def compare(self, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Loss of one direction between queries and keys, both `(batch_size, projection_size)`."""
+        """
+        Loss of one direction between queries and keys.
+
+        Args:
+            query (`torch.Tensor` of shape `(batch_size, projection_size)`):
+                Predictions from one clip of each video.
+            key (`torch.Tensor` of shape `(batch_size, projection_size)`):
+                Targets from the other clip, in the same order; they get no gradient.
+
+        Returns:
+            `torch.Tensor` of shape `()`: the loss of the configuration's `framework`.
+        """
         if self.config.framework == "moco_v3":
             return contrastive_loss(query, key, self.config.temperature)
         loss = cosine_loss(query, key)
