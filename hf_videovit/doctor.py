@@ -39,7 +39,7 @@ PACKAGES = (
     "decord",
     "torchcodec",
 )
-# The release that fixes CVE-2026-40962. A distribution may have patched an older one, hence a warning and no refusal.
+# The release that fixes CVE-2026-40962. A distribution may have patched an older one, so this is only a warning.
 FFMPEG_FLOOR = (8, 1)
 CHUNK_BYTES = 256 * 2**20
 # The clip that each decoder is tried on: one grey level for each frame, and the tolerance of a decoded level.
@@ -129,7 +129,7 @@ def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] =
 
     Args:
         paths (iterable of `str` or `os.PathLike`):
-            Files, folders, glob patterns or URLs. A file that is named directly counts whatever its suffix.
+            Files, folders, glob patterns or URLs. A file that is named directly may have any suffix.
         suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
             Lower-case suffixes that count as videos inside a folder.
 
@@ -296,7 +296,7 @@ def _memory_gb() -> float | None:
 def _usable_cores() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # only Linux says what this process may use
+    except AttributeError:  # only Linux tells which cores this process may use
         return os.cpu_count() or 1
 
 
@@ -306,7 +306,7 @@ def _try_decoder(name: str, info: DecoderInfo) -> DecoderInfo:
         return info
     try:
         decoded = decode_video(_make_clip(), decoder=name)
-    except Exception as error:  # the report is there to show whatever a broken installation raises
+    except Exception as error:  # the report shows any error of a broken installation
         return replace(info, available=False, reason=f"fails on a small clip ({type(error).__name__}: {error})")
     if decoded.metadata.video_backend != name:
         return replace(info, available=False, reason="fails on a small clip that PyAV decodes")

@@ -213,6 +213,9 @@ class BevtConfig(PreTrainedConfig):
             kwargs:
                 Fields that replace those of the size.
 
+        Returns:
+            [`BevtConfig`]
+
         Raises:
             ValueError: no such size.
         """

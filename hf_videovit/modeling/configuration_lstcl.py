@@ -393,6 +393,9 @@ class LstclConfig(PreTrainedConfig):
             kwargs:
                 Fields that replace those of the size.
 
+        Returns:
+            [`LstclConfig`]
+
         Raises:
             ValueError: no such size.
         """

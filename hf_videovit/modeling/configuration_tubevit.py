@@ -139,7 +139,12 @@ class Tube:
         return counts[0], counts[1], counts[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """Fields as plain lists, as stored in `config.json`."""
+        """
+        Fields as plain lists, as stored in `config.json`.
+
+        Returns:
+            `dict[str, Any]`: the fields that are not `None`.
+        """
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -151,6 +156,9 @@ class Tube:
         Args:
             values (`Mapping[str, Any]`):
                 Fields of the tube.
+
+        Returns:
+            [`Tube`]
 
         Raises:
             ValueError: an unknown or a missing field, or a value that is not allowed.
@@ -491,6 +499,9 @@ class TubeViTConfig(PreTrainedConfig):
             kwargs:
                 Fields that replace those of the size.
 
+        Returns:
+            [`TubeViTConfig`]
+
         Raises:
             ValueError: no such size.
         """
@@ -506,6 +517,9 @@ def named_tubes(tubes: str | Sequence[Mapping[str, Any] | Tube]) -> tuple[Tube, 
     Args:
         tubes (`str` or `Sequence[dict]`):
             Name of a set, or the tubes.
+
+    Returns:
+        `tuple[Tube, ...]`: the tubes in order.
 
     Raises:
         ValueError: no such set, no tube at all, or an impossible one.

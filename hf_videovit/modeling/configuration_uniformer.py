@@ -347,6 +347,9 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             kwargs:
                 Fields that replace those of the size, such as `modality="image"`.
 
+        Returns:
+            [`UniFormerConfig`]
+
         Raises:
             ValueError: no such size.
         """

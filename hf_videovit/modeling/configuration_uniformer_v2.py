@@ -262,6 +262,9 @@ class UniFormerV2Config(PreTrainedConfig):
             kwargs:
                 Fields that replace those of the preset.
 
+        Returns:
+            [`UniFormerV2Config`]
+
         Raises:
             ValueError: no such preset.
         """

@@ -264,6 +264,9 @@ class VideoMAEV2Config(PreTrainedConfig):
             kwargs:
                 Fields that replace those of the size.
 
+        Returns:
+            [`VideoMAEV2Config`]
+
         Raises:
             ValueError: no such size.
         """

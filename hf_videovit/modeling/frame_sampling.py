@@ -1,5 +1,5 @@
 """
-Which frames of a video a model sees: pure functions from the number of frames to indices.
+Frames of a video that a model sees: pure functions from the number of frames to indices.
 
 Every function returns an integer array of shape `(num_clips, num_frames)`, indices in `[0, total)`, 0-based. `rng` is
 a `numpy.random.Generator`, or a `numpy.random.RandomState` where draws must equal those of older numpy code.
@@ -31,6 +31,9 @@ def random_integers(rng: Random, low: int, high: int, size: int | None = None) -
             The value after the largest.
         size (`int`, *optional*):
             How many; one number by default.
+
+    Returns:
+        `int`, or `np.ndarray` of shape `(size,)`.
     """
     if isinstance(rng, np.random.Generator):
         return rng.integers(low, high, size=size)
@@ -137,7 +140,7 @@ def _segment_test(total: int, num_frames: int, num_clips: int) -> np.ndarray:
 def span_clips(total: int, num_frames: int, span: float, starts: np.ndarray) -> np.ndarray:
     """
     `num_frames` frames spread over the `span` frames from each of `starts`, both ends included, so neighbours are
-    `(span - 1) / (num_frames - 1)` apart. What lies beyond the video's last frame repeats it. Shape `(len(starts),
+    `(span - 1) / (num_frames - 1)` apart. Places beyond the video's last frame repeat it. Shape `(len(starts),
     num_frames)`.
 
     The arithmetic is torch's float32, as in the official loaders of UniFormer and TimeSformer. Otherwise a whole
@@ -152,6 +155,9 @@ def span_clips(total: int, num_frames: int, span: float, starts: np.ndarray) -> 
             Frames that a clip is spread over.
         starts (`np.ndarray` of shape `(num_clips,)`):
             First frame of each clip.
+
+    Returns:
+        `np.ndarray` of shape `(num_clips, num_frames)`.
     """
     clips = [torch.linspace(float(start), float(start) + (span - 1), num_frames) for start in starts]
     return torch.stack(clips).clamp(0, total - 1).long().numpy()
@@ -174,9 +180,10 @@ def span_from_start(
     total: int, num_frames: int, span: float, *, sampling_mode: str, num_clips: int, rng: Random
 ) -> np.ndarray:
     """
-    [`span_clips`] as TimeSformer's loader places them. `"test"`: each of `num_clips` starts an equal part of the room
-    after the one before it, the first with the video; so does a single clip. `"validation"`: one in the middle.
-    `"train"` and `"pretrain"`: one at a random place, which need not be a whole frame.
+    [`span_clips`] as TimeSformer's loader places them. `"test"`: the first of `num_clips` starts with the video, and
+    each of the others an equal part of the room after the one before it. A single clip also starts with the video.
+    `"validation"`: one in the middle. `"train"` and `"pretrain"`: one at a random place, which need not be a whole
+    frame.
 
     Args:
         total (`int`):
@@ -240,6 +247,9 @@ def sparse_middle(total: int, num_frames: int) -> np.ndarray:
             Frames of the video.
         num_frames (`int`):
             Segments.
+
+    Returns:
+        `np.ndarray` of shape `(1, num_frames)`.
     """
     bounds = _sparse_bounds(total, num_frames)
     return ((bounds[:-1] + bounds[1:]) // 2)[None]
@@ -358,8 +368,8 @@ def sample_at_rate(
     rng: Random | None = None,
 ) -> np.ndarray:
     """
-    Clips whose frames stand a real number of the video's frames apart: a clip of fixed rate out of a video of another.
-    Below 1 frames are repeated. A clip that runs over the end of the video stays on its last frame.
+    Clips in which frames are a real number of the video's frames apart, for a clip of one rate from a video of
+    another. With a distance below 1, frames are repeated. A clip that runs over the end repeats the last frame.
 
     Args:
         total (`int`):
@@ -429,6 +439,9 @@ def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nea
             part for several (official VideoMAE loaders). `"up"` takes the next offset (SlowFast code base).
             `"ends_first"` takes the whole part, places the last crop twice as far as the middle one, and lists both
             ends before the others (MMAction).
+
+    Returns:
+        `list[int]`: one offset for each crop, in pixels.
 
     Raises:
         ValueError: the side is shorter than the crop, or no such rounding.

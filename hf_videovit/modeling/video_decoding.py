@@ -1,8 +1,8 @@
 """
 Any video in, frames out: one function for every source and every decoder.
 
-The same indices give the same frames whichever decodes. PyAV, the default, was right on every file it was measured on;
-decord and torchcodec, where chosen, decode the files on which they agree with it and leave the others to it.
+The same indices give the same frames with every decoder. PyAV is the default. If decord or torchcodec is chosen, it
+decodes the files on which it agrees with PyAV, and PyAV decodes the others.
 """
 
 import glob
@@ -44,7 +44,7 @@ MOST_WARNINGS = 1000
 @dataclass
 class DecodedVideo:
     """
-    Frames and what is known about them.
+    Frames of a video and facts about it.
 
     Args:
         frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
@@ -113,13 +113,13 @@ def decode_video(
             `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
             they are not known to read exactly are left to PyAV, with one warning a file.
         policy (`str`, *optional*, defaults to `"strict"`):
-            What to do about a damaged packet on the way to the frames needed. `"strict"` raises. `"salvage"` uses the
-            frames that decode, however they look, and plans anew on their number; a sequence of indices is clamped
-            to it.
+            How damaged packets before or in the frames needed are handled. `"strict"` raises. `"salvage"` uses the
+            frames that decode, even if they look wrong, and plans again with their number; a sequence of indices is
+            clamped to it.
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder, 0 for one a core.
         limits ([`VideoLimits`], *optional*):
-            What is too much.
+            Upper bounds.
         isolate (`bool`, *optional*, defaults to `False`):
             Decode with PyAV in a child process that is killed when time is up: for files of unknown origin.
         timeout (`float`, *optional*):
@@ -156,19 +156,22 @@ def probe_video(
     token: str | bool | None = None,
 ) -> VideoProbe:
     """
-    Number of frames, rate, size and more, at the price of demuxing the file and decoding one frame.
+    Number of frames, rate, size and more. The file is demuxed and one frame is decoded.
 
     Args:
         source:
             As in [`decode_video`].
         limits ([`VideoLimits`], *optional*):
-            What is too much.
+            Upper bounds.
         isolate (`bool`, *optional*, defaults to `False`):
-            Do it in a child process.
+            Whether to read in a child process.
         timeout (`float`, *optional*):
             Seconds for the whole call.
         token (`str` or `bool`, *optional*):
             For `hf://` URLs.
+
+    Returns:
+        [`VideoProbe`]
 
     Raises:
         ValueError: an argument is not allowed.
@@ -188,7 +191,12 @@ def probe_video(
 
 
 def available_decoders() -> dict[str, DecoderInfo]:
-    """Every decoder, whether it can be used here, and which FFmpeg stands behind it."""
+    """
+    Every decoder, whether it can be used here, and which FFmpeg it uses.
+
+    Returns:
+        `dict[str, DecoderInfo]`: decoders by name.
+    """
     return {name: inspect() for name, inspect in INSPECTIONS.items()}
 
 
@@ -334,7 +342,7 @@ def _read_with(decoder: str, video: EncodedVideo, reader: PyAVReader, positions:
 
 
 class _Doubt(Exception):
-    """A decoder failed, or what it gave does not agree with the index."""
+    """A decoder failed, or its frames do not agree with the index."""
 
 
 def _decord_doubt(reader: PyAVReader) -> str | None:

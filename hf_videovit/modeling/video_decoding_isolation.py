@@ -1,9 +1,9 @@
 """
 Decoding in a child process that can be killed: for files of unknown origin.
 
-A codec library that hangs or crashes on a hostile file takes its process with it. Here that is a child which lives on
-from call to call (a few milliseconds a clip), is killed when its time is up, and is started anew when next needed. It
-is a barrier against hangs and crashes, not a sandbox: it runs with the rights of its parent.
+A codec library that hangs or crashes on a hostile file takes its process with it. Here that process is a child, which
+is kept from call to call (this costs a few milliseconds a clip), killed when its time is up, and started again when it
+is next needed. It protects from hangs and crashes. It is no sandbox: it runs with the rights of its parent.
 """
 
 import json
@@ -248,14 +248,14 @@ class IsolatedReader:
 
 def serve() -> None:
     """
-    The child: answer requests on standard input until it ends. A request is a line of JSON and `size` bytes, and so is
-    an answer. `open` takes a path, or else the file itself; `close` forgets it; the rest are methods of the reader.
-    Should the parent die while a codec library hangs, an alarm ends the child.
+    The child: answer requests on standard input until it ends. A request is a line of JSON and `size` bytes; an answer
+    has the same form. `open` takes a path, or else the file itself; `close` forgets it; the rest are methods of the
+    reader. If the parent dies while a codec library hangs, an alarm ends the child.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group of processes: the parent may need it yet
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever a library prints must not stand among the answers
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
     reader: PyAVReader | None = None
     for line in requests:
         request = json.loads(line)

@@ -3,7 +3,7 @@ One encoded video -> frames, read with PyAV.
 
 Two phases: demuxing lists the packets of the best video stream, which tells how many frames there are and when each is
 shown; reading then decodes the wanted frames and checks each against that list. Where the list cannot be trusted, or
-does not agree with what comes out, frames are decoded from the start and counted.
+does not agree with the decoded frames, frames are decoded from the start and counted.
 """
 
 import sys
@@ -24,7 +24,7 @@ try:
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
-    # What PyAV raises on broken files: ValueError for text that is none, IndexError for streams that come and go.
+    # Errors of PyAV on broken files: ValueError for text that is not UTF-8, IndexError for streams that disappear.
     BROKEN = (av.FFmpegError, OSError, ValueError, IndexError)
     # A tag that is not UTF-8 must not keep a video from opening. From 19.0 on PyAV takes any tag and has no argument.
     TAG_ERRORS: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -43,7 +43,7 @@ DEMUXERS = (
 SEEKABLE = ("mov", "matroska", "flv")
 # AVI has no presentation times: those of files with B-frames are made up, and wrong.
 WITHOUT_TIMES = ("avi",)
-# Codecs whose every keyframe starts afresh. H.264 and HEVC have keyframes that do not; see `_starts_afresh`.
+# Codecs in which every keyframe starts afresh. In H.264 and HEVC some do not; see `_starts_afresh`.
 CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
@@ -136,13 +136,17 @@ class PyAVReader:
         name (`str`):
             Name for messages.
         limits ([`VideoLimits`]):
-            What is too much.
+            Upper bounds.
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder, 0 for one a core.
         deadline (`float`, *optional*):
             `time.monotonic()` at which to give up.
         cache_key (*optional*):
             Identity of the file, under which its index is kept for the next call.
+
+    Raises:
+        VideoDecodingError: the file cannot be read, has no video, or is beyond `limits`.
+        ImportError: PyAV is not installed, or its release cannot be used.
     """
 
     decoder = "pyav"
@@ -217,6 +221,9 @@ class PyAVReader:
         """
         Facts about the video. One frame is decoded, because only frames tell the rotation.
 
+        Returns:
+            [`VideoProbe`]
+
         Raises:
             VideoDecodingError: no frame decodes.
         """
@@ -249,6 +256,9 @@ class PyAVReader:
         Args:
             positions (`Sequence[int]`):
                 Frame numbers, ascending, without repeats.
+
+        Returns:
+            [`Reading`]: the frames, or the problem that was met.
         """
         if self.index.seekable:
             reading, jumped = self._collect(positions, seeking=True, checked=True, tolerant=False)
@@ -263,11 +273,19 @@ class PyAVReader:
         Args:
             positions (`Sequence[int]`):
                 Numbers, ascending, without repeats.
+
+        Returns:
+            [`Reading`]: the frames, or the problem that was met.
         """
         return self._collect(positions, seeking=False, checked=False, tolerant=True)[0]
 
     def count(self) -> tuple[int, int]:
-        """Frames that decode and damaged packets of the whole file."""
+        """
+        Frames that decode and damaged packets of the whole file.
+
+        Returns:
+            `tuple[int, int]`: number of frames and number of damaged packets.
+        """
         self._start(checked=False, tolerant=True)
         num_frames = 0
         for frame in self._frames:
@@ -622,7 +640,7 @@ class PyAVReader:
 
 def _remembers_first_packet(context: Any) -> bool:
     """
-    Whether no keyframe suffices to decode what follows it.
+    Whether frames after a keyframe cannot be decoded from that keyframe alone.
 
     FFmpeg reads 4:4:4 H.264 of old x264 versions differently, and their version stands in the first packet only.
     """

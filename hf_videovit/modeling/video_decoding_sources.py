@@ -58,6 +58,9 @@ class EncodedVideo:
         """
         The file as bytes.
 
+        Returns:
+            `bytes`: the whole file.
+
         Raises:
             ValueError: the file has a path.
         """
@@ -74,6 +77,9 @@ def source_name(source: Any) -> str:
     Args:
         source:
             A video in any form.
+
+    Returns:
+        `str`: the name.
     """
     if isinstance(source, dict):
         named = source.get("path") or source.get("bytes")
@@ -105,6 +111,9 @@ def decoded_frames(source: Any) -> np.ndarray | None:
     Args:
         source:
             A video in any form.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames, height, width, 3)` in uint8, or `None` for an encoded video.
 
     Raises:
         ValueError: not 4-D, not uint8, or of unclear channel axis.
@@ -165,8 +174,11 @@ def open_video(
         deadline (`float`, *optional*):
             Time of `time.monotonic()` at which a download is given up.
 
+    Returns:
+        A context manager that gives an [`EncodedVideo`].
+
     Raises:
-        ValueError: `source` is nothing that can be read.
+        ValueError: `source` is in no form that can be read.
         VideoDecodingError: there is no such file, or it is larger than allowed.
     """
     name = source_name(source)
@@ -282,7 +294,12 @@ def _http_blocks(url: str, name: str, deadline: float | None) -> Iterator[bytes]
 
 
 def http_library() -> ModuleType:
-    """The one that huggingface_hub is built on: its releases differ."""
+    """
+    The HTTP library that huggingface_hub uses. It differs between releases of huggingface_hub.
+
+    Returns:
+        The module `httpx` or `httpx2`.
+    """
     try:
         from huggingface_hub.utils import httpx as library
     except ImportError:

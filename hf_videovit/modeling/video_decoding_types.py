@@ -29,7 +29,7 @@ class VideoDecodingError(RuntimeError):
     """
 
     def __init__(self, source: str, decoder: str | None = None, reason: str = "", kind: str = "undecodable") -> None:
-        super().__init__(source, decoder, reason, kind)  # what a copy sent by another process is made from
+        super().__init__(source, decoder, reason, kind)  # a copy sent by another process is made from these
         self.source = source
         self.decoder = decoder
         self.reason = reason
@@ -117,7 +117,7 @@ class Reading:
         damaged_packets (`int`, *optional*, defaults to 0):
             Packets that did not decode, and frames that the decoder knows to be wrong.
         problem (`str`, *optional*, defaults to `""`):
-            `"damaged"`, or `"miscounted"`: other frames came out than the index promises, and no error was met.
+            `"damaged"`, or `"miscounted"`: the frames differ from those in the index, and there was no error.
         reason (`str`, *optional*, defaults to `""`):
             The problem in words.
     """

@@ -1,8 +1,8 @@
 """
 The video processor that every family shares: any video in, the clips and crops of the checkpoint's protocol out.
 
-What a checkpoint needs to give its published numbers (sampling, resize, crops, views, normalisation) is saved with it
-and is followed wherever the processor is used: validation during training, evaluation, pipeline.
+The settings behind a checkpoint's published numbers (sampling, resize, crops, views, normalisation) are saved with it.
+They apply wherever the processor is used: validation during training, evaluation, pipeline.
 """
 
 from collections.abc import Iterable, Sequence
@@ -196,7 +196,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         self, video: Any, sampling_mode: str | None = None, rng: Random | None = None, **overrides: Any
     ) -> tuple[torch.Tensor, VideoMetadata]:
         """
-        Decode the clips of one video and nothing more: what training augments, and the first half of a call.
+        Decode the clips of one video without resizing or cropping them. Training augments these clips.
 
         Args:
             video:
@@ -226,6 +226,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
         Args:
             clips (`torch.Tensor` of shape `(..., num_channels, height, width)`):
                 The clips.
+
+        Returns:
+            `torch.Tensor` of the same shape, in float32 if it is rescaled or normalised.
         """
         clips = without_colours(clips) if self.do_grayscale else clips
         return self.rescale_and_normalize(
@@ -372,6 +375,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
                 Height and width before.
             size (`SizeDict`):
                 The processor's `size`.
+
+        Returns:
+            `tuple[int, int]`: height and width.
         """
         return output_size(current, size)
 
@@ -385,6 +391,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
                 The image.
             size (`SizeDict`):
                 Height and width of the crop.
+
+        Returns:
+            `torch.Tensor` of shape `(..., size.height, size.width)`.
         """
         return tvF.center_crop(image, [size.height, size.width])
 
@@ -441,6 +450,9 @@ def is_frames(video: Any) -> bool:
     Args:
         video:
             A 4-D array or tensor, or a list of frames, is one.
+
+    Returns:
+        `bool`
     """
     if isinstance(video, list | tuple):
         return len(video) > 0 and all(_is_frame(item) for item in video)
@@ -454,6 +466,9 @@ def is_one_video(videos: Any) -> bool:
     Args:
         videos:
             A path, URL, bytes, file object, `{"path", "bytes"}` dict, 4-D array or list of frames is one video.
+
+    Returns:
+        `bool`
     """
     encoded = isinstance(videos, str | Path | bytes | bytearray | memoryview | dict) or hasattr(videos, "read")
     return encoded or is_frames(videos)
@@ -482,7 +497,7 @@ def _flatten_videos(videos: Any) -> list[Any]:
 
 def _list_metadata(metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
     """
-    One `VideoMetadata` (or `None`) for each video from what the caller gave: one, a dict, or (nested) lists of them.
+    One `VideoMetadata` (or `None`) for each video. The caller gives one, a dict, or (nested) lists of them.
     """
     if metadata is None:
         return [None] * num_videos
@@ -503,6 +518,9 @@ def frames_to_tensor(video: Any, input_data_format: str | ChannelDimension | Non
             A 4-D array or tensor, or a list of frames.
         input_data_format (`str`, *optional*):
             `"channels_first"` or `"channels_last"`; read off the shape by default.
+
+    Returns:
+        `torch.Tensor` of shape `(num_frames, num_channels, height, width)`.
 
     Raises:
         ValueError: the channel axis cannot be told from the shape.
@@ -538,6 +556,9 @@ def without_colours(clips: torch.Tensor) -> torch.Tensor:
     Args:
         clips (`torch.Tensor` of shape `(..., 3, height, width)`):
             RGB.
+
+    Returns:
+        `torch.Tensor` of the same shape and dtype.
     """
     shares = torch.tensor([0.299, 0.587, 0.114], device=clips.device).view(3, 1, 1)
     luma = (clips * shares).sum(-3, keepdim=True)
@@ -550,13 +571,16 @@ def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:
     Height and width after resizing.
 
     A short side is met exactly, and the long side is the whole part of `size * long / short` (official loaders), which
-    can be a pixel less than what rounding gives.
+    can be a pixel less than the rounded number.
 
     Args:
         current (`Sequence[int]`):
             Height and width before.
         size (`SizeDict`):
             `shortest_edge`, or `height` and `width`.
+
+    Returns:
+        `tuple[int, int]`: height and width.
 
     Raises:
         ValueError: `size` has neither.
@@ -578,6 +602,9 @@ def interpolation_mode(resample: PILImageResampling | int) -> InterpolationMode:
     Args:
         resample (`PILImageResampling` or `int`):
             The filter.
+
+    Returns:
+        `InterpolationMode`
     """
     return getattr(InterpolationMode, PILImageResampling(resample).name)
 

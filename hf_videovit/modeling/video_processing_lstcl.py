@@ -1,4 +1,4 @@
-"""LSTCL's protocol: that of its TimeSformer encoder, as the paper's own is not known to us."""
+"""LSTCL's protocol: that of its TimeSformer encoder. The paper's own protocol is not known."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ class LstclVideoProcessor(ClipVideoProcessor):
 
     `frame_sampling="span_from_start"` spreads the frames of a clip over all of `num_frames * frame_stride` frames,
     both ends included, as TimeSformer's loader does. The first of several test clips starts with the video, as does a
-    single one. What lies beyond the end repeats the last frame. Spread frames are rounded down, so where strides are
+    single one. Places beyond the end repeat the last frame. Spread frames are rounded down, so where strides are
     short they are not equally far apart (8 of 16 frames: 0, 2, 4, 6, 8, 10, 12, 15); `frame_sampling="dense_cyclic"`
     has exact strides. Data sets where order matters more than speed (Something-Something) take
     `frame_sampling="sparse_middle"`: a frame of each segment of the video.

@@ -14,7 +14,7 @@ class TubeViTVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     """
     Args:
         frame_rate (`float`, *optional*):
-            Frames per second of a dense clip, whatever the video's own rate is. A video of unknown rate is sampled at
+            Frames per second of a dense clip, at any frame rate of the video. A video of unknown rate is sampled at
             `frame_stride`.
     """
 

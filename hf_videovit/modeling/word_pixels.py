@@ -14,13 +14,16 @@ TAPS = 8
 def lanczos_weights(source: int, target: int) -> torch.Tensor:
     """
     Resampling of a side of `source` pixels to `target` as a matrix `(target, source)`: Lanczos with four lobes over
-    the pixels as they are, whatever the scale (OpenCV's `INTER_LANCZOS4`, no antialiasing), edges continued.
+    the pixels as they are, at any scale (OpenCV's `INTER_LANCZOS4`, no antialiasing), edges continued.
 
     Args:
         source (`int`):
             Pixels of the side before.
         target (`int`):
             Pixels after.
+
+    Returns:
+        `torch.Tensor` of shape `(target, source)` in float32.
     """
     weights = torch.zeros(target, source, dtype=torch.float64, device="cpu")
     for row in range(target):
