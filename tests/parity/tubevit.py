@@ -236,7 +236,7 @@ class UnofficialPositions(TubeViTPositions):
 
     def forward(self, tube: Tube, grid: Sequence[int], device: torch.device) -> torch.Tensor:
         frames, height, width = grid
-        time, rows, columns = (axis.transpose(1, 2).flatten(1) for axis in self.axes(tube, grid, device))
+        time, rows, columns = (axis.transpose(1, 2).flatten(1) for axis in self._axes(tube, grid, device))
         token = torch.arange(height * width)
         space = torch.cat((columns[token // height], rows[token % height]), dim=1)  # (height * width, 4 pairs)
         return torch.cat((time.repeat_interleave(len(token), 0), space.repeat(frames, 1)), dim=1)
