@@ -70,7 +70,11 @@ CITATIONS = {
 }""",
 }
 # The Hub's names of metrics other than accuracy.
-METRIC_TYPES = dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision")
+METRIC_TYPES = {
+    **dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision"),
+    **{f"{one}_average_precision": "mean_average_precision" for one in ("box", "mask", "keypoint")},
+    "mean_iou": "mean_iou",
+}
 SOURCE_URLS = {
     "BEVT README": "https://github.com/xyzforever/BEVT",
     "BEVT paper": "https://arxiv.org/abs/2112.01529",

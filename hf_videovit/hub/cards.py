@@ -10,12 +10,11 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 from transformers import (
     AutoBackbone,
     AutoConfig,
@@ -33,7 +32,6 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from ..published import (
     CLASSIFICATION_TASKS,
-    IMAGE_TASKS,
     NEVER_RELEASED,
     PublishedCheckpoint,
     PublishedResult,
@@ -43,14 +41,23 @@ from ..published import (
     published_labels,
     published_processor_kwargs,
 )
+from .card_facts import (
+    BACKBONE,
+    CLASSIFICATION,
+    FEATURES,
+    IMAGE_CLASSIFICATION,
+    KEYPOINTS,
+    ON_IMAGES,
+    PRETRAINING,
+    CardFacts,
+    Result,
+    card_metadata,
+)
 from .card_rows import architecture_rows, hub_id, last_part, protocol_rows, run_lines
-from .card_sources import CITATIONS, METRIC_TYPES, METRICS, SOURCE_URLS
+from .card_sources import CITATIONS, METRICS, SOURCE_URLS
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
-IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
-ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
 NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
@@ -62,100 +69,6 @@ AUTO_CLASSES: dict[str, Any] = {
     KEYPOINTS: AutoModelForKeypointDetection,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
-# Pipeline tags of the Hub that differ from our task names.
-PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
-
-
-@dataclass(frozen=True)
-class Result:
-    """
-    One number on a card.
-
-    Args:
-        data (`str`):
-            Data set, and split if known.
-        metric (`str`):
-            Name of the metric, such as `"top1"`.
-        value (`float`):
-            In percent.
-        how (`str`, *optional*):
-            Protocol: frames, clips, crops, decoder.
-        source (`str`, *optional*):
-            Who reports it; `None` if it was measured with this package.
-        source_url (`str`, *optional*):
-            Where it is reported.
-        in_metadata (`bool`, *optional*, defaults to `True`):
-            Whether the Hub may show it as the model's result. `False` for baselines and for unverified numbers.
-    """
-
-    data: str
-    metric: str
-    value: float
-    how: str = ""
-    source: str | None = None
-    source_url: str | None = None
-    in_metadata: bool = True
-
-
-@dataclass(frozen=True)
-class CardFacts:
-    """
-    The content of a card; [`render_card`] adds no facts.
-
-    Args:
-        title (`str`):
-            Headline.
-        model_id (`str`):
-            Folder or Hub id that the usage example loads.
-        task (`str`):
-            One of the keys of `AUTO_CLASSES`.
-        summary (`str`):
-            A sentence or two on the model.
-        config ([`PreTrainedConfig`]):
-            The model's configuration.
-        processor (`Any`):
-            The checkpoint's video or image processor.
-        results (`Sequence[Result]`, *optional*, defaults to `()`):
-            Measured and reported results.
-        obtain (`str`, *optional*):
-            How to obtain and convert the weights, in markdown.
-        training (`Sequence[str]`, *optional*, defaults to `()`):
-            Markdown lines on the training.
-        labels (`Sequence[str]`, *optional*, defaults to `()`):
-            Class names in the order of the outputs.
-        limits (`Sequence[str]`, *optional*, defaults to `()`):
-            Known limits, one sentence or more each.
-        licence (`str`, *optional*):
-            Licence id of the weights, for the metadata.
-        licences (`Sequence[str]`, *optional*, defaults to `()`):
-            Licences as each source states them.
-        citation (`str`, *optional*):
-            BibTeX.
-        base_model (`str`, *optional*):
-            Hub id of the checkpoint that training started from.
-        datasets (`Sequence[str]`, *optional*, defaults to `()`):
-            Hub ids of the training data.
-        tags (`Sequence[str]`, *optional*):
-            Further tags for the metadata.
-    """
-
-    title: str
-    model_id: str
-    task: str
-    summary: str
-    config: PreTrainedConfig
-    processor: Any
-    results: Sequence[Result] = ()
-    obtain: str = ""
-    training: Sequence[str] = ()
-    labels: Sequence[str] = ()
-    limits: Sequence[str] = ()
-    licence: str | None = None
-    licences: Sequence[str] = ()
-    citation: str = ""
-    base_model: str | None = None
-    datasets: Sequence[str] = ()
-    tags: Sequence[str] = field(default_factory=tuple)
 
 
 def render_card(facts: CardFacts) -> ModelCard:
@@ -172,7 +85,7 @@ def render_card(facts: CardFacts) -> ModelCard:
     auto_class = AUTO_CLASSES[facts.task]
     architecture = architecture_rows(facts.config, auto_class)
     return ModelCard.from_template(
-        _metadata(facts),
+        card_metadata(facts),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         title=facts.title,
         summary=facts.summary,
@@ -413,35 +326,6 @@ def _write_sealed(path: Path, card: ModelCard) -> Path:
 
 def _hash(text: str) -> str:
     return hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest()
-
-
-def _metadata(facts: CardFacts) -> ModelCardData:
-    results = [
-        EvalResult(
-            task_type=facts.task if facts.task in CLASSIFICATION_TASKS else CLASSIFICATION,
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", result.data.lower()).strip("-"),
-            dataset_name=result.data,
-            metric_type=METRIC_TYPES.get(result.metric, "accuracy"),
-            metric_name=", ".join(part for part in (METRICS.get(result.metric, result.metric), result.how) if part),
-            metric_value=round(result.value, 2),
-            source_name=result.source,
-            source_url=result.source_url,
-        )
-        for result in facts.results
-        if result.in_metadata and (result.source is None or result.source_url)
-    ]
-    return ModelCardData(
-        library_name="transformers",
-        pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
-        license=facts.licence,
-        license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
-        tags=["image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type, *facts.tags],
-        base_model=facts.base_model,
-        datasets=list(facts.datasets) or None,
-        metrics=sorted({result.metric_type for result in results}) or None,
-        model_name=facts.title if results else None,
-        eval_results=results or None,
-    )
 
 
 def _result_row(result: Result) -> dict[str, str]:
