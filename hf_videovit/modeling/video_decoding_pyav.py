@@ -11,8 +11,9 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import chain, islice
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, Vide
 
 try:
     import av
+    from av.sidedata.sidedata import Type as SideDataType
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
 
@@ -58,6 +60,24 @@ CACHED_FRAMES = 20_000
 KEPT_BYTES = 64 * 2**20
 
 
+class Orientation(NamedTuple):
+    """
+    How a coded frame is turned for display.
+
+    Args:
+        rotation (`int`):
+            Degrees counter-clockwise: 0, 90, 180 or 270.
+        mirrored (`bool`):
+            Whether left and right are swapped after that.
+    """
+
+    rotation: int
+    mirrored: bool
+
+
+UPRIGHT = Orientation(0, False)
+
+
 @dataclass
 class _StreamIndex:
     """
@@ -81,9 +101,14 @@ class _StreamIndex:
     size: tuple[int, int]  # height and width as coded
     has_hidden_frames: bool
     needs_first_packet: bool  # see `_remembers_first_packet`
-    rotation: int = 0
-    knows_rotation: bool = False  # once a frame was decoded
+    shown: Orientation = UPRIGHT  # of the first frame, which gives all frames their shape
+    knows_shown: bool = False  # once a frame was decoded
     landings: dict[int, int] = field(default_factory=dict)  # time of a keyframe -> its position
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width as displayed."""
+        return self.size[::-1] if self.shown.rotation % 180 else self.size
 
     @property
     def in_order(self) -> bool:
@@ -228,20 +253,17 @@ class PyAVReader:
             VideoDecodingError: no frame decodes.
         """
         index = self.index
-        if not index.knows_rotation:
-            self._start(checked=False, tolerant=True)
-            frame = next(self._frames, None)
-            if frame is None:
-                raise self._error(self._why_no_frames())
-            self._learn_display(frame)
-        height, width = index.size if index.rotation % 180 == 0 else index.size[::-1]
+        if not self._learn_shown():
+            raise self._error(self._why_no_frames())
+        height, width = index.shown_size
         return VideoProbe(
             num_frames=index.num_frames,
             fps=index.fps,
             duration=index.duration,
             height=height,
             width=width,
-            rotation=index.rotation,
+            rotation=index.shown.rotation,
+            mirrored=index.shown.mirrored,
             codec=index.codec,
             container=index.container,
             header_frames=index.header_frames,
@@ -434,21 +456,21 @@ class PyAVReader:
     def _make_index(self, found: "_Packets") -> _StreamIndex:
         stream, container = self._stream, self._container.format.name
         time_base = float(stream.time_base) if stream.time_base else 0.0
-        times = NO_TIMES
+        times, rate = NO_TIMES, stream.average_rate
+        timed = not container.startswith(WITHOUT_TIMES)
         if found.times and None not in found.times and time_base:
             times = np.sort(np.array(found.times, dtype=np.int64))
+            if timed:
+                rate = _true_rate(rate, times, stream.time_base)
             if (times[1:] <= times[:-1]).any():
                 times = NO_TIMES
         keyframes: list[tuple[int, int, bool, int]] = []
         if len(times):
             positions = np.searchsorted(times, [at for at, _, _ in found.keys]).tolist()
             keyframes = sorted((place, *key) for place, key in zip(positions, found.keys))
-        fps = float(stream.average_rate or 0) or None
+        fps = float(rate or 0) or None
         span = float(times[-1] - times[0]) * time_base if len(times) else 0.0
-        if fps is None and span > 0:
-            fps = (len(times) - 1) / span
         duration = len(found.times) / fps if fps else None
-        timed = not container.startswith(WITHOUT_TIMES)
         if len(times) and timed:
             last = found.last_duration * time_base or (1 / fps if fps else 0.0)
             duration = span + last or None
@@ -494,9 +516,11 @@ class PyAVReader:
     def _collect(
         self, positions: Sequence[int], *, seeking: bool, checked: bool, tolerant: bool
     ) -> tuple[Reading, bool]:
+        if seeking and positions[0] >= WORTH_SEEKING:  # else the first frame is met on the way
+            self._learn_shown()
         self._start(checked=checked, tolerant=tolerant)
         reading = Reading(timestamps=np.empty(len(positions)))
-        reformatter = VideoReformatter()
+        converter = _Converter()
         jumped = False
         try:
             for slot, wanted in enumerate(positions):
@@ -504,8 +528,8 @@ class PyAVReader:
                     jumped |= self._jump_towards(wanted)
                 frame = self._frame_at(wanted)
                 if slot == 0:
-                    reading.frames = self._room_for(len(positions), frame)
-                reading.frames[slot] = self._pixels(frame, reformatter)
+                    reading.frames = self._room_for(len(positions))
+                reading.frames[slot] = self._pixels(frame, converter)
                 reading.timestamps[slot] = self._seconds(frame, wanted)
         except _Problem as stop:
             reading = Reading(problem=stop.problem, reason=stop.reason)
@@ -545,6 +569,8 @@ class PyAVReader:
             while frames:  # given away one by one: a frame held longer costs the decoder a fresh buffer
                 if (frames[0].height, frames[0].width) != size:
                     self._check_pixels(frames[0].height, frames[0].width)
+                if not self.index.knows_shown:
+                    self._note_shown(frames[0])
                 yield frames.pop(0)
 
     def _next_packet(self) -> Any:
@@ -606,29 +632,39 @@ class PyAVReader:
             raise _Problem("miscounted", "seeking lands elsewhere")
         self._packets = chain([packet], self._packets)
 
-    def _learn_display(self, frame: Any) -> None:
-        self.index.rotation = round(frame.rotation / 90) % 4 * 90
-        self.index.knows_rotation = True
+    def _learn_shown(self) -> bool:
+        """Decode the first frame for the shape of all; `False` if none decodes."""
+        if not self.index.knows_shown:
+            self._start(checked=False, tolerant=True)
+            next(self._frames, None)
+        return self.index.knows_shown
+
+    def _note_shown(self, frame: Any) -> None:
+        self.index.shown = _orientation(frame)
+        self.index.knows_shown = True
         if 0 in self.index.size:
             self.index.size = (frame.height, frame.width)
 
-    def _room_for(self, num_frames: int, frame: Any) -> np.ndarray:
-        if not self.index.knows_rotation:
-            self._learn_display(frame)
-        height, width = self.index.size if self.index.rotation % 180 == 0 else self.index.size[::-1]
+    def _room_for(self, num_frames: int) -> np.ndarray:
+        height, width = self.index.shown_size
         needed = num_frames * height * width * 3
         if needed > self.limits.max_decoded_bytes:
             allowed = self.limits.max_decoded_bytes
             raise self._error(f"{num_frames} frames take {needed} bytes, allowed are {allowed}", "limit")
         return np.empty((num_frames, height, width, 3), dtype=np.uint8)
 
-    def _pixels(self, frame: Any, reformatter: Any) -> np.ndarray:
-        height, width = self.index.size  # where the picture changes its size midway, it is scaled back
+    def _pixels(self, frame: Any, converter: "_Converter") -> np.ndarray:
+        """A frame as displayed. Where a picture changes its shape midway, it is scaled to that of the first frame."""
+        orientation = _orientation(frame)
+        height, width = self.index.shown_size
+        if orientation.rotation % 180:
+            height, width = width, height
         try:
-            pixels = reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
+            pixels = converter.rgb(frame, height, width)
         except BROKEN as error:
             raise _Problem("damaged", f"no RGB from frame {self._position - 1}: {_words(error)}") from None
-        return np.rot90(pixels, k=self.index.rotation // 90) if self.index.rotation else pixels
+        pixels = np.rot90(pixels, k=orientation.rotation // 90)
+        return pixels[:, ::-1] if orientation.mirrored else pixels
 
     def _seconds(self, frame: Any, position: int) -> float:
         index = self.index
@@ -636,6 +672,67 @@ class PyAVReader:
             return frame.pts * index.time_base
         start = float(index.times[0]) * index.time_base if len(index.times) else 0.0
         return start + position / index.fps if index.fps else float("nan")
+
+
+def _true_rate(declared: Fraction | None, times: np.ndarray, time_base: Fraction) -> Fraction | None:
+    """
+    Frames a second that the listed times give. The declared rate is kept where it agrees with them but for the
+    rounding of times: it is the exact number.
+    """
+    span = int(times[-1] - times[0])
+    if span == 0:
+        return declared
+    steps = len(times) - 1
+    if declared and abs(steps / (declared * time_base) - span) <= 1:
+        return declared
+    return steps / (span * Fraction(time_base))
+
+
+class _Converter:
+    """
+    Frames to RGB, as the `ffmpeg` command line converts them: interlaced frames too are converted as whole pictures.
+    swscale would convert their fields apart, which gives other colours.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._without_fields: Any = None
+        self._form: Any = None
+
+    def rgb(self, frame: Any, height: int, width: int) -> np.ndarray:
+        if frame.interlaced_frame:
+            frame = self._as_progressive(frame)
+        return self._reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
+
+    def _as_progressive(self, frame: Any) -> Any:
+        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        if form != self._form:
+            self._form = form
+            graph = self._without_fields = av.filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+            )
+            graph.link_nodes(source, graph.add("setparams", "field_mode=prog"), graph.add("buffersink")).configure()
+        self._without_fields.push(frame)
+        return self._without_fields.pull()
+
+
+def _orientation(frame: Any) -> Orientation:
+    """
+    How a frame is turned for display, from its display matrix: `(x, y)` goes to `(a * x + c * y, b * x + d * y)`. Its
+    nearest of the eight ways to turn and mirror a picture by right angles.
+    """
+    try:
+        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:  # PyAV does not know another entry beside it
+        return Orientation(round(frame.rotation / 90) % 4 * 90, False)
+    if matrix is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    sideways = abs(b) + abs(c) > abs(a) + abs(d)
+    left, up = (c < 0, b < 0) if sideways else (a < 0, d < 0)  # whether x and y are reversed
+    mirrored = (left == up) if sideways else (left != up)
+    return Orientation((90 if up else 270) if sideways else (180 if up else 0), mirrored)
 
 
 def _remembers_first_packet(context: Any) -> bool:

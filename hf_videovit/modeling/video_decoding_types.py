@@ -74,13 +74,16 @@ class VideoProbe:
         num_frames (`int`):
             Frames in the index; in a damaged file fewer may decode.
         fps (`float` or `None`):
-            Average frame rate.
+            Average frame rate: that of the frames' times where they are known, else the one that the file declares.
         duration (`float` or `None`):
             Seconds from the start of the first frame to the end of the last.
         height, width (`int`):
-            As displayed, after rotation.
+            As displayed, after rotation. Where frames change their shape midway, that of the first one, to which the
+            others are scaled.
         rotation (`int`, *optional*, defaults to 0):
             Counter-clockwise rotation of the frames in degrees: 0, 90, 180 or 270.
+        mirrored (`bool`, *optional*, defaults to `False`):
+            Whether left and right are swapped after the rotation.
         codec, container (`str`, *optional*):
             FFmpeg's names.
         header_frames (`int`, *optional*):
@@ -97,6 +100,7 @@ class VideoProbe:
     height: int
     width: int
     rotation: int = 0
+    mirrored: bool = False
     codec: str | None = None
     container: str | None = None
     header_frames: int = 0

@@ -106,7 +106,8 @@ def encode_clip(
     height, width = _smaller(probe.height, probe.width, settings.short_side)
     # Smaller videos keep their size. Odd sides lose a pixel, because 4:2:0 needs even sides.
     untouched = (height, width) == (probe.height, probe.width) and len(indices) == probe.num_frames
-    plain = Path(path).suffix.lower() in KEEPABLE and probe.codec == "h264" and probe.rotation == 0
+    upright = probe.rotation == 0 and not probe.mirrored
+    plain = Path(path).suffix.lower() in KEEPABLE and probe.codec == "h264" and upright
     if untouched and plain and not settings.reencode:
         for _ in _read(path, probe, indices):
             continue
