@@ -36,6 +36,7 @@ DECORD_MIN_WIDTH = 80
 DECORD_BAD_WIDTHS = (96, 144)
 DECORD_CONTAINERS = ("mov", "matroska", "avi")
 DECORD_CODECS = ("h264", "mpeg4", "mjpeg", "vp8", "vp9")
+DECORD_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
 TORCHCODEC_CONTAINERS = ("mov", "matroska", "flv", "gif")
 FFMPEG_OF_AVCODEC = {57: "3", 58: "4", 59: "5", 60: "6", 61: "7", 62: "8"}
 MOST_WARNINGS = 1000
@@ -331,7 +332,7 @@ def _read_with(decoder: str, video: EncodedVideo, reader: PyAVReader, positions:
     if not info.available:
         raise ValueError(f"`decoder={decoder!r}` is not available: {info.reason}.")
     read, doubts = OTHER_DECODERS[decoder]
-    doubt = doubts(reader)
+    doubt = _any_doubt(reader) or doubts(reader)
     if doubt is None:
         try:
             return read(video, reader, positions)
@@ -345,26 +346,41 @@ class _Doubt(Exception):
     """A decoder failed, or its frames do not agree with the index."""
 
 
-def _decord_doubt(reader: PyAVReader) -> str | None:
-    """Why decord would not give the right frames of this file, as far as can be told beforehand."""
+def _any_doubt(reader: PyAVReader) -> str | None:
+    """Why a decoder other than PyAV might give wrong frames of this file, as far as can be told beforehand."""
     index = reader.index
-    width = index.size[1]
-    if not index.container.startswith(DECORD_CONTAINERS) or index.codec not in DECORD_CODECS:
-        return f"{index.codec} in {index.container.split(',')[0]}"
-    if len(index.times) == 0 or index.times[0] != 0 or index.has_hidden_frames:
-        return "an edit list or a start other than 0"
-    if index.header_frames not in (0, index.num_frames):
-        return "the container claims another number of frames"
     if index.damaged_packets:
         return "incomplete packets"
     if index.needs_first_packet:
         return "4:4:4 H.264"
+    if not index.keyframes or index.keyframes[0][0] != 0:
+        return "frames before the first keyframe"
+    if index.codec == "h264" and not all(clean for _, _, clean, _ in index.keyframes):
+        return "keyframes that do not start afresh"  # intra refresh too, where "keyframes" are hardly any picture yet
+    if reader.shown().mirrored:
+        return "mirrored frames"
+    if reader.may_turn_midway():
+        return "frames that say themselves how they are turned"
+    return None
+
+
+def _decord_doubt(reader: PyAVReader) -> str | None:
+    index = reader.index
+    width = index.size[1]
+    if not index.container.startswith(DECORD_CONTAINERS) or index.codec not in DECORD_CODECS:
+        return f"{index.codec} in {index.container.split(',')[0]}"
+    if reader.pixel_format not in DECORD_FORMATS:
+        return f"{reader.pixel_format} pixels"
+    if len(index.times) == 0 or index.times[0] != 0 or index.has_hidden_frames:
+        return "an edit list or a start other than 0"
+    if index.header_frames not in (0, index.num_frames):
+        return "the container claims another number of frames"
     if min(index.size) < DECORD_MIN_WIDTH or width in DECORD_BAD_WIDTHS or index.size[0] in DECORD_BAD_WIDTHS:
         return f"{width} pixels wide"
-    if not index.in_order and reader.has_b_frames:
-        return "B-frames in AVI"
-    if index.codec == "h264" and not all(clean for _, _, clean, _ in index.keyframes):
-        return "keyframes that do not start afresh"
+    if reader.has_b_frames and (index.codec == "mpeg4" or not index.in_order):
+        return f"B-frames of {index.codec} in {index.container.split(',')[0]}"
+    if index.shown.rotation and not index.container.startswith("mov"):
+        return f"turned frames in {index.container.split(',')[0]}"
     return None
 
 
@@ -372,10 +388,6 @@ def _torchcodec_doubt(reader: PyAVReader) -> str | None:
     index = reader.index
     if not index.container.startswith(TORCHCODEC_CONTAINERS) or not index.in_order:
         return f"{index.codec} in {index.container.split(',')[0]}"
-    if index.damaged_packets:
-        return "incomplete packets"
-    if index.needs_first_packet:
-        return "4:4:4 H.264"
     return None
 
 
@@ -426,7 +438,7 @@ def _agreeing(frames: np.ndarray, starts: np.ndarray, reader: PyAVReader, positi
     times = np.array(positions) / index.fps if index.fps else starts
     if index.in_order:
         times = index.times[positions] * index.time_base
-        near = 0.5 / index.fps if index.fps else 0.002
+        near = 0.5 * float(np.diff(index.times).min(initial=index.times[-1] + 1)) * index.time_base
         if np.abs(times - starts).max() > near:
             raise _Doubt("it gives frames of other times")
     return Reading(frames=frames, timestamps=times)

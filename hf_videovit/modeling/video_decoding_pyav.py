@@ -34,7 +34,8 @@ except ImportError:
     av = None  # type: ignore[assignment]
 
 # One thread: left to itself, swscale starts one for every core, for every frame.
-RGB_FRAME = {"format": "rgb24", "threads": 1}
+RGB_FRAME: dict[str, Any] = {"format": "rgb24", "threads": 1}
+PLAIN_FORMATS = ("yuv420p", "yuvj420p")
 # Demuxers that a file may be. Playlists and image patterns, which open other files and addresses, are not among them;
 # sound is, to tell "no video stream" from "no media file".
 DEMUXERS = (
@@ -50,6 +51,9 @@ CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "ra
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
 VP8_SHOWN = 0x10
+# Codecs whose frames may carry a display matrix, and the type of the message (ITU-T H.264, D.1) that does.
+TURNING_CODECS = ("h264", "hevc")
+DISPLAY_ORIENTATION = 47
 GUESSED = "the decoder could only guess parts of a frame"
 # Jumping over fewer frames than this costs more than decoding them.
 WORTH_SEEKING = 12
@@ -241,6 +245,39 @@ class PyAVReader:
     def has_b_frames(self) -> bool:
         """Whether frames are shown in another order than they are stored."""
         return bool(self._stream.codec_context.has_b_frames)
+
+    @property
+    def pixel_format(self) -> str:
+        """FFmpeg's name of the form of coded pixels."""
+        return str(self._stream.codec_context.pix_fmt)
+
+    def shown(self) -> Orientation:
+        """
+        How frames are turned for display.
+
+        Returns:
+            [`Orientation`]: of the first frame that decodes.
+        """
+        self._learn_shown()
+        return self.index.shown
+
+    def may_turn_midway(self) -> bool:
+        """
+        Whether frames say themselves how they are turned, beside or against the container. H.264 and HEVC can, in a
+        message (SEI) before a picture.
+
+        Returns:
+            `bool`: `True` also where the file is of a form in which this is not looked for.
+        """
+        if self.index.codec not in TURNING_CODECS:
+            return False
+        self._rewind()
+        self._used = True
+        prefix = _nal_prefix(self.index.codec, self._stream.codec_context.extradata)
+        while (packet := self._next_packet()) is not None:
+            if not prefix or _tells_orientation(self.index.codec, prefix, packet):
+                return True
+        return False
 
     def probe(self) -> VideoProbe:
         """
@@ -690,31 +727,37 @@ def _true_rate(declared: Fraction | None, times: np.ndarray, time_base: Fraction
 
 class _Converter:
     """
-    Frames to RGB, as the `ffmpeg` command line converts them: interlaced frames too are converted as whole pictures.
-    swscale would convert their fields apart, which gives other colours.
+    Frames to RGB by the `scale` filter, which is what the `ffmpeg` command line uses.
+
+    swscale called directly, which PyAV does, is faster for small frames. It gives the same pixels for common 4:2:0
+    frames. It gives others for more than 8 bits, odd heights (another interpolation of colours) and interlaced frames
+    (fields are converted apart).
     """
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
-        self._without_fields: Any = None
-        self._form: Any = None
+        self._graph: Any = None
+        self._form: tuple | None = None
 
     def rgb(self, frame: Any, height: int, width: int) -> np.ndarray:
-        if frame.interlaced_frame:
-            frame = self._as_progressive(frame)
-        return self._reformatter.reformat(frame, width=width, height=height, **RGB_FRAME).to_ndarray()
-
-    def _as_progressive(self, frame: Any) -> Any:
-        form = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        """The frame in uint8, scaled to a size."""
+        plain = frame.format.name in PLAIN_FORMATS and height % 2 == 0 and not frame.interlaced_frame
+        if plain and (frame.height, frame.width) == (height, width):
+            return self._reformatter.reformat(frame, **RGB_FRAME).to_ndarray()
+        form = (frame.height, frame.width, frame.format.name, frame.colorspace, frame.color_range, height, width)
         if form != self._form:
-            self._form = form
-            graph = self._without_fields = av.filter.Graph()
-            source = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-            )
-            graph.link_nodes(source, graph.add("setparams", "field_mode=prog"), graph.add("buffersink")).configure()
-        self._without_fields.push(frame)
-        return self._without_fields.pull()
+            self._graph, self._form = _scaling_graph(frame, height, width), form
+        self._graph.push(frame)
+        return self._graph.pull().to_ndarray()
+
+
+def _scaling_graph(frame: Any, height: int, width: int) -> Any:
+    graph = av.filter.Graph()
+    graph.threads = 1
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    scale, form = graph.add("scale", f"{width}:{height}"), graph.add("format", RGB_FRAME["format"])
+    graph.link_nodes(source, scale, form, graph.add("buffersink")).configure()
+    return graph
 
 
 def _orientation(frame: Any) -> Orientation:
@@ -767,16 +810,52 @@ def _starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
         return True
     if not prefix:
         return False
-    data, at = memoryview(packet), 0
-    while at + prefix < len(data):
-        header = data[at + prefix]
-        unit = header & 31 if codec == "h264" else header >> 1 & 63
+    for unit, _ in _nal_units(codec, prefix, packet):
         if codec == "h264" and 1 <= unit <= 5:  # the first slice
             return unit == 5
         if codec == "hevc" and unit < 32:
             return unit in (19, 20)
-        at += prefix + int.from_bytes(data[at : at + prefix], "big")
     return False
+
+
+def _nal_units(codec: str, prefix: int, packet: Any) -> Iterator[tuple[int, memoryview]]:
+    """Type and payload of each NAL unit of a packet."""
+    data, at = memoryview(packet), 0
+    while at + prefix < len(data):
+        end = at + prefix + int.from_bytes(data[at : at + prefix], "big")
+        header = data[at + prefix]
+        if codec == "h264":
+            yield header & 31, data[at + prefix + 1 : end]
+        else:
+            yield header >> 1 & 63, data[at + prefix + 2 : end]
+        at = end
+
+
+def _tells_orientation(codec: str, prefix: int, packet: Any) -> bool:
+    """Whether a display orientation message stands before the first slice of a packet."""
+    message_unit, first_slice = (6, range(1, 6)) if codec == "h264" else (39, range(32))
+    for unit, payload in _nal_units(codec, prefix, packet):
+        if unit in first_slice:
+            return False
+        if unit == message_unit and DISPLAY_ORIENTATION in _message_types(payload):
+            return True
+    return False
+
+
+def _message_types(payload: memoryview) -> Iterator[int]:
+    """Types of the messages in an SEI unit. Type and size are each a sum of bytes; those before the last are 255."""
+    data = iter(bytes(payload).replace(b"\0\0\3", b"\0\0"))  # without the bytes that keep start codes from arising
+    while True:
+        numbers = [0, 0]
+        for place in range(2):
+            byte = 255
+            while byte == 255:
+                byte = next(data, -1)
+                if byte < 0:
+                    return
+                numbers[place] += byte
+        yield numbers[0]
+        next(islice(data, numbers[1], numbers[1]), None)
 
 
 def _words(error: BaseException) -> str:
