@@ -76,6 +76,8 @@ class VideoCheck:
             Height in pixels as displayed.
         rotation (`int`, *optional*, defaults to 0):
             Counter-clockwise rotation of the frames for display, in degrees.
+        mirrored (`bool`, *optional*, defaults to `False`):
+            Whether left and right are swapped after the rotation.
         codec (`str`, *optional*, defaults to `""`):
             FFmpeg's name of the codec.
         bytes (`int`, *optional*, defaults to 0):
@@ -95,6 +97,7 @@ class VideoCheck:
     width: int | None = None
     height: int | None = None
     rotation: int = 0
+    mirrored: bool = False
     codec: str = ""
     bytes: int = 0
     seconds: float = 0.0
@@ -177,7 +180,7 @@ def check_video(path: str | os.PathLike, *, decoder: str = "auto") -> VideoCheck
     try:
         probe = probe_video(path)
         facts |= {name: getattr(probe, name) for name in ("num_frames", "fps", "duration", "width", "height")}
-        facts |= {"rotation": probe.rotation, "codec": probe.codec or ""}
+        facts |= {"rotation": probe.rotation, "mirrored": probe.mirrored, "codec": probe.codec or ""}
         facts["decoded_frames"] = _count_frames(path, probe.num_frames, probe.height * probe.width * 3, decoder)
         facts["status"] = "ok"
     except VideoDecodingError as error:

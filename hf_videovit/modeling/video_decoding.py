@@ -124,7 +124,8 @@ def decode_video(
         isolate (`bool`, *optional*, defaults to `False`):
             Decode with PyAV in a child process that is killed when time is up: for files of unknown origin.
         timeout (`float`, *optional*):
-            Seconds for the whole call. Without `isolate` it is looked at between packets; with it, 60 by default.
+            Seconds for the whole call, waiting for other threads included. Without `isolate` it is looked at between
+            packets; with it, 60 by default.
         token (`str` or `bool`, *optional*):
             For `hf://` URLs.
 
@@ -377,6 +378,8 @@ def _decord_doubt(reader: PyAVReader) -> str | None:
         return "the container claims another number of frames"
     if min(index.size) < DECORD_MIN_WIDTH or width in DECORD_BAD_WIDTHS or index.size[0] in DECORD_BAD_WIDTHS:
         return f"{width} pixels wide"
+    if index.size[0] % 2:
+        return f"{index.size[0]} pixels high"
     if reader.has_b_frames and (index.codec == "mpeg4" or not index.in_order):
         return f"B-frames of {index.codec} in {index.container.split(',')[0]}"
     if index.shown.rotation and not index.container.startswith("mov"):

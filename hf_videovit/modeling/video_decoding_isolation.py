@@ -162,7 +162,10 @@ class IsolatedReader:
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder.
         timeout (`float`, *optional*, defaults to 60):
-            Seconds after which the child is killed.
+            Seconds after which the child is killed. Waiting for another thread's video counts.
+
+    Raises:
+        VideoDecodingError: the file cannot be read, or time is up.
     """
 
     decoder = "pyav"
@@ -180,16 +183,20 @@ class IsolatedReader:
         global _child
         timeout = DEFAULT_TIMEOUT if timeout is None else min(timeout, LONGEST_TIMEOUT)
         self.name = name
+        # Waiting for other threads and for the child to start counts too: nothing may take longer than asked for.
+        self._deadline = time.monotonic() + timeout
         self._lock = _lock
-        self._lock.acquire()
+        if not self._lock.acquire(timeout=timeout):
+            raise VideoDecodingError(
+                name, self.decoder, "waiting for the video of another thread takes too long", "timeout"
+            )
         try:
             if _child is None or not _child.alive():
                 _child = _DecodingProcess()
             self._child = _child
-            # Time for the child to start counts too: nothing may take longer than asked for.
-            self._deadline = time.monotonic() + timeout
+            left = max(self._deadline - time.monotonic(), 0.0)
             request = {"path": path, "name": name, "limits": asdict(limits), "num_threads": num_threads}
-            facts, _ = self._ask("open", content or b"", timeout=timeout, **request)
+            facts, _ = self._ask("open", content or b"", timeout=left, **request)
         except BaseException:
             self._lock.release()
             raise
