@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from .files import visible_files
 from .modeling.video_decoding import DecoderInfo, VideoDecodingError, available_decoders, decode_video, probe_video
 from .modeling.video_decoding_types import VIDEO_SUFFIXES
 
@@ -147,8 +148,7 @@ def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] =
         if "://" in path or os.path.isfile(path):
             matches = [path]
         elif os.path.isdir(path):
-            walked = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-            matches = sorted(name for name in walked if Path(name).suffix.lower() in suffixes)
+            matches = [str(file) for file in visible_files(Path(path)) if file.suffix.lower() in suffixes]
             if not matches:
                 raise ValueError(f"No video in folder {path!r}. Videos end in: {' '.join(sorted(suffixes))}.")
         elif glob.has_magic(path):

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "hf_videovit"
 
 # Lowest first.
 STOREYS = (
-    ("modeling", "published", "modes"),
+    ("modeling", "published", "modes", "files"),
     ("pictures",),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards
@@ -29,7 +29,7 @@ TRAINING_STOREYS = (
     ("fields",),
     ("arguments",),
     ("optimization", "data"),
-    ("schedules",),
+    ("schedules", "opening"),
     ("words", "preparing"),
     ("tasks",),
     ("engine", "building"),

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .video_decoding_isolation import IsolatedReader
+from .video_decoding_parts import VideoPart
 from .video_decoding_pyav import PyAVReader
 from .video_decoding_sources import EncodedVideo, VideoLike, decoded_frames, open_video, source_name
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
@@ -105,7 +106,8 @@ def decode_video(
     Args:
         source:
             A path (`str` or `pathlib.Path`), http(s) or `hf://` URL, bytes, binary file object, `{"path", "bytes"}`
-            dict, uint8 array or tensor with channels first or last, or list of PIL images.
+            dict, uint8 array or tensor with channels first or last, or list of PIL images. Of a dict with `start`
+            and `end` in seconds, or `start_frame` and `end_frame`, only that part is the video; see [`VideoPart`].
         indices (sequence of `int` or callable, *optional*):
             Frames to return, in any order and any number of times; all of them by default. A callable gets the
             `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
@@ -141,6 +143,9 @@ def decode_video(
     frames = decoded_frames(source)
     if frames is not None:
         return _choose_frames(frames, indices)
+    part = VideoPart.of(source)
+    if part is not None:
+        indices = part.frames(_plan, indices)
     deadline = None if timeout is None else time.monotonic() + timeout
     with (
         open_video(source, limits, token=token, deadline=deadline) as video,

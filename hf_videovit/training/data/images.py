@@ -16,11 +16,12 @@ from ...modeling.video_processing_base import ClipVideoProcessor
 from ...modeling.video_processing_bevt import BevtVideoProcessor
 from ...modeling.video_processing_tubevit import TubeViTVideoProcessor
 from ...modeling.video_processing_uniformer import UniFormerVideoProcessor
+from .folders import folder_source
 from .lists import LIST_SUFFIXES, list_source
 from .manifest import read_label_names
-from .opening import list_splits
+from .opening import list_splits, split_folder
 from .processors import ClipProcessor
-from .sources import EVAL_SPLITS, VideoList, folder_source
+from .sources import EVAL_SPLITS, VideoList
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -163,7 +164,7 @@ def open_images(data: str | Path, train_split: str = "train") -> tuple[VideoList
         ValueError: there are no such images, or no such split.
     """
     path = Path(data).expanduser()
-    splits = list_splits(path)
+    splits = list_splits(path, suffixes=IMAGE_SUFFIXES)
     if splits and train_split not in splits:
         raise ValueError(f"`train_split` must be one of {', '.join(splits)} in {str(data)!r}, got {train_split!r}")
     held_out = next((split for split in EVAL_SPLITS if split in splits), None)
@@ -180,4 +181,4 @@ def _open(path: Path, split: str | None) -> VideoList:
             return source
     if not path.is_dir():
         raise ValueError(f"`image_data` {str(path)!r} must be a folder of classes or a list of image files")
-    return folder_source(path if split is None else path / split, read_label_names(path), IMAGE_SUFFIXES)
+    return folder_source(path if split is None else split_folder(path, split), read_label_names(path), IMAGE_SUFFIXES)

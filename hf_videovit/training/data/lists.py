@@ -2,7 +2,7 @@
 
 import csv
 import io
-import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from ...files import decode_text, parse_json, plain_name, present_path
+from ...modeling.video_decoding_parts import VideoPart
 from .manifest import read_file
-from .sources import Label, VideoList, label_mapping, sort_label_names
+from .parts import find_part_columns
+from .sources import SPLITS, Label, VideoList, preview, sort_label_names
 
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
@@ -74,7 +77,8 @@ def choose_column(requested: str | None, columns: Sequence[str], usual: Sequence
         if requested not in columns:
             raise ValueError(f"`{what}_column` {requested!r} is not among the columns {', '.join(columns)}")
         return requested
-    return next((name for name in usual if name in columns), None)
+    by_name = {column.lower(): column for column in reversed(columns)}
+    return next((by_name[name] for name in usual if name in by_name), None)
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -91,21 +95,61 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: the file does not exist, or has no rows with named columns.
     """
-    content, suffix = read_file(path), Path(path).suffix.lower()
+    content, suffix, what = read_file(path), Path(path).suffix.lower(), f"`data` {str(path)!r}"
     if content is None:
-        raise ValueError(f"`data` {str(path)!r} does not exist")
-    text = content.decode("utf-8-sig")
+        raise ValueError(f"{what} does not exist")
+    text = decode_text(content, what)
     if suffix in (".csv", ".tsv"):
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=header.count)
-        rows: list[Any] = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+        rows = _csv_rows(text, what)
     elif suffix == ".jsonl":
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        rows = [parse_json(line, f"{what}, row {number},") for number, line in lines]
     else:
-        rows = json.loads(text)
+        rows = parse_json(text, what)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise ValueError(f"`data` {str(path)!r} must contain a list of rows with named columns")
+        raise ValueError(f"{what} must contain a list of rows with named columns")
     return rows
+
+
+def _csv_rows(text: str, what: str) -> list[dict[str, Any]]:
+    """The rows of a CSV. The first line names the columns. Missing values at the end of a row are empty."""
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise ValueError(f"{what} is not valid CSV: {error} in line {reader.line_num}") from error
+    names = [name.strip() for name in reader.fieldnames or []]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{what} names the column {preview(twice)} more than once")
+    for number, row in enumerate(rows, start=1):
+        extra = [value for value in row.pop(None, []) if value]
+        if extra:
+            raise ValueError(
+                f"{what}, row {number} after the line of names, has more values than the {len(names)} columns: put "
+                f"values that contain {delimiter!r} in double quotes"
+            )
+    return [{name: value or "" for name, value in zip(names, row.values())} for row in rows]
+
+
+def list_split_names(path: str | Path) -> list[str]:
+    """
+    Names of the splits of a list: the values of its column `split`, usual names in lower case.
+
+    Args:
+        path (`str` or `Path`):
+            The list.
+
+    Returns:
+        `list[str]`: the sorted names; empty if there is no such column.
+    """
+    return sorted({name for row in read_rows(path) if (name := _split_name(row))})
+
+
+def _split_name(row: Mapping[str, Any]) -> str:
+    name = str(row.get("split") or "").strip()
+    return name.lower() if name.lower() in SPLITS else name
 
 
 def list_source(
@@ -118,7 +162,9 @@ def list_source(
     label_separator: str | None = None,
 ) -> VideoList:
     """
-    A CSV, JSON or JSONL list of videos. Rows without a label are left out. An empty list of labels is a label.
+    A CSV, JSON or JSONL list of videos. Rows without a label are left out, unless no row has one. An empty list of
+    labels is a label. With columns `start` and `end` (also `start_frame`, `t_end`, `duration`, ...) a row is that part
+    of its file, see [`find_part_columns`].
 
     Args:
         path (`str` or `Path`):
@@ -142,31 +188,79 @@ def list_source(
     Raises:
         ValueError: the list has no such split or column, or a label is not among `label_names`.
     """
-    rows = read_rows(path)
-    columns = list(rows[0])
+    rows, what = read_rows(path), f"`data` {str(path)!r}"
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numbered = list(enumerate(rows, start=1))
+    remarks: list[str] = []
     if split is not None and "split" in columns:
-        present = sorted({str(row.get("split")) for row in rows})
-        rows = [row for row in rows if str(row.get("split")) == split]
-        if not rows:
+        present = sorted({_split_name(row) or "(empty)" for row in rows})
+        numbered = [(number, row) for number, row in numbered if _split_name(row) == split]
+        if not numbered:
             raise ValueError(f"`split` {split!r} is not in {str(path)!r}, which has {', '.join(present)}")
     video_column = choose_column(video_column, columns, VIDEO_COLUMNS, "video")
     label_column = choose_column(label_column, columns, LABEL_COLUMNS, "label")
     if video_column is None:
         raise ValueError(f"`video_column` is needed: {str(path)!r} has the columns {', '.join(columns)}")
+    numbered = _rows_with(numbered, video_column, remarks, "video")
     values = None
-    if label_column is not None:
-        missing = (None,) if label_separator else (None, "")
-        rows = [row for row in rows if row.get(label_column) not in missing]
-        values = [split_labels(row[label_column], label_separator) for row in rows]
-    labels, names = index_labels(values, label_names)
-    files = [str(row[video_column]) for row in rows]
+    if label_column is not None and any(_is_given(row.get(label_column)) for _, row in numbered):
+        if not label_separator:  # with a separator, an empty text is a list without labels
+            numbered = _rows_with(numbered, label_column, remarks, "label")
+        values = [split_labels(row.get(label_column), label_separator) for _, row in numbered]
+    places = [f"{what}, row {number}" for number, _ in numbered]
+    labels, names = index_labels(values, label_names, places)
+    parts = _parts(numbered, (video_column, label_column, "split"), what, remarks)
+    files = [str(row[video_column]).strip() for _, row in numbered]
+    ids = [plain_name(file if part is None else f"{file}#{part}") for file, part in zip(files, parts)]
+    paths = _locate(files, path, root)
+    return VideoList(_number_repeats(ids), paths, labels or [None] * len(files), names, parts, remarks)
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and not (isinstance(value, str) and not value.strip()) and value == value
+
+
+def _rows_with(
+    numbered: list[tuple[int, dict[str, Any]]], column: str, remarks: list[str], what: str
+) -> list[tuple[int, dict[str, Any]]]:
+    """Rows with a value in a column. A remark says which ones have none."""
+    empty = [number for number, row in numbered if not _is_given(row.get(column))]
+    if empty:
+        remarks.append(
+            f"{len(empty)} rows have no {what} in column {column!r} and are left out: rows {preview(empty)}"
+        )
+    missing = set(empty)
+    return [(number, row) for number, row in numbered if number not in missing]
+
+
+def _parts(
+    numbered: list[tuple[int, dict[str, Any]]], taken: tuple[str | None, ...], what: str, remarks: list[str]
+) -> list[VideoPart | None]:
+    """The part of each row. A remark says which columns were read."""
+    found = find_part_columns([row for _, row in numbered], taken)
+    if found is None:
+        return [None] * len(numbered)
+    parts = []
+    for number, row in numbered:
+        try:
+            parts.append(found.part(row))
+        except ValueError as error:
+            raise ValueError(f"{what}, row {number}: {error}") from error
+    count = sum(part is not None for part in parts)
+    remarks.append(
+        f"{count} rows are parts of files, from the columns {', '.join(found.names)} in {found.unit}; rename these "
+        "columns if the files are cut already"
+    )
+    return parts
+
+
+def _locate(files: Sequence[str], path: str | Path, root: str | None) -> list[str]:
+    """Paths and URLs of the files of a list."""
     if root is None and "://" in str(path):
         base = str(path).rpartition("/")[0]
-        paths = [file if "://" in file else f"{base}/{file}" for file in files]
-    else:
-        folder = Path(path).parent if root is None else Path(root)
-        paths = [file if "://" in file else str(folder / file) for file in files]
-    return VideoList(_number_repeats(files), paths, labels or [None] * len(rows), names)
+        return [file if "://" in file else f"{base}/{file}" for file in files]
+    folder = Path(path).parent if root is None else Path(root).expanduser()
+    return [file if "://" in file else str(present_path(folder / Path(file).expanduser())) for file in files]
 
 
 def split_labels(value: Any, separator: str | None) -> Any:
@@ -189,7 +283,9 @@ def split_labels(value: Any, separator: str | None) -> Any:
     return [part.strip() for part in value.split(separator) if part.strip()] if separator else value
 
 
-def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None) -> tuple[list[Label], list[str]]:
+def index_labels(
+    values: Sequence[Any] | None, label_names: Sequence[str] | None, places: Sequence[str] | None = None
+) -> tuple[list[Label], list[str]]:
     """
     Convert label values to indices.
 
@@ -198,6 +294,8 @@ def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None
             For each video a name, an index into `label_names`, or a list of these; `None` if the data has no labels.
         label_names (`Sequence[str]` or `None`):
             Label names in the order of their indices; `None` sorts the names that occur.
+        places (`Sequence[str]`, *optional*):
+            Where each value is, for error messages.
 
     Returns:
         `tuple[list[int | tuple[int, ...] | None], list[str]]`: the indices (empty without values) and the names.
@@ -208,17 +306,22 @@ def index_labels(values: Sequence[Any] | None, label_names: Sequence[str] | None
     if values is None:
         return [], list(label_names or [])
     multi_label = any(isinstance(value, list) for value in values)
-    texts = [[str(part).strip() for part in (value if isinstance(value, list) else [value])] for value in values]
+    texts = [[plain_name(str(part)) for part in (value if isinstance(value, list) else [value])] for value in values]
     distinct = sorted({text for parts in texts for text in parts})
+    if all(re.fullmatch(r"-?\d+\.0+", text) for text in distinct):  # spreadsheets and pandas write 1 as 1.0
+        texts = [[text.partition(".")[0] for text in parts] for parts in texts]
+        distinct = sorted({text for parts in texts for text in parts})
     names = sort_label_names(distinct) if label_names is None else list(label_names)
-    if label_names is not None and all(text.isdecimal() for text in distinct) and not set(distinct) <= set(names):
-        to_index = {text: int(text) for text in distinct}
-        if max(to_index.values()) >= len(names):
-            raise ValueError(
-                f"Label {max(to_index.values())} is out of range for {len(names)} `label_names` (labels start at 0)"
-            )
+    by_number = label_names is not None and all(re.fullmatch(r"-?\d+", text) for text in distinct)
+    if by_number and not set(distinct) <= {plain_name(name) for name in names}:
+        to_index = {text: int(text) for text in distinct if 0 <= int(text) < len(names)}
+        fault = f"is out of range for {len(names)} `label_names` (labels start at 0)"
     else:
-        to_index = dict(zip(distinct, label_mapping(distinct, names), strict=True))
+        to_index = {plain_name(name): index for index, name in enumerate(names)}
+        fault = f"is not among the `label_names` {preview(names)}"
+    for parts, place in zip(texts, places or [""] * len(texts)):
+        if bad := [text for text in parts if text not in to_index]:
+            raise ValueError(f"Label {bad[0]} {fault}{f': {place}' if place else ''}")
     indices = [[to_index[text] for text in parts] for parts in texts]
     if multi_label:
         return [tuple(dict.fromkeys(parts)) for parts in indices], names

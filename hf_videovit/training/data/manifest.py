@@ -3,10 +3,11 @@ Files that `hf-videovit prepare` writes beside the videos and that all readers o
 number of videos in each shard. They may be local or on a Hub.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from ...files import decode_text, parse_json
 
 
 LABELS_FILE = "labels.json"  # a list of names in the order of their indices
@@ -49,7 +50,8 @@ def read_label_names(folder: str | Path) -> list[str] | None:
         `list[str]` or `None`: the label names; `None` if there is no list of names.
     """
     content = read_file(f"{folder}/{LABELS_FILE}")
-    names = None if content is None else json.loads(content)
+    what = f"`data`: {folder}/{LABELS_FILE}"
+    names = None if content is None else parse_json(decode_text(content, what), what)
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
@@ -67,7 +69,8 @@ def read_shard_sizes(folder: str | Path) -> dict[str, int]:
     content = read_file(f"{folder}/{SUMMARY_FILE}")
     if content is None:
         return {}
-    shards: Mapping[str, Mapping[str, Any]] = json.loads(content).get("shards", {})
+    what = f"`data`: {folder}/{SUMMARY_FILE}"
+    shards: Mapping[str, Mapping[str, Any]] = parse_json(decode_text(content, what), what).get("shards", {})
     present = _file_sizes(folder)
     return {name: shard["videos"] for name, shard in shards.items() if shard["bytes"] == present.get(name)}
 

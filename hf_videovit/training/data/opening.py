@@ -6,12 +6,16 @@ from typing import Any
 
 from transformers.utils import logging
 
+from ...files import is_hidden
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ..arguments import DataArguments
-from .lists import LIST_SUFFIXES, list_source, read_rows
+from .folders import beside_splits, folder_source, split_folders
+from .lists import LIST_SUFFIXES, list_source, list_split_names
 from .manifest import read_label_names, read_shard_sizes
 from .repos import list_repo_splits, parse_address, reaching, repo_source
-from .shards import SHARD_SUFFIXES, VideoShards, shard_source
-from .sources import EVAL_SPLITS, SPLITS, VideoList, VideoSource, folder_source, label_mapping
+from .shards import VideoShards, shard_source
+from .sources import EVAL_SPLITS, SHARD_SUFFIXES, SPLITS, VideoList, VideoSource, label_mapping, preview
+from .twins import shared_clips
 
 
 logger = logging.get_logger(__name__)
@@ -83,7 +87,7 @@ def open_source(
     raise ValueError(f"`data` {str(data)!r} is not a folder, list, shard, pattern of shards or data set repo id")
 
 
-def list_splits(data: str | Path, config: str | None = None) -> list[str]:
+def list_splits(data: str | Path, config: str | None = None, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
     """
     Names of the splits of data.
 
@@ -92,15 +96,22 @@ def list_splits(data: str | Path, config: str | None = None) -> list[str]:
             See [`open_source`].
         config (`str`, *optional*):
             Configuration of a data set repo.
+        suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
+            Suffixes of the files in a folder of classes, in lower case.
 
     Returns:
         `list[str]`: the names; empty if the data has no splits.
+
+    Raises:
+        ValueError: a folder may be a split or a class, see [`split_folders`].
     """
     path = Path(data).expanduser()
     if path.is_dir():
-        return [split for split in SPLITS if (path / split).is_dir() or _split_files(path, split)]
+        if any(_split_files(path, split) for split in SPLITS):
+            return [split for split in SPLITS if (path / split).is_dir() or _split_files(path, split)]
+        return list(split_folders(path, suffixes))
     if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
-        return sorted({str(row["split"]) for row in read_rows(path) if "split" in row})
+        return list_split_names(path)
     address = parse_address(str(data))
     return list_repo_splits(address, config) if address is not None and not path.exists() else []
 
@@ -139,7 +150,19 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
         if train.label_names:
             evaluation = evaluation.with_label_names(train.label_names)
         evaluation = _limit(evaluation, arguments.max_eval_samples, seed)
-    return _limit(train, arguments.max_train_samples, seed), evaluation
+    train = _limit(train, arguments.max_train_samples, seed)
+    if evaluation is not None and (shared := shared_clips(train, evaluation)):
+        evaluation.remarks += (
+            f"{len(shared)} clips are in the training data as well, so scores are too high: {preview(shared)}",
+        )
+    for name, source in (("training", train), ("evaluation", evaluation)):
+        _warn_of_remarks(name, source)
+    return train, evaluation
+
+
+def _warn_of_remarks(name: str, source: VideoSource | None) -> None:
+    for remark in () if source is None else source.remarks:
+        logger.warning(f"{name.capitalize()} data: {remark}.")
 
 
 def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSource:
@@ -165,7 +188,9 @@ def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSour
     split = _eval_split(arguments, splits)
     if splits and split is None:
         raise ValueError(f"`eval_split` is needed: {data!r} has the splits {', '.join(splits)}")
-    return _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
+    source = _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
+    _warn_of_remarks("evaluation", source)
+    return source
 
 
 def match_labels(source: VideoSource, id2label: dict[int, str]) -> VideoSource:
@@ -217,6 +242,9 @@ def _hold_out(train: VideoSource, share: float) -> tuple[VideoSource, VideoSourc
     if not isinstance(train, VideoList):
         raise ValueError("A stream cannot be split: set `eval_data`, `eval_split`, or `holdout` 0 for no evaluation")
     rest, held_out = train.split(share)
+    if not len(held_out):
+        logger.warning("No split to evaluate on, and too few clips to hold some out: there is no evaluation.")
+        return train, None
     logger.warning(f"No split to evaluate on: {len(held_out)} of {len(train)} clips are held out, chosen by name.")
     return rest, held_out
 
@@ -239,7 +267,10 @@ def _open_folder(path: Path, split: str | None, columns: dict, root: str | None,
         return _shards(shards, columns, shuffle_buffer) if shards else folder_source(path, columns["label_names"])
     files = _split_files(path, str(split))
     if not files:
-        return folder_source(path / str(split), columns["label_names"])
+        source = folder_source(split_folder(path, str(split)), columns["label_names"])
+        if beside := beside_splits(path):
+            source.remarks += (f"Folders beside the splits are left out: {preview(beside)}",)
+        return source
     if files[0].suffix in SHARD_SUFFIXES:
         return _shards(files, columns, shuffle_buffer)
     return list_source(files[0], None, root=root, **columns)
@@ -252,6 +283,22 @@ def _shards(files: Sequence[Path], columns: dict, shuffle_buffer: int) -> VideoS
     return shard_source([str(file) for file in files], **options)
 
 
+def split_folder(path: Path, split: str) -> Path:
+    """
+    The folder of a split, whose name may have capital letters.
+
+    Args:
+        path (`Path`):
+            The folder around it.
+        split (`str`):
+            Name of the split in lower case.
+
+    Returns:
+        `Path`: the folder.
+    """
+    return next(folder for folder in path.iterdir() if folder.name.lower() == split and folder.is_dir())
+
+
 def _split_files(path: Path, split: str) -> list[Path]:
     """List or shards of a split of a folder."""
     lists = [path / f"{split}{suffix}" for suffix in LIST_SUFFIXES if (path / f"{split}{suffix}").is_file()]
@@ -260,7 +307,7 @@ def _split_files(path: Path, split: str) -> list[Path]:
 
 def _shards_in(path: Path, stem: str) -> list[Path]:
     for suffix in SHARD_SUFFIXES:
-        files = sorted(path.glob(f"{stem}{suffix}"))
+        files = sorted(file for file in path.glob(f"{stem}{suffix}") if not is_hidden(file.name))
         if files:
             return files
     return []
@@ -269,4 +316,5 @@ def _shards_in(path: Path, stem: str) -> list[Path]:
 def _matching_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    return sorted(path.parent.glob(path.name)) if any(sign in path.name for sign in "*?[") else []
+    found = path.parent.glob(path.name) if any(sign in path.name for sign in "*?[") else []
+    return sorted(file for file in found if not is_hidden(file.name))

@@ -10,8 +10,8 @@ from typing import Any
 from ...modeling.video_decoding_sources import http_library
 from .lists import LIST_SUFFIXES, index_labels, list_source, read_column, split_labels
 from .manifest import read_label_names, read_shard_sizes
-from .shards import SHARD_SUFFIXES, choose_stream_columns, class_label_names, shard_source
-from .sources import VideoList, VideoSource
+from .shards import choose_stream_columns, class_label_names, shard_source
+from .sources import SHARD_SUFFIXES, VideoList, VideoSource
 
 
 REPO_PREFIX = "hf://datasets/"

@@ -1,7 +1,7 @@
 """Videos streamed with `datasets`: WebDataset tars and parquet files."""
 
 import copy
-import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, read_column, split_labels
-from .sources import (
-    VIDEO_SUFFIXES,
-    Label,
-    Sample,
-    VideoSource,
-    label_mapping,
-    preview,
-    sort_label_names,
-)
+from ...files import decode_text, is_hidden, parse_json, plain_name
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, read_column, split_labels
+from .sources import Label, Sample, VideoSource, label_mapping, preview, sort_label_names
 
 
-SHARD_SUFFIXES = (".tar", ".parquet")
 VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
 
 
@@ -77,7 +71,7 @@ class VideoShards(VideoSource):
         self.num_samples = None if shard_sizes is None else sum(shard_sizes)
         self.num_shards = dataset.num_shards
         self._data_names = self.label_names
-        self._to_label = {name: index for index, name in enumerate(self.label_names)}
+        self._to_label = {plain_name(name): index for index, name in enumerate(self.label_names)}
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         """See [`VideoSource.share`]."""
@@ -159,9 +153,9 @@ class VideoShards(VideoSource):
     def _index(self, value: Any, name: str) -> int:
         known = self._data_names
         if self.whole_number_labels and isinstance(value, int):
-            label = known[value] if 0 <= value < len(known) else None
+            label = plain_name(known[value]) if 0 <= value < len(known) else None
         else:
-            label = str(value).strip()
+            label = plain_name(str(value))
         if label not in self._to_label:
             raise ValueError(f"Sample {name!r} has the label {value!r}, which is not among {preview(known)}")
         return self._to_label[label]
@@ -189,6 +183,8 @@ def _whole(rows: Iterable[Mapping[str, Any]], shard: int) -> Iterator[Mapping[st
     except (tarfile.TarError, ConnectionError, HfHubHTTPError) as error:
         reason = str(error.__cause__ or error).partition("\n")[0]
         raise ConnectionError(f"Shard {shard} of the data ended after {number} samples: {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"Shard {shard} of the data cannot be read after {number} samples: {error}") from error
 
 
 def _shuffle_in_buffer(samples: Iterable[Sample], size: int, generator: np.random.Generator) -> Iterator[Sample]:
@@ -246,19 +242,23 @@ def shard_source(
         raise ValueError(f"`data` must be all .tar or all .parquet files, got {', '.join(sorted(suffixes))}")
     kind = "webdataset" if suffixes == {".tar"} else "parquet"
     shards = sorted(file if "://" in file else str(Path(file).absolute()) for file in files)
-    dataset = _open_stream(kind, shards)
+    dataset = _open_stream(kind, shards, video_column)
     video_column, label_column = choose_stream_columns(dataset, video_column, label_column)
     names = label_names or class_label_names(dataset, label_column)
     known = sizes or {}
     counted = [known[name] for name in (Path(shard).name for shard in shards) if name in known]
+    found: list[str] = []
     if names is None and label_column or len(counted) < len(shards):
         if kind == "webdataset" and "://" in shards[0]:
             if names is None and label_column:
                 raise ValueError(f"`label_names` is needed: the labels of {shards[0]!r} are unknown until it is read")
             return VideoShards(dataset, video_column, label_column, names or [], True, label_separator)
         scan = scan_tar if kind == "webdataset" else _scan_parquet
-        scanned = [scan(shard, None if names else label_column, label_separator) for shard in shards]
+        scanned = [scan(shard, label_column, label_separator) for shard in shards]
         counted = [count for count, _ in scanned]
+        for shard, (_, labels) in zip(shards, scanned):
+            if names is not None:
+                index_labels(sorted(labels, key=str), names, [f"`data` {shard!r}"] * len(labels))
         found = sort_label_names(name for _, labels in scanned for name in labels)
     return VideoShards(
         dataset,
@@ -272,7 +272,7 @@ def shard_source(
     )
 
 
-def _open_stream(kind: str, shards: Sequence[str]) -> Any:
+def _open_stream(kind: str, shards: Sequence[str], video_column: str | None) -> Any:
     """
     Shards as a stream without decoding. `datasets` takes the columns of tars from their first five samples. Columns
     for all other video formats in local tars are added here, so that no videos are lost.
@@ -281,28 +281,53 @@ def _open_stream(kind: str, shards: Sequence[str]) -> Any:
 
     _stop_at_lost_connections()
     options: dict[str, Any] = {"data_files": list(shards), "split": "train", "streaming": True}
+    formats: set[str] = set()
+    if kind == "webdataset":
+        formats = {name for shard in shards if "://" not in shard for name in _check_tar(shard, video_column)}
     try:
         dataset = load_dataset(kind, **options)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, pa.ArrowInvalid) as error:
         raise ValueError(f"`data` contains the damaged shard {shards[0]!r}: {error}") from error
     except ValueError as error:
         if "same types" not in str(error):
-            raise
+            raise ValueError(f"`data`: the first five samples of {shards[0]!r} cannot be read: {error}") from error
         raise ValueError(f"`data`: the first five samples of {shards[0]!r} must have the same files") from error
-    if kind == "webdataset":
-        formats = {name for shard in shards if "://" not in shard for name in _video_formats(shard)}
-        if missing := sorted(formats - set(dataset.features)):
-            features = dataset.features.copy()
-            features.update({name: Video() for name in missing})
-            dataset = load_dataset(kind, features=features, **options)
+    if missing := sorted(formats - set(dataset.features)):
+        features = dataset.features.copy()
+        features.update({name: Video() for name in missing})
+        dataset = load_dataset(kind, features=features, **options)
     return dataset.decode(False)
 
 
-def _video_formats(tar: str) -> set[str]:
-    """Extensions of the videos in a tar."""
+def _check_tar(tar: str, video_column: str | None) -> set[str]:
+    """
+    Extensions of the videos in a tar.
+
+    Raises:
+        ValueError: a file would not become the sample that its name says, by the rules of WebDataset.
+    """
+    formats = set()
     with _open_tar(tar) as archive:
-        extensions = {Path(member.name).suffix.removeprefix(".") for member in archive if member.isfile()}
-    return {extension for extension in extensions if extension.lower() in VIDEO_EXTENSIONS}
+        for member in archive:
+            folder, _, name = member.name.rpartition("/")
+            extension = name.partition(".")[2]
+            if not member.isfile() or not extension:
+                continue
+            if folder and (is_hidden(name) or any(is_hidden(part) for part in folder.split("/") if part != ".")):
+                raise ValueError(
+                    f"`data` {tar!r} has the file {member.name!r}, which a system added and WebDataset would read: "
+                    "pack the tar again without it (on macOS with COPYFILE_DISABLE=1)"
+                )
+            if extension.rpartition(".")[2].lower() not in VIDEO_EXTENSIONS or name.startswith("."):
+                continue
+            if "." in extension and "." not in (video_column or ""):
+                raise ValueError(
+                    f"`data` {tar!r} has the video {member.name!r}: the key of a sample in WebDataset ends at the "
+                    f"first dot, so this is the file {extension!r} of the sample {name.partition('.')[0]!r}. Pack it "
+                    "with another name (`hf-videovit prepare` does), or name that file as `video_column`"
+                )
+            formats.add(extension)
+    return formats
 
 
 @contextmanager
@@ -329,6 +354,9 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
 
     Returns:
         `tuple[int, set]`: number of samples and distinct labels.
+
+    Raises:
+        ValueError: the label of a sample cannot be read.
     """
     extension, _, field = (label_column or "").partition(".")
     keys, labels = set(), set()
@@ -340,9 +368,13 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
                 continue
             keys.add(f"{folder}/{stem}")
             if label_column and member_extension.lower() == extension:
+                what = f"`data` {path!r}, {member.name}"
                 reader = archive.extractfile(member)
-                text = reader.read().decode("utf-8") if reader else ""
-                labels.update(_parts(json.loads(text).get(field) if field else text.strip(), label_separator))
+                text = decode_text(reader.read(), what) if reader else ""
+                value = parse_json(text, what).get(field) if field else text.strip()
+                if extension == "cls" and not re.fullmatch(r"-?\d+", text.strip()):
+                    raise ValueError(f"{what} must be a whole number, got {text.strip()!r}: names go into .txt files")
+                labels.update(_parts(value, label_separator))
     return len(keys), labels
 
 

@@ -1,26 +1,30 @@
 """
 Sources of labelled videos: `Sample`s in an order that depends on seed and epoch. A source never decodes. Sources of
-single files are defined here; `lists.py` reads lists, `shards.py` tars and parquet files, `repos.py` repos.
+single files are defined here; `folders.py` reads folders, `lists.py` lists, `shards.py` tars and parquet files,
+`repos.py` repos.
 """
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from ...files import plain_name
+from ...modeling.video_decoding_parts import VideoPart
 
 
 EVAL_SPLITS = ("val", "validation", "valid", "test", "eval")
 SPLITS = ("train", "training", *EVAL_SPLITS)
+SHARD_SUFFIXES = (".tar", ".parquet")
 
 Label = int | tuple[int, ...] | None
+PART_TYPE = pa.struct([(name, pa.float64()) for name in ("start", "end", "start_frame", "end_frame")])
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Sample:
         id (`str`):
             Name that is unique in its source and the same on every machine. Augmentation and reports depend on it.
         video (`str` or `dict`):
-            A path or URL, or `{"path": name, "bytes": encoded}`.
+            A path or URL, `{"path": name, "bytes": encoded}`, or a part of a file: `{"path": path, "start": seconds,
+            "end": seconds}`, see [`VideoPart`].
         label (`int`, `tuple[int, ...]` or `None`):
             Index into the label names of the source, or any number of indices if the data is multi-label.
     """
@@ -55,12 +60,15 @@ class VideoSource(ABC):
             Number of videos; `None` for a remote stream of unknown length.
         reads_ahead (`bool`):
             Whether samples should be read ahead, because reading one is slow.
+        remarks (`tuple[str, ...]`):
+            Sentences about the data that a user should know: what is left out and why, parts, merged folders.
     """
 
     label_names: list[str]
     multi_label: bool = False
     num_samples: int | None
     reads_ahead: bool
+    remarks: tuple[str, ...] = ()
 
     @abstractmethod
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
@@ -148,6 +156,10 @@ class VideoList(VideoSource):
             Index into `label_names`, several indices, or `None` for an unlabelled video.
         label_names (`Sequence[str]`):
             Names of the labels.
+        parts (`Sequence[VideoPart | None]`, *optional*):
+            The part of each file that is the video; whole files by default.
+        remarks (`Sequence[str]`, *optional*, defaults to `()`):
+            See [`VideoSource`].
 
     Raises:
         ValueError: the columns have different lengths, or ids are not unique.
@@ -161,6 +173,8 @@ class VideoList(VideoSource):
         paths: Sequence[str],
         labels: Sequence[Label],
         label_names: Sequence[str],
+        parts: Sequence[VideoPart | None] | None = None,
+        remarks: Sequence[str] = (),
     ):
         self.multi_label = any(isinstance(label, tuple) for label in labels)
         self._ids = pa.array(ids, pa.large_string())
@@ -173,14 +187,17 @@ class VideoList(VideoSource):
             )
         if len(self._ids.unique()) != len(self._ids):
             raise ValueError(f"`ids` must be unique, {Counter(ids).most_common(1)[0][0]!r} occurs more than once")
-        self.label_names = list(label_names)
+        self.label_names, self.remarks = list(label_names), tuple(remarks)
         self.num_samples = len(self._ids)
+        fields = [None if part is None else part.fields() for part in parts or [None] * len(ids)]
+        self._parts = pa.array(fields, PART_TYPE)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return Sample(self._ids[index].as_py(), self._paths[index].as_py(), _frozen(self._labels[index].as_py()))
+        video = _whole_or_part(self._paths[index].as_py(), self._parts[index].as_py())
+        return Sample(self._ids[index].as_py(), video, _frozen(self._labels[index].as_py()))
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         """See [`VideoSource.share`]."""
@@ -203,14 +220,23 @@ class VideoList(VideoSource):
             [`VideoList`]: the videos, in the order of `indices`.
         """
         chosen = pa.array(list(indices), pa.int64())
-        ids, paths, labels = (column.take(chosen).to_pylist() for column in (self._ids, self._paths, self._labels))
-        return VideoList(ids, paths, [_frozen(label) for label in labels], self.label_names)
+        selected = copy.copy(self)
+        for column in ("_ids", "_paths", "_labels", "_parts"):
+            setattr(selected, column, getattr(self, column).take(chosen))
+        selected.num_samples = len(selected._ids)
+        return selected
 
     def with_label_names(self, label_names: Sequence[str]) -> "VideoList":
         """See [`VideoSource.with_label_names`]."""
         to_new = label_mapping(self.label_names, label_names)
-        labels = [_renumber(label, to_new) for label in self.labels()]
-        return VideoList(self._ids.to_pylist(), self._paths.to_pylist(), labels, label_names)
+        renamed = copy.copy(self)
+        renamed.label_names = list(label_names)
+        renamed._labels = pa.array([_renumber(label, to_new) for label in self.labels()], self._labels.type)
+        return renamed
+
+    def videos(self) -> list[str | dict[str, Any]]:
+        """Path or URL of each video, with its part where it has one."""
+        return [_whole_or_part(*pair) for pair in zip(self._paths.to_pylist(), self._parts.to_pylist())]
 
     def labels(self) -> list[Label]:
         """Label of each video."""
@@ -235,8 +261,9 @@ class VideoList(VideoSource):
         """
         held_out: set[int] = set()
         counts = list(self.label_counts().values())
-        groups = [label_indices(label) or (-1,) for label in self.labels()]
-        labels = np.array([min(group, key=lambda label: (counts[label], label)) for group in groups], np.int64)
+        groups = [label_indices(label) for label in self.labels()]
+        rarest = [min(group, key=lambda label: (counts[label], label), default=-1) for group in groups]
+        labels = np.array(rarest, np.int64)  # -1 without a label
         for label in np.unique(labels):
             members = sorted(
                 np.flatnonzero(labels == label).tolist(), key=lambda index: stable_hash(self._ids[index].as_py())
@@ -325,6 +352,13 @@ def _renumber(label: Label, to_new: Sequence[int]) -> Label:
     return None if label is None else to_new[label]
 
 
+def _whole_or_part(path: str, part: dict[str, float | None] | None) -> str | dict[str, Any]:
+    """The video of a sample: a path, or a path with the bounds of a part."""
+    if part is None:
+        return path
+    return {"path": path} | {name: value for name, value in part.items() if value is not None}
+
+
 def _frozen(label: int | list[int] | None) -> Label:
     return tuple(label) if isinstance(label, list) else label
 
@@ -385,14 +419,14 @@ def label_mapping(names: Sequence[str], target_names: Sequence[str]) -> list[int
         ValueError: a name is not in `target_names`. Labels are never matched by position, which would silently give
             wrong results.
     """
-    index = {name: position for position, name in enumerate(target_names)}
-    missing = [name for name in names if name not in index]
+    index = {plain_name(name): position for position, name in enumerate(target_names)}
+    missing = [name for name in names if plain_name(name) not in index]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(names)} label names of the data are not among the model's {len(target_names)}: "
             f"{preview(missing)}; the model has {preview(target_names)}"
         )
-    return [index[name] for name in names]
+    return [index[plain_name(name)] for name in names]
 
 
 def preview(names: Sequence[Any], count: int = 8) -> str:
@@ -423,46 +457,5 @@ def sort_label_names(names: Iterable[Any]) -> list[str]:
     Returns:
         `list[str]`: the sorted names.
     """
-    distinct = {str(name).strip() for name in names}
+    distinct = {plain_name(str(name)) for name in names}
     return sorted(distinct, key=int) if all(name.isdecimal() for name in distinct) else sorted(distinct)
-
-
-def _list_videos(folder: Path, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[Path]:
-    """All files with one of the suffixes in a folder, at any depth, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-
-
-def folder_source(
-    root: Path, label_names: Sequence[str] | None = None, suffixes: Sequence[str] = VIDEO_SUFFIXES
-) -> VideoList:
-    """
-    A folder of class folders, or of unlabelled videos.
-
-    Args:
-        root (`Path`):
-            A folder with one subfolder per label, each with videos at any depth, or a folder of videos without labels.
-        label_names (`Sequence[str]`, *optional*):
-            Label names in the order of their indices; the sorted folder names by default.
-        suffixes (`Sequence[str]`, *optional*, defaults to `VIDEO_SUFFIXES`):
-            Suffixes of the files, in lower case.
-
-    Returns:
-        `VideoList`: the videos. Ids are paths relative to `root`.
-
-    Raises:
-        ValueError: the folder has no such files, or a label is not among `label_names`.
-    """
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found = [(name, path) for name in folders for path in _list_videos(root / name, suffixes)]
-    if not folders and (unlabelled := _list_videos(root, suffixes)):
-        ids = [path.relative_to(root).as_posix() for path in unlabelled]
-        return VideoList(ids, [str(path) for path in unlabelled], [None] * len(ids), list(label_names or []))
-    if not found:
-        files = "videos" if suffixes == VIDEO_SUFFIXES else "files"
-        raise ValueError(f"`data` {str(root)!r} has no class folders with {files} ({', '.join(suffixes)})")
-    classes = sorted({name for name, _ in found})
-    names = sort_label_names(classes) if label_names is None else list(label_names)
-    indices = label_mapping(classes, names)
-    to_index = dict(zip(classes, indices, strict=True))
-    ids = [path.relative_to(root).as_posix() for _, path in found]
-    return VideoList(ids, [str(path) for _, path in found], [to_index[name] for name, _ in found], names)

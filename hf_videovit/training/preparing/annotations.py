@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...files import visible_files
+from ...modeling.video_decoding_parts import VideoPart
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ...published import published_labels
 from ..data.opening import list_splits, open_source
 from ..data.sources import (
     SPLITS,
-    VIDEO_SUFFIXES,
     VideoList,
     VideoSource,
     label_indices,
@@ -48,6 +50,8 @@ class Clip:
             Possible names of a longer video that contains the clip.
         start, end (`float`, *optional*):
             Start and end of the clip in the longer video, in seconds.
+        exact (`bool`, *optional*, defaults to `False`):
+            Whether the video is always cut. By default, a video that is hardly longer than the clip is the clip.
     """
 
     id: str
@@ -57,6 +61,7 @@ class Clip:
     long_names: tuple[str, ...] = ()
     start: float | None = None
     end: float | None = None
+    exact: bool = False
 
 
 @dataclass
@@ -137,7 +142,7 @@ class VideoIndex:
     def __init__(self, root: Path):
         self.root = root
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(root.rglob("*")):
+        for path in visible_files(root):
             if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
                 self.by_stem[path.stem].append(path)
 
@@ -154,7 +159,7 @@ class VideoIndex:
             it, and the reason why no file is found.
         """
         if len(clip.names) == 1 and Path(clip.names[0]).is_absolute():
-            return Path(clip.names[0]), False, ""
+            return Path(clip.names[0]), clip.start is not None, ""
         for names, long in ((clip.names, False), (clip.long_names, True)):
             for name in names:
                 files = self._called(name)
@@ -199,9 +204,15 @@ def _read_generic(path: Path, holdout: float, columns: dict[str, Any]) -> Annota
         for sample in source:
             labels = tuple(source.label_names[index] for index in label_indices(sample.label))
             label = labels if source.multi_label and sample.label is not None else next(iter(labels), None)
-            if "://" in str(sample.video):
-                raise ValueError(f"`source` must list local files, got {sample.video!r}")
-            clips.append(Clip(sample.id, split, (str(Path(str(sample.video)).absolute()),), label))
+            part = VideoPart.of(sample.video)
+            file = str(sample.video["path"] if isinstance(sample.video, dict) else sample.video)
+            if "://" in file:
+                raise ValueError(f"`source` must list local files, got {file!r}")
+            if part is not None and part.in_frames:
+                raise ValueError(f"`source` must give parts in seconds, got frames {part} of {file!r}")
+            start, end = (None, None) if part is None else (part.start, part.end)
+            place = (str(Path(file).absolute()),)
+            clips.append(Clip(sample.id, split, place, label, start=start, end=end, exact=True))
     first = next(iter(sources.values())).label_names
     return Annotations("generic", clips, list(first) if set(first) == set(names) else sort_label_names(names))
 

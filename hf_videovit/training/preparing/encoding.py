@@ -1,6 +1,7 @@
 """Read a clip to its last frame and encode it at a smaller size."""
 
 import io
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,7 +79,11 @@ class EncodedClip:
 
 
 def encode_clip(
-    path: str | Path, settings: EncodingSettings, start: float | None = None, end: float | None = None
+    path: str | Path,
+    settings: EncodingSettings,
+    start: float | None = None,
+    end: float | None = None,
+    exact: bool = False,
 ) -> EncodedClip:
     """
     Read a clip to its end and encode it. The same input gives the same bytes with the same versions of FFmpeg and
@@ -90,8 +95,9 @@ def encode_clip(
         settings ([`EncodingSettings`]):
             How to encode it.
         start, end (`float`, *optional*):
-            Start and end of the clip in the video, in seconds. A video that is less than a second longer than the clip
-            is not cut.
+            Start and end of the clip in the video, in seconds.
+        exact (`bool`, *optional*, defaults to `False`):
+            Whether a video that is less than a second longer than the clip is cut too.
 
     Returns:
         [`EncodedClip`]: the encoded clip.
@@ -101,8 +107,8 @@ def encode_clip(
     """
     probe = probe_video(path)
     indices = np.arange(probe.num_frames)
-    if start is not None and end is not None and (probe.duration or 0) > end - start + SLACK:
-        indices = _frames_between(path, probe, start, end)
+    if start is not None and (exact or end is None or (probe.duration or 0) > end - start + SLACK):
+        indices = _frames_between(path, probe, start, math.inf if end is None else end)
     height, width = _smaller(probe.height, probe.width, settings.short_side)
     # Smaller videos keep their size. Odd sides lose a pixel, because 4:2:0 needs even sides.
     untouched = (height, width) == (probe.height, probe.width) and len(indices) == probe.num_frames

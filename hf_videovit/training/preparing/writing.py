@@ -62,6 +62,8 @@ class Job:
             Start and end of the clip in the video, in seconds. By default the clip is the whole video.
         problem (`str`, *optional*, defaults to `""`):
             Reason why there is no video.
+        exact (`bool`, *optional*, defaults to `False`):
+            See [`Clip`].
     """
 
     id: str
@@ -72,6 +74,7 @@ class Job:
     start: float | None = None
     end: float | None = None
     problem: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -277,7 +280,7 @@ def plan_shards(
             name = clip.names[0] if path is None else _relative(path, root)
             start, end = (clip.start, clip.end) if cut else (None, None)
             place = None if path is None else str(path)
-            jobs.append(Job(clip.id, key, clip.label, place, name, start, end, problem))
+            jobs.append(Job(clip.id, key, clip.label, place, name, start, end, problem, clip.exact))
         suffix = "" if format == "folder" else f".{format}"
         for number, first in enumerate(range(0, len(jobs), clips_per_shard)):
             part = tuple(jobs[first : first + clips_per_shard])
@@ -340,7 +343,7 @@ def make_shard(shard: Shard, output: Path) -> dict[str, Any]:
 def _encoded(job: Job, encoding: EncodingSettings) -> EncodedClip:
     if job.path is None:
         raise VideoDecodingError(job.source, None, job.problem, "missing")
-    return encode_clip(job.path, encoding, job.start, job.end)
+    return encode_clip(job.path, encoding, job.start, job.end, job.exact)
 
 
 def _describe(job: Job, clip: EncodedClip) -> dict[str, Any]:

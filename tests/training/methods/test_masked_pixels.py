@@ -15,8 +15,9 @@ from hf_videovit.pictures.reconstruction import reconstruct_clips, tubelets_to_f
 from hf_videovit.training.arguments import AugmentationArguments, ModelArguments, RunConfig
 from hf_videovit.training.building import build_pretraining_model
 from hf_videovit.training.data.augmentation import ClipAugmentation, MultiScaleCrop, seeded_torch
+from hf_videovit.training.data.folders import folder_source
 from hf_videovit.training.data.loaders import MaskedClipLoader, Record, TrainingClipLoader
-from hf_videovit.training.data.sources import Sample, folder_source
+from hf_videovit.training.data.sources import Sample
 from hf_videovit.training.data.streaming import merge_copies
 from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.methods.masked_pixels import masks_of

@@ -13,7 +13,8 @@ from hf_videovit.convert.codebook import convert_codebook
 from hf_videovit.modeling.word_pixels import word_pixels
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.block_masking import BlockMasks
-from hf_videovit.training.data.sources import Sample, SampleList, folder_source
+from hf_videovit.training.data.folders import folder_source
+from hf_videovit.training.data.sources import Sample, SampleList
 from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.methods.choosing import finetune, pretrain
 from hf_videovit.training.tasks import MaskedWordsTask
