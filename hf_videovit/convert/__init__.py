@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .keys import open_checkpoint
+from .kinds import refuse_other_kinds, without_box_classifier
 from .plan import SAFETENSORS_DTYPES, Conversion, build_converted, write_folder
 
 
@@ -186,7 +187,12 @@ def plan_conversion(
     if task not in converter.MODEL_CLASSES:
         possible = ", ".join(converter.MODEL_CLASSES)
         raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
-    return converter.plan_conversion(open_checkpoint(checkpoint, entry=entry), task=task, **options)
+    opened = open_checkpoint(checkpoint, entry=entry)
+    refuse_other_kinds(opened, task)
+    opened, left_out = without_box_classifier(opened)
+    plan = converter.plan_conversion(opened, task=task, **options)
+    plan.dropped |= left_out
+    return plan
 
 
 def _parse_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:

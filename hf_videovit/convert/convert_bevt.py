@@ -17,13 +17,14 @@ from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_bevt import BevtConfig
 from ..modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from ..modeling.video_processing_bevt import BevtVideoProcessor
-from ..published import published_config, published_entry, published_processor_kwargs
+from ..published import published_entry, published_processor_kwargs
 from .fields import (
     agreed,
     class_names,
     default_names,
     depth,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_other_count,
@@ -120,11 +121,11 @@ def plan_conversion(
     if task not in MODEL_CLASSES:
         raise ValueError(f"`task` of a BEVT must be one of {', '.join(MODEL_CLASSES)}, got {task!r}.")
     refuse_unknown_fields(BevtConfig, overrides, labels)
+    config = known_config(BevtConfig, config, published)
     checkpoint = official_checkpoint(checkpoint, use_ema)
     layout = _layout_of(checkpoint)
     if published is not None:
-        _refuse_other_file(published, layout, config, checkpoint)
-        config = published_config(published)
+        _refuse_other_file(published, layout, checkpoint)
     given = given_fields(BevtConfig, config, overrides, set())
     if task == "feature-extraction" or layout in (PRETRAINED, FINE_TUNED):
         given = {name: value for name, value in given.items() if name not in ("image_stream", "video_stream")}
@@ -155,17 +156,12 @@ def _layout_of(checkpoint: Checkpoint) -> str:
     return FINE_TUNED if "cls_head.fc_cls.weight" in shapes else ENCODER
 
 
-def _refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+def _refuse_other_file(published: str, layout: str, checkpoint: Checkpoint) -> None:
     """ValueError if the file cannot be the published checkpoint that the caller named."""
-    if config is not None:
-        raise ValueError("Pass `config` or `published`, not both.")
-    entry = published_entry(published)
-    if entry.model_type != BevtConfig.model_type:
-        raise ValueError(f"`published` {published!r} is not a BEVT.")
-    if layout not in (TASK_LAYOUTS[entry.task], IMAGE):
+    expected = TASK_LAYOUTS[published_entry(published).task]
+    if layout not in (expected, IMAGE):
         raise ValueError(
-            f"`published` {published!r} has the {TASK_LAYOUTS[entry.task]} layout, but {checkpoint.name} has the "
-            f"{layout} layout."
+            f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout."
         )
 
 

@@ -18,11 +18,7 @@ from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_lstcl import LstclConfig
 from ..modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from ..modeling.video_processing_lstcl import LstclVideoProcessor
-from ..published import (
-    published_config,
-    published_entry,
-    published_processor_kwargs,
-)
+from ..published import published_processor_kwargs
 from .fields import (
     Shapes,
     agreed,
@@ -32,6 +28,7 @@ from .fields import (
     fill_heads,
     given_count,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_other_count,
@@ -141,16 +138,11 @@ def plan_conversion(
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
     """
     refuse_unknown_fields(LstclConfig, overrides, labels)
+    config = known_config(LstclConfig, config, published)
     sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     online = {name.removeprefix(ONLINE): shape for name, shape in shapes.items() if not name.startswith(TARGET)}
     _refuse_other_models(online, checkpoint)
-    if published is not None:
-        if config is not None:
-            raise ValueError("Pass `config` or `published`, not both.")
-        if published_entry(published).model_type != LstclConfig.model_type:
-            raise ValueError(f"`published` {published!r} is not a TimeSformer.")
-        config = published_config(published)
     given = {
         name: value
         for name, value in given_fields(LstclConfig, config, overrides, SHAPING_FIELDS).items()

@@ -30,6 +30,7 @@ from .fields import (
     fill_heads,
     given_count,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_unknown_fields,
@@ -156,6 +157,7 @@ def plan_conversion(
     """
     if tube_init not in TUBE_INITS:
         raise ValueError(f"`tube_init` must be one of {', '.join(TUBE_INITS)}, got {tube_init!r}.")
+    known_config(TubeViTConfig, config, published)
     if published is not None:
         raise ValueError(
             f"`published` {published!r} has no weights, because the authors of TubeViT released none. Omit it, and "

@@ -23,11 +23,7 @@ from ..modeling.modeling_uniformer import (
 )
 from ..modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
 from ..modeling.video_processing_uniformer import UniFormerVideoProcessor
-from ..published import (
-    published_config,
-    published_entry,
-    published_processor_kwargs,
-)
+from ..published import published_entry, published_processor_kwargs
 from .fields import (
     Shapes,
     agreed,
@@ -36,6 +32,7 @@ from .fields import (
     depth,
     given_count,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_unknown_fields,
@@ -162,11 +159,13 @@ def plan_conversion(
         name: overrides.pop(name) for name in ("out_features", "out_indices") if name in overrides
     }
     refuse_unknown_fields(UniFormerConfig, overrides, labels)
+    config = known_config(UniFormerConfig, config, published)
     layout, sources, left = _official_names(checkpoint, task)
     _warn_of_heads(left, checkpoint, task)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     source_modality = _modality_of(shapes, checkpoint)
-    config = _known_config(published, config, layout)
+    if published is not None:
+        _refuse_other_layout(published, layout)
     given = given_fields(UniFormerConfig, config, overrides, set())
     given = _select_features({**given, **selection}, selection, task)
     modality = _target_modality(task, source_modality, given, shapes, checkpoint)
@@ -185,18 +184,10 @@ def plan_conversion(
     return plan
 
 
-def _known_config(published: str | None, config: PreTrainedConfig | None, layout: str) -> PreTrainedConfig | None:
-    """Configuration of the published checkpoint that the caller named, or the caller's configuration."""
-    if published is None:
-        return config
-    if config is not None:
-        raise ValueError("Pass `config` or `published`, not both.")
-    entry = published_entry(published)
-    if entry.model_type != UniFormerConfig.model_type:
-        raise ValueError(f"`published` {published!r} is not a UniFormer.")
-    if (layout == "MMAction2") != (entry.labels == "k400-mmaction2"):
+def _refuse_other_layout(published: str, layout: str) -> None:
+    """ValueError if the published checkpoint that the caller named has the classes of another layout."""
+    if (layout == "MMAction2") != (published_entry(published).labels == "k400-mmaction2"):
         raise ValueError(f"`published` {published!r} is not in the {layout} layout, whose classes have another order.")
-    return published_config(published)
 
 
 def _official_names(checkpoint: Checkpoint, task: str) -> tuple[str, dict[str, str], list[str]]:

@@ -16,7 +16,6 @@ from ..modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
 from ..published import (
     KINETICS_710_SUBSETS,
     kinetics_710_rows,
-    published_config,
     published_entry,
     published_labels,
     published_processor_kwargs,
@@ -29,6 +28,7 @@ from .fields import (
     depth,
     fill_heads,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_unknown_fields,
@@ -117,15 +117,11 @@ def plan_conversion(
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
     """
     refuse_unknown_fields(UniFormerV2Config, overrides, labels)
+    config = known_config(UniFormerV2Config, config, published)
     layout, sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     _refuse_other_models(shapes, checkpoint)
     if published is not None:
-        if config is not None:
-            raise ValueError("Pass `config` or `published`, not both.")
-        if published_entry(published).model_type != UniFormerV2Config.model_type:
-            raise ValueError(f"`published` {published!r} is not a UniFormerV2.")
-        config = published_config(published)
         expected = MMACTION2 if published_entry(published).file.wrapper == "state_dict" else OFFICIAL
         if layout != expected:
             raise ValueError(

@@ -18,7 +18,6 @@ from ..modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from ..published import (
     kinetics_710_rows,
-    published_config,
     published_entry,
     published_processor_kwargs,
 )
@@ -29,6 +28,7 @@ from .fields import (
     depth,
     fill_heads,
     given_fields,
+    known_config,
     make_config,
     refuse_labels,
     refuse_unknown_fields,
@@ -58,6 +58,7 @@ REMOTE_FIELDS = {
     "num_frames": "num_frames",
     "num_heads": "num_attention_heads",
     "layer_norm_eps": "layer_norm_eps",
+    "use_mean_pooling": "use_mean_pooling",
 }
 # Fields that shapes show, and their names in the remote code; both must agree.
 REMOTE_CHECKED_FIELDS = {
@@ -108,6 +109,7 @@ DECODER_NAMES = {
     "decoder.head.weight": "decoder.head.weight",
     "decoder.head.bias": "decoder.head.bias",
 }
+FIRST_SCALE = "blocks.0.attn.scale"  # of cosine attention
 POSITIONS = "pos_embed"  # MMAction2 saves the fixed table
 # Fields that determine the grid of positions.
 SHAPING_FIELDS = {"image_size", "num_frames", "patch_size", "tubelet_size"}
@@ -146,17 +148,19 @@ def plan_conversion(
         ValueError: the file is not such a checkpoint, does not support the task, or contradicts an argument.
     """
     refuse_unknown_fields(VideoMAEV2Config, overrides, labels)
+    config = known_config(VideoMAEV2Config, config, published)
     sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     mmaction2 = any("cls_head." in source for source in sources.values())
     layout = _layout_of(shapes, checkpoint)
     if published is not None:
-        _refuse_other_file(published, "MMAction2" if mmaction2 else layout, config, checkpoint)
-        config = published_config(published)
+        _refuse_other_file(published, "MMAction2" if mmaction2 else layout, checkpoint)
     given = given_fields(VideoMAEV2Config, config, overrides, SHAPING_FIELDS)
     _refuse_impossible(layout, task, shapes, given, labels, checkpoint)
     shown = _shown_fields(shapes, checkpoint)
     fields = {**_remote_fields(checkpoint, shown), **given}
+    _refuse_detector(shapes, task, (overrides if published else fields).get("use_mean_pooling"), checkpoint)
+    _warn_of_pooling(shapes, task, checkpoint)
     if task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
         if layout == "pretraining":
@@ -187,10 +191,30 @@ def _settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str
             "mean token (`fc_norm`), so pooled features would come from an untrained layer."
         )
     fields["use_mean_pooling"] = False
-    logger.warning(
-        f"{checkpoint.name} has no norm of the mean token, so `pooler_output` is the first token. For features of a "
-        'clip, average the tokens with `get_video_features(..., pooling="mean")`.'
-    )
+
+
+def _warn_of_pooling(shapes: dict[str, tuple[int, ...]], task: str, checkpoint: Checkpoint) -> None:
+    """Warning for features of an encoder that was trained without pooling its tokens."""
+    if task == "feature-extraction" and "norm.weight" in shapes:
+        logger.warning(
+            f"{checkpoint.name} has no norm of the mean token, so `pooler_output` is the first token. For features of "
+            'a clip, average the tokens with `get_video_features(..., pooling="mean")`.'
+        )
+
+
+def _refuse_detector(shapes: dict[str, tuple[int, ...]], task: str, told: Any, checkpoint: Checkpoint) -> None:
+    """
+    ValueError for a file that may be an action detector, unless `told` (the caller's `use_mean_pooling`) is False.
+    Detectors have the names of a classifier of the first token, but none of them has cosine attention.
+    """
+    unclear = {"norm.weight", "head.weight"} <= set(shapes) and not {"fc_norm.weight", FIRST_SCALE} & set(shapes)
+    if task == "video-classification" and unclear and told is not False:
+        raise ValueError(
+            f"{checkpoint.name} has `norm` and `head` but no `fc_norm`. It is either an action-detection checkpoint "
+            "(VideoMAE-Action-Detection, InternVideo), whose head classifies boxes around people, or a classifier of "
+            "the first token. Of an action-detection checkpoint, only the encoder can be converted: "
+            "task='feature-extraction'. For a classifier of the first token, pass use_mean_pooling=False."
+        )
 
 
 def _official_names(checkpoint: Checkpoint) -> dict[str, str]:
@@ -241,11 +265,12 @@ def _refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Convers
     plan.dropped[source] = "the fixed positions, which the model computes"
 
 
-def _refuse_other_file(published: str, layout: str, config: PreTrainedConfig | None, checkpoint: Checkpoint) -> None:
+def _refuse_other_file(published: str, layout: str, checkpoint: Checkpoint) -> None:
     """ValueError if the file cannot be the published checkpoint that the caller named."""
-    if config is not None:
-        raise ValueError("Pass `config` or `published`, not both.")
-    expected = LAYOUTS[published_entry(published).task]
+    entry = published_entry(published)
+    expected = LAYOUTS[entry.task]
+    if entry.config.get("use_mean_pooling") is False:  # an action detector, whose encoder comes with a head
+        expected = LAYOUTS["video-classification"]
     if layout != expected:
         raise ValueError(
             f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout."
@@ -293,13 +318,13 @@ def _shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) ->
         "patch_size": kernel[3],
         "num_hidden_layers": depth(shapes, "blocks.", checkpoint),
         "qkv_bias": "blocks.0.attn.q_bias" in shapes,
-        "use_cosine_attention": "blocks.0.attn.scale" in shapes,
+        "use_cosine_attention": FIRST_SCALE in shapes,
         "use_mean_pooling": "norm.weight" not in shapes,
     }
     if "blocks.0.mlp.fc1.weight" in shapes:
         fields["intermediate_size"] = shapes["blocks.0.mlp.fc1.weight"][0]
-    if "blocks.0.attn.scale" in shapes:
-        fields["num_attention_heads"] = shapes["blocks.0.attn.scale"][0]
+    if FIRST_SCALE in shapes:
+        fields["num_attention_heads"] = shapes[FIRST_SCALE][0]
     if "mask_token" in shapes:
         fields["decoder_hidden_size"] = shapes["mask_token"][-1]
         fields["decoder_num_hidden_layers"] = depth(shapes, "decoder.blocks.", checkpoint)
@@ -419,7 +444,7 @@ def _map_names(
 
 def _dropping_reason(name: str, layout: str, task: str, config: VideoMAEV2Config) -> str | None:
     """Reason to drop a tensor, or `None`."""
-    if task == "feature-extraction" and name in HEAD_NAMES:
+    if task == "feature-extraction" and name.startswith("head."):
         return "features need no classifier"
     if layout == "pretraining" and task != "pretraining":
         if name in DECODER_NAMES or name.startswith("decoder.blocks."):

@@ -14,7 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..published import label_fields, published_labels
+from ..published import label_fields, published_config, published_entry, published_labels
 from .keys import Checkpoint
 
 
@@ -49,6 +49,38 @@ def refuse_unknown_fields(
     told = {"num_labels", "id2label", "label2id"} & set(overrides)
     if labels is not None and told:
         raise ValueError(f"Pass `labels` or `{min(told)}`, not both.")
+
+
+def known_config(
+    config_class: type[PreTrainedConfig], config: PreTrainedConfig | None, published: str | None
+) -> PreTrainedConfig | None:
+    """
+    Configuration that the caller passed, or that of the published checkpoint that the caller named.
+
+    Args:
+        config_class (`type[PreTrainedConfig]`):
+            The family's configuration.
+        config ([`PreTrainedConfig`]):
+            Configuration that the caller passed.
+        published (`str`):
+            Name of the published checkpoint that the caller passed.
+
+    Returns:
+        [`PreTrainedConfig`], *optional*: the configuration, or `None` if the caller passed neither.
+
+    Raises:
+        ValueError: both are passed, the published checkpoint does not exist, or it is of another family.
+    """
+    if published is None:
+        return config
+    if config is not None:
+        raise ValueError("Pass `config` or `published`, not both.")
+    family = published_entry(published).model_type
+    if family != config_class.model_type:
+        raise ValueError(
+            f"`published` {published!r} is a checkpoint of the family {family!r}, not of {config_class.model_type!r}."
+        )
+    return published_config(published)
 
 
 def given_fields(

@@ -96,8 +96,8 @@ def test_there_and_back(fields, model_class, mean_pooling, num_labels):
     extra = {"num_labels": num_labels} if model_class is VideoMAEV2ForVideoClassification else {}
     model = tiny_model(model_class, **fields, **extra, use_mean_pooling=pooling)
     state = official_layout(model)
-    if model_class is VideoMAEV2Model and not mean_pooling:
-        extra = {"use_mean_pooling": False}  # without a head it looks like a pretraining encoder
+    if model_class is not VideoMAEV2ForPreTraining and not mean_pooling:
+        extra |= {"use_mean_pooling": False}  # an encoder looks like one of pretraining, a classifier like a detector
     unshown = {name: fields[name] for name in ("num_attention_heads", "decoder_num_attention_heads")}
     if model_class is not VideoMAEV2ForPreTraining:
         unshown.pop("decoder_num_attention_heads")

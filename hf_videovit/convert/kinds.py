@@ -1,0 +1,90 @@
+"""Checkpoints of tasks that no converter supports: recognised by their names, and refused with what they are."""
+
+import re
+from dataclasses import replace
+
+from .keys import Checkpoint
+
+
+FEATURES = "feature-extraction"
+DENSE = ("backbone", "keypoint-detection")  # on images, of whose detectors the backbone is taken
+# Names that only one kind of checkpoint has, whatever wraps the model, and that kind in words.
+LOCALISATION = (
+    (
+        re.compile(r"(?:.+\.)?(?:cls_head\.cls_head|reg_head\.offset_head)\.conv\.weight"),
+        "ActionFormer, TriDet or a relative",
+    ),
+    (re.compile(r"(?:.+\.)?rpn_head\.(?:cls|reg|start|end|offset)_.+"), "OpenTAD"),
+)
+ADAPTERS = re.compile(r"(?:.+\.)?blocks\.\d+\.adapter\..+")
+# Heads that classify boxes. Those of detectors of objects also move the boxes (`fc_reg`) or propose them (`rpn_head`).
+DETECTION = (
+    (re.compile(r"(?:.+\.)?roi_head\.bbox_head\.fc_cls\..+"), "MMAction2"),
+    (re.compile(r"(?:.+\.)?roi_heads\.action\..+"), "AlphAction"),
+    (re.compile(r"(?:.+\.)?head\.(?:hr2o|conv1|conv2)\..+"), "InternVideo, with relations between actors"),
+)
+OBJECTS = re.compile(r"(?:.+\.)?(?:rpn_head|roi_head\.bbox_head(?:\.\d+)?\.fc_reg)\..+")
+DETECTION_HEAD = re.compile(r"(?:.+\.)?roi_heads?\..+")
+
+
+def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
+    """
+    Check that a file is not of a task that no converter supports.
+
+    Args:
+        checkpoint ([`~convert.keys.Checkpoint`]):
+            The opened file.
+        task (`str`):
+            Task of the new model.
+
+    Raises:
+        ValueError: the file is of temporal action localisation, or of action detection and `task` is a classifier's
+            or pretraining.
+    """
+    for pattern, source in LOCALISATION:
+        if name := _first(pattern, checkpoint):
+            raise ValueError(
+                f"{checkpoint.name} is a temporal-localisation checkpoint ({source}): `{name}` finds actions in a "
+                "sequence of features, which no model here does, so it cannot be converted."
+            )
+    if name := _first(ADAPTERS, checkpoint):
+        raise ValueError(
+            f"{checkpoint.name} is the encoder of a temporal-localisation model (AdaTAD): `{name}` is part of an "
+            "adapter, which no model here has, so it cannot be converted."
+        )
+    layout, name = _detection(checkpoint)
+    if name and task not in (FEATURES, *DENSE):
+        raise ValueError(
+            f"{checkpoint.name} is an action-detection checkpoint ({layout}): `{name}` is part of a classifier of "
+            f"boxes around people, not of videos, so it cannot be converted with task={task!r}. Its encoder can be, "
+            f"with task={FEATURES!r}."
+        )
+
+
+def without_box_classifier(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:
+    """
+    Leave out the head of an action detector.
+
+    Args:
+        checkpoint ([`~convert.keys.Checkpoint`]):
+            The opened file.
+
+    Returns:
+        `tuple[Checkpoint, dict[str, str]]`: the other weights, and the names that are left out, each with the reason.
+    """
+    if not _detection(checkpoint)[1]:
+        return checkpoint, {}
+    head = [name for name in checkpoint.shapes if DETECTION_HEAD.fullmatch(name)]
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if name not in head}
+    return replace(checkpoint, shapes=shapes), dict.fromkeys(head, "features need no classifier of boxes")
+
+
+def _detection(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Layout of an action detector and a name of its head; empty for any other file."""
+    if _first(OBJECTS, checkpoint):
+        return "", ""
+    return next(((source, name) for pattern, source in DETECTION if (name := _first(pattern, checkpoint))), ("", ""))
+
+
+def _first(pattern: re.Pattern[str], checkpoint: Checkpoint) -> str:
+    return next((name for name in checkpoint.shapes if pattern.fullmatch(name)), "")
