@@ -20,7 +20,9 @@ from transformers import (
     AutoVideoProcessor,
 )
 
+from .auto import AutoModelForActionDetection
 from .inference.pipeline import register_pipeline
+from .modeling.configuration_action_detection import ActionDetectionConfig
 from .modeling.configuration_bevt import BevtConfig
 from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
@@ -30,9 +32,20 @@ from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
-from .modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
-from .modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
+from .modeling.modeling_bevt import (
+    BevtForActionDetection,
+    BevtForPreTraining,
+    BevtForVideoClassification,
+    BevtModel,
+)
+from .modeling.modeling_lstcl import (
+    LstclForActionDetection,
+    LstclForPreTraining,
+    LstclForVideoClassification,
+    LstclModel,
+)
 from .modeling.modeling_tubevit import (
+    TubeViTForActionDetection,
     TubeViTForImageClassification,
     TubeViTForJointClassification,
     TubeViTForVideoClassification,
@@ -44,9 +57,19 @@ from .modeling.modeling_uniformer import (
     UniFormerForVideoClassification,
     UniFormerModel,
 )
+from .modeling.modeling_uniformer_detection import UniFormerForActionDetection
 from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
-from .modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
-from .modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification, VideoMAEV2Model
+from .modeling.modeling_uniformer_v2 import (
+    UniFormerV2ForActionDetection,
+    UniFormerV2ForVideoClassification,
+    UniFormerV2Model,
+)
+from .modeling.modeling_videomae_v2 import (
+    VideoMAEV2ForActionDetection,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
 from .modeling.video_decoding import VideoDecodingError
 from .modeling.video_processing_bevt import BevtVideoProcessor
 from .modeling.video_processing_lstcl import LstclVideoProcessor
@@ -70,6 +93,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         BevtConfig,
         {
             AutoModel: BevtModel,
+            AutoModelForActionDetection: BevtForActionDetection,
             AutoModelForPreTraining: BevtForPreTraining,
             AutoModelForVideoClassification: BevtForVideoClassification,
             AutoImageProcessor: BevtImageProcessor,
@@ -80,6 +104,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         LstclConfig,
         {
             AutoModel: LstclModel,
+            AutoModelForActionDetection: LstclForActionDetection,
             AutoModelForPreTraining: LstclForPreTraining,
             AutoModelForVideoClassification: LstclForVideoClassification,
             AutoVideoProcessor: LstclVideoProcessor,
@@ -89,6 +114,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         TubeViTConfig,
         {
             AutoModel: TubeViTModel,
+            AutoModelForActionDetection: TubeViTForActionDetection,
             AutoModelForImageClassification: TubeViTForImageClassification,
             AutoModelForVideoClassification: TubeViTForVideoClassification,
             AutoImageProcessor: TubeViTImageProcessor,
@@ -100,6 +126,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         {
             AutoBackbone: UniFormerBackbone,
             AutoModel: UniFormerModel,
+            AutoModelForActionDetection: UniFormerForActionDetection,
             AutoModelForImageClassification: UniFormerForImageClassification,
             AutoModelForKeypointDetection: UniFormerForPoseEstimation,
             AutoModelForVideoClassification: UniFormerForVideoClassification,
@@ -111,6 +138,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         UniFormerV2Config,
         {
             AutoModel: UniFormerV2Model,
+            AutoModelForActionDetection: UniFormerV2ForActionDetection,
             AutoModelForVideoClassification: UniFormerV2ForVideoClassification,
             AutoVideoProcessor: UniFormerV2VideoProcessor,
         },
@@ -119,6 +147,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         VideoMAEV2Config,
         {
             AutoModel: VideoMAEV2Model,
+            AutoModelForActionDetection: VideoMAEV2ForActionDetection,
             AutoModelForPreTraining: VideoMAEV2ForPreTraining,
             AutoModelForVideoClassification: VideoMAEV2ForVideoClassification,
             AutoVideoProcessor: VideoMAEV2VideoProcessor,
@@ -159,18 +188,23 @@ register_families()
 register_pipeline()
 
 __all__ = [
+    "ActionDetectionConfig",
+    "AutoModelForActionDetection",
     "BevtConfig",
+    "BevtForActionDetection",
     "BevtForPreTraining",
     "BevtForVideoClassification",
     "BevtImageProcessor",
     "BevtModel",
     "BevtVideoProcessor",
     "LstclConfig",
+    "LstclForActionDetection",
     "LstclForPreTraining",
     "LstclForVideoClassification",
     "LstclModel",
     "LstclVideoProcessor",
     "TubeViTConfig",
+    "TubeViTForActionDetection",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",
     "TubeViTForVideoClassification",
@@ -179,18 +213,21 @@ __all__ = [
     "TubeViTVideoProcessor",
     "UniFormerBackbone",
     "UniFormerConfig",
+    "UniFormerForActionDetection",
     "UniFormerForImageClassification",
     "UniFormerForPoseEstimation",
     "UniFormerForVideoClassification",
     "UniFormerImageProcessor",
     "UniFormerModel",
     "UniFormerV2Config",
+    "UniFormerV2ForActionDetection",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",
     "UniFormerV2VideoProcessor",
     "UniFormerVideoProcessor",
     "VideoDecodingError",
     "VideoMAEV2Config",
+    "VideoMAEV2ForActionDetection",
     "VideoMAEV2ForPreTraining",
     "VideoMAEV2ForVideoClassification",
     "VideoMAEV2Model",

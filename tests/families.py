@@ -44,6 +44,21 @@ def classification_inputs(config: PreTrainedConfig, batch_size: int, **shape: An
     return {"pixel_values": clips(config, batch_size, **shape), "labels": labels}
 
 
+def action_detection_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
+    """Clips, three boxes each of which the last of the first clip is missing, and several labels a box."""
+    pixel_values = clips(config, batch_size, **shape)
+    height, width = pixel_values.shape[-2:]
+    low, extent = torch.rand(batch_size, 3, 2) * 0.5, 0.2 + torch.rand(batch_size, 3, 2) * 0.3
+    mask = torch.ones(batch_size, 3, dtype=torch.bool)
+    mask[0, -1] = False
+    return {
+        "pixel_values": pixel_values,
+        "boxes": torch.cat((low, low + extent), dim=-1) * torch.tensor([width, height, width, height]),
+        "box_mask": mask,
+        "labels": (torch.rand(batch_size, 3, config.num_labels) < 0.4).float(),
+    }
+
+
 def image_classification_inputs(config: PreTrainedConfig, batch_size: int, **shape: Any) -> Inputs:
     """Normalised images `(batch_size, num_channels, height, width)`."""
     inputs = classification_inputs(config, batch_size, **{**shape, "num_frames": 1})
@@ -151,6 +166,7 @@ class Head:
     idle: tuple[str, ...] = ()
     fields: dict[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] | None = None
+    any_size: bool = False
 
     def answer(self, outputs: Any) -> torch.Tensor:
         """What the head answers; of several maps the last."""
@@ -296,6 +312,7 @@ FAMILIES = (
                 masked_words_inputs,
                 options=("clips", "images"),
             ),
+            Head(package.BevtForActionDetection, package.AutoModelForActionDetection, action_detection_inputs),
             Head(package.BevtForVideoClassification, AutoModelForVideoClassification, classification_inputs),
         ),
         processor_class=package.BevtVideoProcessor,
@@ -337,6 +354,12 @@ FAMILIES = (
                 idle=("target.",),
                 fields={"freeze_patch_embeddings": False},
             ),
+            Head(
+                package.LstclForActionDetection,
+                package.AutoModelForActionDetection,
+                action_detection_inputs,
+                idle=("lstcl.backbone.fc_norm",),
+            ),
             Head(package.LstclForVideoClassification, AutoModelForVideoClassification, classification_inputs),
         ),
         processor_class=package.LstclVideoProcessor,
@@ -375,6 +398,7 @@ FAMILIES = (
         },
         heads=(
             Head(package.TubeViTModel, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(package.TubeViTForActionDetection, package.AutoModelForActionDetection, action_detection_inputs),
             Head(package.TubeViTForVideoClassification, AutoModelForVideoClassification, classification_inputs),
             Head(
                 package.TubeViTForImageClassification,
@@ -420,6 +444,13 @@ FAMILIES = (
                 features_inputs,
                 output="last_hidden_state",
                 options=("split", "light"),
+            ),
+            Head(
+                package.UniFormerForActionDetection,
+                package.AutoModelForActionDetection,
+                action_detection_inputs,
+                options=("split", "light"),
+                idle=("uniformer.class_norm",),
             ),
             Head(
                 package.UniFormerForVideoClassification,
@@ -491,6 +522,7 @@ FAMILIES = (
         },
         heads=(
             Head(package.UniFormerV2Model, AutoModel, features_inputs, output="last_hidden_state"),
+            Head(package.UniFormerV2ForActionDetection, package.AutoModelForActionDetection, action_detection_inputs),
             Head(package.UniFormerV2ForVideoClassification, AutoModelForVideoClassification, classification_inputs),
         ),
         processor_class=package.UniFormerV2VideoProcessor,
@@ -533,6 +565,12 @@ FAMILIES = (
         heads=(
             Head(package.VideoMAEV2Model, AutoModel, features_inputs, output="last_hidden_state"),
             Head(package.VideoMAEV2ForPreTraining, AutoModelForPreTraining, dual_masking_inputs),
+            Head(
+                package.VideoMAEV2ForActionDetection,
+                package.AutoModelForActionDetection,
+                action_detection_inputs,
+                any_size=True,
+            ),
             Head(package.VideoMAEV2ForVideoClassification, AutoModelForVideoClassification, classification_inputs),
         ),
         processor_class=package.VideoMAEV2VideoProcessor,

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields, validate_swin_stages
 
 
@@ -101,6 +102,8 @@ class BevtConfig(PreTrainedConfig):
             Smallest share of a clip's frames that the tube runs through.
         longest_tube (`float`, *optional*, defaults to 1.0):
             Largest share. Below 1 every place is seen in some frame, so hidden words can be inferred from motion.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a size does not divide another, lists differ in length, or an option is not among those allowed.
@@ -115,6 +118,7 @@ class BevtConfig(PreTrainedConfig):
     ```"""
 
     model_type = "bevt"
+    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_sizes: list[int] | tuple[int, ...] = (128, 256, 512, 1024)
     depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)
@@ -145,9 +149,11 @@ class BevtConfig(PreTrainedConfig):
     mask_ratio: float = 0.5
     shortest_tube: float | int = 0.5
     longest_tube: float | int = 1.0
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         for name in ("hidden_size", "num_hidden_layers"):
             if name in kwargs:
                 raise ValueError(

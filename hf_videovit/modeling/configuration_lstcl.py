@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields, validate_swin_stages
 
 
@@ -205,6 +206,8 @@ class LstclConfig(PreTrainedConfig):
             Epsilon of the heads' batch norms.
         batch_norm_momentum (`float`, *optional*, defaults to 0.1):
             Share of a batch in the running statistics of the heads' batch norms.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -219,7 +222,7 @@ class LstclConfig(PreTrainedConfig):
     ```"""
 
     model_type = "lstcl"
-    sub_configs = {"backbone_config": AutoConfig}
+    sub_configs = {"backbone_config": AutoConfig, "detection_config": ActionDetectionConfig}
 
     backbone: str = "timesformer"
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None
@@ -267,9 +270,11 @@ class LstclConfig(PreTrainedConfig):
     num_prediction_layers: int = 2
     batch_norm_eps: float = 1e-5
     batch_norm_momentum: float = 0.1
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         if isinstance(self.backbone_config, dict):
             self.backbone_config = _config_of(self.backbone_config)
         self.validate_options()

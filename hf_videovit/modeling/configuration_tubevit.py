@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
 
 
@@ -356,6 +357,8 @@ class TubeViTConfig(PreTrainedConfig):
         datasets (`dict[str, dict]`, *optional*):
             Heads of [`TubeViTForJointClassification`] by name of the data set: `num_labels` or `labels` (names), and
             `problem_type: multi_label_classification` if a video can have several labels.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -372,6 +375,7 @@ class TubeViTConfig(PreTrainedConfig):
     ```"""
 
     model_type = "tubevit"
+    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -401,9 +405,11 @@ class TubeViTConfig(PreTrainedConfig):
     initializer_range: float | int = 0.02
     view_merging: str = "softmax_mean"
     datasets: dict[str, dict[str, Any]] | None = None
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         self.tubes = [tube.to_dict() for tube in named_tubes(self.tubes)]
         self.base_kernel_size = list(self.base_kernel_size)
         if self.datasets is not None:

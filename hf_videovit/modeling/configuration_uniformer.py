@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 from transformers.backbone_utils import BackboneConfigMixin
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, refuse_misspelt_fields
 
 
@@ -135,6 +136,8 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
             last.
         out_indices (`list[int]`, *optional*):
             The same as indices.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a combination of options is not supported, or an option is not among those allowed.
@@ -149,6 +152,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
     ```"""
 
     model_type = "uniformer"
+    sub_configs = {"detection_config": ActionDetectionConfig}
 
     modality: str = "video"
     depths: list[int] | tuple[int, ...] = (3, 4, 8, 3)
@@ -180,6 +184,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
     view_merging: str = "logits_mean"
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         features = {name: kwargs.pop(name, None) for name in ("out_features", "out_indices")}
@@ -189,6 +194,7 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"`hidden_size` is the last of `hidden_sizes`; pass those instead, got {kwargs['hidden_size']}."
             )
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         self.validate_lists()
         self.intermediate_sizes = [self.mlp_size(stage) for stage in range(NUM_STAGES)]
         if self.use_token_pruning:

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields
 
 
@@ -113,6 +114,8 @@ class UniFormerV2Config(PreTrainedConfig):
         position_grid (`list[int]`, *optional*):
             Grid `[height, width]` in patches of the position table. Defaults to that of `image_size`, and is saved: a
             checkpoint loaded with another `image_size` interpolates the table that it was trained with.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -127,6 +130,7 @@ class UniFormerV2Config(PreTrainedConfig):
     ```"""
 
     model_type = "uniformer_v2"
+    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -158,9 +162,11 @@ class UniFormerV2Config(PreTrainedConfig):
     classifier_dropout: float | int = 0.5
     view_merging: str = "softmax_mean"
     position_grid: list[int] | tuple[int, ...] | None = None
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         if self.global_layers is None:
             self.global_layers = list(range(max(self.num_hidden_layers - 4, 0), self.num_hidden_layers))
         if self.global_num_attention_heads is None:

@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .configuration_base import VIEW_MERGINGS, frame_size, refuse_misspelt_fields
 
 
@@ -144,6 +145,8 @@ class VideoMAEV2Config(PreTrainedConfig):
             zeros.
         image_std (`list[float]`, *optional*):
             Deviation that the processor divided by. Defaults to ImageNet's for 3 channels, else ones.
+        detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
+            Head of the model for action detection; see [`ActionDetectionConfig`].
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -158,6 +161,7 @@ class VideoMAEV2Config(PreTrainedConfig):
     ```"""
 
     model_type = "videomae_v2"
+    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -192,9 +196,11 @@ class VideoMAEV2Config(PreTrainedConfig):
     normalize_targets: bool = True
     image_mean: list[float] | tuple[float, ...] | None = None
     image_std: list[float] | tuple[float, ...] | None = None
+    detection_config: dict[str, Any] | ActionDetectionConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
+        self.detection_config = action_detection_config(self.detection_config)
         self.validate_architecture()
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())

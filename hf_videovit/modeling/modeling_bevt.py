@@ -31,6 +31,7 @@ from .backbone_video_swin import (
 )
 from .configuration_bevt import BevtConfig
 from .layers import VideoClassificationMixin, classification_loss, init_as_torch
+from .modeling_action_detection import PyramidActionDetectionMixin
 
 
 @dataclass
@@ -295,6 +296,32 @@ class BevtForVideoClassification(VideoClassificationMixin, BevtPreTrainedModel):
         self.post_init()
 
 
+class BevtForActionDetection(PyramidActionDetectionMixin, BevtPreTrainedModel):
+    """
+    Scores of actions for each person in a clip: encoder, norm, and an action detection head on the last map.
+
+    Args:
+        config ([`BevtConfig`]):
+            Configuration; `detection_config` describes the head.
+    """
+
+    def __init__(self, config: BevtConfig):
+        super().__init__(config)
+        self.bevt = BevtModel(config)
+        self.add_pyramid_head(config.hidden_sizes, config.hidden_size)
+        self.post_init()
+
+    @property
+    def last_stride(self) -> int:
+        """Pixels between neighbouring places of the last stage's map."""
+        return self.config.patch_size * 2 ** (len(self.config.depths) - 1)
+
+    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+        """See [`PyramidActionDetectionMixin`]."""
+        last = outputs.last_hidden_state.view(outputs.feature_maps[-1].shape)
+        return [*outputs.feature_maps[-count:-1], last]
+
+
 class BevtForPreTraining(BevtPreTrainedModel):
     """
     Masked visual words from two streams that share every block, the mask token, the final norm and the classifier of
@@ -552,6 +579,7 @@ def _check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int]
 
 
 __all__ = [
+    "BevtForActionDetection",
     "BevtForPreTraining",
     "BevtForPreTrainingOutput",
     "BevtForVideoClassification",

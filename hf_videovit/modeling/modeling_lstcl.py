@@ -27,6 +27,7 @@ from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_
 from .configuration_base import frame_size
 from .configuration_lstcl import LstclConfig
 from .layers import VideoClassificationMixin, classification_loss, init_as_torch
+from .modeling_action_detection import PyramidActionDetectionMixin
 from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
 
 
@@ -220,6 +221,52 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
         self.dropout = nn.Dropout(config.classifier_dropout)
         self.classifier = _LstclClassifier(config.hidden_size, config.num_labels)
         self.post_init()
+
+
+class LstclForActionDetection(PyramidActionDetectionMixin, LstclPreTrainedModel):
+    """
+    Scores of actions for each person in a clip: encoder and an action detection head on the map of its tokens.
+
+    Args:
+        config ([`LstclConfig`]):
+            Configuration; `detection_config` describes the head. The tokens of a `backbone_config` must be a grid of
+            patches in frame, row, column order, with or without a class token in front.
+    """
+
+    def __init__(self, config: LstclConfig):
+        super().__init__(config)
+        self.lstcl = LstclModel(config)
+        swin = config.backbone == "video_swin"
+        self.add_pyramid_head(config.hidden_sizes if swin else [config.hidden_size], config.hidden_size)
+        self.post_init()
+
+    @property
+    def last_stride(self) -> int:
+        """Pixels between neighbouring places of the last map."""
+        if self.config.backbone == "video_swin":
+            return self.config.patch_size * 2 ** (len(self.config.depths) - 1)
+        return (self.config.backbone_config or self.config).patch_size
+
+    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """See [`PyramidActionDetectionMixin`]."""
+        if self.config.backbone == "video_swin":
+            return super().feature_map(pixel_values, outputs)
+        height, width = (side // self.last_stride for side in pixel_values.shape[-2:])
+        tokens = outputs.last_hidden_state.transpose(1, 2)  # (batch, hidden, sequence)
+        tokens = tokens[..., tokens.shape[2] % (height * width) :]  # without a class token
+        if self.config.backbone_config is not None:
+            return tokens.unflatten(2, (-1, height, width))
+        return tokens.unflatten(2, (height, width, -1)).movedim(-1, 2)  # TimeSformer's frames run fastest
+
+    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+        """See [`PyramidActionDetectionMixin`]. Swin's hidden states are its input and each block's output."""
+        config = self.config
+        sides = [-(-side // config.patch_size) for side in pixel_values.shape[-2:]]
+        for _ in config.depths[1:]:
+            sides = [-(-side // 2) for side in sides]
+        last = outputs.last_hidden_state.unflatten(1, (-1, *sides))
+        ends = [sum(config.depths[: stage + 1]) for stage in range(len(config.depths))]
+        return [*(outputs.hidden_states[end] for end in ends[-count:-1]), last]
 
 
 class _LstclTarget(nn.Module):
@@ -448,6 +495,7 @@ def _check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
 
 
 __all__ = [
+    "LstclForActionDetection",
     "LstclForPreTraining",
     "LstclForPreTrainingOutput",
     "LstclForVideoClassification",

@@ -7,6 +7,7 @@ No official code or weights exist. The model follows the paper; choices that the
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,7 @@ from .layers import (
     interpolate_positions,
     merge_single_views,
 )
+from .modeling_action_detection import ActionDetectionMixin
 
 
 class TubeViTTube(nn.Module):
@@ -262,8 +264,17 @@ class _TubeViTEmbeddings(nn.Module):
         hidden_states = self.dropout(hidden_states)
         return hidden_states, hidden_states if self.gate_positions else tokens
 
-    def _fitting(self, size: Sequence[int]) -> list[tuple[TubeViTTube, tuple[int, int, int]]]:
-        """The tubes that fit into an input of `size` (frames, height, width), with the grids of their tokens."""
+    def fitting(self, size: Sequence[int]) -> list[tuple[TubeViTTube, tuple[int, int, int]]]:
+        """
+        Tubes that fit into an input.
+
+        Args:
+            size (`Sequence[int]`):
+                `(frames, height, width)` of the input.
+
+        Returns:
+            `list[tuple]`: each tube with the grid of its tokens.
+        """
         tubes = [tube for tube in self.tubes if isinstance(tube, TubeViTTube)]
         grids = [(tube, tube.tube.grid(size)) for tube in tubes]
         return [(tube, grid) for tube, grid in grids if min(grid) > 0]
@@ -284,7 +295,7 @@ class _TubeViTEmbeddings(nn.Module):
         """
         kernel = None if self.shared_kernel is None else self.shared_kernel.weight
         frames, _, height, width = pixel_values.shape[1:]
-        fitting = self._fitting((frames, height, width))
+        fitting = self.fitting((frames, height, width))
         if not fitting:
             kernels = [module.tube.kernel for module in self.tubes if isinstance(module, TubeViTTube)]
             raise ValueError(
@@ -308,7 +319,7 @@ class _TubeViTEmbeddings(nn.Module):
             `torch.Tensor` of shape `(num_tokens, hidden_size)`.
         """
         parts = []
-        for module, grid in self._fitting(size):
+        for module, grid in self.fitting(size):
             positions = self.fixed_positions(module.tube, grid, device)
             if self.image_positions is not None and module.tube.kernel[0] == 1:
                 positions = _with_image_positions(positions, self.image_positions(grid[1:]), grid[0])
@@ -634,6 +645,50 @@ class TubeViTForVideoClassification(_TubeViTClassificationModel):
         return self.classify(pixel_values, labels, **kwargs)
 
 
+class TubeViTForActionDetection(ActionDetectionMixin, TubeViTPreTrainedModel):
+    """
+    Scores of actions for each person in a clip: encoder, norm, and an action detection head on one map. It has the
+    grid of the tube with most tokens a frame, and is the mean of all tubes' tokens resampled to that grid. By default
+    (`global_feature="pooled"`) the head also sees the pooled features of the clip; without them the pooler is idle.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration; `detection_config` describes the head.
+    """
+
+    default_head = {"global_feature": "pooled"}
+
+    def __init__(self, config: TubeViTConfig):
+        super().__init__(config)
+        self.tubevit = TubeViTModel(config)
+        self.add_action_head(config.hidden_size, config.hidden_size)
+        self.post_init()
+
+    def has_idle_parameters(self) -> bool:
+        """Whether some tubes do not fit into clips, or nothing reads the pooled features."""
+        return super().has_idle_parameters() or self.config.detection_config.global_feature != "pooled"
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels between neighbouring places of the densest tube."""
+        return min(tube.stride[1] for tube in self.config.tube_list)
+
+    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """See [`ActionDetectionMixin`]."""
+        grids = [
+            grid for _, grid in self.tubevit.embeddings.fitting((pixel_values.shape[1], *pixel_values.shape[-2:]))
+        ]
+        tokens = outputs.last_hidden_state[:, -sum(math.prod(grid) for grid in grids) :]  # without a class token
+        parts = tokens.transpose(1, 2).split([math.prod(grid) for grid in grids], dim=2)
+        maps = [part.unflatten(2, grid) for part, grid in zip(parts, grids)]
+        densest = max(grids, key=lambda grid: (grid[1] * grid[2], grid[0]))
+        resampled = [
+            one if grid == densest else F.interpolate(one, size=densest, mode="trilinear", align_corners=False)
+            for one, grid in zip(maps, grids)
+        ]
+        return torch.stack(resampled).mean(dim=0)
+
+
 class TubeViTForImageClassification(_TubeViTClassificationModel):
     """Classifier of images; only tubes of one frame are used. Its weights fit the video classifier."""
 
@@ -815,6 +870,7 @@ def own_kernel(model: TubeViTModel, module: TubeViTTube) -> torch.Tensor:
 
 
 __all__ = [
+    "TubeViTForActionDetection",
     "TubeViTForImageClassification",
     "TubeViTForJointClassification",
     "TubeViTForVideoClassification",

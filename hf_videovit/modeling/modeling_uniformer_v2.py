@@ -38,6 +38,7 @@ from .layers import (
     interpolate_positions,
     token_grid,
 )
+from .modeling_action_detection import ActionDetectionMixin
 from .modeling_uniformer_v2_image_tower import Source, read_image_tower
 
 
@@ -602,6 +603,36 @@ class UniFormerV2ForVideoClassification(VideoClassificationMixin, UniFormerV2Pre
         self.post_init()
 
 
+class UniFormerV2ForActionDetection(ActionDetectionMixin, UniFormerV2PreTrainedModel):
+    """
+    Scores of actions for each person in a clip: image tower and an action detection head on the patches of its frames.
+    By default (`global_feature="pooled"`) the head also sees the fused features of the clip; without them the global
+    blocks are idle.
+
+    Args:
+        config ([`UniFormerV2Config`]):
+            Configuration; `detection_config` describes the head.
+    """
+
+    default_head = {"global_feature": "pooled"}
+
+    def __init__(self, config: UniFormerV2Config):
+        super().__init__(config)
+        self.uniformer_v2 = UniFormerV2Model(config)
+        self.add_action_head(config.hidden_size, config.hidden_size)
+        self.post_init()
+
+    def has_idle_parameters(self) -> bool:
+        """Whether nothing reads the fused features."""
+        return self.config.detection_config.global_feature != "pooled"
+
+    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """See [`ActionDetectionMixin`]."""
+        frames, height, width = _clip_grid(pixel_values, self.config)
+        tokens = outputs.last_hidden_state.unflatten(1, (frames, -1))[:, :, 1:]  # without the class tokens
+        return tokens.unflatten(2, (height, width)).movedim(-1, 1)
+
+
 def _clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
     """Frames, height and width of a clip in tokens; ValueError for a shape that does not fit."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
@@ -619,6 +650,7 @@ def _clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
 
 
 __all__ = [
+    "UniFormerV2ForActionDetection",
     "UniFormerV2ForVideoClassification",
     "UniFormerV2Model",
     "UniFormerV2ModelOutput",

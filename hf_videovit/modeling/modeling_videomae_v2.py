@@ -8,6 +8,7 @@ table over the flattened token index. Behaviour follows the official code (OpenG
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,6 +39,7 @@ from .layers import (
     sinusoid_table,
     token_grid,
 )
+from .modeling_action_detection import ActionDetectionMixin
 
 
 MAX_LOG_TEMPERATURE = 4.6052  # the official cap on the cosine attention's scale: log(100)
@@ -526,6 +528,32 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         return tubelets.flatten(2)
 
 
+class VideoMAEV2ForActionDetection(ActionDetectionMixin, VideoMAEV2PreTrainedModel):
+    """
+    Scores of actions for each person in a clip: encoder, token-wise norm, and an action detection head on the map of
+    tokens. Heights and widths that are not a multiple of the patch size are cut at the right and at the bottom.
+
+    Args:
+        config ([`VideoMAEV2Config`]):
+            Configuration; `detection_config` describes the head.
+    """
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__(config)
+        self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
+        self.add_action_head(config.hidden_size)
+        self.post_init()
+
+    def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+        """See [`ActionDetectionMixin`]."""
+        height, width = (side // self.config.patch_size * self.config.patch_size for side in pixel_values.shape[-2:])
+        return super().encode(pixel_values[..., :height, :width], **kwargs)
+
+    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+        """See [`ActionDetectionMixin`]."""
+        return outputs.last_hidden_state.transpose(1, 2).unflatten(2, _clip_grid(pixel_values, self.config))
+
+
 def _clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:
     """Token grid of a batch of clips; ValueError for the wrong number of axes or channels."""
     if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
@@ -583,6 +611,7 @@ def _count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expec
 
 
 __all__ = [
+    "VideoMAEV2ForActionDetection",
     "VideoMAEV2ForPreTraining",
     "VideoMAEV2ForPreTrainingOutput",
     "VideoMAEV2ForVideoClassification",

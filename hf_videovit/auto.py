@@ -1,0 +1,27 @@
+"""Auto classes for tasks that transformers has none for."""
+
+from collections import OrderedDict
+
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+
+class AutoModelForActionDetection(_BaseAutoModelClass):
+    """
+    The model for action detection of a family: `from_pretrained` and `from_config` choose the class by the
+    configuration, as transformers' auto classes do.
+
+    Example:
+
+    ```python
+    >>> from hf_videovit import AutoModelForActionDetection, VideoMAEV2Config
+
+    >>> model = AutoModelForActionDetection.from_config(VideoMAEV2Config.from_size("small", num_labels=80))
+    >>> type(model).__name__
+    'VideoMAEV2ForActionDetection'
+    ```"""
+
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+__all__ = ["AutoModelForActionDetection"]
