@@ -34,8 +34,6 @@ class ActionDetectionOutput(ModelOutput):
             See [`action_detection_loss`].
         logits (`torch.Tensor` of shape `(batch_size, num_boxes, num_labels)`):
             Scores before the sigmoid or softmax; 0 where there is no box.
-        box_mask (`torch.BoolTensor` of shape `(batch_size, num_boxes)`):
-            `True` where there is a box.
         pooled_features (`torch.Tensor` of shape `(batch_size, num_boxes, feature_size)`):
             Features of each box, before the head.
         feature_map (`torch.Tensor` of shape `(batch_size, channels, frames, height, width)`):
@@ -46,7 +44,6 @@ class ActionDetectionOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
-    box_mask: torch.Tensor | None = None
     pooled_features: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -187,6 +184,7 @@ class ActionDetectionMixin:
         """
         if self.config.detection_config is None:
             self.config.detection_config = ActionDetectionConfig(**self.default_head)
+            self.config._attn_implementation = self.config._attn_implementation  # of nested configurations, too
         head = self.config.detection_config
         if head.global_feature == "pooled" and not pooled_size:
             raise ValueError(f"`global_feature` must be None or 'map' for {type(self).__name__}, got 'pooled'.")
@@ -292,7 +290,6 @@ class ActionDetectionMixin:
         return ActionDetectionOutput(
             loss=loss,
             logits=logits,
-            box_mask=box_mask,
             pooled_features=features,
             feature_map=feature_map,
             hidden_states=outputs.hidden_states,

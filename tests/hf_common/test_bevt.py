@@ -4,6 +4,7 @@ import unittest
 
 from hf_videovit import (
     BevtConfig,
+    BevtForActionDetection,
     BevtForPreTraining,
     BevtForVideoClassification,
     BevtImageProcessor,
@@ -24,7 +25,7 @@ register_for_common_tests(
 class BevtModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = StagedModelTester
     family_name = "bevt"
-    all_model_classes = (BevtModel, BevtForPreTraining, BevtForVideoClassification)
+    all_model_classes = (BevtModel, BevtForPreTraining, BevtForActionDetection, BevtForVideoClassification)
     additional_model_inputs = ["mask", "image_pixel_values", "image_mask"]
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):

@@ -4,6 +4,7 @@ import unittest
 
 from hf_videovit import (
     LstclConfig,
+    LstclForActionDetection,
     LstclForPreTraining,
     LstclForVideoClassification,
     LstclModel,
@@ -24,7 +25,7 @@ register_for_common_tests(
 class LstclModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = VideoModelTester
     family_name = "lstcl"
-    all_model_classes = (LstclModel, LstclForPreTraining, LstclForVideoClassification)
+    all_model_classes = (LstclModel, LstclForPreTraining, LstclForActionDetection, LstclForVideoClassification)
     additional_model_inputs = ["long_pixel_values"]
 
 

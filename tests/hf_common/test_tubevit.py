@@ -4,6 +4,7 @@ import unittest
 
 from hf_videovit import (
     TubeViTConfig,
+    TubeViTForActionDetection,
     TubeViTForImageClassification,
     TubeViTForVideoClassification,
     TubeViTImageProcessor,
@@ -37,7 +38,7 @@ class ImageModelTester(VideoModelTester):
 class TubeViTModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = VideoModelTester
     family_name = "tubevit"
-    all_model_classes = (TubeViTModel, TubeViTForVideoClassification)
+    all_model_classes = (TubeViTModel, TubeViTForActionDetection, TubeViTForVideoClassification)
 
 
 class TubeViTImageModelTest(VideoModelTest, unittest.TestCase):

@@ -5,6 +5,7 @@ import unittest
 from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
+    UniFormerForActionDetection,
     UniFormerForImageClassification,
     UniFormerForPoseEstimation,
     UniFormerForVideoClassification,
@@ -41,7 +42,7 @@ class ImageModelTester(StagedModelTester):
 class UniFormerModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = StagedModelTester
     family_name = "uniformer"
-    all_model_classes = (UniFormerModel, UniFormerForVideoClassification)
+    all_model_classes = (UniFormerModel, UniFormerForActionDetection, UniFormerForVideoClassification)
 
 
 class UniFormerImageModelTest(VideoModelTest, unittest.TestCase):

@@ -4,6 +4,7 @@ import unittest
 
 from hf_videovit import (
     UniFormerV2Config,
+    UniFormerV2ForActionDetection,
     UniFormerV2ForVideoClassification,
     UniFormerV2Model,
     UniFormerV2VideoProcessor,
@@ -20,7 +21,7 @@ register_for_common_tests(
 class UniFormerV2ModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = VideoModelTester
     family_name = "uniformer_v2"
-    all_model_classes = (UniFormerV2Model, UniFormerV2ForVideoClassification)
+    all_model_classes = (UniFormerV2Model, UniFormerV2ForActionDetection, UniFormerV2ForVideoClassification)
 
 
 class UniFormerV2ConfigTest(ConfigTest, unittest.TestCase):

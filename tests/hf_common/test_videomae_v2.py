@@ -4,6 +4,7 @@ import unittest
 
 from hf_videovit import (
     VideoMAEV2Config,
+    VideoMAEV2ForActionDetection,
     VideoMAEV2ForPreTraining,
     VideoMAEV2ForVideoClassification,
     VideoMAEV2Model,
@@ -24,7 +25,12 @@ register_for_common_tests(
 class VideoMAEV2ModelTest(VideoModelTest, unittest.TestCase):
     model_tester_class = VideoModelTester
     family_name = "videomae_v2"
-    all_model_classes = (VideoMAEV2Model, VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification)
+    all_model_classes = (
+        VideoMAEV2Model,
+        VideoMAEV2ForPreTraining,
+        VideoMAEV2ForActionDetection,
+        VideoMAEV2ForVideoClassification,
+    )
     additional_model_inputs = ["encoder_mask", "decoder_mask"]
 
 
