@@ -117,8 +117,8 @@ class ActionDetectionConfig(PreTrainedConfig):
     roi_dropout: float | int = 0.0
     head_dropout: float | int = 0.0
     head_init_std: float | int = 2e-5
-    box_enlargement: list[float] | tuple[float, ...] = (0.1, 0.05)
-    box_jitter: list[float] | tuple[float, ...] = (0.2, 0.1, 0.1, 0.05)
+    box_enlargement: list[float | int] | tuple[float | int, ...] = (0.1, 0.05)
+    box_jitter: list[float | int] | tuple[float | int, ...] = (0.2, 0.1, 0.1, 0.05)
     box_convention: str = "exclusive"
     max_boxes: int = 100
     softmax_labels: int = 0
