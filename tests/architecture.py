@@ -19,7 +19,7 @@ PACKAGE = ROOT / "hf_videovit"
 
 # Lowest first.
 STOREYS = (
-    ("modeling", "published", "modes", "files"),
+    ("modeling", "published", "modes", "files", "auto"),
     ("pictures",),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards

@@ -22,13 +22,21 @@ SCRIPTS = [*EXAMPLES, *sorted((ROOT / "benchmarks").glob("*.py"))]
 MODELING_ORDER = {
     "layers": (),
     "configuration_base": (),
-    "configuration": ("configuration_base",),
+    "configuration_action_detection": ("configuration_base",),
+    "configuration": ("configuration_base", "configuration_action_detection"),
     "frame_sampling": (),
     "word_pixels": (),
     "image_processing": ("word_pixels",),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),
-    "modeling": ("configuration_base", "layers", "backbone", "configuration", "modeling"),
+    "modeling": (
+        "configuration_base",
+        "configuration_action_detection",
+        "layers",
+        "backbone",
+        "configuration",
+        "modeling",
+    ),
     "video_processing_base": ("frame_sampling", "video_decoding"),
     "video_processing": (
         "video_processing_base",

@@ -1,6 +1,5 @@
 """Configuration of the action detection head that all families share."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -170,7 +169,7 @@ def action_detection_config(value: Any) -> ActionDetectionConfig | None:
     The field `detection_config` of a family's configuration as an object.
 
     Args:
-        value ([`ActionDetectionConfig`] or `dict`, *optional*):
+        value ([`ActionDetectionConfig`] or `dict`, or `None`):
             The field as it is given or read from a file.
 
     Returns:
@@ -179,21 +178,4 @@ def action_detection_config(value: Any) -> ActionDetectionConfig | None:
     return ActionDetectionConfig(**value) if isinstance(value, dict) else value
 
 
-def box_limits(sizes: Sequence[int], convention: str) -> tuple[int, int]:
-    """
-    Largest x and y of a lower right corner.
-
-    Args:
-        sizes (`Sequence[int]`):
-            Height and width of a frame in pixels.
-        convention (`str`):
-            `"exclusive"` or `"inclusive"`.
-
-    Returns:
-        `tuple[int, int]`: x and y in pixels.
-    """
-    offset = 1 if convention == "inclusive" else 0
-    return sizes[1] - offset, sizes[0] - offset
-
-
-__all__ = ["BOX_CONVENTIONS", "ActionDetectionConfig", "action_detection_config", "box_limits"]
+__all__ = ["BOX_CONVENTIONS", "ActionDetectionConfig", "action_detection_config"]

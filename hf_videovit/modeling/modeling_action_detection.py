@@ -150,7 +150,7 @@ class ActionDetectionHead(nn.Module):
             sampling_ratio=self.config.roi_sampling_ratio,
             aligned=self.config.roi_aligned,
         )
-        return regions.to(frames.dtype).view(batch_size, num_frames, num_boxes, -1, size, size)
+        return regions.to(frames.dtype).unflatten(0, (batch_size, num_frames, num_boxes))
 
     def _pool_time(self, frames: torch.Tensor) -> torch.Tensor:
         """Mean or maximum of `(batch, frames, ...)` over frames."""
@@ -160,7 +160,7 @@ class ActionDetectionHead(nn.Module):
 class ActionDetectionMixin:
     """
     Scores of actions for each box, from the feature map of an encoder (`base_model`). List it before the family's
-    `PreTrainedModel` among the bases, and give it the family's `feature_map` and `feature_stride`.
+    `PreTrainedModel` among the bases, and give it the family's `_feature_map` and `feature_stride`.
     """
 
     config: Any
@@ -191,7 +191,7 @@ class ActionDetectionMixin:
         self.num_labels = self.config.num_labels
         self.action_head = ActionDetectionHead(head, hidden_size, self.config.num_labels, pooled_size)
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """
         The encoder's output as a map.
 
@@ -204,14 +204,14 @@ class ActionDetectionMixin:
         Returns:
             `torch.Tensor` of shape `(batch_size, channels, frames, height, width)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `feature_map`.")
+        raise NotImplementedError(f"{type(self).__name__} must define `_feature_map`.")
 
     @property
     def feature_stride(self) -> int:
         """Pixels between neighbouring places of the feature map."""
         return self.config.patch_size
 
-    def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+    def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
         """
         Run the encoder.
 
@@ -225,7 +225,7 @@ class ActionDetectionMixin:
         if self.config.detection_config.fused_stages != 1:
             raise ValueError(f"`fused_stages` must be 1: {type(self).__name__} has no stages.")
         outputs = self.base_model(pixel_values, **kwargs)
-        return self.feature_map(pixel_values, outputs), outputs
+        return self._feature_map(pixel_values, outputs), outputs
 
     def proposals(self, boxes: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
         """
@@ -277,7 +277,7 @@ class ActionDetectionMixin:
         Raises:
             ValueError: a shape does not fit.
         """
-        feature_map, outputs = self.encode(pixel_values, **kwargs)
+        feature_map, outputs = self._encode(pixel_values, **kwargs)
         padded, box_mask = pad_boxes(boxes, box_mask, pixel_values)
         if sizes is None:
             sizes = padded.new_tensor(pixel_values.shape[-2:]).expand(padded.shape[0], 2)
@@ -309,11 +309,15 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
     """
     The same for encoders with stages, each of half the resolution of the one before: with
     `config.detection_config.fused_stages` the maps of the last stages become one. All but the last are normalised, all
-    are resampled to the finest (linearly) and concatenated. A family defines `stage_maps`.
+    are resampled to the finest (linearly) and concatenated. A family defines `_stage_maps`.
     """
 
     stage_norms: nn.ModuleList
-    last_stride = 32
+
+    @property
+    def last_stride(self) -> int:
+        """Pixels between neighbouring places of the last stage's map."""
+        return 32
 
     def add_pyramid_head(self, hidden_sizes: Sequence[int], pooled_size: int = 0) -> None:
         """
@@ -340,7 +344,7 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
         """Pixels between neighbouring places of the feature map."""
         return self.last_stride // 2 ** (self.config.detection_config.fused_stages - 1)
 
-    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+    def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
         """
         Maps of the last stages, finest first.
 
@@ -355,11 +359,11 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
         Returns:
             `list[torch.Tensor]` of shapes `(batch_size, frames, height, width, channels)`.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define `stage_maps`.")
+        raise NotImplementedError(f"{type(self).__name__} must define `_stage_maps`.")
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
-        maps = self.stage_maps(pixel_values, outputs, self.config.detection_config.fused_stages)
+        maps = self._stage_maps(pixel_values, outputs, self.config.detection_config.fused_stages)
         finest = tuple(maps[0].shape[1:4])
         normed = [norm(one) for norm, one in zip(self.stage_norms, maps)] + maps[-1:]
         fused = []
@@ -370,13 +374,13 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
             fused.append(channels_first)
         return torch.cat(fused, dim=1)
 
-    def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+    def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
         """See [`ActionDetectionMixin`]."""
         asked = kwargs.pop("output_hidden_states", None)
         asked = self.config.output_hidden_states if asked is None else asked
         needed = self.config.detection_config.fused_stages > 1
         outputs = self.base_model(pixel_values, output_hidden_states=asked or needed, **kwargs)
-        feature_map = self.feature_map(pixel_values, outputs)
+        feature_map = self._feature_map(pixel_values, outputs)
         if not asked:
             outputs.hidden_states = None
         return feature_map, outputs
@@ -391,7 +395,7 @@ def pad_boxes(
     Args:
         boxes (`torch.Tensor` of shape `(batch_size, num_boxes, 4)`, or a list of `(num_boxes_i, 4)`):
             Boxes of each clip.
-        box_mask (`torch.BoolTensor` of shape `(batch_size, num_boxes)`, *optional*):
+        box_mask (`torch.BoolTensor` of shape `(batch_size, num_boxes)`, or `None`):
             `True` where there is a box.
         pixel_values (`torch.Tensor` of shape `(batch_size, ...)`):
             The clips, for their number and their device.

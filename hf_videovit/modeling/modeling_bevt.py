@@ -316,7 +316,7 @@ class BevtForActionDetection(PyramidActionDetectionMixin, BevtPreTrainedModel):
         """Pixels between neighbouring places of the last stage's map."""
         return self.config.patch_size * 2 ** (len(self.config.depths) - 1)
 
-    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+    def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
         """See [`PyramidActionDetectionMixin`]."""
         last = outputs.last_hidden_state.view(outputs.feature_maps[-1].shape)
         return [*outputs.feature_maps[-count:-1], last]

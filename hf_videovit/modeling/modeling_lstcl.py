@@ -236,8 +236,7 @@ class LstclForActionDetection(PyramidActionDetectionMixin, LstclPreTrainedModel)
     def __init__(self, config: LstclConfig):
         super().__init__(config)
         self.lstcl = LstclModel(config)
-        swin = config.backbone == "video_swin"
-        self.add_pyramid_head(config.hidden_sizes if swin else [config.hidden_size], config.hidden_size)
+        self.add_pyramid_head(config.hidden_sizes or [config.hidden_size], config.hidden_size)
         self.post_init()
 
     @property
@@ -247,10 +246,10 @@ class LstclForActionDetection(PyramidActionDetectionMixin, LstclPreTrainedModel)
             return self.config.patch_size * 2 ** (len(self.config.depths) - 1)
         return (self.config.backbone_config or self.config).patch_size
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`PyramidActionDetectionMixin`]."""
         if self.config.backbone == "video_swin":
-            return super().feature_map(pixel_values, outputs)
+            return super()._feature_map(pixel_values, outputs)
         height, width = (side // self.last_stride for side in pixel_values.shape[-2:])
         tokens = outputs.last_hidden_state.transpose(1, 2)  # (batch, hidden, sequence)
         tokens = tokens[..., tokens.shape[2] % (height * width) :]  # without a class token
@@ -258,7 +257,7 @@ class LstclForActionDetection(PyramidActionDetectionMixin, LstclPreTrainedModel)
             return tokens.unflatten(2, (-1, height, width))
         return tokens.unflatten(2, (height, width, -1)).movedim(-1, 2)  # TimeSformer's frames run fastest
 
-    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+    def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
         """See [`PyramidActionDetectionMixin`]. Swin's hidden states are its input and each block's output."""
         config = self.config
         sides = [-(-side // config.patch_size) for side in pixel_values.shape[-2:]]

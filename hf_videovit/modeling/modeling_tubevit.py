@@ -673,7 +673,7 @@ class TubeViTForActionDetection(ActionDetectionMixin, TubeViTPreTrainedModel):
         """Pixels between neighbouring places of the densest tube."""
         return min(tube.stride[1] for tube in self.config.tube_list)
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
         grids = [
             grid for _, grid in self.tubevit.embeddings.fitting((pixel_values.shape[1], *pixel_values.shape[-2:]))

@@ -34,7 +34,7 @@ class UniFormerForActionDetection(PyramidActionDetectionMixin, UniFormerPreTrain
         """Whether nothing reads the normalised class token."""
         return self.config.use_token_pruning
 
-    def stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
+    def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
         """See [`PyramidActionDetectionMixin`]. UniFormer's hidden states are the input of stage 1 and each output."""
         sides = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
         last = outputs.last_hidden_state.unflatten(1, (-1, *sides))  # (batch, frames, height, width, channels)

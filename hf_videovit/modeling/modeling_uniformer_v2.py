@@ -626,7 +626,7 @@ class UniFormerV2ForActionDetection(ActionDetectionMixin, UniFormerV2PreTrainedM
         """Whether nothing reads the fused features."""
         return self.config.detection_config.global_feature != "pooled"
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
         frames, height, width = _clip_grid(pixel_values, self.config)
         tokens = outputs.last_hidden_state.unflatten(1, (frames, -1))[:, :, 1:]  # without the class tokens

@@ -544,12 +544,12 @@ class VideoMAEV2ForActionDetection(ActionDetectionMixin, VideoMAEV2PreTrainedMod
         self.add_action_head(config.hidden_size)
         self.post_init()
 
-    def encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
+    def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
         """See [`ActionDetectionMixin`]."""
         height, width = (side // self.config.patch_size * self.config.patch_size for side in pixel_values.shape[-2:])
-        return super().encode(pixel_values[..., :height, :width], **kwargs)
+        return super()._encode(pixel_values[..., :height, :width], **kwargs)
 
-    def feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
+    def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
         return outputs.last_hidden_state.transpose(1, 2).unflatten(2, _clip_grid(pixel_values, self.config))
 

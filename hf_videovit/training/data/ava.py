@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from ..evaluation.metrics.boxes import BoxTable
+from .boxes import BoxTable
 
 
 COLUMNS = ("video", "timestamp", "x1", "y1", "x2", "y2", "label")

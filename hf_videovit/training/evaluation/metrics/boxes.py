@@ -9,53 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...data.boxes import BoxTable
+
 
 PROTOCOLS = ("ava", "mmaction2")
-
-
-@dataclass(frozen=True)
-class BoxTable:
-    """
-    Actions at boxes, one row for each box and label.
-
-    Args:
-        keys (`np.ndarray` of shape `(num_rows,)`):
-            Key-frame of each row: anything that numpy can sort, comparable between two tables.
-        boxes (`np.ndarray` of shape `(num_rows, 4)`):
-            Corners x1, y1, x2, y2; usually shares of width and height.
-        labels (`np.ndarray` of shape `(num_rows,)`):
-            Label of each row.
-        scores (`np.ndarray` of shape `(num_rows,)`, *optional*):
-            Confidence of each row; none for the truth.
-    """
-
-    keys: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        count = len(self.keys)
-        columns = (self.labels,) if self.scores is None else (self.labels, self.scores)
-        if self.boxes.shape != (count, 4) or any(column.shape != (count,) for column in columns):
-            raise ValueError(
-                f"`boxes` must be ({count}, 4) and the other columns ({count},), got {self.boxes.shape} and "
-                f"{[column.shape for column in columns]}"
-            )
-
-    def select(self, rows: np.ndarray) -> "BoxTable":
-        """
-        Some of the rows.
-
-        Args:
-            rows (`np.ndarray`):
-                Indices, or a mask.
-
-        Returns:
-            [`BoxTable`]
-        """
-        scores = None if self.scores is None else self.scores[rows]
-        return BoxTable(self.keys[rows], self.boxes[rows], self.labels[rows], scores)
 
 
 @dataclass(frozen=True)
@@ -80,7 +37,7 @@ class FrameAveragePrecision:
 def frame_average_precision(
     truth: BoxTable,
     predictions: BoxTable,
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     excluded: Sequence | np.ndarray = (),
     iou_threshold: float = 0.5,
     protocol: str = "ava",
@@ -101,7 +58,7 @@ def frame_average_precision(
             True boxes and labels.
         predictions ([`BoxTable`]):
             Predicted boxes and labels with scores.
-        labels (`Sequence[int]`):
+        labels (`Sequence[int]` or `np.ndarray`):
             The labels that count; others are left out on both sides.
         excluded (`Sequence`, *optional*):
             Key-frames that are left out on both sides.
@@ -121,8 +78,8 @@ def frame_average_precision(
         raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
     if predictions.scores is None or not np.isfinite(predictions.scores).all():
         raise ValueError("`predictions` must have scores that are finite numbers")
-    labels = np.unique(np.asarray(labels, dtype=np.int64))
-    truth, predictions = (table.select(np.isin(table.labels, labels)) for table in (truth, predictions))
+    counted = np.unique(np.asarray(labels, dtype=np.int64))
+    truth, predictions = (table.select(np.isin(table.labels, counted)) for table in (truth, predictions))
     excluded = np.asarray(excluded)
     if len(excluded):
         predictions = predictions.select(~np.isin(predictions.keys, excluded))
@@ -135,7 +92,7 @@ def frame_average_precision(
 
     right, ranked = _matched(truth, predictions, iou_threshold)
     ranked_labels = predictions.labels[ranked]
-    counts = {int(label): int((truth.labels == label).sum()) for label in labels}
+    counts = {int(label): int((truth.labels == label).sum()) for label in counted}
     precisions = {}
     for label, count in counts.items():
         hits = right[ranked[ranked_labels == label]]

@@ -5,7 +5,8 @@ import evaluate
 import numpy as np
 
 # An absolute import, since `evaluate.load` runs a copy of this file from its own cache
-from hf_videovit.training.evaluation.metrics.boxes import BoxTable, frame_average_precision
+from hf_videovit.training.data.boxes import BoxTable
+from hf_videovit.training.evaluation.metrics.boxes import frame_average_precision
 
 
 class FrameMeanAveragePrecision(evaluate.Metric):
