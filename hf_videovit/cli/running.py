@@ -8,6 +8,7 @@ import typer
 
 from ..hub.publishing import check_access, finish_run
 from ..training.arguments import parse_arguments
+from ..training.engine.run_folder import RunFolder
 from ..training.methods.choosing import describe_fields, method_of
 from ..training.methods.common import Goal, RunResult, make_accelerator, run
 from ..training.planning import plan_run
@@ -63,7 +64,9 @@ def run_words(
     accelerator = make_accelerator(config.run)
     result = run(method, accelerator)
     if accelerator.is_main_process:
-        _report(result, finish_run(result.output_dir, config.run, result.facts))
+        published = finish_run(result.output_dir, config.run, result.facts)
+        RunFolder(result.output_dir).record_results()
+        _report(result, published)
     accelerator.end_training()
 
 

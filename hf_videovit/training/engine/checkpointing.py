@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers.utils import logging
 
+from ...folders import remove_folder
 
-logger = logging.get_logger(__name__)
 
 FORMAT = 1
 STATE_FILE = "state.json"
 ASIDE = ".replaced"  # suffix of a checkpoint whose step is being saved again
+FOLDERS = re.compile(rf"\.?step_\d{{8,}}({re.escape(ASIDE)})?(\.draft)?(\.removed)?")
+FILES = re.compile(r"state\.json|rank_\d+\.json|(task|optimizer|ema)\.safetensors")
 
 
 @dataclass
@@ -100,8 +101,9 @@ def save_checkpoint(
         if rank == 0:
             _sync(draft)
             _put_in_place(draft, final)
-            for old in list_checkpoints(folder)[:-keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            for old in filter(is_own_folder, list_checkpoints(folder)[:-keep]):
+                remove_folder(old)
+            remove_leftovers(folder)
 
     for part in (start, write, publish):
         error = _error_of(part)
@@ -126,12 +128,41 @@ def _error_of(part: Callable[[], None]) -> OSError | None:
 def _put_in_place(draft: Path, final: Path) -> None:
     """Rename a folder. An older one of that name is renamed first, so that one of them is complete at any time."""
     aside = final.with_name(f"{final.name}{ASIDE}")
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_folder(aside)
     if final.exists():
         os.replace(final, aside)
     os.replace(draft, final)
     _sync(final.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_folder(aside)
+
+
+def is_own_folder(path: Path) -> bool:
+    """
+    Whether a folder is a checkpoint, or a part of one, with no other files in it.
+
+    Args:
+        path (`Path`):
+            A folder beside the checkpoints of a run.
+
+    Returns:
+        `bool`
+    """
+    if path.is_symlink() or not path.is_dir() or not FOLDERS.fullmatch(path.name):
+        return False
+    return all(FILES.fullmatch(entry.name) for entry in path.iterdir())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """
+    Delete what a process left that was killed while it wrote or deleted a checkpoint.
+
+    Args:
+        folder (`Path`):
+            The folder with the checkpoints of a run. It may be missing.
+    """
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if is_own_folder(path) and (path.name.startswith(".") or not (path / STATE_FILE).is_file()):
+            remove_folder(path)
 
 
 def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckpoint:

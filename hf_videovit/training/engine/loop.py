@@ -12,13 +12,12 @@ video is repeated or skipped.
 """
 
 import math
-import shutil
 import signal
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -40,6 +39,7 @@ from ..schedules import schedule_steps
 from ..tasks import Task
 from .checkpointing import TrainingCheckpoint, list_checkpoints, load_checkpoint, replace_tensors, save_checkpoint
 from .reporting import Clock, RunReport
+from .run_folder import RunFolder, open_run_folder
 from .sharding import arrange_weights
 
 
@@ -118,6 +118,7 @@ def fit(
     ledger: BadVideoLedger,
     validate: Validation | None = None,
     observers: Sequence[Observer] = (),
+    folder: RunFolder | None = None,
 ) -> FitResult:
     """
     Train a task.
@@ -139,11 +140,17 @@ def fit(
             Returns the metrics of a model. All processes call it together.
         observers (`Sequence[Observer]`, *optional*, defaults to `()`):
             Called with the model besides the validation.
+        folder ([`RunFolder`], *optional*):
+            The folder of the run if it is open. Opened by default.
 
     Returns:
         [`FitResult`]
+
+    Raises:
+        ValueError: the folder of the run cannot be used, or the run cannot be resumed.
     """
-    return _Run(task, stream, config, accelerator, prepare_batch, ledger, validate, observers).run()
+    with nullcontext(folder) if folder is not None else open_run_folder(config, accelerator):
+        return _Run(task, stream, config, accelerator, prepare_batch, ledger, validate, observers).run()
 
 
 @dataclass
@@ -446,17 +453,6 @@ class _Run:
             )
         if run.resume and checkpoints:
             self._resume(checkpoints[-1])
-            return
-        if checkpoints and not run.overwrite:
-            raise ValueError(
-                f"`output_dir` {str(self.folder)!r} has checkpoints of an earlier run: give `resume` to continue it, "
-                "`overwrite` to start again, or another folder"
-            )
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.rmtree(self.folder / "logs", ignore_errors=True)
-        self.accelerator.wait_for_everyone()
 
     def _resume(self, path: Path) -> None:
         loaded = load_checkpoint(path, self.stream.rank, self.stream.world)

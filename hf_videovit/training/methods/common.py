@@ -23,6 +23,7 @@ from ..data.sources import VideoSource
 from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
 from ..engine.loop import FitResult, Observer, fit
+from ..engine.run_folder import open_run_folder
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
 from ..evaluation.probes import online_probe
 from ..fields import build_group
@@ -628,21 +629,31 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
 
     Returns:
         [`RunResult`]
+
+    Raises:
+        ValueError: `output_dir` is in use, or has files that the run would replace.
     """
     accelerator = accelerator or make_accelerator(method.config.run)
-    torch.manual_seed(method.config.run.seed)
-    method.begin(accelerator)
-    fitted = fit(
-        method.task(),
-        method.stream(),
-        method.config,
-        accelerator=accelerator,
-        prepare_batch=method.prepare_batch,
-        ledger=method.ledger,
-        validate=method.validate if method.can_validate else None,
-        observers=method.observers(),
-    )
-    return method.finish(fitted)
+    with open_run_folder(method.config, accelerator) as folder:
+        torch.manual_seed(method.config.run.seed)
+        method.begin(accelerator)
+        fitted = fit(
+            method.task(),
+            method.stream(),
+            method.config,
+            accelerator=accelerator,
+            prepare_batch=method.prepare_batch,
+            ledger=method.ledger,
+            validate=method.validate if method.can_validate else None,
+            observers=method.observers(),
+            folder=folder,
+        )
+        if accelerator.is_main_process:
+            folder.begin_saving()
+        result = method.finish(fitted)
+        if accelerator.is_main_process:
+            folder.record_results()
+    return result
 
 
 def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:

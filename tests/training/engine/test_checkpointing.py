@@ -1,11 +1,13 @@
 import errno
 import json
+import shutil
 
 import pytest
 import torch
 
 from hf_videovit.training.engine import checkpointing
 from hf_videovit.training.engine.checkpointing import (
+    ASIDE,
     TrainingCheckpoint,
     flatten_optimizer,
     list_checkpoints,
@@ -130,12 +132,56 @@ def test_a_step_saved_again_is_never_missing(tmp_path, monkeypatch, killed_befor
         monkeypatch.setattr(
             checkpointing.shutil,
             "rmtree",
-            lambda path, **options: stop() if path.exists() and path.name.endswith("d") else rmtree(path, **options),
+            lambda path, **options: stop() if path.exists() and ASIDE in path.name else rmtree(path, **options),
         )
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, again, keep=1)
     monkeypatch.undo()
     epochs = [load_checkpoint(path).state["epoch"] for path in list_checkpoints(tmp_path)]
-    assert epochs == ([1] if killed_before == "draft" else [1, 2])
+    assert epochs == ([1] if killed_before == "draft" else [2])
     save_checkpoint(tmp_path, again, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001"]
+
+
+def kill_within_removal(monkeypatch):
+    """Every removal is killed after its first file."""
+    rmtree = shutil.rmtree
+
+    def stop(path, **options):
+        if path.is_dir() and (files := sorted(path.iterdir())):
+            files[0].unlink()
+            raise KeyboardInterrupt
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", stop)
+
+
+def test_a_checkpoint_half_deleted_by_a_kill_is_deleted_by_the_next_save(tmp_path, monkeypatch):
+    for step in (1, 2):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=2)
+    with monkeypatch.context() as patched:
+        kill_within_removal(patched)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, make_checkpoint(3), keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000002", "step_00000003"]
+    assert len(list(tmp_path.iterdir())) == 3
+    save_checkpoint(tmp_path, make_checkpoint(4), keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step_00000003", "step_00000004"]
+
+
+@pytest.mark.parametrize("left", ["step_00000001", ".step_00000001.draft", ".step_00000001.removed"])
+def test_parts_of_checkpoints_do_not_stay(tmp_path, left):
+    (tmp_path / left).mkdir()
+    (tmp_path / left / "task.safetensors").write_bytes(b"x")
+    save_checkpoint(tmp_path, make_checkpoint(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000002"]
+
+
+@pytest.mark.parametrize("mine", ["step_00000001/notes.txt", "step_1/model.safetensors", "best/state.json", "a.pth"])
+def test_files_of_others_beside_checkpoints_stay(tmp_path, mine):
+    (tmp_path / mine).parent.mkdir(exist_ok=True)
+    (tmp_path / mine).write_text("mine")
+    for step in (2, 3):
+        save_checkpoint(tmp_path, make_checkpoint(step), keep=1)
+    assert (tmp_path / mine).read_text() == "mine"
+    assert [path.name for path in list_checkpoints(tmp_path)][-1] == "step_00000003"

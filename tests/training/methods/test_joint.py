@@ -167,6 +167,9 @@ def test_a_run_leaves_three_models(joint_fields, image_folder):
     classify = pipeline("video-classification", model=str(folder))
     video = Path(joint_fields["data"]) / "val" / result.evaluation.ids[0]
     assert {row["label"] for row in classify(str(video), top_k=len(STEPS))} == set(STEPS)
+    record = json.loads((folder / "logs" / "run.json").read_text())["files"]
+    saved = {path for path in folder.rglob("*") if path.is_file() and not {"logs", "checkpoints"} & set(path.parts)}
+    assert {path.relative_to(folder).as_posix() for path in saved} - {".lock"} == set(record)
 
 
 def test_training_goes_on_from_a_joint_model_or_from_its_encoder(joint_fields):
