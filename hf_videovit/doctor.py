@@ -21,7 +21,15 @@ import torch
 from transformers.utils import logging
 
 from .files import visible_files
-from .modeling.video_decoding import DecoderInfo, VideoDecodingError, available_decoders, decode_video, probe_video
+from .modeling.video_decoding import (
+    DecoderInfo,
+    VideoDecodingError,
+    available_decoders,
+    decode_in_chunks,
+    decode_video,
+    opened_once,
+    probe_video,
+)
 from .modeling.video_decoding_types import VIDEO_SUFFIXES
 
 
@@ -178,10 +186,12 @@ def check_video(path: str | os.PathLike, *, decoder: str = "auto") -> VideoCheck
     started = time.monotonic()
     facts: dict[str, Any] = {"bytes": os.path.getsize(path) if os.path.isfile(path) else 0}
     try:
-        probe = probe_video(path)
-        facts |= {name: getattr(probe, name) for name in ("num_frames", "fps", "duration", "width", "height")}
-        facts |= {"rotation": probe.rotation, "mirrored": probe.mirrored, "codec": probe.codec or ""}
-        facts["decoded_frames"] = _count_frames(path, probe.num_frames, probe.height * probe.width * 3, decoder)
+        with opened_once(path) as video:
+            probe = probe_video(video)
+            facts |= {name: getattr(probe, name) for name in ("num_frames", "fps", "duration", "width", "height")}
+            facts |= {"rotation": probe.rotation, "mirrored": probe.mirrored, "codec": probe.codec or ""}
+            chunks = decode_in_chunks(video, CHUNK_BYTES, decoder=decoder)
+            facts["decoded_frames"] = sum(len(chunk.frames) for chunk in chunks)
         facts["status"] = "ok"
     except VideoDecodingError as error:
         facts |= {"kind": error.kind, "reason": error.reason, "decoded_frames": _salvageable(path, decoder)}
@@ -254,15 +264,6 @@ def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:
     else:
         raise ValueError(f"`path` of a report must end in .csv or .json, got {str(path)!r}.")
     return path
-
-
-def _count_frames(path: str, num_frames: int, frame_bytes: int, decoder: str) -> int:
-    step = max(16, CHUNK_BYTES // max(frame_bytes, 1))
-    counted = 0
-    for start in range(0, num_frames, step):
-        indices = range(start, min(start + step, num_frames))
-        counted += len(decode_video(path, indices, decoder=decoder, policy="strict").frames)
-    return counted
 
 
 def _salvageable(path: str, decoder: str) -> int:

@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..modeling.video_decoding import VideoDecodingError, decode_video, probe_video
+from ..modeling.video_decoding import VideoDecodingError, decode_in_chunks
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
 from ..modes import evaluation_mode
+from .pipeline import video_of_row
 
 
 logger = logging.get_logger(__name__)
@@ -50,7 +51,8 @@ def get_video_features(
         processor ([`ClipVideoProcessor`]):
             The checkpoint's processor. Its protocol defines the clips and crops.
         videos (a video, or a list or iterable of videos):
-            Paths, URLs, bytes, file objects, arrays or tensors `(T, H, W, C)`.
+            Paths, URLs, bytes, file objects, `VideoDecoder` objects of torchcodec, arrays or tensors `(T, H, W, C)`,
+            or rows with a `video` column.
         batch_size (`int`, *optional*, defaults to 1):
             Videos (or windows) per forward pass.
         pooling (`str`, *optional*, defaults to `"default"`):
@@ -228,7 +230,8 @@ def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
 
 
 def _listed(videos: Any) -> Iterable[Any]:
-    return [videos] if is_one_video(videos) or not isinstance(videos, Iterable) else videos
+    several = isinstance(videos, Iterable) and not is_one_video(videos)
+    return (video_of_row(video) for video in (videos if several else [videos]))
 
 
 def _features_by_protocol(
@@ -287,12 +290,15 @@ def _processed_frames(
     video: Any, processor: ClipVideoProcessor, device: torch.device, squash: bool
 ) -> Iterator[torch.Tensor]:
     """Frames `(channels, height, width)` of a whole video in order, ready for the model; decoded a chunk at a time."""
-    probe = probe_video(video)
-    step = max(16, CHUNK_BYTES // (probe.height * probe.width * 3))
-    for start in range(0, probe.num_frames, step):
-        indices = range(start, min(start + step, probe.num_frames))
-        frames = decode_video(video, indices, decoder=processor.decoder).frames  # (chunk, height, width, channels)
-        for part in torch.from_numpy(frames).split(PROCESSED_FRAMES):  # floats need more memory
+    chunks = decode_in_chunks(
+        video,
+        CHUNK_BYTES,
+        decoder=processor.decoder,
+        policy=processor.decoding_policy,
+        isolate=processor.isolate_decoding,
+    )
+    for chunk in chunks:
+        for part in torch.from_numpy(chunk.frames).split(PROCESSED_FRAMES):  # floats need more memory
             if squash:
                 yield from _squash(part, processor, device)
             else:

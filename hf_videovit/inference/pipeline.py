@@ -33,7 +33,8 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
     [`VideoClassificationPipeline`].
 
     A video is a path (`str` or `pathlib.Path`), an http(s) or `hf://` URL, encoded `bytes`, a file object, a
-    dictionary with `path` and `bytes`, an array or tensor of frames, or a list of frames (PIL images or 3-D arrays).
+    dictionary with `path` and `bytes`, a `VideoDecoder` of torchcodec, an array or tensor of frames, or a list of
+    frames (PIL images or 3-D arrays).
     Several videos are a list, tuple, iterator, 5-D array, torch data set or `datasets` data set with a `video`
     column.
 
@@ -158,7 +159,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
             processor = copy.copy(processor)
             processor.num_frames = overrides.pop("num_frames")
         try:
-            clips = processor(_video_of_row(video), return_tensors="pt", **overrides)["pixel_values"]
+            clips = processor(video_of_row(video), return_tensors="pt", **overrides)["pixel_values"]
         except (VideoDecodingError, OSError) as error:
             if on_error == "raise":
                 raise
@@ -316,8 +317,20 @@ def _left_encoded(dataset: Any) -> Any:
     return dataset.cast_column("video", datasets.Video(decode=False))
 
 
-def _video_of_row(video: Any) -> Any:
-    """The video of a data set's row; anything else unchanged."""
+def video_of_row(video: Any) -> Any:
+    """
+    The video of a data set's row; anything else unchanged.
+
+    Args:
+        video (`Any`):
+            A video, or a row with a `video` column.
+
+    Returns:
+        The video.
+
+    Raises:
+        ValueError: a row without a `video` column.
+    """
     if not isinstance(video, dict) or {"path", "bytes"} & video.keys():
         return video
     if "video" not in video:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers.video_utils import VideoMetadata
 
-from ..modeling.video_decoding import decode_video, probe_video
+from ..modeling.video_decoding import decode_video, opened_once, probe_video
 from ..modeling.video_decoding_types import VideoProbe
 from ..modeling.video_processing_base import ClipVideoProcessor
 
@@ -108,15 +108,16 @@ def scores_over_time(classifier: Any, video: Any, *, num_windows: int = 8) -> li
     if num_windows < 1:
         raise ValueError(f"`num_windows` must be at least 1, got {num_windows}.")
     processor = classifier.video_processor
-    probe = probe_video(video, isolate=processor.isolate_decoding)
-    length = _window_length(processor, probe)
-    starts = np.unique(np.linspace(0, probe.num_frames - length, num_windows).round().astype(int)).tolist()
-    seconds = _seconds(probe)
     windows = []
-    for first in starts:
-        end = first + length
-        scores = score_views(classifier, load_views(processor, video, (first, end)).pixel_values)
-        windows.append(Window(first, end, float(seconds[first]), float(seconds[end]), scores))
+    with opened_once(video) as opened:
+        probe = probe_video(opened, isolate=processor.isolate_decoding)
+        length = _window_length(processor, probe)
+        starts = np.unique(np.linspace(0, probe.num_frames - length, num_windows).round().astype(int)).tolist()
+        seconds = _seconds(probe)
+        for first in starts:
+            end = first + length
+            scores = score_views(classifier, load_views(processor, opened, (first, end)).pixel_values)
+            windows.append(Window(first, end, float(seconds[first]), float(seconds[end]), scores))
     return windows
 
 
@@ -148,13 +149,14 @@ def moments_that_mattered(
     if num_moments < 1:
         raise ValueError(f"`num_moments` must be at least 1, got {num_moments}.")
     processor = classifier.video_processor
-    views = load_views(processor, video)
+    with opened_once(video) as opened:
+        views = load_views(processor, opened)
+        seconds = _seconds(probe_video(opened, isolate=processor.isolate_decoding))
     scores = score_views(classifier, views.pixel_values)
     label = next(iter(scores)) if label is None else label  # the best is the first
     if label not in scores:
         raise ValueError(f"`label` must be one of the model's {len(scores)} labels, got {label!r}.")
     seen = np.unique(views.indices)
-    seconds = _seconds(probe_video(video, isolate=processor.isolate_decoding))
     moments = []
     for part in np.array_split(seen, min(num_moments, len(seen))):
         drop = scores[label] - score_views(classifier, _hide(views, part))[label]

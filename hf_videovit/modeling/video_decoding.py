@@ -9,19 +9,29 @@ import glob
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
 from .video_decoding_isolation import IsolatedReader
 from .video_decoding_parts import VideoPart
 from .video_decoding_pyav import PyAVReader
-from .video_decoding_sources import EncodedVideo, VideoLike, decoded_frames, open_video, source_name
+from .video_decoding_sources import (
+    EncodedVideo,
+    VideoLike,
+    decoded_frames,
+    is_video_decoder,
+    open_video,
+    source_name,
+    undecoded,
+)
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
 
 
@@ -106,8 +116,10 @@ def decode_video(
     Args:
         source:
             A path (`str` or `pathlib.Path`), http(s) or `hf://` URL, bytes, binary file object, `{"path", "bytes"}`
-            dict, uint8 array or tensor with channels first or last, or list of PIL images. Of a dict with `start`
-            and `end` in seconds, or `start_frame` and `end_frame`, only that part is the video; see [`VideoPart`].
+            dict, `VideoDecoder` of torchcodec, uint8 array or tensor with channels first or last, or list of PIL
+            images. Of a `VideoDecoder` that `datasets` made its file is read; another one gives its own frames. Of a
+            dict with `start` and `end` in seconds, or `start_frame` and `end_frame`, only that part is the video; see
+            [`VideoPart`].
         indices (sequence of `int` or callable, *optional*):
             Frames to return, in any order and any number of times; all of them by default. A callable gets the
             `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
@@ -140,6 +152,9 @@ def decode_video(
         ImportError: PyAV is not installed, or its release cannot be used.
     """
     _check_arguments(decoder, policy, num_threads, isolate, timeout)
+    source = undecoded(source)
+    if is_video_decoder(source):
+        return _read_opened(source, indices, isolate)
     frames = decoded_frames(source)
     if frames is not None:
         return _choose_frames(frames, indices)
@@ -186,6 +201,10 @@ def probe_video(
         ImportError: PyAV is not installed, or its release cannot be used.
     """
     _check_arguments("auto", "strict", 1, isolate, timeout)
+    source = undecoded(source)
+    if is_video_decoder(source):
+        facts = source.metadata
+        return VideoProbe(len(source), facts.average_fps, facts.duration_seconds, facts.height, facts.width)
     frames = decoded_frames(source)
     if frames is not None:
         return VideoProbe(len(frames), fps=None, duration=None, height=frames.shape[1], width=frames.shape[2])
@@ -194,7 +213,100 @@ def probe_video(
         open_video(source, limits, token=token, deadline=deadline) as video,
         _open_reader(video, limits, 1, isolate, deadline) as reader,
     ):
-        return reader.probe()
+        probe, part = reader.probe(), VideoPart.of(source)
+        return probe if part is None else part.probe(probe)
+
+
+@contextmanager
+def opened_once(source: VideoLike, *, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[VideoLike]:
+    """
+    Open a video for several calls of [`decode_video`] and [`probe_video`]: a URL is downloaded once, a file object
+    read once.
+
+    Args:
+        source:
+            As in [`decode_video`].
+        limits ([`VideoLimits`], *optional*):
+            Upper bounds.
+
+    Returns:
+        A context manager that gives the video in a form that these functions take.
+
+    Raises:
+        ValueError: `source` is in no form that can be read.
+        VideoDecodingError: there is no such file, or it is larger than allowed.
+    """
+    source = undecoded(source)
+    if is_video_decoder(source) or isinstance(source, list | tuple | np.ndarray | torch.Tensor):
+        yield source
+        return
+    with open_video(source, limits) as video:
+        key = video.cache_key or object()
+        try:
+            yield replace(video, cache_key=key, part=VideoPart.of(source))
+        finally:
+            if video.cache_key is None:
+                PyAVReader.forget(key)
+
+
+def decode_in_chunks(
+    source: VideoLike,
+    chunk_bytes: int,
+    *,
+    decoder: str = "auto",
+    policy: str = "strict",
+    num_threads: int = 1,
+    limits: VideoLimits = DEFAULT_LIMITS,
+    isolate: bool = False,
+    timeout: float | None = None,
+) -> Iterator[DecodedVideo]:
+    """
+    All frames of a video in order, some at a time. With `policy="salvage"` these are the frames that decode.
+
+    Args:
+        source:
+            As in [`decode_video`].
+        chunk_bytes (`int`):
+            Bytes of the frames held at once; at least 16 frames.
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            As in [`decode_video`].
+        policy (`str`, *optional*, defaults to `"strict"`):
+            As in [`decode_video`]. `"strict"` raises when it comes to the damage.
+        num_threads (`int`, *optional*, defaults to 1):
+            Threads of the decoder.
+        limits ([`VideoLimits`], *optional*):
+            Upper bounds.
+        isolate (`bool`, *optional*, defaults to `False`):
+            Whether to decode in a child process.
+        timeout (`float`, *optional*):
+            Seconds for each chunk.
+
+    Yields:
+        [`DecodedVideo`]: one chunk after the other.
+
+    Raises:
+        ValueError: an argument is not allowed.
+        VideoDecodingError: the video cannot be read.
+    """
+    options: dict[str, Any] = {"limits": limits, "isolate": isolate, "timeout": timeout}
+    with opened_once(source, limits=limits) as video:
+        probe = probe_video(video, **options)
+        step = max(16, chunk_bytes // (probe.height * probe.width * 3))
+        options |= {"decoder": decoder, "policy": policy, "num_threads": num_threads}
+        start, total, damaged = 0, probe.num_frames, False
+
+        def plan(metadata: VideoMetadata) -> np.ndarray:
+            """The frames that follow, or the last one where the video turns out to end before them."""
+            nonlocal total
+            total = metadata.total_num_frames
+            return np.arange(min(start, total - 1), min(start + step, total))
+
+        while start < total:
+            chunk = _decode_salvaged(video, plan, **options) if damaged else decode_video(video, plan, **options)
+            damaged = damaged or (policy == "salvage" and chunk.damaged_packets > 0)
+            if start < total:
+                yield chunk
+            start += step
 
 
 def available_decoders() -> dict[str, DecoderInfo]:
@@ -222,6 +334,17 @@ def _check_arguments(decoder: str, policy: str, num_threads: int, isolate: bool,
         raise ValueError(f"`isolate=True` decodes with PyAV, got `decoder={decoder!r}`.")
 
 
+def _decode_salvaged(
+    video: Any, plan: FramePlan, *, limits: VideoLimits, isolate: bool, num_threads: int, **options: Any
+) -> DecodedVideo:
+    """Frames by their number among those that decode, even if no damage is met on the way to them."""
+    timeout, part = options["timeout"], VideoPart.of(video)
+    plan = plan if part is None else part.frames(_plan, plan)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    with _open_reader(video, limits, num_threads, isolate, deadline) as reader:
+        return _decode(video, reader, plan, "auto", salvage=True, counted=True)
+
+
 def _open_reader(
     video: EncodedVideo, limits: VideoLimits, num_threads: int, isolate: bool, deadline: float | None
 ) -> PyAVReader | IsolatedReader:
@@ -243,12 +366,17 @@ def _open_reader(
 
 
 def _decode(
-    video: EncodedVideo, reader: PyAVReader | IsolatedReader, plan: FramePlan, decoder: str, salvage: bool
+    video: EncodedVideo,
+    reader: PyAVReader | IsolatedReader,
+    plan: FramePlan,
+    decoder: str,
+    salvage: bool,
+    counted: bool = False,
 ) -> DecodedVideo:
     metadata = _metadata(reader, reader.num_frames)
     indices = _plan(plan, metadata)
     positions, places = _ascending(indices)
-    reading = None
+    reading = Reading(problem="damaged") if counted else None
     if decoder in OTHER_DECODERS and isinstance(reader, PyAVReader):
         reading = _read_with(decoder, video, reader, positions)
         metadata.video_backend = reader.decoder if reading is None else decoder
@@ -327,6 +455,33 @@ def _choose_frames(frames: np.ndarray, plan: FramePlan) -> DecodedVideo:
     indices = _plan(plan, metadata)
     metadata.frames_indices = indices.ravel().tolist()
     return DecodedVideo(np.ascontiguousarray(frames if plan is None else frames[indices]), metadata)
+
+
+def _read_opened(decoder: Any, plan: FramePlan, isolate: bool) -> DecodedVideo:
+    """Frames of a `VideoDecoder` of torchcodec, as it gives them."""
+    if isolate:
+        raise ValueError(
+            "`source` is a torchcodec `VideoDecoder`, which decodes in this process; `isolate=True` needs the file "
+            'itself (with `datasets`: `cast_column("video", Video(decode=False))`).'
+        )
+    facts = decoder.metadata
+    metadata = VideoMetadata(
+        total_num_frames=len(decoder),
+        fps=facts.average_fps,
+        duration=facts.duration_seconds,
+        video_backend="torchcodec",
+    )
+    indices = _plan(plan, metadata)
+    try:
+        batch = decoder.get_frames_at(indices.ravel().tolist())
+    except RuntimeError as error:
+        raise VideoDecodingError(source_name(decoder), "torchcodec", _first_line(error)) from None
+    frames = decoded_frames(batch.data)
+    assert frames is not None
+    metadata.frames_indices = indices.ravel().tolist()
+    metadata.height, metadata.width = frames.shape[1:3]
+    frames = np.ascontiguousarray(frames).reshape(*indices.shape, *frames.shape[1:])
+    return DecodedVideo(frames, metadata, timestamps=batch.pts_seconds.cpu().numpy().reshape(indices.shape))
 
 
 # ---------------------------------------------------------------------- decord and torchcodec
@@ -524,7 +679,9 @@ __all__ = [
     "VideoProbe",
     "VideoLike",
     "available_decoders",
+    "decode_in_chunks",
     "decode_video",
+    "opened_once",
     "probe_video",
     "source_name",
 ]

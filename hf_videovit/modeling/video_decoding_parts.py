@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from transformers.video_utils import VideoMetadata
 
-from .video_decoding_sources import source_name
-from .video_decoding_types import VideoDecodingError
+from .video_decoding_sources import EncodedVideo, source_name
+from .video_decoding_types import VideoDecodingError, VideoProbe
 
 
 SLACK = 1.0  # seconds by which a part may end after its video: ends are often rounded up
@@ -59,6 +59,8 @@ class VideoPart:
         Returns:
             [`VideoPart`] or `None`: `None` for a whole video.
         """
+        if isinstance(source, EncodedVideo):
+            return source.part
         if not isinstance(source, dict):
             return None
         for names, in_frames in ((("start", "end"), False), (("start_frame", "end_frame"), True)):
@@ -100,6 +102,28 @@ class VideoPart:
             length = f"{total} frames" + (f" ({total / rate:.2f} s)" if rate else "")
             raise VideoDecodingError(self.name, None, f"the part {self} is not in the video of {length}", "empty")
         return first, min(last, total)
+
+    def probe(self, probe: VideoProbe) -> VideoProbe:
+        """
+        Facts about the part.
+
+        Args:
+            probe ([`VideoProbe`]):
+                Of the whole video.
+
+        Returns:
+            [`VideoProbe`]
+
+        Raises:
+            VideoDecodingError: the video ends before the part.
+        """
+        first, last = self.bounds(VideoMetadata(total_num_frames=probe.num_frames, fps=probe.fps))
+        return dataclasses.replace(
+            probe,
+            num_frames=last - first,
+            duration=(last - first) / probe.fps if probe.fps else None,
+            timestamps=None if probe.timestamps is None else probe.timestamps[first:last],
+        )
 
     def frames(self, plan: Callable[[Any, VideoMetadata], np.ndarray], indices: Any) -> Callable[..., np.ndarray]:
         """

@@ -221,6 +221,17 @@ class PyAVReader:
             self._container.close()
             self._container = None
 
+    @staticmethod
+    def forget(cache_key: Any) -> None:
+        """
+        Drop the index of a file that will not be read again.
+
+        Args:
+            cache_key:
+                Identity of the file.
+        """
+        _indices.pop(cache_key, None)
+
     @property
     def num_frames(self) -> int:
         """Frames in the index."""

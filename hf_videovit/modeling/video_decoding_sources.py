@@ -4,6 +4,7 @@ import io
 import os
 import re
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,8 +25,8 @@ from .video_decoding_types import VideoDecodingError, VideoLimits
 VideoLike = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | dict | np.ndarray | torch.Tensor | list
 
 FORMS = (
-    "a path, an http(s):// or hf:// URL, bytes, a binary file object, a {'path', 'bytes'} dict, a uint8 array or "
-    "tensor with channels first or last, or a list of PIL images"
+    "a path, an http(s):// or hf:// URL, bytes, a binary file object, a {'path', 'bytes'} dict, a torchcodec "
+    "`VideoDecoder`, a uint8 array or tensor with channels first or last, or a list of PIL images"
 )
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 DOWNLOAD_TIMEOUT = 60.0
@@ -47,12 +48,15 @@ class EncodedVideo:
             The open file, if there is no path.
         cache_key (*optional*):
             Equal keys mean the same file.
+        part ([`~video_decoding_parts.VideoPart`], *optional*):
+            The part of the file that is the video; all of it by default.
     """
 
     name: str
     path: str | None = None
     file: BinaryIO | None = None
     cache_key: Any = None
+    part: Any = None
 
     def content(self) -> bytes:
         """
@@ -70,6 +74,38 @@ class EncodedVideo:
         return self.file.read()
 
 
+def is_video_decoder(source: Any) -> bool:
+    """
+    Whether a value is a `VideoDecoder` of torchcodec, as the `Video` column of a `datasets` data set gives.
+
+    Args:
+        source:
+            A video in any form.
+
+    Returns:
+        `bool`
+    """
+    decoders = sys.modules.get("torchcodec.decoders")  # if it is not imported, no such object exists
+    return decoders is not None and isinstance(source, decoders.VideoDecoder)
+
+
+def undecoded(source: Any) -> Any:
+    """
+    The file behind a `VideoDecoder` that `datasets` made. Our own decoding verifies its frames.
+
+    Args:
+        source:
+            A video in any form.
+
+    Returns:
+        A `{"path", "bytes"}` dict; `source` itself if it is something else, or if its file is not known.
+    """
+    encoded = getattr(source, "_hf_encoded", None) if is_video_decoder(source) else None
+    if not encoded or (encoded.get("bytes") is None and "::" in (encoded.get("path") or "::")):
+        return source  # `::`: a file inside a remote archive
+    return encoded
+
+
 def source_name(source: Any) -> str:
     """
     A short name for messages. User, password and query of a URL are left out.
@@ -81,6 +117,8 @@ def source_name(source: Any) -> str:
     Returns:
         `str`: the name.
     """
+    if isinstance(source, EncodedVideo):
+        return source.name
     if isinstance(source, dict):
         named = source.get("path") or source.get("bytes")
         return "<empty dict>" if named is None else source_name(named)
@@ -166,7 +204,7 @@ def open_video(
 
     Args:
         source:
-            A path, URL, bytes, file object or `{"path", "bytes"}` dict.
+            A path, URL, bytes, file object or `{"path", "bytes"}` dict, or an [`EncodedVideo`], which is passed on.
         limits ([`VideoLimits`]):
             Upper bounds.
         token (`str` or `bool`, *optional*):
@@ -182,6 +220,9 @@ def open_video(
         VideoDecodingError: there is no such file, or it is larger than allowed.
     """
     name = source_name(source)
+    if isinstance(source, EncodedVideo):
+        yield source
+        return
     if isinstance(source, dict):
         if not {"path", "bytes"} & source.keys():
             raise ValueError(f"`source` as a dict needs 'bytes' or 'path', got keys {sorted(source)}.")

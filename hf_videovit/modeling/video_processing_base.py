@@ -23,6 +23,7 @@ from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
 from .frame_sampling import CROP_ROUNDINGS, FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
 from .video_decoding import decode_video, source_name
+from .video_decoding_sources import is_video_decoder
 
 
 class ClipVideoProcessorKwargs(VideosKwargs, total=False):
@@ -78,7 +79,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
     Samples clips from videos and makes `pixel_values` of them.
 
     Videos are paths (`str` or `pathlib.Path`), http(s) and `hf://` URLs, bytes, file objects, `{"path", "bytes"}`
-    dicts, 4-D arrays and tensors with channels first or last, lists of frames, or lists of all these.
+    dicts, `VideoDecoder` objects of torchcodec, 4-D arrays and tensors with channels first or last, lists of frames,
+    or lists of all these.
 
     With `do_sample_frames=None` (the default) encoded videos are sampled, and frames handed over as an array are
     sampled unless they already are one clip: `num_frames` frames, or any number if the processor has no `num_frames`.
@@ -465,13 +467,14 @@ def is_one_video(videos: Any) -> bool:
 
     Args:
         videos:
-            A path, URL, bytes, file object, `{"path", "bytes"}` dict, 4-D array or list of frames is one video.
+            A path, URL, bytes, file object, `{"path", "bytes"}` dict, `VideoDecoder` of torchcodec, 4-D array or list
+            of frames is one video.
 
     Returns:
         `bool`
     """
     encoded = isinstance(videos, str | Path | bytes | bytearray | memoryview | dict) or hasattr(videos, "read")
-    return encoded or is_frames(videos)
+    return encoded or is_video_decoder(videos) or is_frames(videos)
 
 
 def _flatten_videos(videos: Any) -> list[Any]:
@@ -490,8 +493,8 @@ def _flatten_videos(videos: Any) -> list[Any]:
     if isinstance(videos, list | tuple) and videos:
         return [video for item in videos for video in _flatten_videos(item)]
     raise ValueError(
-        "`videos` must be a path, URL, bytes, file object, {'path', 'bytes'} dict, array, list of frames, or a "
-        f"non-empty list of these, got {source_name(videos)}."
+        "`videos` must be a path, URL, bytes, file object, {'path', 'bytes'} dict, torchcodec `VideoDecoder`, array, "
+        f"list of frames, or a non-empty list of these, got {source_name(videos)}."
     )
 
 
