@@ -178,3 +178,18 @@ def test_a_decoder_without_its_file_cannot_be_isolated(decoders, clip):
     torch.testing.assert_close(processor(decoders[0], return_tensors="pt")["pixel_values"], expected)
     with pytest.raises(ValueError, match="decode=False"):
         processor(decoders[-1], return_tensors="pt")
+
+
+@pytest.mark.parametrize("part", [{"start": 0.4, "end": 1.6}, {"start_frame": 10, "end_frame": 40}])
+def test_windows_and_timelines_of_a_part_stay_inside_it(clip, part, small_chunks, tmp_path):
+    model, source = tiny_classifier(), {"path": clip, **part}
+    inside = decode_video(clip).frames[10:40]
+    np.testing.assert_array_equal(np.concatenate([chunk.frames for chunk in decode_in_chunks(source, 1)]), inside)
+    windows = get_video_features(model, tiny_processor(), source, stride=4)[0]
+    torch.testing.assert_close(windows, get_video_features(model, tiny_processor(), inside, stride=4)[0])
+    probe = probe_video(source)
+    assert (probe.num_frames, len(probe.timestamps)) == (30, 30)
+    assert probe.duration == pytest.approx(1.2)
+    classifier = pipeline("video-classification", model=str(save_tiny_classifier(tmp_path)))
+    spans = scores_over_time(classifier, source, num_windows=3)
+    assert (spans[0].first, spans[-1].end) == (0, 30)
