@@ -203,8 +203,7 @@ def probe_video(
     _check_arguments("auto", "strict", 1, isolate, timeout)
     source = undecoded(source)
     if is_video_decoder(source):
-        facts = source.metadata
-        return VideoProbe(len(source), facts.average_fps, facts.duration_seconds, facts.height, facts.width)
+        return _probe_opened(source)
     frames = decoded_frames(source)
     if frames is not None:
         return VideoProbe(len(frames), fps=None, duration=None, height=frames.shape[1], width=frames.shape[2])
@@ -218,7 +217,7 @@ def probe_video(
 
 
 @contextmanager
-def opened_once(source: VideoLike, *, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[VideoLike]:
+def opened_once(source: VideoLike, *, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[Any]:
     """
     Open a video for several calls of [`decode_video`] and [`probe_video`]: a URL is downloaded once, a file object
     read once.
@@ -455,6 +454,11 @@ def _choose_frames(frames: np.ndarray, plan: FramePlan) -> DecodedVideo:
     indices = _plan(plan, metadata)
     metadata.frames_indices = indices.ravel().tolist()
     return DecodedVideo(np.ascontiguousarray(frames if plan is None else frames[indices]), metadata)
+
+
+def _probe_opened(decoder: Any) -> VideoProbe:
+    facts = decoder.metadata
+    return VideoProbe(len(decoder), facts.average_fps, facts.duration_seconds, facts.height, facts.width)
 
 
 def _read_opened(decoder: Any, plan: FramePlan, isolate: bool) -> DecodedVideo:
