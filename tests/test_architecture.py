@@ -26,6 +26,7 @@ MODELING_ORDER = {
     "configuration": ("configuration_base", "configuration_action_detection"),
     "frame_sampling": (),
     "word_pixels": (),
+    "box_geometry": (),
     "image_processing": ("word_pixels",),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),
@@ -44,6 +45,7 @@ MODELING_ORDER = {
         "frame_sampling",
         "video_decoding",
         "word_pixels",
+        "box_geometry",
     ),
 }
 TRAVELLING = {"torch", "torchvision", "transformers", "numpy", "huggingface_hub", "PIL", "safetensors"}

@@ -72,8 +72,6 @@ class ActionDetectionConfig(PreTrainedConfig):
             The first labels that exclude each other (14 poses in AlphAction's head for AVA): they share a softmax.
         background_label (`int`, *optional*):
             A label that stands for "none of the others": it takes part in a softmax over all labels, not in the loss.
-        use_person_score (`bool`, *optional*, defaults to `True`):
-            Whether the detector's score of a person multiplies the scores of actions.
         ignore_unlabelled_boxes (`bool`, *optional*, defaults to `False`):
             Whether people without any label stay out of the loss. By default they are negatives of every label.
         loss_reduction (`str`, *optional*, defaults to `"sum_over_boxes"`):
@@ -122,7 +120,6 @@ class ActionDetectionConfig(PreTrainedConfig):
     max_boxes: int = 100
     softmax_labels: int = 0
     background_label: int | None = None
-    use_person_score: bool = True
     ignore_unlabelled_boxes: bool = False
     loss_reduction: str = "sum_over_boxes"
     focal_gamma: float | int = 0.0

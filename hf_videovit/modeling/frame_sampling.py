@@ -462,3 +462,76 @@ def crop_offsets(long_side: int, crop: int, num_crops: int, rounding: str = "nea
         return [round(spare / 2)]
     step = spare / (num_crops - 1)
     return [int(index * step) for index in range(num_crops)]
+
+
+def key_frame_offsets(num_frames: int, frame_stride: int, read_key_frame: bool = True) -> np.ndarray:
+    """
+    Places of the frames of a clip around a key-frame.
+
+    Args:
+        num_frames (`int`):
+            Frames of the clip.
+        frame_stride (`int`):
+            Distance of neighbouring frames.
+        read_key_frame (`bool`, *optional*, defaults to `True`):
+            Whether the frame after the middle is the key-frame (SlowFast, mmaction2). Else the frames are the middles
+            of strides, so that with a stride above 2 the key-frame lies between two of them (AlphAction, VideoMAE).
+
+    Returns:
+        `np.ndarray` of shape `(num_frames,)`: frames after the key-frame; before it, negative.
+
+    Raises:
+        ValueError: a number is below 1.
+    """
+    if num_frames < 1 or frame_stride < 1:
+        raise ValueError(f"`num_frames` and `frame_stride` must be at least 1, got {num_frames} and {frame_stride}.")
+    start = -(num_frames * frame_stride // 2) + (0 if read_key_frame else (frame_stride - 1) // 2)
+    return start + frame_stride * np.arange(num_frames)
+
+
+def nearest_frames(
+    key_frames: np.ndarray, offsets: np.ndarray, timestamps: np.ndarray, fps: float | None = None
+) -> np.ndarray:
+    """
+    Frames around key-frames. Beyond the ends of the video its first or last frame is repeated.
+
+    Args:
+        key_frames (`np.ndarray` of shape `(num_key_frames,)`):
+            Seconds after the first frame.
+        offsets (`np.ndarray` of shape `(num_frames,)`):
+            See [`key_frame_offsets`].
+        timestamps (`np.ndarray` of shape `(total,)`):
+            Seconds at which the frames are shown, ascending.
+        fps (`float`, *optional*):
+            Frame rate that the offsets are meant for: the frames nearest in time are taken. By default offsets count
+            the video's own frames.
+
+    Returns:
+        `np.ndarray` of shape `(num_key_frames, num_frames)`: indices.
+
+    Raises:
+        ValueError: the video is empty, a key-frame lies outside it, or `fps` is not positive.
+    """
+    if not len(timestamps):
+        raise ValueError("`timestamps` must have at least one frame, got none.")
+    if fps is not None and not fps > 0:
+        raise ValueError(f"`fps` must be positive, got {fps}.")
+    times = timestamps - timestamps[0]
+    last_length = np.diff(times[-2:]).sum()  # the last frame is shown as long as the one before
+    outside = key_frames[~((key_frames >= 0) & (key_frames <= times[-1] + last_length))]
+    if len(outside):
+        raise ValueError(
+            f"`key_frames` must lie between 0 and {times[-1] + last_length:g} seconds, the length of the video, got "
+            f"{outside[0]:g}."
+        )
+    if fps is not None:
+        return _nearest(times, key_frames[:, None] + offsets / fps)
+    return np.clip(_nearest(times, key_frames)[:, None] + offsets, 0, len(times) - 1)
+
+
+def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Indices of the times closest to those wanted; the earlier of two."""
+    after = np.clip(np.searchsorted(times, wanted), 1, max(len(times) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(times) - 1)
+    return np.where(wanted - times[before] <= times[after] - wanted, before, after)

@@ -34,6 +34,8 @@ class ActionDetectionOutput(ModelOutput):
             See [`action_detection_loss`].
         logits (`torch.Tensor` of shape `(batch_size, num_boxes, num_labels)`):
             Scores before the sigmoid or softmax; 0 where there is no box.
+        probabilities (`torch.Tensor` of shape `(batch_size, num_boxes, num_labels)`):
+            Scores between 0 and 1 in float32, see [`action_probabilities`].
         pooled_features (`torch.Tensor` of shape `(batch_size, num_boxes, feature_size)`):
             Features of each box, before the head.
         feature_map (`torch.Tensor` of shape `(batch_size, channels, frames, height, width)`):
@@ -44,6 +46,7 @@ class ActionDetectionOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
+    probabilities: torch.Tensor | None = None
     pooled_features: torch.Tensor | None = None
     feature_map: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
@@ -126,12 +129,16 @@ class ActionDetectionHead(nn.Module):
         frames = feature_map.transpose(1, 2)  # (batch, frames, channels, height, width)
         if not config.pool_time_after_roi:
             frames = self._pool_time(frames).unsqueeze(1)
+        return self._pool_time(self._regions(frames, boxes, scale))
+
+    def _regions(self, frames: torch.Tensor, boxes: torch.Tensor, scale: float) -> torch.Tensor:
+        """Every frame at the boxes, the whole frame beside it: `(batch, frames, boxes, channels, size, size)`."""
         regions = self._align(frames, boxes, scale)
-        if config.global_feature == "map":
-            # adaptive pooling of every frame to the grid of a box
-            whole = F.adaptive_avg_pool2d(frames.flatten(0, 1), config.roi_size).unflatten(0, frames.shape[:2])
-            regions = torch.cat((regions, whole[:, :, None].expand_as(regions)), dim=3)
-        return self._pool_time(regions)
+        if self.config.global_feature != "map":
+            return regions
+        # adaptive pooling of every frame to the grid of a box
+        whole = F.adaptive_avg_pool2d(frames.flatten(0, 1), self.config.roi_size).unflatten(0, frames.shape[:2])
+        return torch.cat((regions, whole[:, :, None].expand_as(regions)), dim=3)
 
     def _align(self, frames: torch.Tensor, boxes: torch.Tensor, scale: float) -> torch.Tensor:
         """RoIAlign of the boxes on every frame: `(batch, frames, boxes, channels, size, size)`."""
@@ -290,6 +297,7 @@ class ActionDetectionMixin:
         return ActionDetectionOutput(
             loss=loss,
             logits=logits,
+            probabilities=action_probabilities(logits.detach(), self.config),
             pooled_features=features,
             feature_map=feature_map,
             hidden_states=outputs.hidden_states,

@@ -255,8 +255,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
             ValueError: an argument or a video's form is not allowed.
             VideoDecodingError: a video cannot be read.
         """
-        _refuse_unknown(kwargs, self.valid_kwargs.__annotations__)
-        validate_typed_dict(self.valid_kwargs, kwargs)  # type: ignore[type-var]  # a TypedDict, as it asks for
+        self._check_call(kwargs)
         videos = _flatten_videos(videos)
         metadata = _list_metadata(kwargs.pop("video_metadata", None), len(videos))
         options = self._options(kwargs)
@@ -270,6 +269,11 @@ class ClipVideoProcessor(BaseVideoProcessor):
         if options["return_metadata"]:
             batch["video_metadata"] = [found for _, found in loaded]
         return batch
+
+    def _check_call(self, given: dict[str, Any]) -> None:
+        """ValueError for arguments of a call that do not exist or are of another type."""
+        _refuse_unknown(given, self.valid_kwargs.__annotations__)
+        validate_typed_dict(self.valid_kwargs, given)  # type: ignore[type-var]  # a TypedDict, as it asks for
 
     def _options(self, given: dict[str, Any]) -> dict[str, Any]:
         """The processor's fields with those of one call in their place; `None` leaves all but the `do_*` switches."""

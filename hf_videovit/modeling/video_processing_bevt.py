@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from transformers import BatchFeature
 from transformers.image_utils import SizeDict
-from transformers.processing_utils import Unpack
 
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
+from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 from .word_pixels import word_pixels
 
 
-class BevtVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
+class BevtVideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
     """
     Args:
         return_word_pixels (`bool`, *optional*, defaults to `False`):
@@ -22,7 +21,7 @@ class BevtVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     return_word_pixels: bool | None
 
 
-class BevtVideoProcessor(ClipVideoProcessor):
+class BevtVideoProcessor(KeyFrameVideoProcessor):
     """
     32 frames at every second frame, a clip that runs over the end going on from the start; short side to 224
     (bilinear, not antialiased), crops of 224 x 224, ImageNet normalisation. With `return_word_pixels=True` also
@@ -64,7 +63,7 @@ class BevtVideoProcessor(ClipVideoProcessor):
         """
         return word_pixels(clips, (clips.shape[-2] // 2, clips.shape[-1] // 2))
 
-    def preprocess(self, videos: Any, **kwargs: Unpack[BevtVideoProcessorKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:  # type: ignore[override]  # boxes among them
         """
         Views of videos and, with `return_word_pixels`, `word_pixel_values` of the same axes as `pixel_values`. See
         [`ClipVideoProcessor.preprocess`].

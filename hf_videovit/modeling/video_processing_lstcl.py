@@ -9,13 +9,14 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_sampling import Random, sample_clips, span_clips, span_from_start
 from .video_decoding import decode_video
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs, frames_to_tensor, is_frames
+from .video_processing_base import frames_to_tensor, is_frames
+from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
 SHORT_SHARE = 4  # a short clip of segments covers one part in four of the video
 
 
-class LstclVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
+class LstclVideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
     """
     Args:
         stride_fps (`float`, *optional*, defaults to 30.0):
@@ -35,7 +36,7 @@ class LstclVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     short_inside_long: bool | None
 
 
-class LstclVideoProcessor(ClipVideoProcessor):
+class LstclVideoProcessor(KeyFrameVideoProcessor):
     """
     8 frames at stride 32, short side to 224 by bilinear interpolation without antialiasing, mean 0.45 and deviation
     0.225 in every channel (TimeSformer's and SlowFast's).

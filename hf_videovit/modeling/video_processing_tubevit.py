@@ -7,10 +7,10 @@ from transformers.processing_utils import Unpack
 from transformers.video_utils import VideoMetadata
 
 from .frame_sampling import sample_at_rate
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
+from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
-class TubeViTVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
+class TubeViTVideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
     """
     Args:
         frame_rate (`float`, *optional*):
@@ -21,7 +21,7 @@ class TubeViTVideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
     frame_rate: float | int | None
 
 
-class TubeViTVideoProcessor(ClipVideoProcessor):
+class TubeViTVideoProcessor(KeyFrameVideoProcessor):
     """
     Short side to 224, crops of 224 x 224, mean and deviation 0.5 (those of the image ViTs that training starts from).
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from transformers.image_utils import SizeDict
 
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
+from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
-class UniFormerV2VideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
+class UniFormerV2VideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
     """Nothing beyond the common fields."""
 
 
-class UniFormerV2VideoProcessor(ClipVideoProcessor):
+class UniFormerV2VideoProcessor(KeyFrameVideoProcessor):
     """
     8 frames, one from each of 8 segments of the whole video; short side to the crop's by bilinear interpolation of
     unrounded pixels without antialiasing; mean 0.45 and deviation 0.225 in every channel (neither CLIP's nor

@@ -1,13 +1,13 @@
 """VideoMAE V2's published protocol."""
 
-from .video_processing_base import ClipVideoProcessor, ClipVideoProcessorKwargs
+from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
-class VideoMAEV2VideoProcessorKwargs(ClipVideoProcessorKwargs, total=False):
+class VideoMAEV2VideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
     """Nothing beyond the common fields."""
 
 
-class VideoMAEV2VideoProcessor(ClipVideoProcessor):
+class VideoMAEV2VideoProcessor(KeyFrameVideoProcessor):
     """
     16 frames at stride 4, short side to 224 by bilinear interpolation without antialiasing (OpenCV's, in the official
     code), ImageNet normalisation.

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from .action_detection import ActionDetectionAdapter
 from .bevt import BevtAdapter
 from .compare import Fixture, Report
 from .lstcl import LstclAdapter
@@ -26,9 +27,10 @@ from .uniformer_v2 import UniFormerV2Adapter
 from .videomae_v2 import VideoMAEV2Adapter
 
 
-# One adapter a family, by the name of the directory that its cases lie in; a case that lies elsewhere goes to the
-# first adapter that recognises its files.
+# One adapter a family or task, by the name of the directory that its cases lie in; a case that lies elsewhere goes to
+# the first adapter that recognises its files.
 ADAPTERS = {
+    "action_detection": ActionDetectionAdapter,
     "bevt": BevtAdapter,
     "lstcl": LstclAdapter,
     "tubevit": TubeViTAdapter,
@@ -37,7 +39,7 @@ ADAPTERS = {
     "videomae_v2": VideoMAEV2Adapter,
 }
 # Families of fixtures that the package has no models for yet.
-UNSUPPORTED = ("action_detection", "temporal_localization")
+UNSUPPORTED = ("temporal_localization",)
 
 
 def run(directory: Path) -> Iterator[Report]:
