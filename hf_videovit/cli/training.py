@@ -85,7 +85,7 @@ def probe(
 ) -> None:
     """Score a model's frozen features on labelled videos. The exit code is 1 if some could not be read."""
     from ..training.arguments import RunConfig
-    from ..training.data.opening import load_sources
+    from ..training.data.opening import load_sources, require_labels
     from ..training.evaluation.probes import probe_model
 
     config = RunConfig.from_fields(
@@ -94,6 +94,8 @@ def probe(
     train_source, eval_source = load_sources(config.data, config.run.seed)
     if eval_source is None:
         raise ValueError(f"--data {data} has no evaluation clips: give --eval-data.")
+    require_labels(train_source, f"--data {data}", "or give a list with labels")
+    require_labels(eval_source, f"--eval-data {eval_data or data}", "or give a list with labels")
     encoder, processor = load_encoder(model, device)
     result = probe_model(
         encoder,

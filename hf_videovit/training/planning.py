@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .arguments import RunConfig
+from .data.opening import list_splits
+from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
 from .methods.choosing import method_of
 from .methods.common import Goal, Pass
 from .schedules import schedule_steps
@@ -20,6 +22,7 @@ BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
 AUTOCAST_SHARE = 0.6  # of the float32 activations: those of norms stay in float32
 UTILISATION = 0.4  # share of the speed of one large matrix product that training usually reaches
 MATMUL_SIDE = 2048
+MOST_CLASSES = 40  # classes that a plan lists
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,58 @@ class OtherPass:
 
     macs: int
     samples_per_step: float
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """
+    The data of a run in numbers.
+
+    Args:
+        data (`str`):
+            The data.
+        splits (`tuple[str, ...]`):
+            Splits of the data.
+        num_train (`int` or `None`):
+            Training clips; `None` if unknown.
+        num_eval (`int` or `None`):
+            Evaluation clips; `None` if unknown.
+        evaluated_on (`str`):
+            Where the evaluation clips come from.
+        classes (`dict[str, tuple[int, int] | None]`):
+            Training and evaluation clips of each class; `None` if unknown.
+        remarks (`tuple[str, ...]`):
+            What is left out, and what else a user should know.
+    """
+
+    data: str
+    splits: tuple[str, ...]
+    num_train: int | None
+    num_eval: int | None
+    evaluated_on: str
+    classes: dict[str, tuple[int, int] | None]
+    remarks: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """
+        The numbers as text.
+
+        Returns:
+            `list[tuple[str, str]]`: name and value of each.
+        """
+        rows = [
+            ("data", self.data),
+            ("splits", ", ".join(self.splits) or "none"),
+            ("training clips", "unknown" if self.num_train is None else str(self.num_train)),
+            ("evaluation clips", f"{'' if self.num_eval is None else self.num_eval} {self.evaluated_on}".strip()),
+            ("classes", str(len(self.classes)) if self.classes else "none: the clips have no labels"),
+        ]
+        for name, counts in list(self.classes.items())[:MOST_CLASSES]:
+            known = "" if counts is None else f"{counts[0]} to train on, {counts[1]} to evaluate on"
+            rows.append((f"  {name}", known))
+        if len(self.classes) > MOST_CLASSES:
+            rows.append((f"  and {len(self.classes) - MOST_CLASSES} more", ""))
+        return rows + [("note", remark) for remark in self.remarks]
 
 
 @dataclass(frozen=True)
@@ -77,6 +132,8 @@ class RunPlan:
             Duration in hours with one device like this machine's per process; `None` if unknown.
         others (`dict[str, OtherPass]`, *optional*, defaults to `{}`):
             Further forward passes of a step, by name.
+        data ([`DataPlan`], *optional*):
+            The clips and their classes, if the run names its data.
     """
 
     method: str
@@ -95,6 +152,7 @@ class RunPlan:
     memory_gib: float
     hours: float | None
     others: dict[str, OtherPass] = field(default_factory=dict)
+    data: DataPlan | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """
@@ -109,9 +167,9 @@ class RunPlan:
             "memory_gib": f"about {self.memory_gib:.1f} GiB per process",
             "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
         }
-        rows = []
+        rows = [] if self.data is None else self.data.rows()
         for item in fields(self):
-            if item.name == "others":
+            if item.name in ("others", "data"):
                 continue
             value = getattr(self, item.name)
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -122,11 +180,12 @@ class RunPlan:
 
     def __rich__(self) -> Any:
         """A table, for `rich.print`."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("run", "", title="Plan")
         for row in self.rows():
-            table.add_row(*row)
+            table.add_row(*(escape(text) for text in row))
         return table
 
 
@@ -155,13 +214,18 @@ def plan_run(
 
     Returns:
         [`RunPlan`]
+
+    Raises:
+        ValueError: the run would not start: the data does not fit the method, or a field is not allowed.
     """
     method = method_of(config, goal)
     arguments = config.optimization
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")
+    data = None
     if config.data.data is not None:
-        source = method.open_sources()[0]
+        source, held_out = method.checked_sources()
+        data = describe_data(config, source, held_out)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -171,7 +235,7 @@ def plan_run(
     batches = [
         None if num_videos is None else method.num_batches(num_videos, rank, processes) for rank in range(processes)
     ]
-    steps = schedule_steps(arguments, [1] * processes if unknown else batches)
+    steps = schedule_steps(arguments, [1] * processes if unknown and data is None else batches)
     per_step = arguments.accumulation * processes
     hours = None
     if not unknown:
@@ -195,6 +259,50 @@ def plan_run(
         memory_gib=estimate_memory(config, measured) / 2**30,
         hours=hours,
         others={one.name: OtherPass(cost.forward_macs, one.samples * one.share * per_step) for one, cost in others},
+        data=data,
+    )
+
+
+def describe_data(config: RunConfig, train: VideoSource, evaluation: VideoSource | None) -> DataPlan:
+    """
+    Describe the data of a run.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        train ([`VideoSource`]):
+            Its training clips.
+        evaluation ([`VideoSource`] or `None`):
+            Its evaluation clips.
+
+    Returns:
+        [`DataPlan`]
+    """
+    data = config.data
+    splits = list_splits(str(data.data), data.data_config)
+    chosen = data.eval_split or next((name for name in EVAL_SPLITS if name in splits), None)
+    if evaluation is None:
+        where = "none"
+    elif data.eval_data is not None:
+        where = f"from {data.eval_data}"
+    else:
+        where = f"held out of the training clips (`holdout` {data.holdout:g})" if chosen is None else f"of {chosen!r}"
+    classes: dict[str, tuple[int, int] | None] = dict.fromkeys(train.label_names)
+    if isinstance(train, VideoList):
+        theirs = evaluation.label_counts() if isinstance(evaluation, VideoList) else {}
+        classes = {name: (count, theirs.get(name, 0)) for name, count in train.label_counts().items()}
+    remarks = [*train.remarks, *(evaluation.remarks if evaluation is not None else ())]
+    lonely = [name for name, counts in classes.items() if counts is not None and counts[0] == 0]
+    if lonely:
+        remarks.append(f"Classes without training clips: {preview(lonely)}")
+    return DataPlan(
+        str(data.data),
+        tuple(splits),
+        train.num_samples,
+        0 if evaluation is None else evaluation.num_samples,
+        where,
+        classes,
+        tuple(dict.fromkeys(remarks)),
     )
 
 
@@ -342,4 +450,14 @@ def _flops(measured: Sequence[tuple[Pass, ModelCost]], gradient_checkpointing: b
     )
 
 
-__all__ = ["ModelCost", "OtherPass", "RunPlan", "estimate_memory", "matmul_speed", "measure", "plan_run"]
+__all__ = [
+    "DataPlan",
+    "ModelCost",
+    "OtherPass",
+    "RunPlan",
+    "describe_data",
+    "estimate_memory",
+    "matmul_speed",
+    "measure",
+    "plan_run",
+]

@@ -19,7 +19,7 @@ from ...modeling.video_processing_uniformer import UniFormerVideoProcessor
 from .folders import folder_source
 from .lists import LIST_SUFFIXES, list_source
 from .manifest import read_label_names
-from .opening import list_splits, split_folder
+from .opening import list_splits, split_folder, warn_of_remarks
 from .processors import ClipProcessor
 from .sources import EVAL_SPLITS, VideoList
 
@@ -169,9 +169,10 @@ def open_images(data: str | Path, train_split: str = "train") -> tuple[VideoList
         raise ValueError(f"`train_split` must be one of {', '.join(splits)} in {str(data)!r}, got {train_split!r}")
     held_out = next((split for split in EVAL_SPLITS if split in splits), None)
     train = _open(path, train_split if splits else None)
-    if held_out is None:
-        return train, None
-    return train, _open(path, held_out).with_label_names(train.label_names)
+    evaluation = None if held_out is None else _open(path, held_out).with_label_names(train.label_names)
+    warn_of_remarks("training", train)
+    warn_of_remarks("evaluation", evaluation)
+    return train, evaluation
 
 
 def _open(path: Path, split: str | None) -> VideoList:

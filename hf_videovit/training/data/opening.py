@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers.utils import logging
 
-from ...files import is_hidden
+from ...files import is_hidden, plain_name
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ..arguments import DataArguments
 from .folders import beside_splits, folder_source, split_folders
@@ -148,7 +148,7 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
         train, evaluation = _hold_out(train, arguments.holdout)
     if evaluation is not None:
         if train.label_names:
-            evaluation = evaluation.with_label_names(train.label_names)
+            evaluation = _with_labels_of(train, evaluation, str(arguments.eval_data or arguments.data))
         evaluation = _limit(evaluation, arguments.max_eval_samples, seed)
     train = _limit(train, arguments.max_train_samples, seed)
     if evaluation is not None and (shared := shared_clips(train, evaluation)):
@@ -156,11 +156,67 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
             f"{len(shared)} clips are in the training data as well, so scores are too high: {preview(shared)}",
         )
     for name, source in (("training", train), ("evaluation", evaluation)):
-        _warn_of_remarks(name, source)
+        warn_of_remarks(name, source)
     return train, evaluation
 
 
-def _warn_of_remarks(name: str, source: VideoSource | None) -> None:
+def _with_labels_of(train: VideoSource, evaluation: VideoSource, data: str) -> VideoSource:
+    lacking = sorted(set(map(plain_name, evaluation.label_names)) - set(map(plain_name, train.label_names)))
+    if lacking:
+        raise ValueError(
+            f"The evaluation clips of {data!r} have labels that the training clips lack: {preview(lacking)}; the "
+            f"training clips have {preview(train.label_names)}"
+        )
+    return evaluation.with_label_names(train.label_names)
+
+
+def told(source: VideoSource) -> str:
+    """
+    The remarks of a source, for the end of an error message.
+
+    Args:
+        source ([`VideoSource`]):
+            The source.
+
+    Returns:
+        `str`: the remarks in brackets; empty without any.
+    """
+    return f" ({'; '.join(source.remarks)})" if source.remarks else ""
+
+
+def require_labels(source: VideoSource, what: str, way_out: str) -> None:
+    """
+    Refuse unlabelled videos.
+
+    Args:
+        source ([`VideoSource`]):
+            The videos.
+        what (`str`):
+            The argument and its value, for the error message.
+        way_out (`str`):
+            What else a user can do, for the error message.
+
+    Raises:
+        ValueError: no video has a label.
+    """
+    unlabelled = isinstance(source, VideoList) and all(label is None for label in source.labels())
+    if not source.label_names or unlabelled:
+        raise ValueError(
+            f"{what} has no labels: put the videos into a folder for each class, give `label_column`, {way_out}"
+            f"{told(source)}"
+        )
+
+
+def warn_of_remarks(name: str, source: VideoSource | None) -> None:
+    """
+    Log the remarks of a source as warnings.
+
+    Args:
+        name (`str`):
+            Use of the videos: `"training"` or `"evaluation"`.
+        source ([`VideoSource`] or `None`):
+            The videos.
+    """
     for remark in () if source is None else source.remarks:
         logger.warning(f"{name.capitalize()} data: {remark}.")
 
@@ -189,7 +245,8 @@ def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSour
     if splits and split is None:
         raise ValueError(f"`eval_split` is needed: {data!r} has the splits {', '.join(splits)}")
     source = _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
-    _warn_of_remarks("evaluation", source)
+    warn_of_remarks("evaluation", source)
+    require_labels(source, f"`eval_data` {data!r}", "or predict without scores with `hf-videovit classify`")
     return source
 
 

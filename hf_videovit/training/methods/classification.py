@@ -13,9 +13,9 @@ from ..arguments import RunConfig
 from ..building import MULTI_LABEL, build_model, load_teacher
 from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, seeded_torch
 from ..data.loaders import SampleLoader, TrainingClipLoader
-from ..data.opening import match_labels
+from ..data.opening import match_labels, require_labels, told
 from ..data.processors import ClipProcessor
-from ..data.sources import stable_hash
+from ..data.sources import VideoSource, stable_hash
 from ..data.streaming import Batch, merge_copies
 from ..data.streams import clip_augmentation, keep_directions
 from ..engine.loop import FitResult
@@ -72,19 +72,41 @@ class Classification(Method):
         """
         Build the classifier: a checkpoint, with a new head if its labels differ from the data's, or a size from
         scratch.
-
-        Raises:
-            ValueError: the data has no labels.
         """
         source = self.train_source
-        if not source.label_names:
-            raise ValueError(f"`data` {self.config.data.data!r} has no labels: give `label_column`, or use `pretrain`")
         return build_model(self.config.model, source.label_names, source.multi_label)
 
     def begin(self, accelerator: Accelerator) -> None:
         """Match the labels of videos and model as well. See [`Method.begin`]."""
         super().begin(accelerator)
         self.prepare_labels()
+
+    def check_sources(self, train_source: VideoSource, eval_source: VideoSource | None) -> None:
+        """
+        Refuse videos without labels, with a single label, or with labels that a kept head lacks.
+
+        Args:
+            train_source ([`VideoSource`]):
+                Training videos.
+            eval_source ([`VideoSource`] or `None`):
+                Evaluation videos.
+
+        Raises:
+            ValueError: a classifier cannot be trained on them.
+        """
+        super().check_sources(train_source, eval_source)
+        data, names = self.config.data, train_source.label_names
+        require_labels(train_source, f"`data` {data.data!r}", "or use `pretrain`, which needs none")
+        least = 1 if train_source.multi_label else 2
+        if len(names) < least:
+            count = "two labels" if least == 2 else "one label"
+            raise ValueError(f"`data` must have at least {count} for {self.name}, got {names}{told(train_source)}")
+        if eval_source is not None:
+            place = data.eval_data or data.data
+            require_labels(eval_source, f"`eval_data` {place!r}", "or set `holdout` and leave out `eval_split`")
+        model = self.config.model
+        if model.checkpoint is not None and model.head == "keep":
+            match_labels(train_source, AutoConfig.from_pretrained(model.checkpoint).id2label)
 
     def prepare_labels(self) -> None:
         """Map the videos' labels to those of the model, and build augmentation and mixing."""

@@ -17,7 +17,7 @@ from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
 from ..building import describe_inputs, described_config
 from ..data.loaders import SampleLoader
-from ..data.opening import load_sources
+from ..data.opening import load_sources, told
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
@@ -246,6 +246,39 @@ class Method(ABC):
         """Open the training videos and, if there are any, the evaluation videos."""
         return load_sources(self.config.data, self.config.run.seed)
 
+    def checked_sources(self) -> Sources:
+        """
+        The given videos, or those of [`~Method.open_sources`].
+
+        Raises:
+            ValueError: the method cannot train on them.
+        """
+        sources = self.given_sources or self.open_sources()
+        self.check_sources(*sources)
+        probe = self.config.probe
+        if probe.probe and probe.probe_data is None and (sources[1] is None or len(sources[0].label_names) < 2):
+            raise ValueError(
+                f"`probe` {probe.probe} needs labelled training and evaluation clips, which `data` "
+                f"{self.config.data.data!r} does not have: give `probe_data`"
+            )
+        return sources
+
+    def check_sources(self, train_source: VideoSource, eval_source: VideoSource | None) -> None:
+        """
+        Refuse videos that the method cannot train on. Runs and plans call this.
+
+        Args:
+            train_source ([`VideoSource`]):
+                Training videos.
+            eval_source ([`VideoSource`] or `None`):
+                Evaluation videos.
+
+        Raises:
+            ValueError: the method cannot train on them.
+        """
+        if train_source.num_samples == 0:
+            raise ValueError(f"`data` {self.config.data.data!r} has no clips to train on{told(train_source)}")
+
     @abstractmethod
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
         """Build the model that the run starts from, and its processor."""
@@ -260,7 +293,7 @@ class Method(ABC):
         """
         self.accelerator = accelerator
         self.ledger = training_ledger(self.config.data, self.output_dir, accelerator)
-        self.train_source, self.eval_source = self.given_sources or self.open_sources()
+        self.train_source, self.eval_source = self.checked_sources()
         self.begin_model()
 
     def begin_model(self) -> None:
@@ -370,7 +403,7 @@ class Method(ABC):
 
     def begin_preview(self) -> None:
         """Open the data and build the processor. No weights are loaded."""
-        self.train_source, self.eval_source = self.given_sources or self.open_sources()
+        self.train_source, self.eval_source = self.checked_sources()
         self.processor = self.given_processor or self.describe()[1]
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
