@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from .keys import open_checkpoint
 from .kinds import refuse_other_kinds, without_box_classifier
 from .plan import SAFETENSORS_DTYPES, Conversion, build_converted, write_folder
+from .published_sizes import check_depths, report_unshown_fields
 
 
 # Module of each family; each has a `plan_conversion`.
@@ -192,6 +193,9 @@ def plan_conversion(
     opened, left_out = without_box_classifier(opened)
     plan = converter.plan_conversion(opened, task=task, **options)
     plan.dropped |= left_out
+    if options.get("config") is None and options.get("published") is None:
+        check_depths(plan, set(options), task)
+        report_unshown_fields(plan, set(options), task)
     return plan
 
 

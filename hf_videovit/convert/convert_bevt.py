@@ -24,11 +24,13 @@ from .fields import (
     default_names,
     depth,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
     refuse_other_count,
     refuse_unknown_fields,
+    shape_of,
     with_class_names,
 )
 from .keys import Checkpoint, shorten
@@ -244,19 +246,26 @@ def _shown_fields(checkpoint: Checkpoint, layout: str, given: dict[str, Any]) ->
     if kernel[-1] != kernel[-2]:
         raise ValueError(f"{checkpoint.name}: patch_embed.proj.weight has shape {kernel}; expected square patches.")
     stages = depth(shapes, "layers.", checkpoint)
+
+    def first_block(stage: int, name: str) -> tuple[int, ...]:
+        return shape_of(f"layers.{stage}.blocks.0.{name}", checkpoint)
+
     fields: dict[str, Any] = {
         "hidden_sizes": [kernel[0] * 2**stage for stage in range(stages)],
         "num_channels": kernel[1],
         "patch_size": kernel[-1],
         "depths": [depth(shapes, f"layers.{stage}.blocks.", checkpoint) for stage in range(stages)],
-        "num_attention_heads": [shapes[f"layers.{stage}.blocks.0.{TABLE}"][1] for stage in range(stages)],
-        "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in shapes,
-        "intermediate_sizes": [shapes[f"layers.{stage}.blocks.0.mlp.fc1.weight"][0] for stage in range(stages)],
+        "num_attention_heads": [first_block(stage, TABLE)[1] for stage in range(stages)],
+        "qkv_bias": in_any_block(shapes, "layers.0.blocks.", "attn.qkv.bias"),
+        "intermediate_sizes": [first_block(stage, "mlp.fc1.weight")[0] for stage in range(stages)],
     }
     if layout != IMAGE:
         fields["tubelet_size"] = kernel[2]
     if layout == PRETRAINED:
-        fields |= {"image_stream": "patch_embed_2d.proj.weight" in shapes, "video_stream": True}
+        fields |= {
+            "image_stream": any(name.rpartition(".")[0] in IMAGE_MODULES for name in shapes),
+            "video_stream": True,
+        }
     if "cls_head.lm_head.weight" in shapes and layout != IMAGE:
         fields["vocab_size"] = shapes["cls_head.lm_head.weight"][0]
     for name in ("depths", "hidden_sizes", "num_attention_heads", "intermediate_sizes"):
@@ -287,6 +296,10 @@ def _class_names(
 def _map_names(plan: Conversion, layout: str, task: str, window: Sequence[int]) -> None:
     """Fill in the plan: pieces, dropped tensors and new parameters. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{BevtModel.base_model_prefix}."
+    plan.official_names = {
+        **{base + ours: theirs for theirs, ours in ENCODER_MODULES.items()},
+        **{ours: theirs for theirs, ours in (HEAD_MODULES | STREAM_MODULES | WORDS).items()},
+    }
     resized = _table_transform(layout, window, plan.config.window_size)
     for name in plan.checkpoint.shapes:
         reason = _dropping_reason(name, layout, task, plan)
@@ -355,12 +368,12 @@ def _settle_fresh(plan: Conversion, task: str, layout: str) -> None:
         plan.fresh = dict.fromkeys(
             ("classifier.weight", "classifier.bias"), "the checkpoint has no classifier; train before use"
         )
-    if task != "pretraining":
+    if task != "pretraining" or layout != IMAGE:  # a pretraining checkpoint has all of them
         return
     wanted = {"mask_token": True}
     for modules, present in (
-        (IMAGE_MODULES, plan.config.image_stream and layout == IMAGE),
-        (VIDEO_MODULES, plan.config.video_stream and layout == IMAGE),
+        (IMAGE_MODULES, plan.config.image_stream),
+        (VIDEO_MODULES, plan.config.video_stream),
         (WORDS, True),
     ):
         wanted |= {f"{ours}.{kind}": present for ours in modules.values() for kind in ("weight", "bias")}

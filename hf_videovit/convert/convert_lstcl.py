@@ -28,11 +28,13 @@ from .fields import (
     fill_heads,
     given_count,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
     refuse_other_count,
     refuse_unknown_fields,
+    shape_of,
     with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
@@ -184,7 +186,7 @@ def _all_fields(shapes: Shapes, given: dict[str, Any], task: str, checkpoint: Ch
     """All fields of the configuration, from shapes and from the caller."""
     fields = agreed(_shown_fields(shapes, task, checkpoint), given, checkpoint)
     fields.setdefault("attention_type", _attention_type(shapes))
-    if fields["attention_type"] != "divided_space_time" and "blocks.0.temporal_fc.weight" in shapes:
+    if fields["attention_type"] != "divided_space_time" and in_any_block(shapes, "blocks.", "temporal_fc.weight"):
         raise ValueError(
             f"`attention_type` {fields['attention_type']!r} has no separate attention over time, but "
             f"{checkpoint.name} has one."
@@ -202,7 +204,7 @@ def _all_fields(shapes: Shapes, given: dict[str, Any], task: str, checkpoint: Ch
 
 def _attention_type(shapes: Shapes) -> str:
     """Attention type from the tensors' names; an image ViT becomes a divided TimeSformer."""
-    if "blocks.0.temporal_fc.weight" in shapes or "time_embed" not in shapes:
+    if in_any_block(shapes, "blocks.", "temporal_fc.weight") or "time_embed" not in shapes:
         return "divided_space_time"
     return "joint_space_time"
 
@@ -218,7 +220,7 @@ def _shown_fields(shapes: Shapes, task: str, checkpoint: Checkpoint) -> dict[str
         "num_channels": channels,
         "patch_size": patch,
         "num_hidden_layers": depth(shapes, "blocks.", checkpoint),
-        "qkv_bias": "blocks.0.attn.qkv.bias" in shapes,
+        "qkv_bias": in_any_block(shapes, "blocks.", "attn.qkv.bias"),
     }
     if "blocks.0.mlp.fc1.weight" in shapes:
         fields["intermediate_size"] = shapes["blocks.0.mlp.fc1.weight"][0]
@@ -228,7 +230,7 @@ def _shown_fields(shapes: Shapes, task: str, checkpoint: Checkpoint) -> dict[str
         fields |= {
             "framework": "moco_v3",
             "num_projection_layers": len(layers),
-            "projection_hidden_size": shapes["head.0.weight"][0],
+            "projection_hidden_size": shape_of("head.0.weight", checkpoint, shapes)[0],
             "projection_size": shapes["predictor.0.weight"][1],
             "num_prediction_layers": sum(len(shapes[name]) == 2 for name in predictor),
             "prediction_hidden_size": shapes["predictor.0.weight"][0],
@@ -287,6 +289,12 @@ def _video_classes(shapes: Shapes) -> int | None:
 def _map_names(plan: Conversion, sources: dict[str, str], shapes: Shapes, task: str) -> None:
     """Fill in the plan: pieces, dropped tensors and new parameters."""
     base = "" if task == "feature-extraction" else "lstcl."
+    plan.official_names = {
+        **{f"{branch}{base}backbone.{ours}": theirs for branch in ("", "target.") for theirs, ours in NAMES.items()},
+        **{ours: theirs for theirs, ours in CLASSIFIER.items()},
+        **dict.fromkeys(("projector", "target.projector"), "head"),
+        "predictor": "predictor",
+    }
     pretraining, moco = task == "pretraining", any(name.startswith(ONLINE) for name in sources)
     targets = plan.config.framework != "simsiam" and pretraining
     online = {name.removeprefix(ONLINE): shape for name, shape in shapes.items()}
@@ -372,14 +380,20 @@ def _add_fresh(plan: Conversion, keeps_head: bool) -> None:
     """Mark parameters that no such checkpoint has as new."""
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()
+    timed = any(name.endswith("time_embeddings") for name in plan.pieces)
+    heads = [
+        head
+        for head in ("projector.", "predictor.", "target.projector.")
+        if not any(name.startswith(head) for name in plan.pieces)
+    ]
     for name in expected:
         if name in plan.pieces:
             continue
-        if name.endswith("time_embeddings"):
+        if name.endswith("time_embeddings") and not timed:
             plan.fresh[name] = "an image model has no time embeddings"
         elif name.startswith("classifier.") and not keeps_head:
             plan.fresh[name] = "the checkpoint has no video classifier; train before use"
-        elif name.startswith(("projector.", "predictor.", "target.projector.")):
+        elif name.startswith(tuple(heads)):
             plan.fresh[name] = "the checkpoint has no heads for contrastive pretraining"
 
 

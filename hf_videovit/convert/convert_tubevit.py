@@ -30,6 +30,7 @@ from .fields import (
     fill_heads,
     given_count,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
@@ -171,7 +172,11 @@ def plan_conversion(
         given |= _class_fields(labels, given, checkpoint)
     full = make_config(TubeViTConfig, _all_fields(layout, pieces, given, checkpoint))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
-    _fill_plan(plan, pieces, "" if task == "feature-extraction" else "tubevit.", tube_init)
+    base = "" if task == "feature-extraction" else "tubevit."
+    if layout != "flax":  # whose kinds of weights have other names
+        theirs = next(theirs for theirs, ours in OUTSIDE[layout].items() if ours == "layernorm")
+        plan.official_names = {f"{base}layernorm": theirs}
+    _fill_plan(plan, pieces, base, tube_init)
     plan.processor = _make_processor(full, images=task == "image-classification")
     return plan
 
@@ -282,7 +287,7 @@ def _all_fields(
         "hidden_size": hidden_size,
         "num_channels": num_channels,
         "num_hidden_layers": depth(shapes, "encoder.layers.", checkpoint),
-        "qkv_bias": "encoder.layers.0.attention.q_proj.bias" in shapes,
+        "qkv_bias": in_any_block(shapes, "encoder.layers.", "attention.q_proj.bias"),
     }
     if "encoder.layers.0.mlp.fc1.weight" in shapes:
         shown["intermediate_size"] = shapes["encoder.layers.0.mlp.fc1.weight"][0]

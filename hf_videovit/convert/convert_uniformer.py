@@ -32,6 +32,7 @@ from .fields import (
     depth,
     given_count,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
@@ -243,7 +244,7 @@ def _target_modality(task: str, source: str, given: dict[str, Any], shapes: Shap
         raise ValueError(f"`modality` 'video' is not supported with task={task!r}.")
     if source == "video" and wanted == "image":
         raise ValueError(f"{checkpoint.name} is a video model, which does not support task={task!r}.")
-    if task not in DENSE and "norm.weight" not in shapes:
+    if task not in DENSE and not {"norm.weight", "norm.bias"} & set(shapes):
         raise ValueError(
             f"{checkpoint.name} is a backbone for dense prediction without the classifier's norm; use task='backbone'"
             f" or task={POSE!r}."
@@ -257,7 +258,7 @@ def _all_fields(
     """All fields of the configuration. ValueError if shapes and caller disagree or a field is unknown."""
     shown = _shown_fields(shapes, source, task, checkpoint)
     given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
-    scaled = "blocks3.0.gamma_1" in shapes
+    scaled = in_any_block(shapes, "blocks3.", "gamma_1")
     if "head_dim" not in given:
         key = (source, tuple(shown["depths"]), tuple(shown["hidden_sizes"]), scaled)
         if key not in HEAD_DIMS:
@@ -309,11 +310,11 @@ def _shown_fields(shapes: Shapes, modality: str, task: str, checkpoint: Checkpoi
         "num_channels": size(first, 1),
         "stem": stem,
         "use_temporal_overlap": modality == "video" and size("patch_embed2.proj.weight", 2) > 1,
-        "use_split_attention": "blocks3.0.t_attn.qkv.weight" in shapes,
-        "use_token_pruning": "cls_token" in shapes,
+        "use_split_attention": in_any_block(shapes, "blocks3.", "t_attn.qkv.weight"),
+        "use_token_pruning": any(name.startswith(("cls_token", "cls_upsample.")) for name in shapes),
         "use_auxiliary_head": task == "image-classification" and "aux_head.weight" in shapes,
-        "layer_scale_in_conv_blocks": "blocks1.0.gamma_1" in shapes,
-        "qkv_bias": "blocks3.0.attn.qkv.bias" in shapes,
+        "layer_scale_in_conv_blocks": in_any_block(shapes, "blocks1.", "gamma_1"),
+        "qkv_bias": in_any_block(shapes, "blocks3.", "attn.qkv.bias"),
         **pose,
     }
 
@@ -373,6 +374,13 @@ def _default_names(
 def _map_names(plan: Conversion, sources: dict[str, str], task: str, *, inflated: bool) -> None:
     """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerModel.base_model_prefix}."
+    plan.official_names = {
+        **{base + ours: theirs for theirs, ours in NAMES.items()},
+        **{ours: theirs for theirs, ours in HEADS.items()},
+        **{ours: f"keypoint_head.{theirs}" for theirs, ours in POSE_HEADS.items()},
+        **{f"norms.stage{stage}": f"norm{stage}" for stage in range(1, 5)},
+        **({"norm": "norm4"} if task == POSE else {}),
+    }
     for name, source in sources.items():
         shape = plan.checkpoint.shapes[source]
         reason = _dropping_reason(name, shape, task, plan.config, inflated=inflated)
@@ -471,14 +479,16 @@ def _add_fresh(plan: Conversion, shapes: Shapes) -> None:
     with torch.device("meta"):
         expected = plan.model_class(plan.config).state_dict()
     missing = [name for name in expected if name not in plan.pieces]
-    dense = "norm1.weight" in shapes
-    split = plan.config.use_split_attention and "blocks3.0.t_attn.qkv.weight" not in shapes
+    dense = any(DENSE_NORM.fullmatch(name) for name in shapes)
+    norms = "norm." if plan.model_class is UniFormerForPoseEstimation else "norms."
+    held = {name.split(".")[0] for name in plan.pieces}
+    split = plan.config.use_split_attention and not in_any_block(shapes, "blocks3.", "t_attn.qkv.weight")
     for name in missing:
-        if name.startswith(("norms.", "norm.")) and not dense:
+        if name.startswith(norms) and not dense:
             plan.fresh[name] = "not part of a classifier's checkpoint; official dense training also initialises it"
         elif name.startswith("head.") and POSE_PROJECTION not in shapes:
             plan.fresh[name] = "the checkpoint has no keypoint head; train before use"
-        elif name.startswith(("classifier.", "class_classifier.")):
+        elif name.startswith(("classifier.", "class_classifier.")) and name.split(".")[0] not in held:
             plan.fresh[name] = "the checkpoint has no classifier for these classes; train before use"
         elif split and ".temporal_" in name:
             plan.fresh[name] = "an image checkpoint has no attention over time"

@@ -28,12 +28,14 @@ from .fields import (
     depth,
     fill_heads,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
     refuse_unknown_fields,
     select_rows,
     select_slice,
+    shape_of,
     with_class_names,
 )
 from .keys import Checkpoint, clean_names, shorten
@@ -203,7 +205,7 @@ def _tower_fields(shapes: Shapes, checkpoint: Checkpoint) -> dict[str, Any]:
         "num_channels": kernel[1],
         "patch_size": kernel[3],
         "num_hidden_layers": depth(shapes, "transformer.resblocks.", checkpoint),
-        "use_pre_layernorm": "ln_pre.weight" in shapes,
+        "use_pre_layernorm": bool({"ln_pre.weight", "ln_pre.bias"} & set(shapes)),
         "position_grid": _square_grid(shapes, checkpoint),
     }
     if kernel[2] > 1:
@@ -224,13 +226,14 @@ def _square_grid(shapes: Shapes, checkpoint: Checkpoint) -> list[int]:
 
 def _video_fields(shapes: Shapes, given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:
     """Fields from the shapes of local modules, global blocks and gate."""
-    block = "transformer.resblocks.0."
     fields: dict[str, Any] = {
-        "num_local_modules": sum(f"{block}lmhra{number}.pos_embed.1.weight" in shapes for number in (1, 2)),
+        "num_local_modules": sum(
+            in_any_block(shapes, "transformer.resblocks.", f"lmhra{number}.pos_embed.1.weight") for number in (1, 2)
+        ),
         "use_gate": "transformer.balance" in shapes,
     }
     if fields["num_local_modules"]:
-        reduced, width = shapes[f"{block}lmhra1.pos_embed.1.weight"][:2]
+        reduced, width = shape_of("transformer.resblocks.0.lmhra1.pos_embed.1.weight", checkpoint, shapes)[:2]
         ratio = given.get("local_reduction", 1.5)
         if "local_reduction" not in given and int(width // ratio) != reduced:
             ratio = width / (reduced + 0.5)  # any ratio that floors to the width found
@@ -295,6 +298,8 @@ def _named_rows(labels: str, size: int, layout: str) -> tuple[list[int] | None, 
 def _map_names(plan: Conversion, sources: dict[str, str], task: str, rows: list[int] | None) -> None:
     """Fill in the plan: pieces and dropped tensors. The plan's check reports unknown names."""
     base = "" if task == "feature-extraction" else f"{UniFormerV2Model.base_model_prefix}."
+    plan.official_names = {base + ours: theirs for theirs, ours in NAMES.items()}
+    plan.official_names |= {ours: theirs for theirs, ours in CLASSIFIER.items()}
     for name, source in sources.items():
         if name.startswith("data_preprocessor."):
             plan.dropped[source] = "the video processor does the normalisation"

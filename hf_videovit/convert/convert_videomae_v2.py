@@ -28,6 +28,7 @@ from .fields import (
     depth,
     fill_heads,
     given_fields,
+    in_any_block,
     known_config,
     make_config,
     refuse_labels,
@@ -161,15 +162,21 @@ def plan_conversion(
     fields = {**_remote_fields(checkpoint, shown), **given}
     _refuse_detector(shapes, task, (overrides if published else fields).get("use_mean_pooling"), checkpoint)
     _warn_of_pooling(shapes, task, checkpoint)
+    if layout == "pretraining":  # of whose encoder every token is normalised, whatever a fine-tuned model pools
+        del shown["use_mean_pooling"]
     if task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
         if layout == "pretraining":
-            del shown["use_mean_pooling"]
             _settle_pooling(fields, overrides, task, checkpoint)
     fields = _merge_fields(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
     rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
     full = make_config(VideoMAEV2Config, with_class_names(fields, names))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
+    base = "" if task == "feature-extraction" else "videomae_v2."
+    plan.official_names = {
+        **{base + ours: theirs for theirs, ours in ENCODER_NAMES.items()},
+        **{ours: theirs for theirs, ours in (HEAD_NAMES | DECODER_NAMES).items()},
+    }
     if POSITIONS in sources:
         _refuse_other_positions(sources.pop(POSITIONS), full, plan)
     _map_names(plan, sources, shapes, layout, task, rows)
@@ -317,8 +324,8 @@ def _shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) ->
         "tubelet_size": kernel[2],
         "patch_size": kernel[3],
         "num_hidden_layers": depth(shapes, "blocks.", checkpoint),
-        "qkv_bias": "blocks.0.attn.q_bias" in shapes,
-        "use_cosine_attention": FIRST_SCALE in shapes,
+        "qkv_bias": in_any_block(shapes, "blocks.", "attn.q_bias"),
+        "use_cosine_attention": in_any_block(shapes, "blocks.", "attn.scale"),
         "use_mean_pooling": "norm.weight" not in shapes,
     }
     if "blocks.0.mlp.fc1.weight" in shapes:
@@ -358,7 +365,7 @@ def _merge_fields(
 ) -> dict[str, Any]:
     """All fields of the configuration. ValueError if they disagree or a number of heads is unknown."""
     fields = agreed(shown, given, checkpoint)
-    scaled = "blocks.0.gamma_1" in shapes
+    scaled = in_any_block(shapes, "blocks.", "gamma_1")
     if scaled != (fields.get("layer_scale_init_value", 0.1 if scaled else 0.0) > 0):
         raise ValueError(
             f"`layer_scale_init_value` is {fields['layer_scale_init_value']}, but {checkpoint.name} has "

@@ -357,6 +357,50 @@ def depth(shapes: Shapes, prefix: str, checkpoint: Checkpoint) -> int:
     return len(numbers)
 
 
+def in_any_block(shapes: Shapes, prefix: str, name: str) -> bool:
+    """
+    Whether any block of a stack has a tensor, so that a file that lacks it in some block is not taken for another
+    model.
+
+    Args:
+        shapes ([`Shapes`]):
+            Tensor shapes by name.
+        prefix (`str`):
+            Name before the number of a block, such as `"blocks."`.
+        name (`str`):
+            Name of the tensor inside the block.
+
+    Returns:
+        `bool`: whether one has it.
+    """
+    pattern = re.compile(rf"{re.escape(prefix)}\d+\.{re.escape(name)}")
+    return any(pattern.fullmatch(one) for one in shapes)
+
+
+def shape_of(name: str, checkpoint: Checkpoint, shapes: Shapes | None = None) -> tuple[int, ...]:
+    """
+    Shape of a tensor that every such file has.
+
+    Args:
+        name (`str`):
+            Its name.
+        checkpoint ([`Checkpoint`]):
+            The file.
+        shapes ([`Shapes`], *optional*):
+            Tensor shapes by clean name. Defaults to those of the file.
+
+    Returns:
+        `tuple[int, ...]`: the shape.
+
+    Raises:
+        ValueError: the file lacks the tensor.
+    """
+    shapes = checkpoint.shapes if shapes is None else shapes
+    if name not in shapes:
+        raise ValueError(f"{checkpoint.name} is not complete: {name} is missing.")
+    return shapes[name]
+
+
 def select_slice(start: int, stop: int) -> Callable[[torch.Tensor], torch.Tensor]:
     """
     Transformation that takes a slice of the first axis.

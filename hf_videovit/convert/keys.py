@@ -51,6 +51,8 @@ class Checkpoint:
             Other entries of the file: training state, not weights.
         config (`dict[str, Any]`, *optional*):
             `config.json` beside the weights; empty without one.
+        file_names (`dict[str, str]`, *optional*):
+            Names in the file of tensors that have another name here.
     """
 
     name: str
@@ -58,6 +60,20 @@ class Checkpoint:
     read: Callable[[str], torch.Tensor]
     ignored: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    file_names: dict[str, str] = field(default_factory=dict)
+
+    def in_file(self, name: str) -> str:
+        """
+        Name of a tensor in the file.
+
+        Args:
+            name (`str`):
+                One of `shapes`.
+
+        Returns:
+            `str`: the name.
+        """
+        return self.file_names.get(name, name)
 
 
 def open_checkpoint(

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from .keys import Checkpoint, shorten
+from .spelling import spell_missing
 
 
 logger = logging.get_logger(__name__)
@@ -82,6 +83,8 @@ class Conversion:
             Our names that are not in the file, each with the reason. They are initialised as in a new model.
         processor (`Any`, *optional*):
             Video processor with the protocol of the checkpoint.
+        official_names (`dict[str, str]`, *optional*):
+            Our names of modules or tensors outside the blocks, each with the official name. For messages.
     """
 
     checkpoint: Checkpoint
@@ -91,6 +94,7 @@ class Conversion:
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
     processor: Any = None
+    official_names: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> dict[str, tuple[int, ...]]:
         """
@@ -100,30 +104,48 @@ class Conversion:
             `dict[str, tuple[int, ...]]`: shape of every tensor of the new model.
 
         Raises:
-            ValueError: a key of the file is left over, one of ours is missing, or shapes differ.
+            ValueError: a key of the file is left over or has no place in the model, one is missing, or shapes differ.
         """
         expected = {name: tuple(tensor.shape) for name, tensor in self._skeleton().items()}
-        given = self.checkpoint.shapes
-        used = {piece.source for piece in self.pieces.values()}
-        left_over = [f"{name} {given[name]}" for name in given if name not in used and name not in self.dropped]
-        missing = [name for name in expected if name not in self.pieces and name not in self.fresh]
-        absent = [piece.source for piece in self.pieces.values() if piece.source not in given]
-        strange = [name for name in (*self.pieces, *self.fresh) if name not in expected]
-        if left_over or missing or absent or strange:
-            problems = (
-                ("left over in the checkpoint", left_over + strange),
-                ("missing from the checkpoint", sorted({*missing, *absent})),
-            )
-            words = "; ".join(f"{len(names)} {what}: {shorten(names)}" for what, names in problems if names)
+        problems = {
+            "left over in the checkpoint": self._left_over(),
+            "missing from the checkpoint": self._missing(expected),
+            f"without a place in {self.model_class.__name__}": [
+                f"{self.checkpoint.in_file(piece.source)} ({name})"
+                for name, piece in self.pieces.items()
+                if name not in expected
+            ],
+        }
+        words = "; ".join(f"{len(names)} {what}: {shorten(names)}" for what, names in problems.items() if names)
+        if words:
             raise ValueError(f"{self.checkpoint.name} does not fit {self.model_class.__name__}: {words}.")
         wrong = [
-            f"{piece.source} gives {shape}, {name} needs {expected[name]}"
+            f"{self.checkpoint.in_file(piece.source)} gives {shape}, {name} needs {expected[name]}"
             for name, piece in self.pieces.items()
             if (shape := self._shape(piece)) != expected[name]
         ]
         if wrong:
             raise ValueError(f"{self.checkpoint.name} has tensors of the wrong shape: {shorten(wrong)}.")
         return expected
+
+    def _left_over(self) -> list[str]:
+        """Tensors of the file that have no use, with their shapes."""
+        used = {piece.source for piece in self.pieces.values()}
+        return [
+            f"{self.checkpoint.in_file(name)} {shape}"
+            for name, shape in self.checkpoint.shapes.items()
+            if name not in used and name not in self.dropped
+        ]
+
+    def _missing(self, expected: Iterable[str]) -> list[str]:
+        """Tensors that the file lacks: in its own spelling, with our names in brackets."""
+        sources = {name: self.checkpoint.in_file(piece.source) for name, piece in self.pieces.items()}
+        found: dict[str, list[str]] = {}
+        for name in expected:
+            if name not in self.pieces and name not in self.fresh:
+                found.setdefault(spell_missing(name, sources, self.official_names) or "", []).append(name)
+        unspelled = found.pop("", [])
+        return [f"{theirs} ({', '.join(ours)})" for theirs, ours in found.items()] + unspelled
 
     def _skeleton(self) -> dict[str, torch.Tensor]:
         """State dict of the new model, on the meta device."""
@@ -179,7 +201,7 @@ class Conversion:
             `tuple[str, torch.Tensor]`: name and tensor.
 
         Raises:
-            ValueError: a weight in the file has a type that cannot be converted.
+            ValueError: a weight in the file has a type that cannot be converted, or is NaN or infinite.
         """
         fresh, layout = self._fresh_tensors(), self.layout(dtype)
         for name in layout if names is None else names:
@@ -193,7 +215,26 @@ class Conversion:
                 raise ValueError(
                     f"{name} has type {tensor.dtype} in the file; quantised checkpoints are not supported."
                 )
-            yield name, tensor.detach().to(stored, copy=True, memory_format=torch.contiguous_format)
+            converted = tensor.detach().to(stored, copy=True, memory_format=torch.contiguous_format)
+            if name in self.pieces:
+                self._refuse_non_finite(self.pieces[name].source, tensor, converted)
+            yield name, converted
+
+    def _refuse_non_finite(self, source: str, tensor: torch.Tensor, converted: torch.Tensor) -> None:
+        """ValueError if a weight is NaN or infinite, in the file or in the type of the new model."""
+        if converted.isfinite().all():
+            return
+        count = int(tensor.isfinite().logical_not().sum())
+        where = f"{self.checkpoint.name}: {self.checkpoint.in_file(source)}"
+        if count:
+            raise ValueError(
+                f"{where} has {count:,} of {tensor.numel():,} values that are NaN or infinite. Such a model computes "
+                "nothing. Download the file again, or use an earlier checkpoint of the training."
+            )
+        raise ValueError(
+            f"{where} has values up to {tensor.abs().max():.3g}, which `dtype` {converted.dtype} cannot hold. Convert "
+            "to float32 or bfloat16."
+        )
 
     def _fresh_tensors(self) -> dict[str, torch.Tensor]:
         """

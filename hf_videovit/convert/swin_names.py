@@ -5,6 +5,7 @@ torchvision's `swin3d_*` and `swin_*`, timm's, transformers', and MMAction2's po
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -71,7 +72,8 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
         tensors = [checkpoint.read(source) for source in parts[name]]
         return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
-    return Checkpoint(checkpoint.name, shapes, read, list(checkpoint.ignored), dict(checkpoint.config))
+    file_names = {official: sources[0] for official, sources in parts.items()}
+    return replace(checkpoint, shapes=shapes, read=read, file_names=file_names)
 
 
 def _joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

@@ -207,8 +207,8 @@ def changed(state, **changes):
     ("changes", "message"),
     [
         ({"blocks__1__attn__v_bias": None}, r"1 missing from the checkpoint: .*layers\.1\.attention\.v_proj\.bias"),
-        ({"fc_norm__bias": None}, r"missing from the checkpoint: videomae_v2\.fc_norm\.bias"),
-        ({"head__bias": None}, r"missing from the checkpoint: classifier\.bias"),
+        ({"fc_norm__bias": None}, r"missing from the checkpoint: fc_norm\.bias \(videomae_v2\.fc_norm\.bias\)"),
+        ({"head__bias": None}, r"missing from the checkpoint: head\.bias \(classifier\.bias\)"),
         ({"surprise": torch.ones(3)}, r"1 left over in the checkpoint: surprise \(3,\)"),
         ({"blocks__0__attn__qkv__bias": torch.ones(72)}, r"left over .*blocks\.0\.attn\.qkv\.bias \(72,\)"),
         ({"blocks__0__attn__k_bias": torch.ones(24)}, r"left over .*blocks\.0\.attn\.k_bias"),
