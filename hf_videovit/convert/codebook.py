@@ -13,15 +13,19 @@ from typing import Any
 
 import torch
 from transformers import FlavaImageCodebook, FlavaImageCodebookConfig
+from transformers.utils import logging
 
 from .keys import Checkpoint, open_checkpoint, shorten
 from .plan import Conversion, Piece, build_converted
 
 
+logger = logging.get_logger(__name__)
+
 # Prefix of the tokenizer in joint pretraining checkpoints.
 PREFIX = "cls_head.vae_encoder."
 TENSOR = re.compile(r"blocks\.(?:(group_[1-4])\.(block_\d+)\.)?(.+)\.([wb])")
 KINDS = {"w": "weight", "b": "bias"}
+OFFICIAL_WIDTH, OFFICIAL_BLOCKS = 256, 2  # of DALL-E's encoder
 # Classes of a pickled encoder: modules of the original package and of torch.
 INERT_CLASSES = re.compile(r"dall_e\.(encoder|decoder|utils)\.\w+|torch\.nn\.modules\.\w+\.\w+")
 RECIPE = (
@@ -78,6 +82,11 @@ def _plan_codebook(checkpoint: Checkpoint) -> Conversion:
         hidden_size=checkpoint.shapes[names["blocks.input.w"]][0],
         vocab_size=checkpoint.shapes[names["blocks.output.conv.w"]][0],
     )
+    if config.hidden_size == OFFICIAL_WIDTH and len(blocks) != OFFICIAL_BLOCKS:
+        logger.warning(
+            f"{checkpoint.name} has {len(blocks)} blocks in each group, but DALL-E's encoder has {OFFICIAL_BLOCKS}: "
+            "its last blocks may be missing."
+        )
     plan = Conversion(checkpoint, config, FlavaImageCodebook, {})
     for name, match in matches.items():
         group, block, rest, kind = match.groups()

@@ -299,6 +299,7 @@ def _map_names(plan: Conversion, layout: str, task: str, window: Sequence[int]) 
     plan.official_names = {
         **{base + ours: theirs for theirs, ours in ENCODER_MODULES.items()},
         **{ours: theirs for theirs, ours in (HEAD_MODULES | STREAM_MODULES | WORDS).items()},
+        **{f"{base}encoder.stages.{stage}.merging": f"layers.{stage}.downsample" for stage in range(3)},
     }
     resized = _table_transform(layout, window, plan.config.window_size)
     for name in plan.checkpoint.shapes:

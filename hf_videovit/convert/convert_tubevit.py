@@ -173,9 +173,9 @@ def plan_conversion(
     full = make_config(TubeViTConfig, _all_fields(layout, pieces, given, checkpoint))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     base = "" if task == "feature-extraction" else "tubevit."
-    if layout != "flax":  # whose kinds of weights have other names
-        theirs = next(theirs for theirs, ours in OUTSIDE[layout].items() if ours == "layernorm")
-        plan.official_names = {f"{base}layernorm": theirs}
+    theirs = next(theirs for theirs, ours in OUTSIDE[layout].items() if ours == "layernorm")
+    weight, bias = ("/scale", "/bias") if layout == "flax" else (".weight", ".bias")
+    plan.official_names = {f"{base}layernorm.weight": theirs + weight, f"{base}layernorm.bias": theirs + bias}
     _fill_plan(plan, pieces, base, tube_init)
     plan.processor = _make_processor(full, images=task == "image-classification")
     return plan

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..published import label_fields, published_config, published_entry, published_labels
 from .keys import Checkpoint
+from .spelling import spell_missing
 
 
 logger = logging.get_logger(__name__)
@@ -395,10 +396,11 @@ def shape_of(name: str, checkpoint: Checkpoint, shapes: Shapes | None = None) ->
     Raises:
         ValueError: the file lacks the tensor.
     """
-    shapes = checkpoint.shapes if shapes is None else shapes
-    if name not in shapes:
-        raise ValueError(f"{checkpoint.name} is not complete: {name} is missing.")
-    return shapes[name]
+    found = checkpoint.shapes if shapes is None else shapes
+    if name not in found:
+        sources = {one: checkpoint.in_file(one) for one in found}
+        raise ValueError(f"{checkpoint.name} is not complete: {spell_missing(name, sources, {}) or name} is missing.")
+    return found[name]
 
 
 def select_slice(start: int, stop: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -64,6 +64,7 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
         parts.setdefault(official, []).append(source)
     for sources in parts.values():  # three tensors of transformers are one of the others
         sources.sort(key=lambda name: [number for number, part in enumerate(PARTS) if f".{part}." in name])
+        _refuse_missing_part(sources, checkpoint)
     shapes = {
         official: _joined_shape([checkpoint.shapes[one] for one in sources]) for official, sources in parts.items()
     }
@@ -74,6 +75,17 @@ def official_checkpoint(checkpoint: Checkpoint, use_ema: bool = True) -> Checkpo
 
     file_names = {official: sources[0] for official, sources in parts.items()}
     return replace(checkpoint, shapes=shapes, read=read, file_names=file_names)
+
+
+def _refuse_missing_part(sources: list[str], checkpoint: Checkpoint) -> None:
+    """ValueError if some of query, key and value are there and others not."""
+    for words in (PARTS[::2], PARTS[1::2]):
+        found = [word for word in words if any(f".{word}." in source for source in sources)]
+        if found and len(found) < len(words):
+            missing = [sources[0].replace(f".{found[0]}.", f".{word}.") for word in words if word not in found]
+            raise ValueError(
+                f"{checkpoint.name} is not complete: {' and '.join(missing)} missing from the checkpoint."
+            )
 
 
 def _joined_shape(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hf_videovit.convert import plan_conversion
 from hf_videovit.convert.spelling import spell_missing
+from tests.convert.test_convert_bevt import image_swins
+from tests.convert.test_convert_tubevit import flax_arrays, timm_vit, transformers_vit
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -104,6 +107,37 @@ def test_files_of_other_libraries_are_named_as_they_are():
     state = model.state_dict() | {"features.0.0.strange": torch.ones(1)}
     with pytest.raises(ValueError, match=r"1 left over in the checkpoint: features\.0\.0\.strange"):
         plan_conversion("bevt", state, task=CLASSIFICATION, window_size=[2, 3, 3]).check()
+
+
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("transformers", ("layers.1.attention.q_proj.weight", "layers.0.layernorm_after.bias", "layernorm.weight")),
+        ("timm", ("blocks.1.attn.qkv.bias", "blocks.0.mlp.fc2.weight", "norm.bias")),
+        ("augreg", ("Transformer/encoderblock_1/MlpBlock_3/Dense_0/kernel", "Transformer/encoder_norm/scale")),
+        ("big_vision", ("params/Transformer/encoderblock_0/LayerNorm_1/bias", "params/Transformer/encoder_norm/bias")),
+    ],
+)
+def test_files_of_image_vits(layout, names):
+    made = {"transformers": transformers_vit, "timm": timm_vit}
+    state = made[layout]().state_dict() if layout in made else flax_arrays(timm_vit(), layout)
+    for name in names:
+        assert name in state
+        without = {other: torch.as_tensor(value) for other, value in state.items() if other != name}
+        with pytest.raises(ValueError, match=rf"1 missing from the checkpoint: {re.escape(name)} \("):
+            plan_conversion("tubevit", without, task="feature-extraction", num_attention_heads=3).check()
+
+
+@pytest.mark.parametrize("part", ["query", "key", "value"])
+@pytest.mark.parametrize("kind", ["weight", "bias"])
+def test_a_third_of_transformers_attention(part, kind, tmp_path):
+    model = image_swins()["transformers"]
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    name = f"swin.encoder.layers.1.blocks.0.attention.self.{part}.{kind}"
+    del state[name]
+    with pytest.raises(ValueError, match=rf"is not complete: {re.escape(name)} missing from the checkpoint"):
+        plan_conversion("bevt", state, task="feature-extraction")
 
 
 @pytest.mark.parametrize(
