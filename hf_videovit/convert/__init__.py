@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .keys import open_checkpoint
-from .kinds import refuse_other_kinds, without_box_classifier
+from .kinds import DETECTION_TASK, refuse_other_kinds, without_box_classifier
 from .plan import SAFETENSORS_DTYPES, Conversion, build_converted, write_folder
 from .published_sizes import check_depths, report_unshown_fields
 
@@ -28,7 +28,7 @@ CONVERTERS = {
 }
 TASKS = (
     *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
-    "keypoint-detection",
+    *("keypoint-detection", "action-detection"),
 )
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -57,8 +57,8 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction), `"keypoint-detection"` or `"feature-extraction"` (the encoder; for a pretraining checkpoint
-            with its norm of every token). Each family supports some of them.
+            prediction), `"keypoint-detection"`, `"action-detection"` or `"feature-extraction"` (the encoder; for a
+            pretraining checkpoint with its norm of every token). Each family supports some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. It must agree with the tensor shapes.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
@@ -190,7 +190,9 @@ def plan_conversion(
         raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
     opened = open_checkpoint(checkpoint, entry=entry)
     refuse_other_kinds(opened, task)
-    opened, left_out = without_box_classifier(opened)
+    left_out: dict[str, str] = {}
+    if task != DETECTION_TASK:
+        opened, left_out = without_box_classifier(opened)
     plan = converter.plan_conversion(opened, task=task, **options)
     plan.dropped |= left_out
     if options.get("config") is None and options.get("published") is None:

@@ -1,6 +1,7 @@
 """
 VideoMAE V2: the official pretraining and fine-tuned layouts, that of the Hub repositories with remote code
-(`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports.
+(`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports. Heads of action detectors are in
+`detectors.py`.
 """
 
 import re
@@ -14,13 +15,19 @@ from transformers.utils import logging
 from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
 from ..modeling.layers import sinusoid_table
-from ..modeling.modeling_videomae_v2 import VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification, VideoMAEV2Model
+from ..modeling.modeling_videomae_v2 import (
+    VideoMAEV2ForActionDetection,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
+)
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from ..published import (
     kinetics_710_rows,
     published_entry,
     published_processor_kwargs,
 )
+from . import detectors
 from .fields import (
     agreed,
     class_names,
@@ -45,6 +52,7 @@ logger = logging.get_logger(__name__)
 
 MODEL_CLASSES: dict[str, Any] = {
     "video-classification": VideoMAEV2ForVideoClassification,
+    detectors.TASK: VideoMAEV2ForActionDetection,
     "feature-extraction": VideoMAEV2Model,
     "pretraining": VideoMAEV2ForPreTraining,
 }
@@ -78,6 +86,7 @@ MMACTION2_NAMES = (
     ("mlp.layers.0.0.", "mlp.fc1."),
     ("mlp.layers.1.", "mlp.fc2."),
     ("cls_head.fc_cls.", "head."),
+    *detectors.MMACTION2_HEAD_NAMES,
 )
 BLOCK = re.compile(r"(decoder\.)?blocks\.(\d+)\.(.+)")
 # Inside a block; `attn.qkv.weight` is three of ours.
@@ -152,7 +161,7 @@ def plan_conversion(
     config = known_config(VideoMAEV2Config, config, published)
     sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
-    mmaction2 = any("cls_head." in source for source in sources.values())
+    mmaction2 = any("cls_head." in source or "bbox_head." in source for source in sources.values())
     layout = _layout_of(shapes, checkpoint)
     if published is not None:
         _refuse_other_file(published, "MMAction2" if mmaction2 else layout, checkpoint)
@@ -164,24 +173,38 @@ def plan_conversion(
     _warn_of_pooling(shapes, task, checkpoint)
     if layout == "pretraining":  # of whose encoder every token is normalised, whatever a fine-tuned model pools
         del shown["use_mean_pooling"]
-    if task != "pretraining":
+    if task == detectors.TASK:
+        shown.pop("use_mean_pooling", None)  # a detector normalises every token, and pools none
+        fields["detection_config"] = detectors.detection_fields(fields, shapes, mmaction2, checkpoint)
+    elif task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
         if layout == "pretraining":
             _settle_pooling(fields, overrides, task, checkpoint)
     fields = _merge_fields(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
-    rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
+    if task == detectors.TASK:
+        rows, names = detectors.class_rows(shapes, labels, given, mmaction2, checkpoint)
+    else:
+        rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
     full = make_config(VideoMAEV2Config, with_class_names(fields, names))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     base = "" if task == "feature-extraction" else "videomae_v2."
     plan.official_names = {
         **{base + ours: theirs for theirs, ours in ENCODER_NAMES.items()},
-        **{ours: theirs for theirs, ours in (HEAD_NAMES | DECODER_NAMES).items()},
+        **{ours: theirs for theirs, ours in (_head_names(task) | DECODER_NAMES).items()},
     }
     if POSITIONS in sources:
         _refuse_other_positions(sources.pop(POSITIONS), full, plan)
     _map_names(plan, sources, shapes, layout, task, rows)
-    plan.processor = _make_processor(full, published)
+    if task == detectors.TASK:
+        plan.processor = detectors.detection_processor(full, mmaction2)
+    else:
+        plan.processor = _make_processor(full, published)
     return plan
+
+
+def _head_names(task: str) -> dict[str, str]:
+    """Official names of the task's head, and ours."""
+    return detectors.HEAD_NAMES if task == detectors.TASK else HEAD_NAMES
 
 
 def _settle_pooling(fields: dict[str, Any], overrides: dict[str, Any], task: str, checkpoint: Checkpoint) -> None:
@@ -219,8 +242,8 @@ def _refuse_detector(shapes: dict[str, tuple[int, ...]], task: str, told: Any, c
         raise ValueError(
             f"{checkpoint.name} has `norm` and `head` but no `fc_norm`. It is either an action-detection checkpoint "
             "(VideoMAE-Action-Detection, InternVideo), whose head classifies boxes around people, or a classifier of "
-            "the first token. Of an action-detection checkpoint, only the encoder can be converted: "
-            "task='feature-extraction'. For a classifier of the first token, pass use_mean_pooling=False."
+            "the first token. Convert an action-detection checkpoint with task='action-detection'. For a classifier "
+            "of the first token, pass use_mean_pooling=False."
         )
 
 
@@ -438,8 +461,9 @@ def _map_names(
             _add_block_tensor(plan, source, stem, block[3], shapes[name])
         elif name in ENCODER_NAMES:
             plan.pieces[base + ENCODER_NAMES[name]] = Piece(source)
-        elif name in HEAD_NAMES:
-            plan.pieces[HEAD_NAMES[name]] = Piece(source, None if rows is None else select_rows(rows))
+        elif name in (heads := _head_names(task)):
+            chosen = None if rows is None or name not in HEAD_NAMES else select_rows(rows)
+            plan.pieces[heads[name]] = Piece(source, chosen)
         elif name in DECODER_NAMES:
             plan.pieces[DECODER_NAMES[name]] = Piece(source)
     if task == "video-classification" and layout != "fine-tuned":

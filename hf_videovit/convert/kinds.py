@@ -7,6 +7,7 @@ from .keys import Checkpoint
 
 
 FEATURES = "feature-extraction"
+DETECTION_TASK = "action-detection"
 DENSE = ("backbone", "keypoint-detection")  # on images, of whose detectors the backbone is taken
 # Names that only one kind of checkpoint has, whatever wraps the model, and that kind in words.
 LOCALISATION = (
@@ -23,6 +24,7 @@ DETECTION = (
     (re.compile(r"(?:.+\.)?roi_heads\.action\..+"), "AlphAction"),
     (re.compile(r"(?:.+\.)?head\.(?:hr2o|conv1|conv2)\..+"), "InternVideo, with relations between actors"),
 )
+UNSUPPORTED_DETECTORS = tuple(layout for _, layout in DETECTION if layout != "MMAction2")
 OBJECTS = re.compile(r"(?:.+\.)?(?:rpn_head|roi_head\.bbox_head(?:\.\d+)?\.fc_reg)\..+")
 DETECTION_HEAD = re.compile(r"(?:.+\.)?roi_heads?\..+")
 
@@ -53,11 +55,16 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
             "adapter, which no model here has, so it cannot be converted."
         )
     layout, name = _detection(checkpoint)
-    if name and task not in (FEATURES, *DENSE):
+    if layout in UNSUPPORTED_DETECTORS and task == DETECTION_TASK:
+        raise ValueError(
+            f"{checkpoint.name} is an action-detection checkpoint ({layout}): `{name}` is part of a head that no "
+            f"model here has. Its encoder can be converted, with task={FEATURES!r}."
+        )
+    if name and task not in (FEATURES, DETECTION_TASK, *DENSE):
         raise ValueError(
             f"{checkpoint.name} is an action-detection checkpoint ({layout}): `{name}` is part of a classifier of "
-            f"boxes around people, not of videos, so it cannot be converted with task={task!r}. Its encoder can be, "
-            f"with task={FEATURES!r}."
+            f"boxes around people, not of videos, so it cannot be converted with task={task!r}. Use "
+            f"task={DETECTION_TASK!r}, or task={FEATURES!r} for its encoder."
         )
 
 

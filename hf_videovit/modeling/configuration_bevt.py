@@ -118,7 +118,6 @@ class BevtConfig(PreTrainedConfig):
     ```"""
 
     model_type = "bevt"
-    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_sizes: list[int] | tuple[int, ...] = (128, 256, 512, 1024)
     depths: list[int] | tuple[int, ...] = (2, 2, 18, 2)

@@ -222,7 +222,7 @@ class LstclConfig(PreTrainedConfig):
     ```"""
 
     model_type = "lstcl"
-    sub_configs = {"backbone_config": AutoConfig, "detection_config": ActionDetectionConfig}
+    sub_configs = {"backbone_config": AutoConfig}
 
     backbone: str = "timesformer"
     backbone_config: dict[str, Any] | PreTrainedConfig | None = None

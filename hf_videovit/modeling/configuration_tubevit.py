@@ -375,7 +375,6 @@ class TubeViTConfig(PreTrainedConfig):
     ```"""
 
     model_type = "tubevit"
-    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

@@ -152,7 +152,6 @@ class UniFormerConfig(BackboneConfigMixin, PreTrainedConfig):
     ```"""
 
     model_type = "uniformer"
-    sub_configs = {"detection_config": ActionDetectionConfig}
 
     modality: str = "video"
     depths: list[int] | tuple[int, ...] = (3, 4, 8, 3)

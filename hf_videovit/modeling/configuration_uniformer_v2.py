@@ -130,7 +130,6 @@ class UniFormerV2Config(PreTrainedConfig):
     ```"""
 
     model_type = "uniformer_v2"
-    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

@@ -161,7 +161,6 @@ class VideoMAEV2Config(PreTrainedConfig):
     ```"""
 
     model_type = "videomae_v2"
-    sub_configs = {"detection_config": ActionDetectionConfig}
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

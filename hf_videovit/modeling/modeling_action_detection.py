@@ -191,7 +191,6 @@ class ActionDetectionMixin:
         """
         if self.config.detection_config is None:
             self.config.detection_config = ActionDetectionConfig(**self.default_head)
-            self.config._attn_implementation = self.config._attn_implementation  # of nested configurations, too
         head = self.config.detection_config
         if head.global_feature == "pooled" and not pooled_size:
             raise ValueError(f"`global_feature` must be None or 'map' for {type(self).__name__}, got 'pooled'.")

@@ -204,6 +204,8 @@ class ActionDetectionAdapter:
         config, fields = self.config, {}
         if self.kind == "mmaction2":
             fields["detection_config"] = self.mmaction2_head()
+            if not config["multilabel"]:
+                fields["problem_type"] = "single_label_classification"
         else:
             fields["detection_config"] = {"roi_size": config["roi_resolution"]}
         model = convert_checkpoint(
