@@ -13,11 +13,10 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..modeling.backbone_video_swin import resize_table
-from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_bevt import BevtConfig
 from ..modeling.modeling_bevt import BevtForPreTraining, BevtForVideoClassification, BevtModel
 from ..modeling.video_processing_bevt import BevtVideoProcessor
-from ..published import published_entry, published_processor_kwargs
+from ..published import published_entry
 from .fields import (
     agreed,
     class_names,
@@ -27,6 +26,7 @@ from .fields import (
     in_any_block,
     known_config,
     make_config,
+    protocol_processor,
     refuse_labels,
     refuse_other_count,
     refuse_unknown_fields,
@@ -138,7 +138,7 @@ def plan_conversion(
     names = _class_names(checkpoint, task, labels, given)
     plan = Conversion(checkpoint, make_config(BevtConfig, with_class_names(fields, names)), MODEL_CLASSES[task], {})
     _map_names(plan, layout, task, window)
-    plan.processor = _make_processor(plan.config, published)
+    plan.processor = protocol_processor(BevtVideoProcessor, plan.config, published)
     return plan
 
 
@@ -399,18 +399,6 @@ def _table_transform(
     if list(source) == list(target):
         return None
     return lambda table: resize_table(table, source, target, "trilinear")
-
-
-def _make_processor(config: BevtConfig, published: str | None) -> BevtVideoProcessor:
-    """Processor with the protocol of the published checkpoint, or with one centred view."""
-    height, width = frame_size(config.image_size)
-    fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
-    fields |= {
-        "num_frames": config.num_frames,
-        "size": {"shortest_edge": min(height, width)},
-        "crop_size": {"height": height, "width": width},
-    }
-    return BevtVideoProcessor(**fields)
 
 
 __all__ = ["plan_conversion"]

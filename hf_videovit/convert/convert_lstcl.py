@@ -18,7 +18,6 @@ from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_lstcl import LstclConfig
 from ..modeling.modeling_lstcl import LstclForPreTraining, LstclForVideoClassification, LstclModel
 from ..modeling.video_processing_lstcl import LstclVideoProcessor
-from ..published import published_processor_kwargs
 from .fields import (
     Shapes,
     agreed,
@@ -31,6 +30,7 @@ from .fields import (
     in_any_block,
     known_config,
     make_config,
+    protocol_processor,
     refuse_labels,
     refuse_other_count,
     refuse_unknown_fields,
@@ -155,7 +155,7 @@ def plan_conversion(
     full = make_config(LstclConfig, with_class_names(fields, names))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
     _map_names(plan, sources, shapes, task)
-    plan.processor = _make_processor(full, published)
+    plan.processor = protocol_processor(LstclVideoProcessor, full, published)
     return plan
 
 
@@ -395,18 +395,6 @@ def _add_fresh(plan: Conversion, keeps_head: bool) -> None:
             plan.fresh[name] = "the checkpoint has no video classifier; train before use"
         elif name.startswith(tuple(heads)):
             plan.fresh[name] = "the checkpoint has no heads for contrastive pretraining"
-
-
-def _make_processor(config: LstclConfig, published: str | None) -> LstclVideoProcessor:
-    """Processor with the protocol of the published checkpoint, or with one centred view."""
-    height, width = frame_size(config.image_size)
-    fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
-    fields |= {
-        "num_frames": config.num_frames,
-        "size": {"shortest_edge": min(height, width)},
-        "crop_size": {"height": height, "width": width},
-    }
-    return LstclVideoProcessor(**fields)
 
 
 __all__ = ["plan_conversion"]

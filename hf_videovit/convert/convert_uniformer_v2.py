@@ -9,7 +9,6 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_uniformer_v2 import UniFormerV2Config
 from ..modeling.modeling_uniformer_v2 import UniFormerV2ForVideoClassification, UniFormerV2Model
 from ..modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
@@ -18,7 +17,6 @@ from ..published import (
     kinetics_710_rows,
     published_entry,
     published_labels,
-    published_processor_kwargs,
 )
 from .fields import (
     Shapes,
@@ -31,6 +29,7 @@ from .fields import (
     in_any_block,
     known_config,
     make_config,
+    protocol_processor,
     refuse_labels,
     refuse_unknown_fields,
     select_rows,
@@ -139,7 +138,7 @@ def plan_conversion(
         checkpoint, make_config(UniFormerV2Config, with_class_names(fields, names)), MODEL_CLASSES[task], {}
     )
     _map_names(plan, sources, task, rows)
-    plan.processor = _make_processor(plan.config, published)
+    plan.processor = protocol_processor(UniFormerV2VideoProcessor, plan.config, published)
     return plan
 
 
@@ -339,18 +338,6 @@ def _block_pieces(name: str, source: str, modules: dict[str, str], shape: tuple[
 def _pointwise(kernel: torch.Tensor) -> torch.Tensor:
     """Kernel of a 1 x 1 x 1 convolution as a matrix."""
     return kernel.flatten(1)
-
-
-def _make_processor(config: UniFormerV2Config, published: str | None) -> UniFormerV2VideoProcessor:
-    """Processor with the protocol of the published checkpoint, or with one centred view."""
-    height, width = frame_size(config.image_size)
-    fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
-    fields |= {
-        "num_frames": config.num_frames,
-        "size": {"shortest_edge": min(height, width)},
-        "crop_size": {"height": height, "width": width},
-    }
-    return UniFormerV2VideoProcessor(**fields)
 
 
 __all__ = ["plan_conversion"]

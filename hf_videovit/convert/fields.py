@@ -14,7 +14,14 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
-from ..published import label_fields, published_config, published_entry, published_labels
+from ..modeling.configuration_base import frame_size
+from ..published import (
+    label_fields,
+    published_config,
+    published_entry,
+    published_labels,
+    published_processor_kwargs,
+)
 from .keys import Checkpoint
 from .spelling import spell_missing
 
@@ -145,6 +152,31 @@ def make_config(config_class: type[PreTrainedConfig], fields: dict[str, Any]) ->
         return config_class(**fields)
     except StrictDataclassError as error:
         raise ValueError(str(error.__cause__ or error)) from error
+
+
+def protocol_processor(processor_class: type, config: PreTrainedConfig, published: str | None) -> Any:
+    """
+    Video processor of a converted model.
+
+    Args:
+        processor_class (`type`):
+            The family's video processor.
+        config (`PreTrainedConfig`):
+            Configuration of the new model, which has the size of a clip.
+        published (`str`):
+            Name of the published checkpoint that the caller passed, or `None`.
+
+    Returns:
+        The processor, with the protocol of the published checkpoint or with one centred view.
+    """
+    height, width = frame_size(config.image_size)
+    fields: dict[str, Any] = {} if published is None else published_processor_kwargs(published)
+    fields |= {
+        "num_frames": config.num_frames,
+        "size": {"shortest_edge": min(height, width)},
+        "crop_size": {"height": height, "width": width},
+    }
+    return processor_class(**fields)
 
 
 def agreed(shown: dict[str, Any], given: dict[str, Any], checkpoint: Checkpoint) -> dict[str, Any]:

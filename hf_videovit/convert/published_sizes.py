@@ -168,4 +168,5 @@ def _published_fields(name: str, own: dict[str, Any], given: set[str], task: str
     if any(own.get(field) != size[field] for field in compared & set(size)):  # quicker than the whole configuration
         return None
     theirs = published_config(name).to_dict()
-    return theirs if all(theirs.get(field) == own.get(field) for field in compared) else None
+    scaled = [bool(fields.get("layer_scale_init_value")) for fields in (own, theirs)]  # which shapes do show
+    return theirs if scaled[0] == scaled[1] and all(theirs.get(one) == own.get(one) for one in compared) else None

@@ -329,6 +329,13 @@ def test_settings_that_the_caller_passes_are_not_named(warnings):
     assert not any("Shapes do not show" in one for one in warnings())
 
 
+def test_layer_scales_are_shown_by_shapes(warnings):
+    """Of three published ImageNet models of size B one has them, and the others are not what the file is."""
+    state = uniformer_of("base", UniFormerForImageClassification, modality="image", num_labels=1000)
+    plan_conversion("uniformer", state, task="image-classification", head_dim=64)
+    assert not any("layer_scale_init_value" in one for one in warnings())
+
+
 def test_a_model_of_no_published_shape_is_not_compared(warnings):
     plan_conversion(
         "videomae_v2", official_layout(tiny_model(VideoMAEV2ForVideoClassification)), task=CLASSIFICATION, **UNSHOWN
