@@ -116,6 +116,17 @@ def test_embed_windows_into_a_folder(model, folder, damaged, tmp_path):
     assert np.load(tmp_path / "npy" / "up.npy").shape == (6, 32)
 
 
+@pytest.mark.parametrize("output", ["x.safetensors", "x.npy", "folder/up.npy"])
+def test_embed_replaces_no_file(model, folder, tmp_path, output):
+    path = tmp_path / output
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    result = run("embed", folder, "--model", model, "--output", path.parent if "/" in output else path)
+    assert result.exit_code == 2
+    assert f"`output` must not exist, got {path}" in result.stderr
+    assert path.read_text() == "mine"
+
+
 def test_embed_of_a_pretraining_checkpoint(folder, tmp_path):
     VideoMAEV2ForPreTraining(tiny_config()).save_pretrained(tmp_path)
     tiny_processor().save_pretrained(tmp_path)

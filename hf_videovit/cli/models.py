@@ -130,9 +130,12 @@ def embed(
 ) -> None:
     """Save features of videos. Exit code 1 if a file could not be read; the others are still saved."""
     from ..doctor import find_videos
-    from ..inference.features import iter_video_features, save_features
+    from ..folders import refuse_existing
+    from ..inference.features import feature_files, iter_video_features, save_features
     from ..modeling.video_decoding import VideoDecodingError
 
+    files = find_videos(videos)
+    refuse_existing(feature_files(files, output), "output")
     encoder, processor = load_encoder(model, device)
     options: dict[str, Any] = {
         "pooling": pooling,
@@ -144,7 +147,6 @@ def embed(
     one_file = output.suffix in (".safetensors", ".npy")
     features: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    files = find_videos(videos)
     results = iter_video_features(encoder, processor, files, on_error="return", **options)
     for file, feature in zip(files, tracked(results, "Embedding", len(files))):
         if isinstance(feature, VideoDecodingError):

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,7 @@ def send_files(
     revision: str = "main",
     create_pr: bool = False,
     overwrite_card: bool = False,
+    check: Callable[[HfApi, str], None] | None = None,
     message: str,
     token: str | bool | None = None,
 ) -> Publication:
@@ -202,6 +203,8 @@ def send_files(
             Open a pull request instead of committing to the branch.
         overwrite_card (`bool`, *optional*, defaults to `False`):
             Replace the repo's card even if it was edited on the Hub.
+        check (`Callable[[HfApi, str], None]`, *optional*):
+            Called with the client and the repo's id before anything is sent; raises an error to refuse.
         message (`str`):
             Message of the commit.
         token (`str` or `bool`, *optional*):
@@ -224,6 +227,8 @@ def send_files(
     head: Any = asking(full_id, lambda: api.repo_info(full_id, revision=revision, **kind))
     if not overwrite_card:
         _check_card(api, full_id, revision, repo_type)
+    if check is not None:
+        check(api, full_id)
     sent = {file.path for file in staged}
     there = [sibling.rfilename for sibling in head.siblings or []]
     deleted = sorted(path for path in there if OWN_FILES.fullmatch(path) and path not in sent)

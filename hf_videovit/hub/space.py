@@ -3,19 +3,23 @@
 import os
 import re
 import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard, SpaceCard, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
 
 from .. import __version__
 from .asking import asking, check_id
-from .cards import seal_card
+from .cards import is_rendered, seal_card
 from .publishing import CARD, Publication, StagedFile, list_staged, send_files
 
 
 APP, REQUIREMENTS = "app.py", "requirements.txt"
+REQUIREMENT = re.compile(r"hf[_-]videovit\[[^\]]*space[^\]]*\]\s*([@=<>~!]|$)")
 TEMPLATE = Path(__file__).with_name("space_template.md")
 PACKAGE = f"hf_videovit[space]>={__version__}"
 SDK_VERSION = "6.31.0"  # used if gradio is not installed here; the page was tested with it
@@ -67,7 +71,7 @@ def publish_space(
         [`Publication`]
 
     Raises:
-        ValueError: an id or `package` is malformed, or the Space's README was edited on the Hub.
+        ValueError: an id or `package` is malformed, or the Space's files were edited on the Hub.
         PublishingError: the Hub rejected a request or could not be reached.
     """
     check_id(space_id, "space_id")
@@ -82,6 +86,7 @@ def publish_space(
             repo_type="space",
             private=private,
             overwrite_card=overwrite_card,
+            check=_check_space,
             message=message,
             token=token,
         )
@@ -115,14 +120,15 @@ def write_space(
         `list[StagedFile]`: the files, by path.
 
     Raises:
-        ValueError: `model_id` or `package` is malformed.
+        ValueError: `model_id` or `package` is malformed, or the folder has other files of these names.
     """
     check_id(model_id, "model_id")
     if "/" not in model_id:
         raise ValueError(f"`model_id` must be a Hub id such as 'owner/name', got {model_id!r}")
-    if not re.match(r"hf[_-]videovit\[[^\]]*space[^\]]*\]\s*([@=<>~!]|$)", package) or "\n" in package:
+    if not REQUIREMENT.match(package) or "\n" in package:
         raise ValueError(f"`package` must be one requirement on 'hf_videovit[space]', got {package!r}")
     folder = Path(folder)
+    _refuse_foreign(folder, [name for name in OWN if (folder / name).exists()], "folder")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / APP).write_text(APP_TEXT.format(model_id=model_id), encoding="utf-8")
     (folder / REQUIREMENTS).write_text(package + "\n", encoding="utf-8")
@@ -133,6 +139,43 @@ def write_space(
     )
     (folder / CARD).write_text(seal_card(str(card)), encoding="utf-8")
     return list_staged(folder)
+
+
+def _is_own_app(text: str) -> bool:
+    model_id = re.search(r'build_demo\("([^"\n]*)"\)', text)
+    return model_id is not None and text == APP_TEXT.format(model_id=model_id[1])
+
+
+def _is_own_requirement(text: str) -> bool:
+    return text.count("\n") <= 1 and REQUIREMENT.match(text) is not None
+
+
+# The files of a Space, and whether one was written here and not edited since.
+OWN: dict[str, Callable[[str], bool]] = {APP: _is_own_app, REQUIREMENTS: _is_own_requirement, CARD: is_rendered}
+
+
+def _refuse_foreign(folder: Path, names: Iterable[str], where: str) -> None:
+    foreign = [name for name in names if not OWN[name]((folder / name).read_text(encoding="utf-8", errors="replace"))]
+    if foreign:
+        raise ValueError(
+            f"`{where}` has files that hf_videovit did not write, or that were edited since: {', '.join(foreign)}. "
+            "Move or delete them, or choose another place"
+        )
+
+
+def _check_space(api: HfApi, space_id: str) -> None:
+    """Raise a ValueError if the Space has another app."""
+    kind: dict[str, Any] = {"repo_type": "space"}
+    with tempfile.TemporaryDirectory(prefix="space-") as folder:
+        present = []
+        for name in (APP, REQUIREMENTS):
+            download = partial(api.hf_hub_download, space_id, name, local_dir=folder, **kind)
+            try:
+                asking(space_id, download, EntryNotFoundError)
+                present.append(name)
+            except EntryNotFoundError:
+                continue
+        _refuse_foreign(Path(folder), present, "space_id")
 
 
 def _metadata(title: str, model_id: str, licence: str | None) -> SpaceCardData:

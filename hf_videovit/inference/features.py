@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..folders import refuse_existing
 from ..modeling.video_decoding import VideoDecodingError, decode_in_chunks
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
 from ..modes import evaluation_mode
@@ -197,9 +198,11 @@ def save_features(
         `list[Path]`: the files written.
 
     Raises:
-        ValueError: features of different shapes for one `.npy`, or names that collide in a folder.
+        ValueError: a file exists already, features of different shapes for one `.npy`, or names that collide in a
+            folder.
     """
     path = Path(path)
+    refuse_existing(feature_files(features, path), "path")
     if path.suffix == ".safetensors":
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in features.items()}, path, metadata=metadata)
@@ -217,16 +220,39 @@ def save_features(
     return _save_folder(features, path)
 
 
-def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
-    targets = {name: folder / f"{Path(name).stem}.npy" for name in features}
-    if len(set(targets.values())) != len(targets):
+def feature_files(names: Iterable[str], path: str | os.PathLike) -> list[Path]:
+    """
+    The files that [`save_features`] writes.
+
+    Args:
+        names (`Iterable[str]`):
+            Names of the features.
+        path (`str` or `os.PathLike`):
+            A file or folder, see [`save_features`].
+
+    Returns:
+        `list[Path]`: one file, or for a folder one for each name.
+
+    Raises:
+        ValueError: names collide in a folder.
+    """
+    path = Path(path)
+    if path.suffix in (".safetensors", ".npy"):
+        return [path]
+    targets = [path / f"{Path(name).stem}.npy" for name in names]
+    if len(set(targets)) != len(targets):
         raise ValueError(
-            f"Two videos have the same name and would share one file in {str(folder)!r}; use a .safetensors file."
+            f"Two videos have the same name and would share one file in {str(path)!r}; use a .safetensors file."
         )
+    return targets
+
+
+def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:
+    targets = feature_files(features, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, target in targets.items():
-        np.save(target, features[name].numpy())
-    return list(targets.values())
+    for feature, target in zip(features.values(), targets, strict=True):
+        np.save(target, feature.numpy())
+    return targets
 
 
 def _listed(videos: Any) -> Iterable[Any]:
@@ -339,4 +365,4 @@ def _features_of_windows(
     return torch.cat(features[1:] or features)
 
 
-__all__ = ["get_video_features", "iter_video_features", "save_features"]
+__all__ = ["feature_files", "get_video_features", "iter_video_features", "save_features"]

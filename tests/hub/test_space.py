@@ -74,6 +74,14 @@ def test_requirements_install_the_page(tmp_path):
             write_space(tmp_path / "c", model)
 
 
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_files_of_others_are_refused_by_name(tmp_path, name):
+    (tmp_path / name).write_text("mine\n")
+    with pytest.raises(ValueError, match=f"`folder` has files that hf_videovit did not write.*: {name}"):
+        write_space(tmp_path, "me/squares")
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine\n"
+
+
 def test_model_and_space_are_published_by_one_command(hub, folder, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", WRITER)
     words = [folder, "--repo-id", "me/squares", "--space", "me/squares-demo", "--private", "--json"]
@@ -151,6 +159,17 @@ def test_a_readme_that_a_person_edited_is_kept(hub):
     assert hub.files("me/demo", kind="spaces") == files
     publish_space("me/squares", "me/demo", token=WRITER, overwrite_card=True)
     assert b"Ask me" not in hub.files("me/demo", kind="spaces")["README.md"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("app.py", b"print('mine')\n"), ("requirements.txt", b"torch\n")])
+def test_another_app_of_a_space_is_kept(hub, name, content):
+    hub.create("models", "me/squares", {})
+    publish_space("me/squares", "me/demo", token=WRITER)
+    files = dict(hub.files("me/demo", kind="spaces")) | {name: content}
+    hub.repos["spaces", "me/demo"].add("main", "edit", files)
+    with pytest.raises(ValueError, match=f"`space_id` has files that hf_videovit did not write.*{name}"):
+        publish_space("me/squares", "me/demo", token=WRITER, overwrite_card=True)
+    assert hub.files("me/demo", kind="spaces") == files
 
 
 def test_the_app_runs_as_it_was_sent(hub, folder, tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ...folders import HOLDER_FILE, LOCK_FILE, file_hash, held_folder, shorten
 from ...modeling.video_decoding import VideoDecodingError, available_decoders
 from ..data.manifest import LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE
 from .annotations import Annotations, VideoIndex, order_labels, read_annotations
@@ -202,7 +203,7 @@ def prepare(
         which has a line per clip with its place, hash, size, frames, rate and label, or the reason why it is missing.
 
     Raises:
-        ValueError: an argument is not allowed, or no clip can be read.
+        ValueError: an argument is not allowed, `output` is in use or has other files, or no clip can be read.
     """
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}")
@@ -222,15 +223,16 @@ def prepare(
         seed=seed,
     )
     output = Path(output)
-    notes = _begin(output, shards, overwrite)
-    kept = len(notes)
-    missing = [shard for shard in shards if shard.name not in notes]
-    bar = tqdm(total=sum(len(shard.jobs) for shard in missing), desc="preparing", unit="clip", disable=not progress)
-    with bar:
-        for shard, note in _made(missing, output, num_workers):
-            notes[shard.name] = note
-            bar.update(len(shard.jobs))
-    return _finish(output, shards, notes, names, annotations.layout, kept)
+    with held_folder(output, "output"):
+        notes = _begin(output, shards, overwrite)
+        kept = len(notes)
+        missing = [shard for shard in shards if shard.name not in notes]
+        clips = sum(len(shard.jobs) for shard in missing)
+        with tqdm(total=clips, desc="preparing", unit="clip", disable=not progress) as bar:
+            for shard, note in _made(missing, output, num_workers):
+                notes[shard.name] = note
+                bar.update(len(shard.jobs))
+        return _finish(output, shards, notes, names, annotations.layout, kept)
 
 
 def plan_shards(
@@ -481,9 +483,12 @@ def _relative(path: Path, root: Path) -> str:
 def _begin(output: Path, shards: Sequence[Shard], overwrite: bool) -> dict[str, dict[str, Any]]:
     """Prepare the output folder. Returns the notes on shards that are already finished."""
     notes = _read_notes(output)
-    foreign = output.exists() and any(output.iterdir()) and not notes and not (output / NOTES).exists()
-    if foreign:
-        raise ValueError(f"`output` must be a new folder, {str(output)!r} contains other files")
+    if not (output / SUMMARY_FILE).exists() and not (output / NOTES).exists():
+        foreign = sorted(path.name for path in output.iterdir() if path.name not in (LOCK_FILE, HOLDER_FILE))
+        if foreign:
+            raise ValueError(
+                f"`output` must be a new folder, {str(output)!r} contains other files: {shorten(foreign)}"
+            )
     wanted = {shard.name: shard.fingerprint for shard in shards}
     good = {name: note for name, note in notes.items() if wanted.get(name) == note["fingerprint"]}
     if len(good) < len(notes) and not overwrite:
@@ -493,17 +498,35 @@ def _begin(output: Path, shards: Sequence[Shard], overwrite: bool) -> dict[str, 
         )
     if len(good) < len(notes):
         _remove(output, [notes[name] for name in notes.keys() - good.keys()])
+    _refuse_foreign(output, shards, notes)
     good = {name: note for name, note in good.items() if _is_there(output, note)}
     (output / NOTES).mkdir(parents=True, exist_ok=True)
     for partial in output.rglob(".*.partial"):
-        partial.unlink()
+        if _is_own_partial(partial, shards):
+            partial.unlink()
     return good
+
+
+def _refuse_foreign(output: Path, shards: Sequence[Shard], notes: dict[str, dict[str, Any]]) -> None:
+    """Raise a ValueError if files would be replaced that no preparation wrote."""
+    if (output / NOTES).exists():  # an interrupted preparation: a shard may be in its place before it is noted
+        return
+    planned = {output / shard.name for shard in shards if Path(shard.name).suffix}
+    own = {path for note in notes.values() for path in _files(output, note)}
+    if foreign := sorted(path.name for path in planned - own if path.exists()):
+        raise ValueError(f"`output` {str(output)!r} contains other files with the names of shards: {shorten(foreign)}")
+
+
+def _is_own_partial(path: Path, shards: Sequence[Shard]) -> bool:
+    name = path.name.removeprefix(".").removesuffix(".partial")
+    jobs = (job for shard in shards if shard.format == "folder" for job in shard.jobs)
+    return name in {shard.name for shard in shards} or Path(name).stem in {job.key for job in jobs}
 
 
 def _read_notes(output: Path) -> dict[str, dict[str, Any]]:
     notes: dict[str, dict[str, Any]] = {}
-    if (output / SUMMARY_FILE).is_file():
-        shards = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))["shards"]
+    if (output / SUMMARY_FILE).exists():
+        shards = _read_summary(output)["shards"]
         notes = {
             name: {"fingerprint": one["fingerprint"], "bytes": one["bytes"], "rows": []}
             for name, one in shards.items()
@@ -514,6 +537,28 @@ def _read_notes(output: Path) -> dict[str, dict[str, Any]]:
     for path in sorted((output / NOTES).glob("*.json")):
         notes[path.stem] = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     return notes
+
+
+def _read_summary(output: Path) -> dict[str, Any]:
+    """The summary of a finished preparation. ValueError if another program wrote it, or if its files were edited."""
+    try:
+        summary = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+        hashes = {name: summary["sha256"][name] for name in (LABELS_FILE, MANIFEST_FILE)}
+        shards = summary["shards"].values()
+        well = all({"fingerprint", "bytes"} <= shard.keys() for shard in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        well = False
+    if not well:
+        raise ValueError(f"`output` {str(output)!r} contains a {SUMMARY_FILE} that no preparation wrote")
+    edited = [
+        name for name, value in hashes.items() if not (output / name).is_file() or file_hash(output / name) != value
+    ]
+    if edited:
+        raise ValueError(
+            f"`output` {str(output)!r} contains files that were changed since they were written: "
+            f"{shorten(edited)}. Choose another folder"
+        )
+    return summary
 
 
 def _files(output: Path, note: dict[str, Any]) -> dict[Path, int]:
@@ -529,16 +574,21 @@ def _is_there(output: Path, note: dict[str, Any]) -> bool:
 
 
 def _remove(output: Path, notes: Sequence[dict[str, Any]]) -> None:
-    """Delete shards, the files that describe all shards, and folders that become empty."""
+    """Delete shards, the files that describe all shards, and their folders that become empty."""
     splits = {row["split"] for note in notes for row in note["rows"]}
     for name in (LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE, *(f"{split}.jsonl" for split in splits)):
         (output / name).unlink(missing_ok=True)
     for note in notes:
         for path in _files(output, note):
             path.unlink(missing_ok=True)
-    for path in sorted(output.rglob("*"), reverse=True):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+            for folder in (path.parent, path.parent.parent):
+                if (
+                    folder != output
+                    and folder.is_relative_to(output)
+                    and folder.is_dir()
+                    and not any(folder.iterdir())
+                ):
+                    folder.rmdir()
 
 
 def _made(shards: Sequence[Shard], output: Path, num_workers: int) -> Iterator[tuple[Shard, dict[str, Any]]]:
@@ -590,7 +640,7 @@ def _finish(
         "splits": {split: {"videos": videos[split], "failed": failed[split]} for split in {**videos, **failed}},
         "num_labels": len(label_names),
         "duplicates": duplicates,
-        "manifest_sha256": hashlib.sha256(manifest.encode("utf-8", "surrogateescape")).hexdigest(),
+        "sha256": {name: file_hash(output / name) for name in (LABELS_FILE, MANIFEST_FILE)},
         "versions": {"av": version("av"), "ffmpeg": ffmpeg},
         "shards": {
             shard.name: {

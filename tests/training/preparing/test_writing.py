@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hf_videovit.folders import held_folder
 from hf_videovit.modeling.video_decoding import decode_video, probe_video
 from hf_videovit.published import published_labels
 from hf_videovit.training.arguments import DataArguments, RunConfig
@@ -255,6 +256,7 @@ def test_another_preparation_is_replaced_only_when_asked(folder, tmp_path):
         prepare(folder, out, encoding=SMALL)
     prepare(folder, out, encoding=SMALL, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "labels.json",
         "manifest.jsonl",
         "prepared.json",
@@ -267,6 +269,63 @@ def test_another_preparation_is_replaced_only_when_asked(folder, tmp_path):
     (tmp_path / "mine" / "notes.txt").touch()
     with pytest.raises(ValueError, match="must be a new folder, .* contains other files"):
         prepare(folder, tmp_path / "mine")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notes.txt", "mine"),
+        ("prepared.json", "mine"),
+        ("prepared.json", '{"shards": {}}'),
+        ("prepared.json", "[]"),
+        ("labels.json", '["mine"]'),
+        ("train-00000.tar", "mine"),
+        (".lock.txt", "mine"),
+    ],
+)
+def test_files_of_others_are_refused_by_name(folder, tmp_path, name, content, overwrite):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(ValueError, match=f"`output` .*{name}"):
+        prepare(folder, tmp_path / "out", encoding=SMALL, overwrite=overwrite)
+    assert (tmp_path / "out" / name).read_text() == content
+
+
+def test_overwrite_leaves_files_of_others(folder, tmp_path):
+    out = tmp_path / "out"
+    prepare(folder, out, format="folder", encoding=SMALL)
+    (out / "train" / "left" / "notes.txt").write_text("mine")
+    (out / "train" / ".half.partial").write_text("mine")
+    (out / "empty").mkdir()
+    prepare(folder, out, encoding=SMALL, overwrite=True)
+    assert {path.relative_to(out).as_posix() for path in (out / "train").rglob("*")} == {
+        "train/.half.partial",
+        "train/left",
+        "train/left/notes.txt",
+    }
+    assert (out / "empty").is_dir()
+    (out / "train-00001.tar").write_text("mine")
+    with pytest.raises(ValueError, match="other files with the names of shards: train-00001.tar"):
+        prepare(folder, out, encoding=SMALL, clips_per_shard=2, overwrite=True)
+    assert (out / "train-00001.tar").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["labels.json", "manifest.jsonl"])
+def test_edited_lists_are_not_replaced(folder, tmp_path, name):
+    prepare(folder, tmp_path / "out", encoding=SMALL)
+    path = tmp_path / "out" / name
+    path.write_text(path.read_text() + "\n")
+    edited = path.read_text()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=f"changed since they were written: {name}"):
+            prepare(folder, tmp_path / "out", encoding=SMALL, overwrite=overwrite)
+    assert path.read_text() == edited
+
+
+def test_two_preparations_do_not_share_a_folder(folder, tmp_path):
+    with held_folder(tmp_path / "out", "output"), pytest.raises(ValueError, match="in use by process"):
+        prepare(folder, tmp_path / "out", encoding=SMALL)
 
 
 @pytest.mark.parametrize("format", ["tar", "parquet", "folder"])
