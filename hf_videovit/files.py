@@ -4,10 +4,13 @@ import json
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub.errors import HFValidationError, StrictDataclassFieldValidationError
+from safetensors import SafetensorError, safe_open
 
 
 # Folders that operating systems, archives and network drives add to the folders of a user.
@@ -121,6 +124,62 @@ def present_path(path: Path) -> Path:
         return path
     spellings = (Path(unicodedata.normalize(form, text)) for form in ("NFC", "NFD"))
     return next((one for one in spellings if one.exists()), path)
+
+
+class MissingFolderError(ValueError, FileNotFoundError):
+    """The folder of a model does not exist. The message names the argument."""
+
+
+@contextmanager
+def loading(what: str, place: str | os.PathLike) -> Iterator[None]:
+    """
+    Report errors of loading a model, configuration or processor with the argument that names it.
+
+    Args:
+        what (`str`):
+            The argument, such as `` "`checkpoint`" ``.
+        place (`str` or `os.PathLike`):
+            Its value: a folder or Hub id.
+
+    Raises:
+        ValueError: the folder or a file in it is missing, damaged or incomplete, or there is no such repo.
+    """
+    name = f"{what} {str(place)!r}"
+    if not Path(place).exists() and (Path(place).is_absolute() or len(Path(place).parts) > 2):
+        raise MissingFolderError(f"{name} does not exist")
+    try:
+        yield
+    except SafetensorError as error:
+        check_weights(what, place)
+        raise ValueError(f"{name}: the weights are damaged or incomplete ({error})") from error
+    except StrictDataclassFieldValidationError as error:
+        fault = " ".join(str(error).split()).removeprefix("Validation error for field ")
+        raise ValueError(f"{name}: `config` {fault}") from error
+    except (OSError, HFValidationError) as error:
+        raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+
+
+def check_weights(what: str, place: str | os.PathLike) -> None:
+    """
+    Open the weights in a folder, without reading them.
+
+    Args:
+        what (`str`):
+            The argument, for the error message.
+        place (`str` or `os.PathLike`):
+            Its value. Nothing is checked unless it is a folder.
+
+    Raises:
+        ValueError: a file is damaged or incomplete.
+    """
+    for file in sorted(Path(place).glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy"):
+                continue
+        except SafetensorError as error:
+            raise ValueError(
+                f"{what} {str(place)!r}: {file.name} is damaged or incomplete, copy or download it again ({error})"
+            ) from error
 
 
 def decode_text(content: bytes, what: str) -> str:

@@ -6,10 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from . import hub, inspection, models, training
+from .errors import explain
+
+
+# Typer prints these errors itself. Newer versions carry their own copy of click, so the class has no fixed place.
+WRONG_USE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 class OneLineErrors(typer.core.TyperGroup):
-    """Command group that prints errors of the user as one line, with exit code 2; `--debug` shows the traceback."""
+    """Command group that prints errors as one line, with exit code 2; `--debug` shows the traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """
@@ -23,17 +28,16 @@ class OneLineErrors(typer.core.TyperGroup):
             Result of the command.
 
         Raises:
-            typer.Exit: with exit code 2, for an error of the user.
+            typer.Exit: with exit code 2, for an error.
         """
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, WRONG_USE):
             raise
-        except (ValueError, OSError, RuntimeError, ImportError) as error:
+        except Exception as error:
             if ctx.params.get("debug"):
                 raise
-            message = " ".join(str(error).split()) or type(error).__name__
-            typer.echo(f"error: {message} (use --debug for the traceback)", err=True)
+            typer.echo(f"error: {explain(error)} (use --debug for the traceback)", err=True)
             raise typer.Exit(2) from error
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from ..files import loading, parse_json, read_text
+
 
 screen = Console(stderr=True)
 
@@ -57,8 +59,8 @@ def parse_label_names(labels: str | None) -> str | list[str] | None:
     """
     if labels is None or Path(labels).suffix not in (".json", ".txt"):
         return labels
-    text = Path(labels).read_text(encoding="utf-8")
-    names = json.loads(text) if Path(labels).suffix == ".json" else text.splitlines()
+    text = read_text(labels, "--labels")
+    names = parse_json(text, f"--labels {labels}") if Path(labels).suffix == ".json" else text.splitlines()
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"--labels {labels} must contain a list of names.")
     return names
@@ -86,7 +88,8 @@ def check_classifier(model: str) -> None:
 def _architecture(model: str) -> str:
     from transformers import AutoConfig
 
-    return (AutoConfig.from_pretrained(model).architectures or [""])[0]
+    with loading("--model", model):
+        return (AutoConfig.from_pretrained(model).architectures or [""])[0]
 
 
 def choose_device(device: str | None) -> str:
@@ -122,7 +125,8 @@ def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
 
     # a pretraining checkpoint has a norm on every token; AutoModel would add an untrained norm after pooling
     loader = AutoModelForPreTraining if _architecture(model).endswith("ForPreTraining") else AutoModel
-    return loader.from_pretrained(model).to(choose_device(device)), AutoVideoProcessor.from_pretrained(model)
+    with loading("--model", model):
+        return loader.from_pretrained(model).to(choose_device(device)), AutoVideoProcessor.from_pretrained(model)
 
 
 def make_table(*columns: str) -> Table:

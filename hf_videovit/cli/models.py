@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from ..files import loading
 from .common import (
     AsJson,
     BatchSize,
@@ -100,7 +101,8 @@ def classify(
 
     files = find_videos(videos)
     check_classifier(model)
-    classifier: Any = pipeline("video-classification", model=model, device=device)
+    with loading("--model", model):
+        classifier: Any = pipeline("video-classification", model=model, device=device)
     overrides = given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))
@@ -190,10 +192,12 @@ def evaluate(
     from ..training.evaluation.evaluation import evaluate_model
 
     check_classifier(model)
-    classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device))
+    with loading("--model", model):
+        classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device))
+        processor = AutoVideoProcessor.from_pretrained(model)
     result = evaluate_model(
         classifier,
-        AutoVideoProcessor.from_pretrained(model),
+        processor,
         load_evaluation_source(DataArguments(eval_data=data, eval_split=split)),
         batch_size=batch_size,
         num_workers=num_workers,

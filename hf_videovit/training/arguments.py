@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..files import parse_yaml, read_text
 from .fields import build_group, check_minimum, check_range, option, suggestion, type_name
 
 
@@ -389,9 +390,7 @@ class RunConfig:
         Raises:
             ValueError: the file has no groups of fields, a field is unknown, or a value is not allowed.
         """
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        if not isinstance(values, Mapping):
-            raise ValueError(f"Recipe {path} must contain groups of fields, got {type(values).__name__}")
+        values = _read_recipe(path)
         return cls.from_dict(_merge(values, overrides or {}))
 
     @classmethod
@@ -469,10 +468,7 @@ def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None
     recipe, overrides = _split_flags(arguments)
     values: Mapping[str, Any] = _merge({}, defaults or {})
     if recipe is not None:
-        loaded = yaml.safe_load(Path(recipe).read_text(encoding="utf-8")) or {}
-        if not isinstance(loaded, Mapping):
-            raise ValueError(f"Recipe {recipe} must contain groups of fields, got {type(loaded).__name__}")
-        values = _deep_update(values, loaded)
+        values = _deep_update(values, _read_recipe(recipe))
     return RunConfig.from_dict(_merge(values, overrides))
 
 
@@ -521,6 +517,13 @@ RESUMABLE = {
 FIELD_GROUP: dict[str, str] = {
     item.name: group for group, group_class in GROUPS.items() for item in dataclasses.fields(group_class)
 }
+
+
+def _read_recipe(path: str | Path) -> Mapping[str, Any]:
+    values = parse_yaml(read_text(path, "`recipe`"), f"`recipe` {str(path)!r}") or {}
+    if not isinstance(values, Mapping):
+        raise ValueError(f"Recipe {path} must contain groups of fields, got {type(values).__name__}")
+    return values
 
 
 def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -6,7 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import (
+    CONFIG_MAPPING,
     MODEL_FOR_VIDEO_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForPreTraining,
@@ -18,16 +20,19 @@ from transformers import (
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 from transformers.utils import logging
 
+from ..files import loading
 from ..modeling.configuration_tubevit import TubeViTConfig, checked_dataset
 from ..modeling.modeling_tubevit import TubeViTForJointClassification, TubeViTModel
 from .arguments import ModelArguments
 from .data.processors import ClipProcessor
+from .fields import suggestion
 from .optimization import HasLayerTable, freeze_layers, head_parameters
 
 
 logger = logging.get_logger(__name__)
 
 MULTI_LABEL = "multi_label_classification"
+FAMILIES = ("bevt", "lstcl", "tubevit", "uniformer", "uniformer_v2", "videomae_v2")
 VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that is trained on both
 
 
@@ -61,7 +66,7 @@ def build_model(
             model = _start_from_image_model(arguments, config)
         processor = _processor_from_scratch(config, arguments.processor)
     else:
-        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        config = load_config(arguments)
         model = _load_classifier(arguments, config, label_names, multi_label)
         processor = _load_processor(arguments, config)
     return ready_to_train(arguments, model), _checked_frames(processor, model)
@@ -103,7 +108,7 @@ def build_joint_model(
         config: Any = config_from_scratch(arguments)
         processor = _processor_from_scratch(config, arguments.processor)
     else:
-        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        config = load_config(arguments)
         processor = _load_processor(arguments, config)
     if not isinstance(config, TubeViTConfig):
         raise ValueError(f"`image_data` is supported by TubeViT only, got a model of type {config.model_type!r}")
@@ -139,14 +144,15 @@ def build_pretraining_model(arguments: ModelArguments) -> tuple[PreTrainedModel,
         model = AutoModelForPreTraining.from_config(config, **attention_options(arguments))
         processor = _processor_from_scratch(config, arguments.processor)
     else:
-        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
-        model, info = AutoModelForPreTraining.from_pretrained(
-            arguments.checkpoint,
-            config=config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            **attention_options(arguments),
-        )
+        config = load_config(arguments)
+        with loading("`checkpoint`", arguments.checkpoint):
+            model, info = AutoModelForPreTraining.from_pretrained(
+                arguments.checkpoint,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **attention_options(arguments),
+            )
         if info["missing_keys"]:
             raise ValueError(
                 f"`checkpoint` {arguments.checkpoint!r} is not a pretraining checkpoint: it lacks "
@@ -177,8 +183,26 @@ def describe_inputs(arguments: ModelArguments) -> tuple[PreTrainedConfig, ClipPr
     if arguments.checkpoint is None:
         config = described_config(arguments)
         return config, _processor_from_scratch(config, arguments.processor)
-    config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+    config = load_config(arguments)
     return config, _load_processor(arguments, config)
+
+
+def load_config(arguments: ModelArguments) -> PreTrainedConfig:
+    """
+    Configuration of the checkpoint that a run starts from, with the fields of the run.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            `checkpoint` and `config` are read.
+
+    Returns:
+        `PreTrainedConfig`
+
+    Raises:
+        ValueError: there is no such checkpoint, or a field has a value that is not allowed.
+    """
+    with loading("`checkpoint`", str(arguments.checkpoint)):
+        return AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
 
 
 def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProcessor) -> PreTrainedModel:
@@ -199,10 +223,11 @@ def load_teacher(arguments: ModelArguments, checkpoint: str, processor: ClipProc
     Raises:
         ValueError: the teacher's own processor normalises differently.
     """
-    teacher = AutoModelForVideoClassification.from_pretrained(
-        checkpoint, dtype=torch.float32, **attention_options(arguments)
-    )
-    theirs = AutoVideoProcessor.from_pretrained(checkpoint)
+    with loading("`teacher`", checkpoint):
+        teacher = AutoModelForVideoClassification.from_pretrained(
+            checkpoint, dtype=torch.float32, **attention_options(arguments)
+        )
+        theirs = AutoVideoProcessor.from_pretrained(checkpoint)
     for name in ("image_mean", "image_std", "do_grayscale"):
         taught, seen = (getattr(one, name, False) for one in (theirs, processor))
         if not np.array_equal(taught, seen):
@@ -244,11 +269,20 @@ def described_config(arguments: ModelArguments) -> PreTrainedConfig:
 
     Returns:
         `PreTrainedConfig`
+
+    Raises:
+        ValueError: the family or size is unknown, or a field has a value that is not allowed.
     """
-    config_class = type(AutoConfig.for_model(arguments.model_type))
-    if arguments.size is None:
-        return config_class(**arguments.config)
-    return config_class.from_size(arguments.size, **arguments.config)
+    if arguments.model_type not in CONFIG_MAPPING:
+        raise ValueError(f"Unknown `model_type` {arguments.model_type!r}{suggestion(arguments.model_type, FAMILIES)}")
+    config_class = CONFIG_MAPPING[arguments.model_type]
+    try:
+        if arguments.size is None:
+            return config_class(**arguments.config)
+        return config_class.from_size(arguments.size, **arguments.config)
+    except StrictDataclassFieldValidationError as error:
+        fault = " ".join(str(error).split()).removeprefix("Validation error for field ")
+        raise ValueError(f"`config` {fault}") from error
 
 
 @runtime_checkable
@@ -357,7 +391,9 @@ def _load_processor(arguments: ModelArguments, config: PreTrainedConfig) -> Clip
         raise ValueError("`checkpoint` is needed to load a processor")
     try:
         return AutoVideoProcessor.from_pretrained(arguments.checkpoint, **arguments.processor)
-    except OSError:
+    except OSError as error:
+        if "not a valid JSON" in str(error):  # a damaged protocol must not be replaced by another one
+            raise ValueError(f"`checkpoint` {arguments.checkpoint!r}: {error}") from error
         logger.warning(f"{arguments.checkpoint} has no video processor; the default processor of its family is used.")
         return _processor_from_scratch(config, arguments.processor)
 
@@ -376,14 +412,15 @@ def _load_classifier(
     keep = arguments.head == "keep" or arguments.head == "auto" and same_kind and set(theirs) == set(label_names)
     if not keep:
         _name_labels(config, label_names, multi_label)
-    model, info = AutoModelForVideoClassification.from_pretrained(
-        arguments.checkpoint,
-        config=config,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=not keep,
-        output_loading_info=True,
-        **attention_options(arguments),
-    )
+    with loading("`checkpoint`", str(arguments.checkpoint)):
+        model, info = AutoModelForVideoClassification.from_pretrained(
+            arguments.checkpoint,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=not keep,
+            output_loading_info=True,
+            **attention_options(arguments),
+        )
     missing = set(info["missing_keys"])
     has_table = isinstance(model, HasLayerTable)
     allowed = head_parameters(model) if has_table and not keep else set()

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..files import check_weights
 from .arguments import RunConfig
 from .data.opening import list_splits
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
@@ -219,6 +220,9 @@ def plan_run(
         ValueError: the run would not start: the data does not fit the method, or a field is not allowed.
     """
     method = method_of(config, goal)
+    if config.model.checkpoint is not None:
+        check_weights("`checkpoint`", config.model.checkpoint)
+        method.describe()
     arguments = config.optimization
     processes = processes or int(config.about.get("processes", 1))
     num_labels = config.about.get("num_labels")

@@ -84,6 +84,8 @@ def open_source(
     if address is not None:
         with reaching(address):
             return repo_source(address, split or "train", config, shuffle_buffer=shuffle_buffer, **columns)
+    if path.is_absolute() and not any(sign in path.name for sign in "*?["):
+        raise ValueError(f"`data` {str(data)!r} does not exist")
     raise ValueError(f"`data` {str(data)!r} is not a folder, list, shard, pattern of shards or data set repo id")
 
 

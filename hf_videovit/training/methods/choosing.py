@@ -3,9 +3,10 @@
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..arguments import GROUPS, ModelArguments, RunConfig, describe_arguments
+from ..building import load_config
 from ..fields import suggestion
 from .classification import Classification, Distillation
 from .common import GOALS, Goal, Method, RunResult, run
@@ -144,7 +145,7 @@ def describe_fields() -> str:
 def _model_config(arguments: ModelArguments) -> dict[str, Any]:
     if arguments.checkpoint is None:
         return {"model_type": arguments.model_type} | arguments.config
-    return AutoConfig.from_pretrained(arguments.checkpoint).to_dict() | arguments.config
+    return load_config(arguments).to_dict()
 
 
 __all__ = ["METHODS", "choose", "describe_fields", "finetune", "method_of", "pretrain"]

@@ -8,9 +8,10 @@ import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel
 
+from ...files import loading
 from ...modeling.video_processing_base import without_colours
 from ..arguments import RunConfig
-from ..building import MULTI_LABEL, build_model, load_teacher
+from ..building import MULTI_LABEL, build_model, load_config, load_teacher
 from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, seeded_torch
 from ..data.loaders import SampleLoader, TrainingClipLoader
 from ..data.opening import match_labels, require_labels, told
@@ -97,16 +98,17 @@ class Classification(Method):
         super().check_sources(train_source, eval_source)
         data, names = self.config.data, train_source.label_names
         require_labels(train_source, f"`data` {data.data!r}", "or use `pretrain`, which needs none")
+        model = self.config.model
+        kept = model.checkpoint is not None and model.head == "keep"
         least = 1 if train_source.multi_label else 2
-        if len(names) < least:
+        if not kept and len(names) < least:
             count = "two labels" if least == 2 else "one label"
             raise ValueError(f"`data` must have at least {count} for {self.name}, got {names}{told(train_source)}")
         if eval_source is not None:
             place = data.eval_data or data.data
             require_labels(eval_source, f"`eval_data` {place!r}", "or set `holdout` and leave out `eval_split`")
-        model = self.config.model
-        if model.checkpoint is not None and model.head == "keep":
-            match_labels(train_source, AutoConfig.from_pretrained(model.checkpoint).id2label)
+        if kept:
+            match_labels(train_source, load_config(model).id2label)
 
     def prepare_labels(self) -> None:
         """Map the videos' labels to those of the model, and build augmentation and mixing."""
@@ -291,7 +293,8 @@ class Distillation(Classification):
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
         """The pass of clips through the student, and through the teacher. See [`Method.passes`]."""
-        config = AutoConfig.from_pretrained(self.arguments.teacher)
+        with loading("`teacher`", self.arguments.teacher):
+            config = AutoConfig.from_pretrained(self.arguments.teacher)
         inputs = {"pixel_values": example_pixels(config)}
         taught = model_pass(AutoModelForVideoClassification, config, inputs, self.clips_per_pass, name="teacher")
         return [*super().passes(num_labels), Pass(**(vars(taught) | {"trained": False}))]

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
-from ..building import describe_inputs, described_config
+from ..building import describe_inputs, described_config, load_config
 from ..data.loaders import SampleLoader
 from ..data.opening import load_sources, told
 from ..data.processors import ClipProcessor
@@ -460,7 +460,7 @@ class Method(ABC):
         if arguments.checkpoint is None:
             found = described_config(arguments)
         else:
-            found = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+            found = load_config(arguments)
         if num_labels:
             found.num_labels = num_labels
         return found

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from ...modeling.configuration_base import frame_size
 from ..arguments import ModelArguments, RunConfig
-from ..building import attention_options, config_from_scratch, ready_to_train
+from ..building import attention_options, config_from_scratch, load_config, ready_to_train
 from ..data.images import ImageFileUniFormerVideoProcessor, open_images
 from ..data.processors import ClipProcessor
 from ..tasks import Task, TokenLabelTask
@@ -97,7 +97,7 @@ def build_image_model(arguments: ModelArguments, label_names: Any) -> tuple[PreT
         config = _name_labels(config_from_scratch(arguments), names)
         model = AutoModelForImageClassification.from_config(config, **attention_options(arguments))
     else:
-        config = AutoConfig.from_pretrained(arguments.checkpoint, **arguments.config)
+        config = load_config(arguments)
         kept = [config.id2label[index] for index in sorted(config.id2label)] == names and arguments.head != "new"
         model = _load_image_classifier(arguments, _name_labels(config, names))
         if not kept:

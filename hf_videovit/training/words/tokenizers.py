@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
 
+from ...files import loading, parse_json, read_text
 from ...modeling.word_pixels import word_pixels
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
@@ -301,7 +302,8 @@ def _patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
     file = Path(name) / "config.json"
     if not file.is_file():
         return None
-    return TOKENIZER_TYPES.get(json.loads(file.read_text(encoding="utf-8")).get("tokenizer_type", ""))
+    what = f"`tokenizer` {str(file)!r}"
+    return TOKENIZER_TYPES.get(parse_json(read_text(file, "`tokenizer`"), what).get("tokenizer_type", ""))
 
 
 def codebook_without_weights(name: str | Path) -> Callable[[], FlavaImageCodebook] | None:
@@ -390,14 +392,17 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
     """
     patch_tokenizer = _patch_tokenizer_type(name)
     if patch_tokenizer is not None:
-        return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
-    config: Any = AutoConfig.from_pretrained(name)
+        with loading("`tokenizer`", name):
+            return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
+    with loading("`tokenizer`", name):
+        config: Any = AutoConfig.from_pretrained(name)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
             f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook) or a saved "
             f"PatchTokenizer, got {config.model_type}"
         )
-    return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
+    with loading("`tokenizer`", name):
+        return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
 
 
 __all__ = [

@@ -1,0 +1,135 @@
+"""Every error of a command is one line that names the file or the argument, or what to install."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_videovit.cli import app
+from hf_videovit.cli.errors import explain
+from tests.clips import moving_square_clip, write_clip
+from tests.saved_model import save_tiny_classifier
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("errors")
+    for name in ("left", "right"):
+        for number in range(2):
+            write_clip(root / "clips" / name / f"{number}.mp4", moving_square_clip(name, num_frames=6, seed=number))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(place):
+    return save_tiny_classifier(place / "model")
+
+
+def command(*words):
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert done.exit_code == 2, done.output
+    assert len(lines) == 1, done.output
+    assert isinstance(done.exception, SystemExit)
+    return lines[0]
+
+
+def commands_with(model, place):
+    clip = place / "clips" / "left" / "0.mp4"
+    return {
+        "classify": ["classify", clip, "--model", model],
+        "embed": ["embed", clip, "--model", model, "-o", place / "x.npy"],
+        "evaluate": ["evaluate", "--model", model, "--data", place / "clips"],
+        "probe": ["probe", model, "--data", place / "clips"],
+        "train": ["train", "--checkpoint", model, "--data", place / "clips", "--output_dir", place / "out"],
+        "plan": ["train", "--checkpoint", model, "--data", place / "clips", "--plan"],
+    }
+
+
+@pytest.mark.parametrize("name", ["classify", "embed", "evaluate", "probe", "train", "plan"])
+@pytest.mark.parametrize("size", [0, 4, 5000])
+def test_truncated_weights_are_named(model, place, name, size):
+    broken = place / f"broken{size}"
+    if not broken.exists():
+        shutil.copytree(model, broken)
+        with (broken / "model.safetensors").open("r+b") as file:
+            file.truncate(size)
+    assert f"{str(broken)!r}: model.safetensors is damaged or incomplete" in command(
+        *commands_with(broken, place)[name]
+    )
+
+
+@pytest.mark.parametrize("name", ["classify", "embed", "evaluate", "probe", "train", "plan"])
+def test_missing_folders_are_named_with_their_argument(place, name):
+    line = command(*commands_with(place / "nowhere", place)[name])
+    assert line.startswith(("error: --model", "error: `checkpoint`"))
+    assert f"{str(place / 'nowhere')!r} does not exist" in line
+
+
+@pytest.mark.parametrize("name", ["embed", "evaluate", "probe", "train", "plan"])
+def test_a_damaged_protocol_is_not_replaced(model, place, name):
+    broken = place / "protocol"
+    if not broken.exists():
+        shutil.copytree(model, broken)
+        (broken / "video_preprocessor_config.json").write_text('{"size": ')
+    assert "video_preprocessor_config.json' is not a valid JSON" in command(*commands_with(broken, place)[name])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "--recipe", "nowhere.yaml"], "`recipe` 'nowhere.yaml' is not a file"),
+        (["train", "--recipe", "{bad}.yaml"], "bad.yaml' is not valid YAML: .* in line 3"),
+        (["preview", "--recipe", "{bad}.yaml"], "bad.yaml' is not valid YAML"),
+        (["train", "--recipe", "{bad}-latin.yaml"], "bad-latin.yaml' has a text encoding other than UTF-8"),
+        (["train", "--data", "{clips}", "--config.hidden_size", "abc", "--plan"], "`config` 'hidden_size': .*'abc'"),
+        (["train", "--data", "{clips}", "--model_type", "videomae_v3", "--plan"], "did you mean `videomae_v2`"),
+        (["train", "--teacher", "{bad}/none", "--data", "{clips}", "--plan"], "`teacher` '.*none' does not exist"),
+        (["train", "--data", "{bad}/none", "--plan"], "`data` '.*none' does not exist"),
+        (
+            ["pretrain", "--model_type", "bevt", "--tokenizer", "{bad}/none", "--data", "{clips}"],
+            "`tokenizer` '.*none'",
+        ),
+        (["convert", "--list", "--labels"], None),
+    ],
+)
+def test_faults_of_recipes_and_fields_are_named(place, words, message):
+    (place / "bad.yaml").write_text("model:\n  size: [small\n")
+    (place / "bad-latin.yaml").write_bytes("about:\n  title: café\n".encode("latin-1"))
+    words = [word.format(bad=place / "bad", clips=place / "clips") for word in words]
+    if message is None:  # typer's own errors stay typer's
+        assert CliRunner().invoke(app, words).exit_code == 2
+        return
+    assert re.search(message, command(*words))
+
+
+@pytest.mark.parametrize("content", ['["a", ', '{"a": 1}'])
+def test_faults_of_label_files_are_named(place, model, content):
+    (place / "names.json").write_text(content)
+    words = ["convert", "--checkpoint", model / "model.safetensors", "--model-type", "videomae_v2"]
+    words += ["--task", "video-classification", "--labels", place / "names.json", "-o", place / "converted"]
+    assert "names.json" in command(*words)
+
+
+def test_any_other_error_is_one_line_too(monkeypatch, place, model):
+    def broken(*args, **kwargs):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("hf_videovit.doctor.find_videos", broken)
+    line = command("classify", "x.mp4", "--model", model)
+    assert line.startswith("error: IndexError: list index out of range (")
+    assert "fault of the program" in line
+    with pytest.raises(IndexError):
+        CliRunner().invoke(app, ["--debug", "classify", "x.mp4", "--model", str(model)], catch_exceptions=False)
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    for module, extra in (("gradio", "hf_videovit[space]"), ("sklearn", "hf_videovit[demo]"), ("timm", "timm")):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ImportError) as caught:
+            __import__(module)
+        assert explain(caught.value).endswith(f": pip install {extra!r}")
+    assert "not valid YAML or JSON" in explain(json.JSONDecodeError("Expecting value", "", 0))
