@@ -10,7 +10,7 @@ from .errors import explain
 
 
 # Typer prints these errors itself. Newer versions carry their own copy of click, so the class has no fixed place.
-WRONG_USE = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+WRONG_USE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
 class OneLineErrors(typer.core.TyperGroup):
