@@ -95,7 +95,7 @@ def class_rows(
     Args:
         shapes (`dict[str, tuple[int, ...]]`):
             Shapes by official name.
-        labels (`str` or `Sequence[str]`, *optional*):
+        labels (`str` or `Sequence[str]`):
             See [`~convert.convert_checkpoint`].
         given (`dict[str, Any]`):
             Fields of the configuration that the caller passed.
