@@ -26,6 +26,7 @@ INSTALL_REQUIRES = [
     "PyYAML>=6.0",
     "rich>=13.0",
     "safetensors>=0.8",
+    "scipy>=1.11",
     "torch>=2.8",
     "torchvision>=0.23",
     "tqdm>=4.66.3",

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from .auto import AutoModelForActionDetection
+from .inference.action_detection import register_action_detection
 from .inference.pipeline import register_pipeline
 from .modeling.configuration_action_detection import ActionDetectionConfig
 from .modeling.configuration_bevt import BevtConfig
@@ -186,6 +187,7 @@ def __getattr__(name: str) -> Any:
 
 register_families()
 register_pipeline()
+register_action_detection()
 
 __all__ = [
     "ActionDetectionConfig",
