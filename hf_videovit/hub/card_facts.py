@@ -14,9 +14,11 @@ from .card_sources import METRIC_TYPES, METRICS
 
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
 IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
+ACTIONS = "action-detection"
 ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
-# Pipeline tags of the Hub that differ from our task names.
-PIPELINE_TAGS = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction"}
+# Pipeline tags of the Hub that differ from our task names. It has none for action detection, and would run a
+# classifier of videos under any other.
+PIPELINE_TAGS: dict[str, str | None] = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction", ACTIONS: None}
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,11 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
         license=facts.licence,
         license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
-        tags=["image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type, *facts.tags],
+        tags=[
+            *("image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type),
+            *([ACTIONS] if facts.task == ACTIONS else []),
+            *facts.tags,
+        ],
         base_model=facts.base_model,
         datasets=list(facts.datasets) or None,
         metrics=sorted({result.metric_type for result in results}) or None,
@@ -148,7 +154,7 @@ def _eval_results(results: Sequence[Result], task: str) -> list[EvalResult]:
         origins.setdefault(_dataset_type(result), set()).add((result.source, result.source_url))
     return [
         EvalResult(
-            task_type=task if task in (*CLASSIFICATION_TASKS, KEYPOINTS) else CLASSIFICATION,
+            task_type=task if task in (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS) else CLASSIFICATION,
             dataset_type=_dataset_type(result),
             dataset_name=result.data,
             dataset_config=_reporter(result) if len(origins[_dataset_type(result)]) > 1 else None,

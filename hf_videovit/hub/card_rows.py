@@ -52,7 +52,10 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
     Returns:
         `list[tuple[str, str]]`: name and value of each row.
     """
-    rows = _clip_rows(config, processor) if hasattr(processor, "num_clips") else []
+    detects = (config.architectures or [""])[0].endswith("ForActionDetection")
+    rows = [] if detects or not hasattr(processor, "num_clips") else _clip_rows(config, processor)
+    if detects:
+        rows = _key_frame_rows(config, processor)
     if processor.do_resize:
         rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
     if processor.do_center_crop:
@@ -83,6 +86,20 @@ def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]
     views = f"{processor.num_clips} clips x {processor.num_crops} crops"
     views += merging.get(config.to_dict().get("view_merging", ""), "")
     return [*rows, ("views per video", views if processor.num_views > 1 else "one")]
+
+
+def _key_frame_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
+    """Frames around a key-frame, and how boxes are read."""
+    num_frames = processor.num_frames or processor.published_num_frames or config.num_frames
+    rate = f" at {processor.sampling_fps:g} frames per second" if processor.sampling_fps else ""
+    head = config.detection_config
+    width, height = (f"{100 * share:g} %" for share in head.box_enlargement)
+    return [
+        ("clip", f"{num_frames} frames, {processor.frame_stride} apart{rate}, around the key-frame"),
+        ("padding", f"at the bottom and right, to multiples of {processor.pad_multiple} pixels"),
+        ("boxes", f"{processor.box_convention} corners, enlarged by {width} of the width and {height} of the height"),
+        ("features of a box", f"{head.roi_size} x {head.roi_size} samples, {head.spatial_pooling} over them"),
+    ]
 
 
 def _resampling_words(processor: Any) -> str:

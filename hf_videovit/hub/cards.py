@@ -30,6 +30,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
+from ..auto import AutoModelForActionDetection
 from ..published import (
     CLASSIFICATION_TASKS,
     NEVER_RELEASED,
@@ -42,6 +43,7 @@ from ..published import (
     published_processor_kwargs,
 )
 from .card_facts import (
+    ACTIONS,
     BACKBONE,
     CLASSIFICATION,
     FEATURES,
@@ -58,7 +60,7 @@ from .card_sources import CITATIONS, METRICS, SOURCE_URLS
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS)
+NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
@@ -67,6 +69,7 @@ AUTO_CLASSES: dict[str, Any] = {
     IMAGE_CLASSIFICATION: AutoModelForImageClassification,
     BACKBONE: AutoBackbone,
     KEYPOINTS: AutoModelForKeypointDetection,
+    ACTIONS: AutoModelForActionDetection,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 
@@ -314,6 +317,8 @@ def task_of(config: PreTrainedConfig) -> str:
         return BACKBONE
     if architecture.endswith("ForPoseEstimation"):
         return KEYPOINTS
+    if architecture.endswith("ForActionDetection"):
+        return ACTIONS
     if architecture.endswith("Classification"):
         return CLASSIFICATION
     return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
@@ -415,6 +420,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
         **dict.fromkeys(CLASSIFICATION_TASKS, classes),
         BACKBONE: "computes feature maps of an image for dense prediction",
         KEYPOINTS: f"locates {config.num_labels} keypoints of a person in a cropped image",
+        ACTIONS: f"scores {config.num_labels} actions for each person in a video",
         PRETRAINING: "was pretrained without labels; fine-tune it or use its features",
         FEATURES: "computes features of a video",
     }
@@ -444,11 +450,25 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["Expect lower accuracy on data unlike the training data."]
-    if task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
+    if task == ACTIONS:
+        limits.insert(0, "People are not found by the model: give their boxes, or a detector of people.")
+        limits += _scale_limits(config)
+    elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _scale_limits(config: PreTrainedConfig) -> list[str]:
+    """A sentence where boxes are read at another scale than that of the patches."""
+    scale, patch = config.detection_config.roi_scale, getattr(config, "patch_size", None)
+    if scale is None or patch is None or abs(scale * patch - 1) < 1e-6:
+        return []
+    return [
+        f"Boxes are scaled by 1/{1 / scale:g} although patches have {patch} pixels, as in the authors' code. To "
+        f"change it, pass `detection_config={{'roi_scale': 1 / {patch}}}` to `from_pretrained`."
+    ]
 
 
 def _several_labels(num_labels: int | None) -> str:
