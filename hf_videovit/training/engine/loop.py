@@ -393,7 +393,8 @@ class _Run:
         if name not in metrics:
             raise ValueError(f"`best_metric` must be one of {', '.join(metrics)}, got {name!r}")
         sign = -1 if name in LOWER_IS_BETTER else 1
-        if progress.best is not None and sign * metrics[name] <= sign * progress.best:
+        best = math.nan if progress.best is None else progress.best
+        if not math.isnan(best) and not sign * metrics[name] > sign * best:  # also where the metric is not a number
             progress.stale += 1
             return
         progress.best, progress.stale = metrics[name], 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from ...modeling.video_processing_base import without_colours
@@ -200,19 +201,52 @@ def masked_loss(model: PreTrainedModel, stream: ClipStream, accelerator: Acceler
             The processes. Their sums are added.
 
     Returns:
-        `dict[str, float]`: `explained`, the explained variance of the (patch-normalised) pixels, which is 0 for a
-        model that has learned nothing and 1 for a perfect one; and the mean `loss`.
+        `dict[str, float]`: `explained`, the share of the variance of the hidden targets that the predictions explain
+        (1 for perfect ones; 0 for the mean of the data, which is the best constant prediction; below 0 for worse ones;
+        `nan` if the targets do not vary); and the mean `loss`.
     """
     total = torch.zeros(2, device=model.device)
+    variance = _ExplainedVariance(model.config.tubelet_size * model.config.patch_size**2 * model.config.num_channels)
     with evaluation_mode(model):
         for batch in stream.epoch(0):
             rows = {name: value.to(model.device) for name, value in batch.rows.items()}
             with accelerator.autocast():
-                loss = model(**rows).loss
-            total += torch.stack([loss.float() * len(batch), total.new_tensor(len(batch))])
+                outputs = model(**rows)
+            total += torch.stack([outputs.loss.float() * len(batch), total.new_tensor(len(batch))])
+            hidden = rows["encoder_mask"].bool().gather(1, outputs.decoded_indices)
+            targets = model.targets(rows["pixel_values"], outputs.decoded_indices)
+            variance.add(outputs.logits[hidden], targets[hidden])
     total = accelerator.reduce(total, "sum")
     loss = (total[0] / total[1]).item() if total[1] else math.nan
-    return {"explained": 1 - loss, "loss": loss}
+    return {"explained": variance.explained(accelerator), "loss": loss}
+
+
+class _ExplainedVariance:
+    """Sums for the explained variance of predictions with several dimensions."""
+
+    def __init__(self, size: int):
+        self.count, self.error = 0, 0.0
+        # Doubles, which not every accelerator has, because the variance is a difference of large sums.
+        self.sums, self.squares = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+
+    def add(self, predictions: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add predictions and targets of shape `(count, size)`."""
+        predictions, targets = predictions.cpu().double(), targets.cpu().double()
+        self.count += len(targets)
+        self.error += (predictions - targets).square().sum().item()
+        self.sums += targets.sum(dim=0)
+        self.squares += targets.square().sum(dim=0)
+
+    def explained(self, accelerator: Accelerator) -> float:
+        """The share of the variance in all processes, about the mean of each dimension."""
+        parts = [(self.count, self.error, self.sums.tolist(), self.squares.tolist())]
+        gathered = gather_object(parts) if accelerator.num_processes > 1 else parts
+        count, error = (sum(part[index] for part in gathered) for index in (0, 1))
+        sums, squares = (
+            torch.tensor([part[index] for part in gathered], dtype=torch.float64).sum(dim=0) for index in (2, 3)
+        )
+        spread = (squares - sums.square() / max(count, 1)).sum().item()
+        return 1 - error / spread if spread > 0 else math.nan
 
 
 class ReconstructionPictures:
