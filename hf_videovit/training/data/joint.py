@@ -62,6 +62,7 @@ class JointStream:
             )
         self.videos, self.images, self.ratio = videos, images, ratio
         self.source, self.rank, self.world = videos.source, videos.rank, videos.world
+        self.sources = [videos.source, images.source]
         self.pass_size = share
         self.position = 0
 

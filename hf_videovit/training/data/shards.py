@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ...files import decode_text, is_hidden, parse_json, plain_name
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, read_column, split_labels
-from .sources import Label, Sample, VideoSource, label_mapping, preview, sort_label_names
+from .sources import Label, Sample, VideoSource, fingerprint, label_mapping, preview, sort_label_names
 
 
 VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
@@ -46,6 +46,8 @@ class VideoShards(VideoSource):
             Number of samples in each shard, if known.
         shuffle_buffer (`int`, *optional*, defaults to 256):
             Encoded samples in the shuffle buffer.
+        files (`Sequence[str]`, *optional*, defaults to `()`):
+            Paths or URLs of the shards.
     """
 
     reads_ahead = True
@@ -60,6 +62,7 @@ class VideoShards(VideoSource):
         label_separator: str | None = None,
         shard_sizes: Sequence[int] | None = None,
         shuffle_buffer: int = 256,
+        files: Sequence[str] = (),
     ):
         self.dataset = dataset
         self.video_column, self.label_column = video_column, label_column
@@ -70,6 +73,7 @@ class VideoShards(VideoSource):
         self.shuffle_buffer = shuffle_buffer
         self.num_samples = None if shard_sizes is None else sum(shard_sizes)
         self.num_shards = dataset.num_shards
+        self.files = list(files)
         self._data_names = self.label_names
         self._to_label = {plain_name(name): index for index, name in enumerate(self.label_names)}
 
@@ -88,6 +92,12 @@ class VideoShards(VideoSource):
         for position, sample in enumerate(samples):
             if position >= start:
                 yield sample
+
+    def fingerprint(self) -> str:
+        """See [`VideoSource.fingerprint`]. The shards are known by their names and sizes."""
+        paths = [Path(file) for file in self.files]
+        shards = [[path.name, path.stat().st_size if path.is_file() else None] for path in paths]
+        return fingerprint(self.num_samples, [self.label_names, *shards])
 
     def place(self, position: int, rank: int, world: int) -> int:
         """See [`VideoSource.place`]."""
@@ -252,7 +262,7 @@ def shard_source(
         if kind == "webdataset" and "://" in shards[0]:
             if names is None and label_column:
                 raise ValueError(f"`label_names` is needed: the labels of {shards[0]!r} are unknown until it is read")
-            return VideoShards(dataset, video_column, label_column, names or [], True, label_separator)
+            return VideoShards(dataset, video_column, label_column, names or [], True, label_separator, files=shards)
         scan = scan_tar if kind == "webdataset" else _scan_parquet
         scanned = [scan(shard, label_column, label_separator) for shard in shards]
         counted = [count for count, _ in scanned]
@@ -269,6 +279,7 @@ def shard_source(
         label_separator,
         counted,
         shuffle_buffer,
+        shards,
     )
 
 

@@ -6,6 +6,7 @@ single files are defined here; `folders.py` reads folders, `lists.py` lists, `sh
 
 import copy
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,6 +122,16 @@ class VideoSource(ABC):
         Raises:
             ValueError: a label of the source is not among `label_names`.
         """
+
+    def fingerprint(self) -> str:
+        """
+        Number of samples and a hash of their ids and labels in order. A position in the source is the same sample as
+        long as this is the same.
+
+        Returns:
+            `str`: the facts as text.
+        """
+        return fingerprint(self.num_samples, self.label_names)
 
     def place(self, position: int, rank: int, world: int) -> int:
         """
@@ -238,6 +249,13 @@ class VideoList(VideoSource):
         """Path or URL of each video, with its part where it has one."""
         return [_whole_or_part(*pair) for pair in zip(self._paths.to_pylist(), self._parts.to_pylist())]
 
+    def fingerprint(self) -> str:
+        """See [`VideoSource.fingerprint`]."""
+        rows = zip(self._ids.to_pylist(), self.labels(), self._parts.to_pylist())
+        names: Sequence[Any] = self.label_names or range(1 << 31)  # labels without names are numbers
+        named = ([name, [names[index] for index in label_indices(label)], part] for name, label, part in rows)
+        return fingerprint(len(self), named)
+
     def labels(self) -> list[Label]:
         """Label of each video."""
         return [_frozen(label) for label in self._labels.to_pylist()]
@@ -318,6 +336,12 @@ class SampleList(VideoSource):
         order = _shuffled_indices(len(self.samples), seed, epoch)
         return (self.samples[index] for index in order[rank::world][start:])
 
+    def fingerprint(self) -> str:
+        """See [`VideoSource.fingerprint`]."""
+        names: Sequence[Any] = self.label_names or range(1 << 31)  # labels without names are numbers
+        rows = ([sample.id, [names[index] for index in label_indices(sample.label)]] for sample in self.samples)
+        return fingerprint(len(self.samples), rows)
+
     def share_size(self, rank: int, world: int) -> int:
         """See [`VideoSource.share_size`]."""
         return len(range(rank, len(self.samples), world))
@@ -361,6 +385,25 @@ def _whole_or_part(path: str, part: dict[str, float | None] | None) -> str | dic
 
 def _frozen(label: int | list[int] | None) -> Label:
     return tuple(label) if isinstance(label, list) else label
+
+
+def fingerprint(count: int | None, rows: Iterable[Any]) -> str:
+    """
+    Number of samples and a hash of what is known about them.
+
+    Args:
+        count (`int` or `None`):
+            Number of samples, if known.
+        rows (`Iterable[Any]`):
+            Plain values, in order.
+
+    Returns:
+        `str`: the facts as text.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode() + b"\n")
+    return f"{'a stream' if count is None else f'{count} samples'} (sha256 {digest.hexdigest()[:16]})"
 
 
 def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[str]) -> str:

@@ -71,6 +71,7 @@ class BatchStream(Protocol):
     """A stream of batches for the training loop, such as [`ClipStream`]."""
 
     source: VideoSource
+    sources: list[VideoSource]  # all sources whose samples are in the batches
     rank: int
     world: int
     position: int
@@ -154,6 +155,7 @@ class ClipStream:
         on_bad_video: Callable[[BadVideo], None] | None = None,
     ):
         self.source, self.batch_size, self.drop_last = source, batch_size, drop_last
+        self.sources = [source]
         self.seed, self.rank, self.world = seed, rank, world
         self.on_bad_video = on_bad_video
         self.position = 0  # in the current epoch; all samples before it were returned or reported

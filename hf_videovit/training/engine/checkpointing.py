@@ -3,6 +3,7 @@ Checkpoints that are written atomically: into a draft folder, which is then rena
 and everything else as JSON. Nothing is pickled.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -19,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from ...folders import remove_folder
 
 
-FORMAT = 1
+FORMAT = 2
 STATE_FILE = "state.json"
+SEAL = "sha256"  # field of a JSON file with the hash of the other fields
+WAY_OUT = "Delete its checkpoint to resume from the one before, or start again"
 ASIDE = ".replaced"  # suffix of a checkpoint whose step is being saved again
 FOLDERS = re.compile(rf"\.?step_\d{{8,}}({re.escape(ASIDE)})?(\.draft)?(\.removed)?")
 FILES = re.compile(r"state\.json|rank_\d+\.json|(task|optimizer|ema)\.safetensors")
@@ -94,7 +97,8 @@ def save_checkpoint(
         if rank == 0:
             for name, tensors in checkpoint.tensors.items():
                 _write_tensors(draft / f"{name}.safetensors", tensors)
-            common = {"format": FORMAT, "step": checkpoint.step, "world": world, **checkpoint.state}
+            common = {"format": FORMAT, "step": checkpoint.step, "world": world, "parts": list(checkpoint.tensors)}
+            common |= checkpoint.state
             _write_json(draft / STATE_FILE, common)
 
     def publish() -> None:
@@ -182,11 +186,13 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
         [`TrainingCheckpoint`]
 
     Raises:
-        ValueError: the checkpoint has another format, or was written by another number of processes.
+        ValueError: the checkpoint has another format, was written by another number of processes, or one of its files
+            is damaged or was edited.
     """
-    state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
-    if state.pop("format") != FORMAT:
+    state = _read_json(path / STATE_FILE)
+    if state.pop("format", None) != FORMAT:
         raise ValueError(f"Checkpoint {path} must have format {FORMAT}: another version of hf_videovit wrote it")
+    _check_seal(path / STATE_FILE, {"format": FORMAT, **state})
     written_by = state.pop("world")
     if written_by != world:
         raise ValueError(
@@ -194,9 +200,54 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
             f"process continues at its own position in its share of the data. Start {written_by} processes, or give "
             "the saved model as `checkpoint`."
         )
-    rank_state = json.loads((path / f"rank_{rank}.json").read_text(encoding="utf-8"))
-    tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
+    rank_state = _read_json(path / f"rank_{rank}.json")
+    _check_seal(path / f"rank_{rank}.json", rank_state)
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in state.pop("parts")}
+    for values in (state, rank_state):
+        values.pop(SEAL)
     return TrainingCheckpoint(state.pop("step"), tensors, state, rank_state)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """
+    Read a state dict.
+
+    Args:
+        path (`Path`):
+            The safetensors file.
+
+    Returns:
+        `dict[str, torch.Tensor]`: the state dict.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"The file {path} is damaged: {error}. {WAY_OUT}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The file {path} is damaged: {error}. {WAY_OUT}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"The file {path} is damaged: it has no fields. {WAY_OUT}")
+    return values
+
+
+def _check_seal(path: Path, values: dict[str, Any]) -> None:
+    """Raise a ValueError if the values of a file are not those that were written."""
+    if values.get(SEAL) != _seal(values):
+        raise ValueError(f"The file {path} was edited since it was written. {WAY_OUT}")
+
+
+def _seal(values: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values as they are read from JSON."""
+    plain = json.loads(json.dumps({name: value for name, value in values.items() if name != SEAL}))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -285,10 +336,10 @@ def replace_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     _sync(path.parent)
 
 
-def _write_json(path: Path, values: Any) -> None:
-    """Write plain values and wait until they are on disk."""
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write plain values with their hash, and wait until they are on disk."""
     with path.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2)
+        json.dump({**values, SEAL: _seal(values)}, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
 

@@ -26,7 +26,6 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
@@ -37,7 +36,14 @@ from ..data.streaming import Batch, BatchStream
 from ..optimization import set_learning_rate
 from ..schedules import schedule_steps
 from ..tasks import Task
-from .checkpointing import TrainingCheckpoint, list_checkpoints, load_checkpoint, replace_tensors, save_checkpoint
+from .checkpointing import (
+    TrainingCheckpoint,
+    list_checkpoints,
+    load_checkpoint,
+    read_tensors,
+    replace_tensors,
+    save_checkpoint,
+)
 from .reporting import Clock, RunReport
 from .run_folder import RunFolder, open_run_folder
 from .sharding import arrange_weights
@@ -181,6 +187,7 @@ class _Run:
         self.stream, self.config, self.accelerator = stream, config, accelerator
         self.prepare_batch, self.validate, self.observers = prepare_batch, validate, observers
         self.ledger = ledger
+        self.fingerprints = [source.fingerprint() for source in stream.sources]
         batches = [stream.num_batches(rank) for rank in range(stream.world)]
         self.schedule = schedule_steps(config.optimization, batches)
         self.folder = Path(config.run.output_dir)
@@ -410,7 +417,7 @@ class _Run:
         model = self.weights.model()
         self.accelerator.wait_for_everyone()
         if self.config.run.keep_best and self._best_path.exists():
-            model.load_state_dict(load_file(self._best_path))
+            model.load_state_dict(read_tensors(self._best_path))
         return model.eval()
 
     def _save(self) -> None:
@@ -423,7 +430,7 @@ class _Run:
             "best": progress.best,
             "groups": groups,
         }
-        state |= {"stale": progress.stale, "config": self.config.to_dict()}
+        state |= {"stale": progress.stale, "config": self.config.to_dict(), "data": self.fingerprints}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         sums = {name: float(value) for name, value in self.sums.items()}
@@ -436,6 +443,15 @@ class _Run:
             world=self.stream.world,
             agree=self._all_agree,
         )
+
+    def _check_data(self, earlier: list[str]) -> None:
+        """Raise a ValueError if a position in the data of a checkpoint is another sample now."""
+        if self.fingerprints != earlier:
+            raise ValueError(
+                "`resume` continues at a position in the training data, which has changed since: it was "
+                f"{', '.join(earlier)}, is {', '.join(self.fingerprints)}. Restore the data, or start another run "
+                "from the saved model (`checkpoint`)"
+            )
 
     def _all_agree(self, yes: bool) -> bool:
         """Whether all processes pass `True`. They wait for each other."""
@@ -463,8 +479,12 @@ class _Run:
                 f"`resume` continues the run in `output_dir` {str(self.folder)!r}, which had other settings: "
                 f"{'; '.join(changes)}. Restore them, or give another folder"
             )
+        self._check_data(loaded.state["data"])
         logger.warning(f"Resuming from {path}")
-        self.weights.load(loaded.tensors, loaded.state["groups"])
+        try:
+            self.weights.load(loaded.tensors, loaded.state["groups"])
+        except (ValueError, KeyError, IndexError, RuntimeError) as error:
+            raise ValueError(f"Checkpoint {path} does not fit the model: {error}") from error
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
         self.ledger.load_state_dict(loaded.rank_state["ledger"])

@@ -241,11 +241,10 @@ class _ExplainedVariance:
         """The share of the variance in all processes, about the mean of each dimension."""
         parts = [(self.count, self.error, self.sums.tolist(), self.squares.tolist())]
         gathered = gather_object(parts) if accelerator.num_processes > 1 else parts
-        count, error = (sum(part[index] for part in gathered) for index in (0, 1))
-        sums, squares = (
-            torch.tensor([part[index] for part in gathered], dtype=torch.float64).sum(dim=0) for index in (2, 3)
-        )
-        spread = (squares - sums.square() / max(count, 1)).sum().item()
+        counts, errors, sums, squares = zip(*gathered)
+        count, error = sum(counts), sum(errors)
+        total, total_squares = (torch.tensor(rows, dtype=torch.float64).sum(dim=0) for rows in (sums, squares))
+        spread = (total_squares - total.square() / max(count, 1)).sum().item()
         return 1 - error / spread if spread > 0 else math.nan
 
 

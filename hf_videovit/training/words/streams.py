@@ -275,7 +275,7 @@ class ImageStream:
     """
 
     def __init__(self, images: ClipStream):
-        self.images, self.source = images, images.source
+        self.images, self.source, self.sources = images, images.source, images.sources
         self.rank, self.world, self.position = images.rank, images.world, 0
 
     def num_batches(self, rank: int | None = None) -> int | None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_videovit.modeling.video_decoding_parts import VideoPart
 from hf_videovit.training.arguments import DataArguments
 from hf_videovit.training.data.opening import list_splits, load_sources, match_labels, open_source
 from hf_videovit.training.data.shards import VideoShards
@@ -260,3 +261,31 @@ def test_order_is_a_permutation_that_seed_and_epoch_decide():
 def test_data_that_is_not_there_is_an_error(clip_folder, tmp_path, data, split, message):
     with pytest.raises(ValueError, match=message):
         open_source(data.format(clips=clip_folder, empty=tmp_path), split)
+
+
+def test_a_fingerprint_tells_other_samples_labels_and_orders():
+    ids, labels, names = ["a", "b", "c"], [0, 1, None], ["x", "y"]
+    paths = [f"/here/{name}.mp4" for name in ids]
+    known = VideoList(ids, paths, labels, names).fingerprint()
+    assert known.startswith("3 samples (sha256 ")
+    moved = VideoList(ids, [f"/there/{name}.mp4" for name in ids], labels, names)
+    renumbered = VideoList(ids, paths, [2, 0, None], ["y", "z", "x"])
+    assert moved.fingerprint() == renumbered.fingerprint() == known
+    others = [
+        VideoList(ids[::-1], paths[::-1], labels[::-1], names),
+        VideoList(ids, paths, [1, 1, None], names),
+        VideoList(ids, paths, labels, ["x", "z"]),
+        VideoList(ids[:2], paths[:2], labels[:2], names),
+        VideoList(["a", "b", "d"], paths, labels, names),
+        VideoList(ids, paths, labels, names, parts=[VideoPart(1.0, 2.0), None, None]),
+    ]
+    assert len({known, *(source.fingerprint() for source in others)}) == 7
+
+
+def test_a_fingerprint_of_shards_tells_their_files(clip_folder, tmp_path):
+    for folder, shards in (("one", 2), ("same", 2), ("other", 3)):
+        write_tars(tmp_path / folder, clips_of(clip_folder)[:6], shards)
+    one, same, other = (open_source(tmp_path / name).fingerprint() for name in ("one", "same", "other"))
+    assert one == same != other and one.startswith("6 samples")
+    (tmp_path / "same" / "clips-001.tar").rename(tmp_path / "same" / "clips-002.tar")
+    assert open_source(tmp_path / "same").fingerprint() != one

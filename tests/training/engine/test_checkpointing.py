@@ -8,6 +8,7 @@ import torch
 from hf_videovit.training.engine import checkpointing
 from hf_videovit.training.engine.checkpointing import (
     ASIDE,
+    FORMAT,
     TrainingCheckpoint,
     flatten_optimizer,
     list_checkpoints,
@@ -62,12 +63,53 @@ def test_another_number_of_processes_is_refused_with_the_reason(tmp_path):
         load_checkpoint(path, rank=0, world=2)
 
 
-def test_another_format_is_refused(tmp_path):
+@pytest.mark.parametrize("change", [{"format": 99}, {"format": None}])
+def test_another_format_is_refused(tmp_path, change):
     path = save_checkpoint(tmp_path, make_checkpoint(1))
-    state = json.loads((path / "state.json").read_text()) | {"format": 99}
+    state = json.loads((path / "state.json").read_text()) | change
     (path / "state.json").write_text(json.dumps(state))
-    with pytest.raises(ValueError, match="must have format 1"):
+    with pytest.raises(ValueError, match=f"must have format {FORMAT}"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("state.json", {"step": -5}),
+        ("state.json", {"step": 2}),
+        ("state.json", {"epoch": 10**9}),
+        ("state.json", {"parts": []}),
+        ("state.json", {"sha256": None}),
+        ("rank_0.json", {"position": -1}),
+        ("rank_0.json", {"more": 1}),
+    ],
+)
+def test_a_state_that_was_edited_is_refused_by_name(tmp_path, name, change):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    values = json.loads((path / name).read_text())
+    (path / name).write_text(json.dumps(values))  # in another form, but with the same values
+    assert load_checkpoint(path).step == 1
+    (path / name).write_text(json.dumps(values | change))
+    with pytest.raises(ValueError, match=f"{path / name} was edited since it was written"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "rank_0.json", "task.safetensors"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "missing"])
+def test_a_damaged_file_is_named(tmp_path, name, damage):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    content = (path / name).read_bytes()
+    (path / name).write_bytes({"truncated": content[:-9], "empty": b"", "other": b"[1]", "missing": b""}[damage])
+    if damage == "missing":
+        (path / name).unlink()
+    with pytest.raises(ValueError, match=f"{path / name} is damaged: .*Delete its checkpoint to resume"):
+        load_checkpoint(path)
+
+
+def test_values_of_any_kind_are_sealed(tmp_path):
+    state = {"best": float("nan"), "groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "names": {1: "a"}}], "none": None}
+    path = save_checkpoint(tmp_path, TrainingCheckpoint(1, {}, state, {"sums": {"loss": 0.1 + 0.2}}))
+    assert load_checkpoint(path).rank_state == {"sums": {"loss": 0.1 + 0.2}}
 
 
 def test_optimizer_state_survives_without_pickle(tmp_path):

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 from torch import nn
 
 from hf_videovit.modeling.video_decoding import VideoDecodingError
@@ -209,6 +210,33 @@ def test_length_of_a_run(tmp_path):
     assert (result.steps, result.epochs) == (7, 2)
     result, task = run(tmp_path, drop_last=True, epochs=1, overwrite=True)
     assert (result.steps, len(task.seen)) == (5, 20)
+
+
+@pytest.mark.parametrize("change", [{"good": 24}, {"good": 20}, {"good": 21, "bad": 1}])
+def test_a_run_is_not_resumed_on_other_data(tmp_path, change):
+    options = {"bad_video_limit": 0.2}
+    run(tmp_path, epochs=1, **options)
+    count = change["good"] + change.get("bad", 0)
+    message = rf"changed since: it was 22 samples \(sha256 \w{{16}}\), is {count} samples \(sha256 \w{{16}}\)"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, epochs=2, resume=True, **options, **change)
+    result, _ = run(tmp_path, epochs=2, resume=True, **options)
+    assert result.steps == 12
+
+
+@pytest.mark.parametrize("damage", ["edited", "truncated", "other"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    run(tmp_path, epochs=1)
+    path = list_checkpoints(tmp_path / "checkpoints")[-1]
+    if damage == "edited":
+        state = json.loads((path / "state.json").read_text())
+        (path / "state.json").write_text(json.dumps(state | {"step": -5}))
+    elif damage == "truncated":
+        (path / "optimizer.safetensors").write_bytes((path / "optimizer.safetensors").read_bytes()[:-4])
+    else:
+        save_file({"a": torch.zeros(1)}, path / "task.safetensors")
+    with pytest.raises(ValueError, match=str(path)):
+        run(tmp_path, epochs=2, resume=True)
 
 
 class Uncounted(VideoSource):
