@@ -34,12 +34,16 @@ from PIL import Image
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.cli.running import run_script
 from hf_videovit.modeling.video_decoding import decode_video
-from hf_videovit.training.arguments import RunConfig, parse_arguments
+from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.data.opening import load_sources
+from hf_videovit.training.defaults import read_run
 from hf_videovit.training.methods.common import make_accelerator
 from hf_videovit.training.methods.masked_words import cache_words
 from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
+
+
+FAMILY = {"model_type": "bevt"}
 
 
 def prepare(config: RunConfig, num_words: int, moving: bool) -> None:
@@ -69,12 +73,15 @@ def main():
     words = sys.argv[1:]
     if "--prepare" in words:
         at = words.index("--prepare")
+        number = words[at + 1] if at + 1 < len(words) else ""
+        if not number.isdecimal():
+            raise SystemExit(f"--prepare needs the number of words, such as --prepare 64, got {number!r}")
         others = [word for word in words[:at] + words[at + 2 :] if word != "--moving"]
-        prepare(parse_arguments(others), int(words[at + 1]), moving="--moving" in words)
+        prepare(read_run(others, "encoder", FAMILY), int(number), moving="--moving" in words)
     elif "--cache_words" in words:
-        keep_words(parse_arguments([word for word in words if word != "--cache_words"]))
+        keep_words(read_run([word for word in words if word != "--cache_words"], "encoder", FAMILY))
     else:
-        run_script(words, "encoder", __doc__)
+        run_script(words, "encoder", __doc__, FAMILY)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ TRAINING_STOREYS = (
     ("engine", "building"),
     ("evaluation",),
     ("methods",),
-    ("planning", "preview"),
+    ("planning", "preview", "defaults"),
 )
 # Packages with storeys of their own, the outermost first.
 LEVELS = {"hf_videovit": STOREYS, "hf_videovit.training": TRAINING_STOREYS}

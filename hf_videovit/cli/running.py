@@ -7,7 +7,7 @@ import rich
 import typer
 
 from ..hub.publishing import check_access, finish_run
-from ..training.arguments import parse_arguments
+from ..training.defaults import read_run
 from ..training.engine.run_folder import RunFolder
 from ..training.methods.choosing import describe_fields, method_of
 from ..training.methods.common import Goal, RunResult, make_accelerator, run
@@ -54,7 +54,7 @@ def run_words(
     Raises:
         ValueError: a field does not exist, has a value that is not allowed, or is not read by the method.
     """
-    config = parse_arguments(words, defaults)
+    config = read_run(words, goal, defaults)
     if plan:
         rich.print(plan_run(config, goal))
         return

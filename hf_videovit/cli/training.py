@@ -62,10 +62,10 @@ def preview(
     num_clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips in the picture.")] = 4,
 ) -> None:
     """No weights are loaded, and nothing is trained."""
-    from ..training.arguments import parse_arguments
+    from ..training.defaults import read_run
     from ..training.preview import draw_preview, target_text
 
-    for clip in draw_preview(parse_arguments(ctx.args), output, num_clips):
+    for clip in draw_preview(read_run(ctx.args), output, num_clips):
         targets = ", ".join(target_text(target) for target in clip.labels)
         typer.echo(f"{clip.id}: {targets}" if targets else clip.id)
     typer.echo(f"drawn in {output}")

@@ -468,8 +468,64 @@ def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None
     recipe, overrides = _split_flags(arguments)
     values: Mapping[str, Any] = _merge({}, defaults or {})
     if recipe is not None:
-        values = _deep_update(values, _read_recipe(recipe))
+        values = override(values, _read_recipe(recipe))
     return RunConfig.from_dict(_merge(values, overrides))
+
+
+def read_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """
+    Read command-line arguments without checking the values.
+
+    Args:
+        arguments (`Sequence[str]`):
+            The arguments after the name of the script.
+
+    Returns:
+        `tuple[str | None, dict[str, Any]]`: the recipe, if one is named, and the given fields by group.
+
+    Raises:
+        ValueError: a flag is unknown.
+    """
+    recipe, overrides = _split_flags(arguments)
+    return recipe, nested_fields(overrides)
+
+
+def nested_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Fields by group.
+
+    Args:
+        fields (`Mapping[str, Any]`):
+            Values by plain (`learning_rate`) or dotted name (`run.seed`, `config.hidden_size`).
+
+    Returns:
+        `dict[str, Any]`: as in a recipe.
+
+    Raises:
+        ValueError: a field is unknown.
+    """
+    return _merge({}, fields)
+
+
+def override(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Override nested values, name by name.
+
+    Args:
+        values (`Mapping[str, Any]`):
+            The values.
+        updates (`Mapping[str, Any]`):
+            Values that override them.
+
+    Returns:
+        `dict[str, Any]`: the result.
+    """
+    merged = dict(values)
+    for name, value in updates.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
+            value = override(merged[name], value)
+        merged[name] = value
+    return merged
 
 
 def describe_arguments(groups: Mapping[str, type] | None = None) -> str:
@@ -569,17 +625,8 @@ def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         for part in path[:-1]:
             target = target.setdefault(part, {})
         target[path[-1]] = value
-    return _deep_update(values, nested)
+    return override(values, nested)
 
 
 def _fields_of(group: str) -> list[str]:
     return [item.name for item in dataclasses.fields(GROUPS[group])]
-
-
-def _deep_update(values: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(values)
-    for name, value in updates.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(name), Mapping):
-            value = _deep_update(merged[name], value)
-        merged[name] = value
-    return merged

@@ -11,11 +11,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..files import check_weights
-from .arguments import RunConfig
+from .arguments import AugmentationArguments, RunConfig
 from .data.opening import list_splits
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
 from .methods.choosing import method_of
-from .methods.common import Goal, Pass
+from .methods.common import Goal, Method, Pass
 from .schedules import schedule_steps
 
 
@@ -135,6 +135,8 @@ class RunPlan:
             Further forward passes of a step, by name.
         data ([`DataPlan`], *optional*):
             The clips and their classes, if the run names its data.
+        settings (`dict[str, str]`, *optional*, defaults to `{}`):
+            What the run starts from, and the regularisation and augmentation that are on.
     """
 
     method: str
@@ -154,6 +156,7 @@ class RunPlan:
     hours: float | None
     others: dict[str, OtherPass] = field(default_factory=dict)
     data: DataPlan | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, str]]:
         """
@@ -170,11 +173,12 @@ class RunPlan:
         }
         rows = [] if self.data is None else self.data.rows()
         for item in fields(self):
-            if item.name in ("others", "data"):
+            if item.name in ("others", "data", "settings"):
                 continue
             value = getattr(self, item.name)
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((item.name.replace("_", " "), shown.get(item.name, text)))
+        rows += self.settings.items()
         for name, other in self.others.items():
             rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} per step"))
         return rows
@@ -264,7 +268,39 @@ def plan_run(
         hours=hours,
         others={one.name: OtherPass(cost.forward_macs, one.samples * one.share * per_step) for one, cost in others},
         data=data,
+        settings=describe_settings(method),
     )
+
+
+def describe_settings(method: Method) -> dict[str, str]:
+    """
+    The start of a run, and its settings besides rates and steps.
+
+    Args:
+        method ([`Method`]):
+            The method with its run.
+
+    Returns:
+        `dict[str, str]`: text by name.
+    """
+    config = method.config
+    model, augmentation = config.model, config.augmentation
+    start = model.checkpoint or model.image_model
+    on = _changed(augmentation, AugmentationArguments())
+    return {
+        "starts from": start or f"random weights{'' if model.size is None else f', size {model.size}'}",
+        "fields of the model": ", ".join(f"{name} {value}" for name, value in model.config.items()) or "its own",
+        "layer decay": f"{config.optimization.layer_decay:g}",
+        "weight decay": f"{config.optimization.weight_decay:g}",
+        "augmentation": f"crop {augmentation.crop}{on and f', {on}'}",
+        "fields of the method": _changed(method.arguments, method.arguments_class()) or "defaults",
+    }
+
+
+def _changed(arguments: Any, defaults: Any) -> str:
+    """Fields that differ from their defaults, with their values."""
+    pairs = ((item.name, getattr(arguments, item.name), getattr(defaults, item.name)) for item in fields(arguments))
+    return ", ".join(f"{name} {value}" for name, value, default in pairs if value != default)
 
 
 def describe_data(config: RunConfig, train: VideoSource, evaluation: VideoSource | None) -> DataPlan:
@@ -460,6 +496,7 @@ __all__ = [
     "OtherPass",
     "RunPlan",
     "describe_data",
+    "describe_settings",
     "estimate_memory",
     "matmul_speed",
     "measure",
