@@ -27,8 +27,9 @@ KINETICS_710_SUBSETS = (
 LABEL_LISTS = (
     *KINETICS_710_SUBSETS,
     *("k710", "k710-mmaction2", "k600-uniformer", "mit", "ssv1", "ssv2", "imagenet-1k"),
-    "coco-keypoints",
+    *("coco-keypoints", "ava"),
 )
+AVA_SUBSETS = ("evaluated", "person_movement", "object_manipulation", "person_interaction")
 IMAGE_TASKS = ("image-classification", "backbone")
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
 TASKS = ("video-classification", "feature-extraction", "pretraining", *IMAGE_TASKS)
@@ -386,7 +387,8 @@ def published_labels(name: str) -> list[str]:
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: the order of MMAction2's ports of
             UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual
             order. `"coco-keypoints"`: the 17 keypoints of COCO. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
-            (Something-Something): the data sets' own order. Few of them are alphabetical: match by name with any
+            (Something-Something): the data sets' own order. `"ava"`: the 80 actions of AVA and AVA-Kinetics, whose files
+            count from 1. Few of them are alphabetical: match by name with any
             other list.
 
     Returns:
@@ -416,6 +418,25 @@ def kinetics_710_rows(name: str) -> list[int]:
     """
     one_of("name", name, KINETICS_710_SUBSETS)
     return list(_read_labels("k710_rows")[name])
+
+
+def ava_rows(name: str) -> list[int]:
+    """
+    Rows of an 80-class AVA head, counted from 0; AVA's files count from 1.
+
+    Args:
+        name (`str`):
+            `"evaluated"`: the 60 labels that AVA's metric scores. `"person_movement"` (poses), `"object_manipulation"`
+            or `"person_interaction"`: one of the three groups of all 80.
+
+    Returns:
+        `list[int]`: the rows.
+
+    Raises:
+        ValueError: the subset does not exist.
+    """
+    one_of("name", name, AVA_SUBSETS)
+    return list(_read_labels("ava_rows")[name])
 
 
 def kinetics_spellings() -> dict[str, str]:
@@ -518,6 +539,7 @@ __all__ = [
     "PublishedLicence",
     "PublishedProtocol",
     "PublishedResult",
+    "ava_rows",
     "kinetics_710_rows",
     "kinetics_spellings",
     "list_published",
