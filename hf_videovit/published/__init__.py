@@ -387,9 +387,8 @@ def published_labels(name: str) -> list[str]:
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: the order of MMAction2's ports of
             UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual
             order. `"coco-keypoints"`: the 17 keypoints of COCO. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
-            (Something-Something): the data sets' own order. `"ava"`: the 80 actions of AVA and AVA-Kinetics, whose files
-            count from 1. Few of them are alphabetical: match by name with any
-            other list.
+            (Something-Something): the data sets' own order. `"ava"`: the 80 actions of AVA and AVA-Kinetics, whose
+            files count from 1. Few of them are alphabetical: match by name with any other list.
 
     Returns:
         `list[str]`: the names.

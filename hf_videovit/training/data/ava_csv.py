@@ -1,6 +1,6 @@
 """
-Key-frames in the csv files of AVA, AVA-Kinetics and SlowFast. They have no header; boxes are corners as shares of width
-and height (exclusive), labels are numbers from 1.
+Key-frames in the csv files of AVA, AVA-Kinetics and SlowFast. They have no header; boxes are corners as shares of
+width and height (exclusive), labels are numbers from 1.
 
 | file | columns |
 |---|---|
@@ -109,7 +109,11 @@ def read_ava_kinetics(path: str | os.PathLike, sizes: Sizes, labels: Mapping[int
     for name in sizes:
         if found := KINETICS_CLIP.fullmatch(name):
             clips.setdefault(found["id"], []).append((float(found["start"]), float(found["end"]), name))
-    videos, starts, outside = columns["video"].copy(), np.zeros(len(columns["video"])), np.zeros(len(columns["video"]), bool)
+    videos, starts, outside = (
+        columns["video"].copy(),
+        np.zeros(len(columns["video"])),
+        np.zeros(len(columns["video"]), bool),
+    )
     for row, (video, time) in enumerate(zip(columns["video"], columns["timestamp"].tolist())):
         parts = clips.get(video, [])
         holding = next((part for part in parts if part[0] < time < part[1]), None)
@@ -233,7 +237,9 @@ def _last_columns(row: KeyFrame, person: int, label_numbers: Mapping[str, int]) 
     names = row.labels[person]
     if row.label_scores is None:
         number = row.person_ids[person]
-        return [f"{label},{-1 if number is None else number}" for label in sorted(label_numbers[name] for name in names)]
+        return [
+            f"{label},{-1 if number is None else number}" for label in sorted(label_numbers[name] for name in names)
+        ]
     scored = sorted((label_numbers[name], score) for name, score in zip(names, row.label_scores[person]))
     return [f"{label},{score:.5f}" for label, score in scored]
 

@@ -36,14 +36,16 @@ class Track:
             Its number.
         label (`str`):
             Its label.
-        frames (`list[int]`):
+        frames (`list[int]`, *optional*):
             Frames that have a box.
-        boxes (`list[list[float]]`):
+        boxes (`list[list[float]]`, *optional*):
             Corners x1, y1, x2, y2 in pixels, the second one exclusive.
-        outside (`list[bool]`):
+        outside (`list[bool]`, *optional*):
             Whether it has left.
-        actions (`list[tuple[str, ...]]`):
+        actions (`list[tuple[str, ...]]`, *optional*):
             Names of the attributes that are on, sorted.
+        lines (`list[int]`, *optional*):
+            Line of each box in the file.
     """
 
     id: int
@@ -52,6 +54,25 @@ class Track:
     boxes: list[list[float]] = field(default_factory=list)
     outside: list[bool] = field(default_factory=list)
     actions: list[tuple[str, ...]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+
+    def in_order(self) -> "Track":
+        """
+        The same track.
+
+        Returns:
+            [`Track`] with frames that grow.
+        """
+        order = sorted(range(len(self.frames)), key=self.frames.__getitem__)
+        return Track(
+            self.id,
+            self.label,
+            [self.frames[index] for index in order],
+            [self.boxes[index] for index in order],
+            [self.outside[index] for index in order],
+            [self.actions[index] for index in order],
+            [self.lines[index] for index in order],
+        )
 
     def at(self, frame: int) -> tuple[np.ndarray, tuple[str, ...]] | None:
         """
@@ -238,6 +259,7 @@ class _Reader:
                 track.frames.append(int(attributes["frame"]))
                 track.boxes.append([float(attributes[corner]) for corner in CORNERS])
                 track.outside.append(attributes.get("outside", "0") == "1")
+                track.lines.append(self.parser.CurrentLineNumber)
             elif name == "attribute" and "meta" not in self.open:
                 self.attribute = attributes["name"]
             elif name in SHAPES:
@@ -275,16 +297,15 @@ class _Reader:
             kind = self.kinds.get(name, "")
             if value.lower() == "true":
                 found.add(name)
-            elif value.lower() not in NO_ACTION and kind not in ("number", "text", "checkbox") and not _is_number(value):
+            elif (
+                value.lower() not in NO_ACTION and kind not in ("number", "text", "checkbox") and not _is_number(value)
+            ):
                 found.add(value)
         return tuple(sorted(found))
 
     def finish(self) -> CvatFile:
+        self.tracks = [track.in_order() for track in self.tracks]
         for track in self.tracks:
-            order = np.argsort(track.frames, kind="stable").tolist()
-            if [track.frames[index] for index in order] != track.frames:
-                for column in (track.frames, track.boxes, track.outside, track.actions):
-                    column[:] = [column[index] for index in order]  # type: ignore[attr-defined,index]
             if len(set(track.frames)) < len(track.frames):
                 raise ValueError(f"{self.path}: track {track.id} has two boxes on one frame")
         if any(key.startswith("project/") for key in self.facts):
@@ -387,9 +408,8 @@ def _add_box(
 ) -> None:
     corners = {corner: f"{value:.{DECIMALS}f}" for corner, value in zip(CORNERS, row.boxes[person])}
     number = str(row.frame if frame is None else frame)
-    box = ET.SubElement(
-        track, "box", frame=number, outside=str(int(outside)), occluded="0", keyframe="1", **corners, z_order="0"
-    )
+    state = {"frame": number, "outside": str(int(outside)), "occluded": "0", "keyframe": "1"}
+    box = ET.SubElement(track, "box", {**state, **corners, "z_order": "0"})
     for name in names:
         ET.SubElement(box, "attribute", name=name).text = "true" if name in row.labels[person] else "false"
 
@@ -405,7 +425,13 @@ def _meta(rows: Sequence[KeyFrame], names: Sequence[str], person_label: str) -> 
     attributes = ET.SubElement(label, "attributes")
     for name in names:
         attribute = ET.SubElement(attributes, "attribute")
-        parts = {"name": name, "mutable": "True", "input_type": "checkbox", "default_value": "false", "values": "false"}
+        parts = {
+            "name": name,
+            "mutable": "True",
+            "input_type": "checkbox",
+            "default_value": "false",
+            "values": "false",
+        }
         for part, value in parts.items():
             ET.SubElement(attribute, part).text = value
     size = ET.SubElement(task, "original_size")

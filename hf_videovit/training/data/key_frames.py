@@ -1,9 +1,9 @@
 """
-Actions of people on key-frames, one row a key-frame: the JSON lines that training, evaluation and annotation tools share.
+Actions of people on key-frames, one row a key-frame: the JSON lines that training, evaluation and annotation share.
 
-A row has a video, a time in seconds, the size that its boxes refer to, and for each person a box, names of labels and a
-person. Boxes are corners x1, y1, x2, y2 in pixels; the lower right corner lies just outside (exclusive). Readers of
-other formats (`ava.py`, `proposals.py`, `cvat.py`, `coco.py`) give these rows, writers take them.
+A row has a video, a time in seconds, the size that its boxes refer to, and for each person a box, names of labels and
+a number. Boxes are corners x1, y1, x2, y2 in pixels; the lower right corner lies just outside (exclusive). Readers of
+other formats (`ava_csv.py`, `proposals.py`, `cvat.py`, `coco.py`) give these rows, writers take them.
 """
 
 import json
@@ -118,7 +118,7 @@ class KeyFrame:
 @dataclass
 class KeyFrames:
     """
-    What a reader gives.
+    Key-frames as they are read from a file.
 
     Args:
         rows (`list[KeyFrame]`):

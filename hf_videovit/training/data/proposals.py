@@ -80,7 +80,7 @@ def read_alphaction_people(
     inclusive, solid = _official_corners(table, sizes)
     if not solid.all():
         skipped[NO_AREA] = int((~solid).sum())
-    moved = BoxRows(table.videos, table.times, inclusive + [0, 0, 1, 1], scores=table.scores).select(solid)
+    moved = BoxRows(table.videos, table.times, inclusive + np.array([0, 0, 1, 1]), scores=table.scores).select(solid)
     found = group_boxes(moved, sizes, shares=False)
     return KeyFrames(found.rows, found.skipped + skipped, found.missing)
 
@@ -89,7 +89,9 @@ def _official_corners(table: BoxRows, sizes: Sizes) -> tuple[np.ndarray, np.ndar
     """Inclusive corners of boxes x, y, width, height, clipped to the image, and which of them have an area."""
     corners = table.boxes.copy()
     corners[:, 2:] = corners[:, :2] + np.maximum(corners[:, 2:] - 1, 0)
-    limits = np.array([sizes.get(name, (np.inf, np.inf)) for name in table.videos], dtype=np.float64).reshape(-1, 2) - 1
+    limits = (
+        np.array([sizes.get(name, (np.inf, np.inf)) for name in table.videos], dtype=np.float64).reshape(-1, 2) - 1
+    )
     corners = np.clip(corners, 0, np.tile(limits, 2))
     return corners, (corners[:, 2:] > corners[:, :2]).all(axis=1) | np.isinf(limits).any(axis=1)
 
@@ -127,9 +129,7 @@ def read_internvideo_people(path: str | os.PathLike, sizes: Sizes, threshold: fl
     return _grouped(table, sizes, threshold)
 
 
-def read_fair_people(
-    path: str | os.PathLike, sizes: Sizes, threshold: float = 0.9, offset: float = 0.0
-) -> KeyFrames:
+def read_fair_people(path: str | os.PathLike, sizes: Sizes, threshold: float = 0.9, offset: float = 0.0) -> KeyFrames:
     """
     Read detected people from a pickle of FAIR or MMAction2. Nothing in the file is executed.
 
