@@ -356,7 +356,7 @@ def test_wrong_use_is_exit_code_2():
 def test_help_names_every_command():
     result = run("--help")
     assert result.exit_code == 0
-    commands = "convert classify embed evaluate train pretrain probe preview prepare doctor"
+    commands = "convert classify embed evaluate train pretrain probe preview prepare generate doctor"
     for command in commands.split():
         assert command in result.stdout
 

@@ -49,7 +49,7 @@ def parse_label_names(labels: str | None) -> str | list[str] | None:
 
     Args:
         labels (`str`):
-            Name of a label list, or a file of names: a JSON list, or one name per line (.txt).
+            Name of a label list, or a file of names: a JSON list, one name per line (.txt), or AVA's .pbtxt.
 
     Returns:
         `str`, `list[str]` or `None`: the name of the list, the names in the file, or nothing.
@@ -57,8 +57,15 @@ def parse_label_names(labels: str | None) -> str | list[str] | None:
     Raises:
         ValueError: the file has no list of names.
     """
-    if labels is None or Path(labels).suffix not in (".json", ".txt"):
+    if labels is None or Path(labels).suffix not in (".json", ".txt", ".pbtxt"):
         return labels
+    if Path(labels).suffix == ".pbtxt":
+        from ..training.data.ava import read_labels
+
+        numbered = read_labels(labels)
+        if sorted(numbered) != list(range(1, len(numbered) + 1)):
+            raise ValueError(f"--labels {labels} does not number its labels from 1 to {len(numbered)}.")
+        return [numbered[number] for number in sorted(numbered)]
     text = read_text(labels, "--labels")
     names = parse_json(text, f"--labels {labels}") if Path(labels).suffix == ".json" else text.splitlines()
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):

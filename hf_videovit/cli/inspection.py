@@ -1,5 +1,6 @@
 """Commands for inspection: visualize, doctor."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .common import AsJson, Model, fail_if, load_encoder, make_table, print_json, tracked
+from .common import AsJson, Model, fail_if, load_encoder, make_table, parse_label_names, print_json, tracked
 
 
 commands = typer.Typer()
@@ -37,17 +38,45 @@ def visualize(
 
 @commands.command()
 def doctor(
-    videos: Annotated[list[str] | None, typer.Argument(help="Video files or folders to check.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write all checks to this .csv or .json file.")] = None,
+    videos: Annotated[
+        list[str] | None,
+        typer.Argument(help="Videos or folders, or annotations of people (.csv, .jsonl, .json, .xml, .pkl)."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write all checks of videos to this .csv or .json file.")] = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
     num_workers: Annotated[int, typer.Option(min=1, help="Number of checking processes.")] = 1,
+    truth: Annotated[
+        Path | None, typer.Option(help="Annotations whose key-frames the predictions or detected people should have.")
+    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Labels of annotations: ava, or a .json, .txt or .pbtxt.")] = None,
+    offset: Annotated[float, typer.Option(help="Timestamp of the start of annotated videos, in seconds.")] = 0.0,
+    movies: Annotated[
+        Path | None, typer.Option(help="List of movies that AlphAction's boxes are numbered by.")
+    ] = None,
+    video_folder: Annotated[
+        Path | None, typer.Option("--videos", help="Folder of annotated videos, to check timestamps against.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Report on this machine; with paths, decode every video. Exit code 1 if one is not completely readable."""
+    """
+    Report on this machine; with paths, decode every video or check annotations.
+
+    The exit code is 1 if a video is not completely readable or annotations have errors.
+    """
     from dataclasses import asdict
 
     from ..doctor import check_videos, environment_report, find_videos, write_report
+    from ..training.data.annotation_checks import is_annotation_file
 
+    annotations = [path for path in videos or [] if Path(path).is_file() and is_annotation_file(path)]
+    if annotations:
+        if len(annotations) < len(videos or []):
+            raise ValueError("Check videos and annotations in two runs; annotations here: " + ", ".join(annotations))
+        faulty = _check_annotations(annotations, truth, labels, offset, movies, video_folder, as_json)
+        fail_if(faulty, "with errors")
+        return
+    if truth is not None:
+        raise ValueError("--truth needs an annotation file to compare: .csv, .jsonl, .json, .xml or .pkl.")
     if report is not None and report.suffix not in (".csv", ".json"):
         raise ValueError(f"--report must end in .csv or .json, got {str(report)!r}.")
     environment = environment_report()
@@ -65,6 +94,52 @@ def doctor(
         if checks:
             _print_checks(checks)
     fail_if([check.path for check in checks if check.status != "ok"], "not completely readable")
+
+
+def _check_annotations(
+    paths: list[str],
+    truth: Path | None,
+    labels: str | None,
+    offset: float,
+    movies: Path | None,
+    video_folder: Path | None,
+    as_json: bool,
+) -> list[str]:
+    """Print the faults of annotation files, and return those that have errors."""
+    from dataclasses import asdict
+
+    from ..doctor import find_videos
+    from ..modeling.video_decoding import VideoDecodingError, probe_video
+    from ..published import published_labels
+    from ..training.data.annotation_checks import check_annotations
+    from ..training.data.key_frames import video_name
+    from ..training.data.proposals import read_movies
+
+    names = parse_label_names(labels)
+    names = published_labels(names) if isinstance(names, str) else names
+    durations: dict[str, float] | None = None if video_folder is None else {}
+    for video in [] if durations is None else find_videos([str(video_folder)]):
+        with suppress(VideoDecodingError):
+            durations[video_name(video)] = probe_video(video).duration or float("inf")
+    found = {
+        path: check_annotations(
+            path,
+            truth=truth,
+            labels=None if names is None else dict(enumerate(names, start=1)),
+            durations=durations,
+            offset=offset,
+            movies=None if movies is None else read_movies(movies),
+        )
+        for path in paths
+    }
+    if as_json:
+        print_json({"annotations": {path: [asdict(one) for one in findings] for path, findings in found.items()}})
+    else:
+        for path, findings in found.items():
+            typer.echo(f"{path}: {len(findings) or 'no'} faults")
+            for finding in findings:
+                typer.echo(f"  {finding}")
+    return [path for path, findings in found.items() if any(one.level == "error" for one in findings)]
 
 
 def _print_environment(environment: dict[str, Any]) -> None:

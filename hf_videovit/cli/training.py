@@ -1,4 +1,4 @@
-"""Commands for training and for the steps before and after it: train, pretrain, preview, probe, prepare."""
+"""Commands for training and for the steps around it: train, pretrain, preview, probe, prepare, generate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +22,7 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..training.methods.common import Goal
+    from ..training.preparing.key_frames import PreparedKeyFrames
 
 commands = typer.Typer()
 
@@ -118,8 +119,14 @@ def probe(
 @commands.command()
 def prepare(
     source: Annotated[Path, typer.Argument(help="Annotations: a folder of classes, a list, or an official layout.")],
-    output: Annotated[Path, typer.Argument(help="New folder, or the folder of an interrupted preparation.")],
-    layout: Annotated[str, typer.Option(help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48.")] = "auto",
+    output: Annotated[Path, typer.Argument(help="New or interrupted folder; for action detection a .jsonl file.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48; for action detection ava, ava-kinetics, "
+            "cvat or coco."
+        ),
+    ] = "auto",
     videos: Annotated[
         Path | None, typer.Option(help="Folder of the videos. Defaults to the annotations' own.")
     ] = None,
@@ -131,22 +138,38 @@ def prepare(
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
     holdout: Annotated[float, typer.Option(help="Share of the clips for `val` if there are no splits.")] = 0.0,
     labels: Annotated[
-        str | None, typer.Option(help="Order of the labels: k400, ssv2, ..., or a .json or .txt file of names.")
+        str | None,
+        typer.Option(help="Order of the labels: k400, ssv2, ..., or a .json, .txt or .pbtxt file of names."),
     ] = None,
     label_separator: Annotated[str | None, typer.Option(help="Separator of several labels in a list.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
     num_workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
+    offset: Annotated[float, typer.Option(help="ava: timestamp of the start of the videos, in seconds.")] = 0.0,
+    every: Annotated[float, typer.Option(help="cvat: distance of the key-frames, in seconds.")] = 1.0,
+    person_label: Annotated[
+        str, typer.Option(help="cvat, coco: label of people that is no action; '' if there is none.")
+    ] = "person",
     as_json: AsJson = False,
 ) -> None:
     """
     Turn a data set as it is published into training data. The exit code is 1 if clips are missing or damaged.
+
+    Annotations of action detection become JSON lines; their videos stay as they are.
     """
     from ..published import published_labels
     from ..training.preparing.encoding import EncodingSettings
+    from ..training.preparing.key_frames import DETECTION_LAYOUTS, prepare_key_frames
     from ..training.preparing.writing import prepare as prepare_data
 
     names = parse_label_names(labels)
+    if layout in DETECTION_LAYOUTS:
+        label_names = published_labels(names) if isinstance(names, str) else names
+        found = prepare_key_frames(
+            source, output, layout, videos, label_names, offset, every, person_label or None, num_workers
+        )
+        _report_key_frames(found, as_json)
+        return
     columns = given(label_separator=label_separator)
     result = prepare_data(
         source,
@@ -176,6 +199,54 @@ def prepare(
         counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
         typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
     fail_if([failure["source"] for failure in result.failures])
+
+
+@commands.command()
+def generate(
+    kind: Annotated[str, typer.Argument(help="digit-motion, digit-scenes or people-scenes.")],
+    output: Annotated[Path, typer.Argument(help="Folder that receives a folder of the data set.")],
+    clips: Annotated[
+        Path | None, typer.Option(help="people-scenes: folder train/ACTION/ and val/ACTION/ of clips of four actions.")
+    ] = None,
+    num_train: Annotated[int | None, typer.Option("--train", min=1, help="Size of the train split.")] = None,
+    num_eval: Annotated[int | None, typer.Option("--val", min=1, help="Size of the other split.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 0,
+) -> None:
+    """
+    Write a labelled data set that is made here: digits that move, or scenes of four for action detection.
+    """
+    from ..training.preparing.action_scenes import build_digit_scenes, build_people_scenes
+    from ..training.preparing.digit_motion import build_digit_motion
+
+    if kind not in ("digit-motion", "digit-scenes", "people-scenes"):
+        raise ValueError(f"`kind` must be digit-motion, digit-scenes or people-scenes, got {kind!r}")
+    if (clips is not None) != (kind == "people-scenes"):
+        raise ValueError("--clips must be given for people-scenes, and only there.")
+    if kind == "digit-motion":
+        folder = build_digit_motion(output, seed=seed, **given(num_train=num_train, num_test=num_eval))
+    elif clips is None:
+        folder = build_digit_scenes(output, seed=seed, **given(num_train=num_train, num_val=num_eval))
+    else:
+        folder = build_people_scenes(output, clips, seed=seed, **given(num_train=num_train, num_val=num_eval))
+    typer.echo(str(folder))
+
+
+def _report_key_frames(found: "PreparedKeyFrames", as_json: bool) -> None:
+    """Print what was prepared. Exit code 1 if videos are missing or damaged."""
+    counts = {"key_frames": found.num_key_frames, "people": found.num_people, "num_labels": len(found.label_names)}
+    if as_json:
+        lists = {"missing": found.missing, "damaged": found.damaged, "skipped": found.skipped}
+        print_json({"file": str(found.file), **counts, **lists})
+    else:
+        for video, count in list(found.missing.items())[:20]:
+            typer.echo(f"missing: {video} ({count} annotations)", err=True)
+        for video, reason in list(found.damaged.items())[:20]:
+            typer.echo(f"damaged: {video}: {reason}", err=True)
+        for reason, count in found.skipped.items():
+            typer.echo(f"left out: {count} {reason}", err=True)
+        numbers = f"{found.num_key_frames} key-frames, {found.num_people} people, {len(found.label_names)} labels"
+        typer.echo(f"{numbers} -> {found.file}")
+    fail_if([*found.missing, *found.damaged], "missing or damaged")
 
 
 def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:

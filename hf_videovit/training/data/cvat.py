@@ -159,6 +159,7 @@ def read_cvat(
     content = parse_cvat(path)
     labels = sorted({track.label for track in content.tracks})
     people = [track for track in content.tracks if person_label in (None, track.label)]
+    people.sort(key=lambda track: track.id)
     if content.tracks and not people:
         raise ValueError(
             f"{path}: no track is labelled {person_label!r}, but {', '.join(labels)}. Give `person_label`, or None if "
@@ -342,8 +343,8 @@ def write_cvat(
         path (`str` or `os.PathLike`):
             The file.
         rows (iterable of [`KeyFrame`]):
-            Key-frames of one video, with `frame`. Predictions must be decided first, see [`KeyFrame.above`]. People
-            without a number become tracks of a single frame.
+            Key-frames of one video at equal distances, with `frame`; those that are left out have nobody. Predictions
+            must be decided first, see [`KeyFrame.above`]. People without a number become tracks of a single frame.
         label_names (`Sequence[str]`, *optional*):
             Names of all labels; those that occur by default.
         person_label (`str`, *optional*, defaults to `"person"`):
@@ -365,16 +366,15 @@ def write_cvat(
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     root.append(_meta(rows, names, person_label))
-    for number, boxes in _by_person(rows).items():
+    frames = [int(row.frame or 0) for row in rows]
+    step = min(np.diff(frames), default=1)
+    for number, boxes in sorted(_by_person(rows).items()):
         track = ET.SubElement(root, "track", id=str(number), label=person_label, source="file")
-        for index, (place, person) in enumerate(boxes):
-            _add_box(track, rows[place], person, names, outside=False)
-            leaves = place + 1 < len(rows) and (index + 1 == len(boxes) or boxes[index + 1][0] != place + 1)
-            if leaves:
-                _add_box(track, rows[place], person, names, outside=True, frame=rows[place + 1].frame)
-            elif place + 1 == len(rows):
-                following = int(rows[place].frame or 0) + 1
-                _add_box(track, rows[place], person, names, outside=True, frame=following)
+        places = [place for place, _ in boxes]
+        for (place, person), following in zip(boxes, [*places[1:], None]):
+            _add_box(track, rows[place], person, names, frames[place])
+            if following is None or frames[following] > frames[place] + step:
+                _add_box(track, rows[place], person, names, int(frames[place] + step), outside=True)
     ET.indent(root)
     Path(path).write_bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
     return Path(path)
@@ -404,11 +404,10 @@ def _by_person(rows: Sequence[KeyFrame]) -> dict[int, list[tuple[int, int]]]:
 
 
 def _add_box(
-    track: ET.Element, row: KeyFrame, person: int, names: Sequence[str], outside: bool, frame: int | None = None
+    track: ET.Element, row: KeyFrame, person: int, names: Sequence[str], frame: int, outside: bool = False
 ) -> None:
     corners = {corner: f"{value:.{DECIMALS}f}" for corner, value in zip(CORNERS, row.boxes[person])}
-    number = str(row.frame if frame is None else frame)
-    state = {"frame": number, "outside": str(int(outside)), "occluded": "0", "keyframe": "1"}
+    state = {"frame": str(frame), "outside": str(int(outside)), "occluded": "0", "keyframe": "1"}
     box = ET.SubElement(track, "box", {**state, **corners, "z_order": "0"})
     for name in names:
         ET.SubElement(box, "attribute", name=name).text = "true" if name in row.labels[person] else "false"

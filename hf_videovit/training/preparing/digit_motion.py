@@ -13,6 +13,7 @@ import csv
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,8 +35,13 @@ __all__ = [
     "DigitClip",
     "build_digit_motion",
     "generate_clip",
+    "handwritten_digits",
+    "photographs",
+    "random_colour",
+    "resample",
     "write_clip",
     "write_example_clips",
+    "write_once",
 ]
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "counter-clockwise")
@@ -160,8 +166,13 @@ class DigitClip:
 
 
 @lru_cache(maxsize=1)
-def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Mattes of shape `(1797, 8, 8)`, 0 to 1, and the digit of each."""
+def handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
+    """
+    Handwritten digits. The first `TRAIN_DIGITS` are for training, the others are mostly by other writers.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray]`: mattes of shape `(1797, 8, 8)`, 0 to 1, and the digit of each.
+    """
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -169,7 +180,13 @@ def _handwritten_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _photographs() -> tuple[np.ndarray, ...]:
+def photographs() -> tuple[np.ndarray, ...]:
+    """
+    Two photographs. The left `TRAIN_COLUMNS` of their columns are for training.
+
+    Returns:
+        `tuple[np.ndarray, ...]`: float32 RGB, 0 to 255, of shape `(height, width, 3)`.
+    """
     from sklearn.datasets import load_sample_images
 
     return tuple(image.astype(np.float32) for image in load_sample_images().images)
@@ -263,7 +280,7 @@ def _random_sprite(
 ) -> Sprite:
     """A handwritten digit with random size, colour, speed and path over `backdrop` (num_frames, size, size, 3)."""
     num_frames, size = backdrop.shape[:2]
-    mattes, digits = _handwritten_digits()
+    mattes, digits = handwritten_digits()
     writers = slice(None, TRAIN_DIGITS) if split == "train" else slice(TRAIN_DIGITS, None)
     matte = mattes[writers][rng.choice(np.flatnonzero(digits[writers] == digit))]
 
@@ -273,17 +290,33 @@ def _random_sprite(
     speed = (SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * position) * size
     path = _random_path(rng, motions, speed, size, num_frames)
 
-    mean_colour = backdrop.mean(axis=(0, 1, 2))
+    colour = random_colour(rng, backdrop.mean(axis=(0, 1, 2)))
+    return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour, speed, path)
+
+
+def random_colour(rng: np.random.Generator, mean_colour: np.ndarray) -> np.ndarray:
+    """
+    A colour that stands out.
+
+    Args:
+        rng (`np.random.Generator`):
+            Random numbers.
+        mean_colour (`np.ndarray` of shape `(3,)`):
+            Mean RGB of what is behind it, 0 to 255.
+
+    Returns:
+        `np.ndarray` of shape `(3,)`: float32 RGB, 0 to 255.
+    """
     colour = rng.uniform(0, 255, size=3)
     while np.abs(colour - mean_colour).mean() <= MINIMUM_COLOUR_DISTANCE:
         colour = rng.uniform(0, 255, size=3)
-    return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour.astype(np.float32), speed, path)
+    return colour.astype(np.float32)
 
 
 def _random_backdrop(rng: np.random.Generator, split: str, size: int, num_frames: int, contrast: float) -> np.ndarray:
     """A slowly sliding window of a photograph: float32 of shape `(num_frames, size, size, 3)`."""
-    photographs = _photographs()
-    photograph = photographs[rng.integers(len(photographs))]
+    choices = photographs()
+    photograph = choices[rng.integers(len(choices))]
     border = int(TRAIN_COLUMNS * photograph.shape[1])
     photograph = photograph[:, :border] if split == "train" else photograph[:, border:]
 
@@ -291,7 +324,7 @@ def _random_backdrop(rng: np.random.Generator, split: str, size: int, num_frames
     side = min(rng.uniform(0.9, 1.9) * padded, *photograph.shape[:2])
     top, left = (rng.uniform(0, length - side) for length in photograph.shape[:2])
     grid = (np.arange(padded) + 0.5) * side / padded - 0.5
-    texture = _resample(photograph, top + grid, left + grid)
+    texture = resample(photograph, top + grid, left + grid)
     if rng.random() < 0.5:
         texture = texture[:, ::-1]
     if rng.random() < 0.5:
@@ -317,8 +350,21 @@ def _slide(texture: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
     return _mix(windows[:, :, :-1], windows[:, :, 1:], right)
 
 
-def _resample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """`image` at all pairs of fractional `rows` and `columns`, bilinear. Its edge pixels are repeated outside."""
+def resample(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """
+    An image at all pairs of fractional rows and columns, bilinear. Its edge pixels are repeated outside.
+
+    Args:
+        image (`np.ndarray` of shape `(height, width, 3)`):
+            The image.
+        rows (`np.ndarray` of shape `(new_height,)`):
+            Rows; whole numbers are the middles of its pixels.
+        columns (`np.ndarray` of shape `(new_width,)`):
+            Columns.
+
+    Returns:
+        `np.ndarray` of shape `(new_height, new_width, 3)`
+    """
     for axis, positions in enumerate((rows, columns)):
         whole, fraction = _split(np.clip(positions, 0, image.shape[axis] - 1))
         after = np.minimum(whole + 1, image.shape[axis] - 1)
@@ -512,8 +558,6 @@ def build_digit_motion(
     Raises:
         ValueError: an argument is not allowed.
     """
-    from filelock import FileLock
-
     _check(label_set, "train", size, num_frames, backdrop_contrast)
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if count < 1:
@@ -522,22 +566,36 @@ def build_digit_motion(
     if backdrop_contrast != BACKDROP_CONTRAST:
         name += f"-contrast{backdrop_contrast:g}"
     folder = Path(root) / name
+    options = {"size": size, "num_frames": num_frames, "seed": seed, "backdrop_contrast": backdrop_contrast}
+    counts = {"train": num_train, "test": num_test}
+    return write_once(folder, lambda draft: _write_splits(draft, label_set, counts, options))
+
+
+def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
+    """
+    Make a folder, unless it exists. If several processes call this at the same time, one writes and the others wait.
+
+    Args:
+        folder (`Path`):
+            The folder.
+        write (`Callable[[Path], None]`):
+            Writes its content into another, empty folder.
+
+    Returns:
+        `Path`: `folder`.
+    """
+    from filelock import FileLock
+
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
-            logger.info(f"Generating {num_train + num_test} clips in {folder}")
+            logger.info(f"Generating {folder}")
             # The folder gets its name when it is complete, so an interrupted run leaves no incomplete data set.
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                options = {
-                    "size": size,
-                    "num_frames": num_frames,
-                    "seed": seed,
-                    "backdrop_contrast": backdrop_contrast,
-                }
-                _write_splits(draft, label_set, {"train": num_train, "test": num_test}, options)
+                write(draft)
                 draft.chmod(0o755)
                 draft.rename(folder)
             finally:

@@ -160,7 +160,7 @@ def test_position_and_speed_do_not_depend_on_the_motion():
 
 def test_splits_share_neither_writers_nor_places():
     assert digit_motion.TRAIN_DIGITS == 1347
-    mattes, digits = digit_motion._handwritten_digits()
+    mattes, digits = digit_motion.handwritten_digits()
     backdrop = np.full((2, 32, 32, 3), 128.0, np.float32)
     scene = plan_scene("appearance", 5, np.random.default_rng(0))
     for split, writers in (("train", mattes[:1347]), ("test", mattes[1347:])):
