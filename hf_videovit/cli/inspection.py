@@ -117,8 +117,8 @@ def _check_annotations(
 
     names = parse_label_names(labels)
     names = published_labels(names) if isinstance(names, str) else names
-    durations: dict[str, float] | None = None if video_folder is None else {}
-    for video in [] if durations is None else find_videos([str(video_folder)]):
+    durations: dict[str, float] = {}
+    for video in [] if video_folder is None else find_videos([str(video_folder)]):
         with suppress(VideoDecodingError):
             durations[video_name(video)] = probe_video(video).duration or float("inf")
     found = {
@@ -126,7 +126,7 @@ def _check_annotations(
             path,
             truth=truth,
             labels=None if names is None else dict(enumerate(names, start=1)),
-            durations=durations,
+            durations=None if video_folder is None else durations,
             offset=offset,
             movies=None if movies is None else read_movies(movies),
         )

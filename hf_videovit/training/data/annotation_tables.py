@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files import parse_json, read_text
 from .ava_csv import ava_labels
 from .cvat import parse_cvat
 from .proposals import ALPHACTION_FACTOR, read_plain_pickle
@@ -177,7 +178,7 @@ def _load_csv(path: str | os.PathLike, report: Report, expected: Expected) -> Ta
             empty = not any(words[2:])
             if words and not (empty and len(words) in (2, 7, 8)):  # a key-frame without a person is fine
                 (rows.append((reader.line_num, words)) if len(words) in (7, 8) else wrong.append(reader.line_num))
-    report.add("error", "rows must have 8 columns (AVA, SlowFast) or 7 (AVA-Kinetics)", wrong)
+    report.add("error", "rows must have 8 columns (AVA, SlowFast) or 7 (AVA-Kinetics), separated by commas", wrong)
     numbers = [_numbers(words) for _, words in rows]
     bad = [line for (line, _), values in zip(rows, numbers) if values is None]
     if bad and rows and bad[0] == rows[0][0] == 1:
@@ -314,7 +315,7 @@ def _row_faults(row: dict[str, Any], count: int, names: set[str] | None) -> Iter
 
 
 def _load_json(path: str | os.PathLike, report: Report, expected: Expected) -> Table | None:
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = parse_json(read_text(path, "`path`"), f"`path` {os.fspath(path)!r}")
     if isinstance(content, list):
         return _load_people(content, report, expected)
     return _load_coco(content, report)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files import parse_json, read_text
 from .key_frames import DIGITS, KeyFrame, KeyFrames, merge_people
 
 
@@ -48,7 +49,7 @@ def read_coco(
     Raises:
         ValueError: the file is not of that format, or an image has neither a time nor a frame and a rate.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = parse_json(read_text(path, "`path`"), f"`path` {os.fspath(path)!r}")
     try:
         categories = {one["id"]: str(one["name"]) for one in content["categories"]}
         videos = {one["id"]: one for one in content.get("videos", [])}

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files import parse_json, read_text
 from .key_frames import NO_AREA, BoxRows, KeyFrame, KeyFrames, group_boxes
 
 
@@ -33,7 +34,7 @@ def read_movies(path: str | os.PathLike) -> list[str]:
     Returns:
         `list[str]`: names without suffix. The place of each is its number in AlphAction's files.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path, "`path`").splitlines()
     return [line.strip().rpartition(".")[0] or line.strip() for line in lines if line.strip()]
 
 
@@ -233,7 +234,7 @@ def write_alphaction(
 
 
 def _read_list(path: str | os.PathLike) -> list[dict[str, Any]]:
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = parse_json(read_text(path, "`path`"), f"`path` {os.fspath(path)!r}")
     if not isinstance(content, list):
         raise ValueError(f"{path} must hold a list of people, got {type(content).__name__}")
     return content
@@ -322,11 +323,10 @@ def read_plain_pickle(path: str | os.PathLike) -> Any:
     """
     machine = _Machine()
     try:
-        with Path(path).open("rb") as file:
-            for code, argument, _ in pickletools.genops(file):
-                machine.step(code.name, argument)
+        for code, argument, _ in pickletools.genops(Path(path).read_bytes()):
+            machine.step(code.name, argument)
         (value,) = machine.stack
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, AssertionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError) as error:
         reason = str(error) if type(error) is ValueError else "it is damaged"
         raise ValueError(f"{path} is not read: {reason}. Nothing in it was run.") from error
     if isinstance(value, dict):

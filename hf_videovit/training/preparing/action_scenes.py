@@ -149,7 +149,7 @@ def generate_people_scene(
     labels = tuple(str(name) for name in rng.permutation(sorted(clips)))
     tracks = np.empty((len(labels), NUM_FRAMES, 4))
     for cell, label in enumerate(labels):
-        clip = clips[label][rng.integers(len(clips[label]))][:NUM_FRAMES].astype(np.float32)
+        clip = clips[label][int(rng.integers(len(clips[label])))][:NUM_FRAMES].astype(np.float32)
         side = rng.uniform(*PERSON_SIDE)
         room = np.array([CELL_WIDTH, CELL_HEIGHT]) - side
         drift = np.minimum(PERSON_DRIFT, room / (NUM_FRAMES - 1))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import parse_json, read_text
 from ...modeling.video_decoding import VideoDecodingError, VideoProbe, probe_video
 from ..data.ava_csv import ava_labels, read_ava, read_ava_kinetics
 from ..data.coco import read_coco
@@ -208,17 +209,15 @@ def _read_cvat(source: Path, videos: _Videos, every: float, person_label: str | 
 
 
 def _read_coco(source: Path, videos: _Videos, person_label: str | None, num_workers: int) -> KeyFrames:
-    content = json.loads(source.read_text(encoding="utf-8"))
+    content = parse_json(read_text(source, "`source`"), f"`source` {str(source)!r}")
     listed = [str(one.get("file_name") or one.get("name")) for one in content.get("videos", [])]
     folders = {str(one.get("file_name", "")).rpartition("/")[0] for one in content.get("images", [])}
     files = videos.open(listed or sorted(folders), num_workers)
-    rates = {name: probe.fps for name, path in files.items() if (probe := videos.probes[path]).fps}
     single = str(videos.single) if videos.single is not None and not listed else None
-    if single is not None and (path := videos.open([single], 1).get(single)) is not None:
-        files[single], rates[single] = path, videos.probes[path].fps
-    return _of_files(
-        read_coco(source, {name: rate or 0.0 for name, rate in rates.items()}, single, person_label), files
-    )
+    if single is not None:
+        files |= videos.open([single], 1)
+    rates = {name: videos.probes[path].fps or 0.0 for name, path in files.items()}
+    return _of_files(read_coco(source, rates, single, person_label), files)
 
 
 def _first_column(path: Path) -> list[str]:
