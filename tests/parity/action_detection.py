@@ -13,8 +13,14 @@ from hf_videovit.modeling.box_geometry import crop_boxes, flip_boxes, restore_bo
 from hf_videovit.modeling.frame_sampling import key_frame_offsets, nearest_frames
 from hf_videovit.modeling.modeling_action_detection import action_probabilities, enlarge_boxes, jitter_boxes
 from hf_videovit.modeling.video_processing_key_frames import stretched_window
+from hf_videovit.published import ava_rows
 from hf_videovit.training.data.ava import read_boxes, read_excluded, read_labels
+from hf_videovit.training.data.ava_csv import ava_labels, ava_lines, format_timestamp, read_ava
 from hf_videovit.training.data.box_augmentation import shift_colours
+from hf_videovit.training.data.coco import read_coco
+from hf_videovit.training.data.cvat import read_cvat
+from hf_videovit.training.data.key_frames import KeyFrame, read_key_frames
+from hf_videovit.training.data.proposals import alphaction_annotations, read_alphaction_people
 from hf_videovit.training.evaluation.metrics.boxes import frame_average_precision
 from hf_videovit.training.optimization import parameter_groups
 from hf_videovit.training.schedules import cosine_with_warmup
@@ -410,27 +416,78 @@ class ActionDetectionAdapter:
         report.compare("action_ids", label + 1, EXACT)
         report.compare("normalised_boxes", torch.stack(restored)[person])
 
-    def run_label_map(self, report: Report, mode: Mode):
-        from hf_videovit.published import published_labels
+        self.compare_files(report, restored, scores, clips)
 
-        expected = self.fixture.json("label_map.json")
-        names = [expected["names"][str(number)] for number in range(1, len(expected["names"]) + 1)]
-        report.equal("names", published_labels("ava"), names)
+    def compare_files(self, report: Report, boxes: list[torch.Tensor], scores: torch.Tensor, clips: list[int]):
+        """The files of the case, through our readers and writers."""
+        config = self.config
+        movies = {name: (width, height) for name, (width, height) in config["videos"].items()}
+        found = read_alphaction_people(self.fixture.path("detected_people.json"), list(movies), movies)
+        report.equal("clip_keys", [_key(row) for row in found.rows], config["clip_keys"])
+        corners = torch.tensor(np.concatenate([row.boxes - [0, 0, 1, 1] for row in found.rows]))
+        report.compare("detected_people.json", corners, expected=self.tensors["person_boxes"])
+
+        truth = read_ava(self.fixture.path("annotations.csv"), movies)
+        numbers = {name: number for number, name in ava_labels().items()}
+        written = alphaction_annotations(truth.rows, list(movies), numbers)
+        official = self.fixture.json("annotations_coco.json")
+        for one in (*written["annotations"], *official["annotations"]):
+            one["action_ids"], one["area"] = sorted(one["action_ids"]), round(one["area"], 2)
+        report.equal("annotations_coco.json", str(written["annotations"]), str(official["annotations"]))
+        report.equal("annotations_coco.images", str(written["images"]), str(official["images"]))
+
+        names, threshold = list(numbers), config["score_threshold"]
+        lines = []
+        for clip, key in enumerate(config["clip_keys"]):
+            people = [person for person, other in enumerate(clips) if other == clip]
+            video, second = key.split(",")
+            width, height = movies[video]
+            above = [(scores[person] >= threshold).nonzero().flatten().tolist() for person in people]
+            row = KeyFrame(
+                *(video, float(second), width, height),
+                torch.stack([boxes[person] for person in people]).double().numpy() * [width, height, width, height],
+                tuple(tuple(names[label] for label in labels) for labels in above),
+                (None,) * len(people),
+                label_scores=tuple(
+                    tuple(scores[person, label].item() for label in labels) for person, labels in zip(people, above)
+                ),
+            )
+            lines += list(ava_lines(row, numbers))
+        got, wanted = (
+            [line.split(",") for line in text] for text in (lines, self.fixture.path("result.csv").read_text().split())
+        )
+        report.equal("result.csv.keys", [row[:2] for row in got], [row[:2] for row in wanted])
+        values, expected = (torch.tensor([[*map(float, row[2:])] for row in rows]) for rows in (got, wanted))
+        report.compare("result.csv", values, Tolerance(1.01e-5, 0), expected)
+
+    def run_label_map(self, report: Report, mode: Mode):
+        official = self.fixture.json("label_map.json")
+        report.equal("names", list(ava_labels().values()), [official["names"][str(number)] for number in ava_labels()])
+        report.equal("evaluated", [row + 1 for row in ava_rows("evaluated")], official["evaluated"])
+        for group, (first, last) in official["groups"].items():
+            report.equal(group, [row + 1 for row in ava_rows(group)], list(range(first, last + 1)))
 
     def run_client_formats(self, report: Report, mode: Mode):
-        from hf_videovit.training.data import box_formats
+        rows = read_key_frames(self.fixture.path("rows.jsonl")).rows
+        options = {"every": self.config["key_frame_every"], "fps": self.config["fps"], "video": rows[0].video}
+        cvat = read_cvat(
+            self.fixture.path("annotations.xml"), person_label=self.config.get("person_label", "person"), **options
+        )
+        coco = read_coco(self.fixture.path("coco.json"))
+        for name, found, tolerance in (("cvat", cvat.rows, 1e-6), ("coco", coco.rows, 0.011)):
+            facts, expected = ([_facts(row) for row in part] for part in (found, rows))
+            report.equal(f"{name}.rows", str(facts), str(expected))
+            for row, official in zip(found, rows):
+                report.compare(f"{name}.boxes.{row.frame}", row.boxes, Tolerance(tolerance, 0), official.boxes)
 
-        rows = [json.loads(line) for line in self.fixture.path("rows.jsonl").read_text().splitlines()]
-        every, fps = self.config["key_frame_every"], self.config["fps"]
-        cvat = box_formats.read_cvat(self.fixture.path("annotations.xml"), every=every, fps=fps)
-        coco = box_formats.read_coco(self.fixture.path("coco.json"))
-        for name, found, tolerance in (("cvat", cvat, 1e-9), ("coco", coco, 0.011)):
-            report.equal(f"{name}.frames", [row.frame for row in found], [row["frame"] for row in rows])
-            for row, expected in zip(found, rows):
-                report.compare(
-                    f"{name}.boxes.{row.frame}", row.boxes, Tolerance(tolerance, 0), np.array(expected["boxes"])
-                )
-                report.equal(f"{name}.labels.{row.frame}", str(row.labels), str(expected["labels"]))
+
+def _key(row: KeyFrame) -> str:
+    return f"{row.video},{format_timestamp(row.time)}"
+
+
+def _facts(row: KeyFrame) -> tuple[Any, ...]:
+    """A row without its boxes."""
+    return row.video, row.frame, round(row.time, 6), row.width, row.height, row.labels, row.person_ids
 
 
 class _HeadConfig:

@@ -16,7 +16,7 @@ for whole films, 900 for cuts that start there.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,18 +204,38 @@ def write_ava(
     Raises:
         ValueError: a label has no number.
     """
-    path = Path(path)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with Path(path).open("w", encoding="utf-8", newline="") as file:
         for row in rows:
-            unknown = sorted({name for names in row.labels for name in names} - set(label_numbers))
-            if unknown:
-                raise ValueError(f"`label_numbers` lacks {', '.join(unknown)} of {row.video} at {row.time:g} s")
-            shares = np.clip(row.boxes / [row.width, row.height, row.width, row.height], 0, 1)
-            key = f"{video_name(row.video)},{format_timestamp(row.time + offset)}"
-            for person in range(len(shares)):
-                box = "{:.5f},{:.5f},{:.5f},{:.5f}".format(*shares[person])
-                file.writelines(f"{key},{box},{last}\n" for last in _last_columns(row, person, label_numbers))
-    return path
+            file.writelines(f"{line}\n" for line in ava_lines(row, label_numbers, offset))
+    return Path(path)
+
+
+def ava_lines(row: KeyFrame, label_numbers: Mapping[str, int], offset: float = 0.0) -> Iterator[str]:
+    """
+    Lines of one key-frame, see [`write_ava`].
+
+    Args:
+        row ([`KeyFrame`]):
+            The key-frame.
+        label_numbers (`Mapping[str, int]`):
+            Number of each label, from 1.
+        offset (`float`, *optional*, defaults to 0.0):
+            Timestamp of the start of the video, in seconds.
+
+    Yields:
+        `str`: a line for each person and label.
+
+    Raises:
+        ValueError: a label has no number.
+    """
+    unknown = sorted({name for names in row.labels for name in names} - set(label_numbers))
+    if unknown:
+        raise ValueError(f"`label_numbers` lacks {', '.join(unknown)} of {row.video} at {row.time:g} s")
+    shares = np.clip(row.boxes / [row.width, row.height, row.width, row.height], 0, 1)
+    key = f"{video_name(row.video)},{format_timestamp(row.time + offset)}"
+    for person, corners in enumerate(shares):
+        box = "{:.5f},{:.5f},{:.5f},{:.5f}".format(*corners)
+        yield from (f"{key},{box},{last}" for last in _last_columns(row, person, label_numbers))
 
 
 def format_timestamp(seconds: float) -> str:
@@ -317,4 +337,12 @@ def _with(found: KeyFrames, skipped: Counter[str]) -> KeyFrames:
     return KeyFrames(found.rows, found.skipped + skipped, found.missing)
 
 
-__all__ = ["ava_labels", "format_timestamp", "read_ava", "read_ava_kinetics", "read_slowfast", "write_ava"]
+__all__ = [
+    "ava_labels",
+    "ava_lines",
+    "format_timestamp",
+    "read_ava",
+    "read_ava_kinetics",
+    "read_slowfast",
+    "write_ava",
+]

@@ -9,7 +9,7 @@ import json
 import os
 import pickletools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,30 @@ def write_alphaction(
 
     Returns:
         `Path`: the file.
+    """
+    content = alphaction_annotations(rows, movies, label_numbers, offset)
+    Path(path).write_text(json.dumps(content), encoding="utf-8")
+    return Path(path)
+
+
+def alphaction_annotations(
+    rows: Iterable[KeyFrame], movies: Sequence[str], label_numbers: Mapping[str, int], offset: float = 0.0
+) -> dict[str, list[dict[str, Any]]]:
+    """
+    Content of the file of [`write_alphaction`].
+
+    Args:
+        rows (iterable of [`KeyFrame`]):
+            The key-frames.
+        movies (`Sequence[str]`):
+            Names of the movies by number.
+        label_numbers (`Mapping[str, int]`):
+            Number of each label, from 1.
+        offset (`float`, *optional*, defaults to 0.0):
+            Timestamp of the start of each video, in seconds.
+
+    Returns:
+        `dict[str, list[dict[str, Any]]]`: categories, annotations and images.
 
     Raises:
         ValueError: a movie has no number.
@@ -228,9 +252,7 @@ def write_alphaction(
                 }
             )
     categories = [{"supercategory": "person", "id": 1, "name": "person"}]
-    content = {"categories": categories, "annotations": annotations, "images": images}
-    Path(path).write_text(json.dumps(content), encoding="utf-8")
-    return Path(path)
+    return {"categories": categories, "annotations": annotations, "images": images}
 
 
 def _read_list(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -446,6 +468,7 @@ def _as_bytes(content: Any) -> bytes:
 
 
 __all__ = [
+    "alphaction_annotations",
     "read_alphaction_people",
     "read_fair_people",
     "read_internvideo_people",
