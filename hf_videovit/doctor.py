@@ -3,14 +3,13 @@
 import csv
 import glob
 import json
-import multiprocessing
 import os
 import platform
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -31,6 +30,7 @@ from .modeling.video_decoding import (
     probe_video,
 )
 from .modeling.video_decoding_types import VIDEO_SUFFIXES
+from .processes import run_apart
 
 
 logger = logging.get_logger(__name__)
@@ -225,15 +225,9 @@ def check_videos(
         for path in paths:
             yield check_video(path, decoder=decoder)
         return
-    # Forked from a fresh process where that exists: one that has decoded or used torch's threads must not be forked.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(max_workers=num_workers, mp_context=context) as pool:
-        jobs = [pool.submit(check_video, path, decoder=decoder) for path in paths]
-        for job in as_completed(jobs):
-            yield job.result()
+    calls = [partial(check_video, path, decoder=decoder) for path in paths]
+    if calls:
+        yield from (check for _, check in run_apart(calls, num_workers, __name__))
 
 
 def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..modeling.video_decoding import VideoDecodingError
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video
+from ..processes import trusted_context
 
 
 logger = logging.get_logger(__name__)
@@ -249,7 +250,13 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
                 logger.warning("An iterator cannot be read by several workers; using num_workers=1.")
             videos = PipelineIterator(inputs, self.preprocess, preprocess_params)
             num_workers = min(num_workers, 1)
-        loader = DataLoader(videos, num_workers=num_workers, batch_size=batch_size, collate_fn=_collate)
+        loader = DataLoader(
+            videos,
+            num_workers=num_workers,
+            batch_size=batch_size,
+            collate_fn=_collate,
+            multiprocessing_context=trusted_context() if num_workers else None,
+        )
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 

@@ -7,14 +7,14 @@ or the run kills them if they hang.
 """
 
 import atexit
-import copy
-import multiprocessing
 import os
 import signal
 from multiprocessing.context import BaseContext
 
+from ...processes import TrustedProcess, trusted_context
 
-class _Worker(multiprocessing.Process):
+
+class _Worker(TrustedProcess):
     """A process whose `terminate` kills it, because it ignores SIGTERM."""
 
     def start(self) -> None:
@@ -33,9 +33,7 @@ class _Worker(multiprocessing.Process):
 
 def worker_context() -> BaseContext:
     """A `multiprocessing_context` for a `DataLoader` whose `worker_init_fn` is [`ignore_sigterm`]."""
-    context = copy.copy(multiprocessing.get_context())
-    context.Process = _Worker  # type: ignore[misc]
-    return context
+    return trusted_context(_Worker)
 
 
 def ignore_sigterm(worker: int) -> None:

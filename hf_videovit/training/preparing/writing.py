@@ -10,15 +10,14 @@ number of processes nor an interruption changes a byte.
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from transformers.utils import logging
 
 from ...folders import HOLDER_FILE, LOCK_FILE, file_hash, held_folder, shorten
 from ...modeling.video_decoding import VideoDecodingError, available_decoders
+from ...processes import run_apart
 from ..data.manifest import LABELS_FILE, MANIFEST_FILE, SUMMARY_FILE
 from .annotations import Annotations, VideoIndex, order_labels, read_annotations
 from .encoding import EncodedClip, EncodingSettings, encode_clip
@@ -501,9 +501,9 @@ def _begin(output: Path, shards: Sequence[Shard], overwrite: bool) -> dict[str, 
     _refuse_foreign(output, shards, notes)
     good = {name: note for name, note in good.items() if _is_there(output, note)}
     (output / NOTES).mkdir(parents=True, exist_ok=True)
-    for partial in output.rglob(".*.partial"):
-        if _is_own_partial(partial, shards):
-            partial.unlink()
+    for unfinished in output.rglob(".*.partial"):
+        if _is_own_partial(unfinished, shards):
+            unfinished.unlink()
     return good
 
 
@@ -597,16 +597,9 @@ def _made(shards: Sequence[Shard], output: Path, num_workers: int) -> Iterator[t
         for shard in shards:
             yield shard, make_shard(shard, output)
         return
-    # Workers are forked from a fresh process where possible. A process that has decoded or used torch's threads must
-    # not be forked.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(max_workers=min(num_workers, len(shards)), mp_context=context) as pool:
-        jobs = {pool.submit(make_shard, shard, output): shard for shard in shards}
-        for job in as_completed(jobs):
-            yield jobs[job], job.result()
+    calls = [partial(make_shard, shard, output) for shard in shards]
+    for number, note in run_apart(calls, num_workers, __name__):
+        yield shards[number], note
 
 
 def _finish(
