@@ -4,7 +4,7 @@ import dataclasses
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -223,6 +223,32 @@ class Method(ABC):
                     raise ValueError(
                         f"`{name}` is not read by the method `{self.name}`, got {getattr(own, name)!r}: leave it out"
                     )
+
+        own, default = self.arguments, self.arguments_class()
+        values = {item.name: (getattr(own, item.name), getattr(default, item.name)) for item in fields(own)}
+        for group, group_class in GROUPS.items():
+            own, default = getattr(self.config, group), group_class()
+            values |= {item.name: (getattr(own, item.name), getattr(default, item.name)) for item in fields(own)}
+        for name, reason in self.switched_off().items():
+            value, usual = values[name]
+            if value != usual:
+                raise ValueError(f"`{name}` is not read by this run of `{self.name}`, got {value!r}: {reason}")
+
+    def switched_off(self) -> dict[str, str]:
+        """
+        Fields that other fields of the run switch off, each with the reason. Setting one is an error.
+
+        Returns:
+            `dict[str, str]`: reasons by name.
+        """
+        off: dict[str, str] = {}
+        if not self.config.augmentation.augment_on_device:
+            off["device_area"] = "`augment_on_device` is needed for it"
+        if not self.config.probe.probe:
+            off |= dict.fromkeys(("probe_data", "probe_steps", "probe_max_samples"), "`probe` is needed for it")
+        if self.config.run.push_to_hub is None:
+            off |= dict.fromkeys(("hub_private", "hub_with_code"), "`push_to_hub` is needed for it")
+        return off
 
     @classmethod
     @abstractmethod

@@ -33,6 +33,7 @@ from .common import (
     make_accelerator,
     model_pass,
 )
+from .image_classification import VIDEO_DATA
 from .masked_pixels import NUM_DRAWN
 from .previewing import PreviewedClip, PreviewedCopies, split_by_mask
 from .word_pictures import draw_words
@@ -71,6 +72,22 @@ class MaskedWords(Method):
         self.given_tokenizer = tokenizer
         if self.given_sources is not None:
             raise ValueError(f"`train_source` is not supported by `{self.name}`, which opens its sources itself")
+
+    def switched_off(self) -> dict[str, str]:
+        """Also fields of the cache, and of the stream that the model does not have. See [`Method.switched_off`]."""
+        off = super().switched_off()
+        if self.arguments.word_cache is None:
+            off["word_copies"] = "`word_cache` is needed for it"
+        model = self.model_config() if self.given_model is None else self.given_model.config
+        if not model.image_stream:
+            names = ("image_data", "image_batch_size", "image_jitter")
+            off |= dict.fromkeys(names, "the model is not trained on images (`image_stream` false)")
+        if not model.video_stream:
+            names = (*VIDEO_DATA, "train_split", "probe", "probe_data")
+            off |= dict.fromkeys(names, "the model is trained on images only (`video_stream` false)")
+            if self.arguments.image_data not in (None, self.config.data.data):
+                off["data"] = "the images are those of `image_data`"
+        return off
 
     def open_words(self, model_config: PreTrainedConfig, tokenizer: VisualTokenizer | None) -> WordData:
         """

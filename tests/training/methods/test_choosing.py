@@ -84,6 +84,27 @@ def test_a_checkpoint_chooses_like_its_family(tmp_path, config, goal, name):
         ("classifier", {"image_data": "images", "probe": ["knn"]}, "`probe` is not read by the method `joint_class"),
         ("classifier", {"config.modality": "image", "label_column": "x"}, "`label_column` is not read by the method"),
         ("classifier", {"config.modality": "image", "holdout": 0.5}, "`holdout` is not read by the method"),
+        # a field that another one switches off
+        ("encoder", {"model_type": "bevt", "word_copies": 2}, "`word_copies` is not read .* `word_cache` is needed"),
+        *(
+            ("encoder", {"model_type": "bevt", "config.image_stream": False, name: value}, f"`{name}` .*image_stream")
+            for name, value in (("image_data", "images"), ("image_batch_size", 2), ("image_jitter", 0.1))
+        ),
+        *(
+            ("encoder", {"model_type": "bevt", "config.video_stream": False, name: value}, f"`{name}` .*video_stream")
+            for name, value in (
+                *(("probe", ["knn"]), ("holdout", 0.5), ("eval_data", "clips"), ("eval_split", "val")),
+                *(("label_column", "x"), ("train_split", "learn"), ("max_train_samples", 5), ("data_root", "clips")),
+            )
+        ),
+        (
+            "encoder",
+            {"model_type": "bevt", "config.video_stream": False, "data": "clips", "image_data": "images"},
+            "`data` is not read .* those of `image_data`",
+        ),
+        ("encoder", {"probe_data": "clips"}, "`probe_data` is not read .* `probe` is needed"),
+        ("classifier", {"device_area": 100}, "`device_area` is not read .* `augment_on_device` is needed"),
+        ("classifier", {"hub_private": True}, "`hub_private` is not read .* `push_to_hub` is needed"),
         # a value
         ("classifier", {"mixup": -1.0}, "`mixup` must be at least 0"),
         ("classifier", {"label_smoothing": 2.0}, "`label_smoothing` must be between"),
