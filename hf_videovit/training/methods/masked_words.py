@@ -83,8 +83,8 @@ class MaskedWords(Method):
             names = ("image_data", "image_batch_size", "image_jitter")
             off |= dict.fromkeys(names, "the model is not trained on images (`image_stream` false)")
         if not model.video_stream:
-            names = (*VIDEO_DATA, "train_split", "probe", "probe_data")
-            off |= dict.fromkeys(names, "the model is trained on images only (`video_stream` false)")
+            unseen = (*VIDEO_DATA, "train_split", "probe", "probe_data")
+            off |= dict.fromkeys(unseen, "the model is trained on images only (`video_stream` false)")
             if self.arguments.image_data not in (None, self.config.data.data):
                 off["data"] = "the images are those of `image_data`"
         return off
