@@ -6,9 +6,11 @@ import shutil
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hf_videovit.cli import app
+from hf_videovit.cli.common import choose_device
 from hf_videovit.cli.errors import explain
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import save_tiny_classifier
@@ -133,3 +135,26 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
             __import__(module)
         assert explain(caught.value).endswith(f": pip install {extra!r}")
     assert "not valid YAML or JSON" in explain(json.JSONDecodeError("Expecting value", "", 0))
+
+
+@pytest.mark.parametrize("place_of_debug", [0, 1, 3])
+def test_debug_may_stand_anywhere(place_of_debug, tmp_path):
+    words = ["train", "--data", str(tmp_path / "missing"), "--needs_checkpoint", "false"]
+    words.insert(place_of_debug, "--debug")
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, ValueError), done.output
+    assert "does not exist" in str(done.exception)
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "nonsense", "meta:x"])
+def test_a_device_that_is_not_there_is_named(model, place, device):
+    words = ["evaluate", "--model", model, "--data", place / "clips", "--device", device]
+    assert "--device must be a device of this machine (cpu" in command(*words)
+    assert "exclude each other" in command(*words, "--cpu")
+
+
+def test_any_accelerator_is_chosen(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    assert choose_device(None) == "meta"
+    assert choose_device(None, cpu=True) == choose_device("cpu") == "cpu"

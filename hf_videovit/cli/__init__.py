@@ -16,6 +16,22 @@ WRONG_USE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name
 class OneLineErrors(typer.core.TyperGroup):
     """Command group that prints errors as one line, with exit code 2; `--debug` shows the traceback."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """
+        Parse the command line. `--debug` may stand anywhere.
+
+        Args:
+            ctx (`click.Context`):
+                Context of the command line.
+            args (`list[str]`):
+                Its words.
+
+        Returns:
+            `list[str]`: words that are left for the command.
+        """
+        debug = ["--debug"] if "--debug" in args else []
+        return super().parse_args(ctx, debug + [word for word in args if word != "--debug"])
+
     def invoke(self, ctx: Any) -> Any:
         """
         Run a command.

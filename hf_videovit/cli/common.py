@@ -20,6 +20,7 @@ Videos = Annotated[list[str], typer.Argument(help="Video files, folders, glob pa
 Device = Annotated[
     str | None, typer.Option(help="Device, such as cpu or cuda:0. Default: an accelerator if there is one.")
 ]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is an accelerator.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Videos per forward pass.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 ListFields = Annotated[bool, typer.Option("--fields", help="List the fields and their defaults.")]
@@ -99,20 +100,34 @@ def _architecture(model: str) -> str:
         return (AutoConfig.from_pretrained(model).architectures or [""])[0]
 
 
-def choose_device(device: str | None) -> str:
+def choose_device(device: str | None, cpu: bool = False) -> str:
     """
     Choose the device of a command.
 
     Args:
         device (`str`):
             Value of `--device`.
+        cpu (`bool`, *optional*, defaults to `False`):
+            Value of `--cpu`.
 
     Returns:
-        `str`: the given device, or `"cuda"` if there is one, or `"cpu"`.
+        `str`: the given device, or the accelerator if there is one, or `"cpu"`.
+
+    Raises:
+        ValueError: there is no such device, or both options are given.
     """
     import torch
 
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if cpu and device not in (None, "cpu"):
+        raise ValueError(f"--device {device} and --cpu exclude each other.")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    chosen = "cpu" if cpu else device or str(accelerator or "cpu")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = "cpu" if accelerator is None else f"cpu or {accelerator}"
+        raise ValueError(f"--device must be a device of this machine ({there}), got {chosen!r}.") from error
+    return chosen
 
 
 def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from .common import (
     AsJson,
     BatchSize,
+    Cpu,
     Device,
     check_classifier,
     choose_device,
@@ -116,6 +117,7 @@ def reproduce(
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
+    cpu: Cpu = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Allowed difference in percentage points.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -129,7 +131,7 @@ def reproduce(
         split=split,
         batch_size=batch_size,
         num_workers=num_workers,
-        device=choose_device(device),
+        device=choose_device(device, cpu),
         tolerance=tolerance / 100 + 1e-9,
         progress=screen.is_terminal,
     )
@@ -145,6 +147,8 @@ def reproduce(
                 name, f"{100 * done.claimed[name]:.2f} %", f"{100 * measured:.2f} %", f"{100 * difference:+.2f}"
             )
         Console().print(table)
+        if done.clips.trained_on:
+            typer.echo(done.clips.told())
         if done.same_videos is False:
             typer.echo("The videos or their labels differ from those of results.json.")
         for name, (claimed, present) in done.changed_protocol.items():

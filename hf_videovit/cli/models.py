@@ -12,6 +12,7 @@ from ..files import loading
 from .common import (
     AsJson,
     BatchSize,
+    Cpu,
     Device,
     Model,
     Videos,
@@ -177,9 +178,13 @@ def evaluate(
     model: Model,
     data: Annotated[str, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")],
     split: Annotated[str | None, typer.Option(help="Split. Default: the first of val, validation, test.")] = None,
+    all_clips: Annotated[
+        bool, typer.Option("--all-clips", help="Score all clips of the data, also those that were trained on.")
+    ] = False,
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
+    cpu: Cpu = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Write one row per video to this .jsonl file.")] = None,
     as_json: AsJson = False,
@@ -188,23 +193,28 @@ def evaluate(
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments
-    from ..training.data.opening import load_evaluation_source
     from ..training.evaluation.evaluation import evaluate_model
+    from ..training.evaluation.held_out import HELD_OUT, open_clips, read_claim
 
     check_classifier(model)
     with loading("--model", model):
-        classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device))
+        classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device, cpu))
         processor = AutoVideoProcessor.from_pretrained(model)
+    claim = read_claim(model)
+    clips = open_clips(model, claim, DataArguments(eval_data=data, eval_split=split), all_clips=all_clips)
+    if told := clips.told():
+        typer.echo(told, err=True)
     result = evaluate_model(
         classifier,
         processor,
-        load_evaluation_source(DataArguments(eval_data=data, eval_split=split)),
+        clips.source,
         batch_size=batch_size,
         num_workers=num_workers,
         progress=screen.is_terminal,
     )
     if output is not None:
-        result.save(output, model=model, data=data, split=split)
+        known = {HELD_OUT: claim[HELD_OUT], "all_clips": all_clips} if HELD_OUT in claim else {}
+        result.save(output, model=model, data=data, split=split, **known)
     if predictions is not None:
         result.save_predictions(predictions)
     if as_json:

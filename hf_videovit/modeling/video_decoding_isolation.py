@@ -259,7 +259,8 @@ def serve() -> None:
     has the same form. `open` takes a path, or else the file itself; `close` forgets it; the rest are methods of the
     reader. If the parent dies while a codec library hangs, an alarm ends the child.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole group of processes: the parent may need it yet
+    for number in (signal.SIGTERM, signal.SIGINT):  # to a whole group of processes: the parent may need this one yet
+        signal.signal(number, signal.SIG_IGN)
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers

@@ -474,9 +474,8 @@ def matmul_speed(mixed_precision: str | None = None, device: torch.device | None
 
 
 def _default_device() -> torch.device:
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
 
 
 def _flops(measured: Sequence[tuple[Pass, ModelCost]], gradient_checkpointing: bool) -> float:

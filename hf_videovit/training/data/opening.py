@@ -301,6 +301,7 @@ def _hold_out(train: VideoSource, share: float) -> tuple[VideoSource, VideoSourc
     if not isinstance(train, VideoList):
         raise ValueError("A stream cannot be split: set `eval_data`, `eval_split`, or `holdout` 0 for no evaluation")
     rest, held_out = train.split(share)
+    held_out.held_out = True
     if not len(held_out):
         logger.warning("No split to evaluate on, and too few clips to hold some out: there is no evaluation.")
         return train, None

@@ -177,6 +177,7 @@ class VideoList(VideoSource):
     """
 
     reads_ahead = False
+    held_out = False  # whether the videos are a part of the training data that is not trained on
 
     def __init__(
         self,

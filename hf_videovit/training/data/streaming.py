@@ -19,7 +19,7 @@ from ...modeling.video_decoding import VideoDecodingError
 from .bad_videos import BadVideo
 from .loaders import Record, SampleLoader
 from .sources import Sample, VideoSource
-from .workers import ignore_sigterm, worker_context
+from .workers import ignore_signals, worker_context
 
 
 logger = logging.get_logger(__name__)
@@ -163,7 +163,7 @@ class ClipStream:
         workers: dict[str, Any] = {}
         if num_workers:
             workers = {"persistent_workers": True, "timeout": timeout}
-            workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_sigterm}
+            workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": ignore_signals}
         self._loader = DataLoader(
             _RecordDataset(load),
             batch_sampler=self._sampler,

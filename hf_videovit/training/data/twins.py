@@ -53,11 +53,25 @@ def _same_content(files: dict[str, str]) -> dict[str, str]:
     for path in set(files.values()):
         if os.path.isfile(path):
             sizes[os.path.getsize(path)].append(path)
-    names = {path: _digest(path, size) for size, paths in sizes.items() if len(paths) > 1 and size for path in paths}
+    names = {
+        path: content_digest(path, size) for size, paths in sizes.items() if len(paths) > 1 and size for path in paths
+    }
     return {path: names.get(real, real) for path, real in files.items()}
 
 
-def _digest(path: str, size: int) -> str:
+def content_digest(path: str, size: int) -> str:
+    """
+    Hash of the size of a file and of its bytes at the start, in the middle and at the end.
+
+    Args:
+        path (`str`):
+            The file.
+        size (`int`):
+            Its size in bytes.
+
+    Returns:
+        `str`: hexadecimal digits.
+    """
     digest = hashlib.blake2b(str(size).encode())
     with open(path, "rb") as file:
         for place in _places(size):

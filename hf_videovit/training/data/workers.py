@@ -1,9 +1,9 @@
 """
 Decoding processes of a run.
 
-Launchers and clusters send SIGTERM to all processes of a job. The main process decides when to stop, because it may
-need its workers for the rest of a step or an evaluation. Workers therefore ignore the signal. They end with the run,
-or the run kills them if they hang.
+Launchers and clusters send SIGTERM to all processes of a job, and terminals send SIGINT (Ctrl-C) to them. The main
+process decides when to stop, because it may need its workers for the rest of a step or an evaluation. Workers ignore
+these signals. They end with the run, or the run kills them if they hang.
 """
 
 import atexit
@@ -32,16 +32,17 @@ class _Worker(TrustedProcess):
 
 
 def worker_context() -> BaseContext:
-    """A `multiprocessing_context` for a `DataLoader` whose `worker_init_fn` is [`ignore_sigterm`]."""
+    """A `multiprocessing_context` for a `DataLoader` whose `worker_init_fn` is [`ignore_signals`]."""
     return trusted_context(_Worker)
 
 
-def ignore_sigterm(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """
-    Make a worker ignore SIGTERM; a `worker_init_fn` of a `DataLoader`.
+    Make a worker ignore SIGTERM and SIGINT; a `worker_init_fn` of a `DataLoader`.
 
     Args:
         worker (`int`):
             Number of the worker.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

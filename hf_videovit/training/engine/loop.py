@@ -2,8 +2,8 @@
 The training loop. It takes a task with a `forward(batch)` and a stream of batches, and runs in the processes that
 `accelerate launch` starts.
 
-After a SIGTERM, as clusters send before they reclaim a machine, the loop finishes the step, saves a checkpoint and
-ends the run.
+After a SIGTERM, as clusters send before they reclaim a machine, or Ctrl-C, the loop finishes the step, saves a
+checkpoint and ends the run.
 
 Processes may run out of videos at different times, because of uneven shares or unreadable files. Before each step they
 therefore sum up their numbers of clips. A process without clips takes part with weight 0, the loss is the mean over
@@ -12,16 +12,13 @@ video is repeated or skipped.
 """
 
 import math
-import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -47,6 +44,7 @@ from .checkpointing import (
 from .reporting import Clock, RunReport
 from .run_folder import RunFolder, open_run_folder
 from .sharding import arrange_weights
+from .stopping import StopRequest, watch_signals
 
 
 logger = logging.get_logger(__name__)
@@ -201,13 +199,13 @@ class _Run:
         self.template: Batch | None = None
         self.window = Clock()
         self.num_bad = 0
-        self.stopping = threading.Event()
+        self.stopping = StopRequest()
         self.stop_requested = False
 
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with watch_sigterm() as self.stopping, self.report.open(self.progress.step):
+        with watch_signals() as self.stopping, self.report.open(self.progress.step):
             self._observe_at(self.progress.step)
             while not self._finished():
                 reached_the_end = self._train_epoch()
@@ -259,7 +257,7 @@ class _Run:
         return False
 
     def _next(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The batches of a step; none after a SIGTERM."""
+        """The batches of a step; none after a signal."""
         if self.stopping.is_set():
             return []
         batch_group = list(islice(batches, self.config.optimization.accumulation))
@@ -341,10 +339,13 @@ class _Run:
             self._save()
 
     def _stop(self) -> NoReturn:
+        by = self.stopping.made_by or "a signal to another process"
         if not self.weights.resumes:
-            raise SystemExit(f"Stopped by SIGTERM after step {self.progress.step}; nothing is saved.")
+            raise SystemExit(f"Stopped by {by} after step {self.progress.step}; nothing is saved.")
         self._save()
-        raise SystemExit(f"Stopped by SIGTERM; step {self.progress.step} is saved. Continue with `--resume`.")
+        raise SystemExit(
+            f"Stopped by {by}; step {self.progress.step} is saved. Continue with `--resume` and the same arguments."
+        )
 
     def _log_window(self) -> None:
         """Log averages over all steps and processes since the last line."""
@@ -495,27 +496,3 @@ class _Run:
         self.report.log.read_to(loaded.step)
         self.accelerator.wait_for_everyone()  # all have read the file before the first process rewrites it
         self.report.log.rewrite()
-
-
-@contextmanager
-def watch_sigterm() -> Iterator[threading.Event]:
-    """
-    Handle SIGTERM inside a block: instead of ending the process, the signal sets an event. Outside of the main thread
-    signals cannot be handled, and the event is never set.
-
-    Returns:
-        `Iterator[threading.Event]`: the event.
-    """
-    noticed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield noticed
-        return
-
-    def notice(number: int, frame: FrameType | None) -> None:
-        noticed.set()
-
-    before = signal.signal(signal.SIGTERM, notice)
-    try:
-        yield noticed
-    finally:
-        signal.signal(signal.SIGTERM, before)

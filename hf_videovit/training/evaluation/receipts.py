@@ -1,6 +1,5 @@
 """Reproduction of the scores in a model's `results.json`."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from typing import Any
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 from ..arguments import DataArguments
-from ..data.opening import load_evaluation_source
 from .evaluation import EvaluationResult, describe_protocol, evaluate_model
+from .held_out import HELD_OUT, EvaluationClips, open_clips, read_claim
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,8 @@ class Reproduction:
             Settings of frames, clips, crops and normalisation that differ: claimed and present value by name.
         result ([`EvaluationResult`]):
             The evaluation.
+        clips ([`EvaluationClips`]):
+            The clips that were scored.
         tolerance (`float`, *optional*, defaults to 0.0):
             Largest accepted difference of a metric.
     """
@@ -40,6 +41,7 @@ class Reproduction:
     same_videos: bool | None
     changed_protocol: Mapping[str, tuple[Any, Any]]
     result: EvaluationResult
+    clips: EvaluationClips
     tolerance: float = 0.0
 
     @property
@@ -95,18 +97,24 @@ def reproduce(
     path = Path(folder) / "results.json"
     if not path.is_file():
         raise ValueError(f"`folder` {str(folder)!r} has no results.json, so there are no scores to reproduce")
-    claim = json.loads(path.read_text(encoding="utf-8"))
+    claim = read_claim(str(folder))
     data = data or claim.get("data")
     if data is None:
         raise ValueError(f"`data` is needed: {str(path)!r} does not name its data")
-    arguments = DataArguments(eval_data=data, eval_split=split or claim.get("split"))
-    arguments.max_eval_samples = claim.get("max_samples")
+    held_out = claim.get(HELD_OUT)
+    arguments = DataArguments(
+        eval_data=data,
+        eval_split=split or (None if held_out else claim.get("split")),
+        max_eval_samples=None if held_out else claim.get("max_samples"),
+        **claim.get("reading", {}),
+    )
+    clips = open_clips(str(folder), claim, arguments, all_clips=claim.get("all_clips", False))
     model = AutoModelForVideoClassification.from_pretrained(folder).to(device)
     processor = AutoVideoProcessor.from_pretrained(folder)
     result = evaluate_model(
         model,
         processor,
-        load_evaluation_source(arguments, claim.get("seed", 0)),
+        clips.source,
         batch_size=batch_size,
         num_workers=num_workers,
         sampling_mode=claim.get("protocol", {}).get("sampling_mode"),
@@ -119,6 +127,7 @@ def reproduce(
         None if claimed_hash is None else claimed_hash == result.manifest,
         _changes(claim.get("protocol", {}), describe_protocol(model, processor)),
         result,
+        clips,
         tolerance,
     )
 

@@ -21,6 +21,7 @@ from ..data.streaming import Batch, merge_copies
 from ..data.streams import clip_augmentation, keep_directions
 from ..engine.loop import FitResult
 from ..evaluation.evaluation import EvaluationResult
+from ..evaluation.held_out import claim_of, save_training_clips
 from ..fields import check_range, option
 from ..tasks import ClassificationTask, DistillationTask, Task
 from .common import Method, Pass, Rows, RunResult, example_pixels, model_pass
@@ -180,7 +181,7 @@ class Classification(Method):
 
     def save_evaluation(self, evaluation: EvaluationResult | None, **more: Any) -> None:
         """
-        Write `results.json` if there is an evaluation.
+        Write `results.json` if there is an evaluation, and record the clips that were trained on.
 
         Args:
             evaluation ([`EvaluationResult`] or `None`):
@@ -189,8 +190,9 @@ class Classification(Method):
                 Further plain values to write.
         """
         if evaluation is not None:
-            data = self.config.data.eval_data or self.config.data.data
-            evaluation.save(self.output_dir / "results.json", seed=self.config.run.seed, data=data, **more)
+            claim = claim_of(self.config.data, self.config.run.seed, self.eval_source)
+            evaluation.save(self.output_dir / "results.json", **claim, **more)
+        save_training_clips(self.train_source, self.output_dir)
 
     def classifier_facts(
         self, fitted: FitResult, classifier: PreTrainedModel, evaluation: EvaluationResult | None

@@ -4,6 +4,7 @@ import dataclasses
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
@@ -693,7 +695,7 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
         ValueError: `output_dir` is in use, or has files that the run would replace.
     """
     accelerator = accelerator or make_accelerator(method.config.run)
-    with open_run_folder(method.config, accelerator) as folder:
+    with open_run_folder(method.config, accelerator) as folder, _progress_bars(method.config.run.progress):
         torch.manual_seed(method.config.run.seed)
         method.begin(accelerator)
         fitted = fit(
@@ -713,6 +715,19 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
         if accelerator.is_main_process:
             folder.record_results()
     return result
+
+
+@contextmanager
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """A block in which transformers shows its progress bars, or does not."""
+    before = logging.is_progress_bar_enabled()
+    if not shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if before:
+            logging.enable_progress_bar()
 
 
 def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:

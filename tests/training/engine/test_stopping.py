@@ -16,7 +16,7 @@ import torch
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.streaming import ClipStream
 from hf_videovit.training.engine.checkpointing import list_checkpoints
-from hf_videovit.training.engine.loop import watch_sigterm
+from hf_videovit.training.engine.stopping import watch_signals
 from hf_videovit.training.methods.choosing import finetune
 
 
@@ -92,7 +92,7 @@ def wait_for_all_to_end(group):
             time.sleep(0.02)
 
 
-@pytest.mark.parametrize(("sent", "num_workers"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("sent", "num_workers"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0), (signal.SIGINT, 1)])
 def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, sent, num_workers):
     fields = tiny_fields | {"num_workers": num_workers, "epochs": 3, "mixup": 0.8, "ema_decay": 0.9, "num_sample": 2}
     fields |= {"eval_every": 0, "resume": True, "save_every": 0}
@@ -106,8 +106,10 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     _, said = stopped.communicate()
     assert stopped.returncode != 0
     checkpoints = list_checkpoints(folder / "checkpoints")
-    if sent == signal.SIGTERM:
-        assert "Continue with `--resume`." in said
+    assert "Traceback" not in said
+    if sent != signal.SIGKILL:
+        name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}[sent]
+        assert f"Stopped by {name}; step {STOPS_AT} is saved. Continue with `--resume` and the same arguments." in said
         assert len(checkpoints) == 1
     assert checkpoints
     assert losses_of(folder)[-1][0] == STOPS_AT
@@ -118,8 +120,9 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     assert (folder / "model.safetensors").read_bytes() == (whole.output_dir / "model.safetensors").read_bytes()
 
 
-def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_path, one_thread):
-    """As launchers and clusters send it: the workers go on as long as the validation needs them."""
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_path, one_thread, sent):
+    """As launchers, clusters and terminals send it: the workers go on as long as the validation needs them."""
     fields = tiny_fields | {"num_workers": 2, "save_every": 0, "resume": True}
     fields |= {"processor": fields["processor"] | {"isolate_decoding": True}}
     folder = tmp_path / "stopped"
@@ -127,10 +130,10 @@ def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_
     config.save(tmp_path / "recipe.yaml")
     stopped = start(tmp_path / "recipe.yaml")
     assert any(line == "validates\n" for line in stopped.stderr)
-    os.killpg(stopped.pid, signal.SIGTERM)
+    os.killpg(stopped.pid, sent)
     _, said = stopped.communicate()
     assert stopped.returncode != 0
-    assert "step 5 is saved. Continue with `--resume`." in said
+    assert "step 5 is saved. Continue with `--resume`" in said
     assert [line["step"] for line in validations_of(folder)] == [5]
     wait_for_all_to_end(stopped.pid)
     whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
@@ -164,16 +167,25 @@ def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, o
     assert weights[0] == weights[1]
 
 
-def test_the_handler_is_put_back_and_threads_do_without():
-    before = signal.getsignal(signal.SIGTERM)
-    with watch_sigterm() as noticed:
-        os.kill(os.getpid(), signal.SIGTERM)
+def test_a_second_ctrl_c_ends_the_run_at_once():
+    with watch_signals() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.wait(5) and request.made_by == "Ctrl-C"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_the_handler_is_put_back_and_threads_do_without(sent):
+    before = signal.getsignal(sent)
+    with watch_signals() as noticed:
+        os.kill(os.getpid(), sent)
         assert noticed.wait()
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(sent) == before
     seen = []
 
     def run():
-        with watch_sigterm() as event:
+        with watch_signals() as event:
             seen.append(event.is_set())
 
     thread = threading.Thread(target=run)
