@@ -96,6 +96,23 @@ def test_half_precision(case, dtype, tmp_path):
     assert relative < 0.05, relative
 
 
+@every_head
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool], ids=str)
+def test_raw_pixels_are_refused(case, dtype):
+    model, inputs = case.model(), case.inputs()
+    for name in [name for name in inputs if name.endswith("pixel_values")]:
+        raw = {**inputs, name: (inputs[name].abs() * 50).to(dtype)}
+        with pytest.raises(ValueError, match=f"`{name}` must be normalised floating-point pixels, got {dtype}"):
+            model(**raw)
+
+
+@every_classifier
+def test_raw_pixels_of_several_views_are_refused(case):
+    views = torch.randint(256, (1, 2, *case.inputs()["pixel_values"].shape[1:]), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="`pixel_values` must be normalised"):
+        case.model()(views)
+
+
 @every_case
 def test_sdpa_equals_eager(case):
     model, inputs = case.model(), case.inputs()

@@ -15,6 +15,9 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
 
+IGNORED_LABEL = -100  # torch's cross-entropy and transformers' `Trainer` do not count it
+
+
 def drop_path_rates(rate: float, depth: int) -> list[float]:
     """
     Rates of stochastic depth that grow linearly from 0, as plain floats (safe on the meta device).
@@ -169,6 +172,50 @@ def interpolate_positions(
     return grid.permute(0, 2, 3, 1).reshape(-1, dim)
 
 
+def check_pixels(pixel_values: torch.Tensor, name: str = "pixel_values") -> None:
+    """
+    Refuse pixels that are not normalised.
+
+    Args:
+        pixel_values (`torch.Tensor`):
+            Images or clips.
+        name (`str`, *optional*, defaults to `"pixel_values"`):
+            Name of the argument in messages.
+
+    Raises:
+        ValueError: the values are integers.
+    """
+    if not pixel_values.is_floating_point():
+        raise ValueError(
+            f"`{name}` must be normalised floating-point pixels, got {pixel_values.dtype}. The checkpoint's processor "
+            "makes them from raw frames."
+        )
+
+
+def check_clips(pixel_values: torch.Tensor, num_channels: int, name: str = "pixel_values") -> None:
+    """
+    Refuse clips with another number of axes or channels, or that are not normalised.
+
+    Args:
+        pixel_values (`torch.Tensor`):
+            Clips.
+        num_channels (`int`):
+            Channels of a frame.
+        name (`str`, *optional*, defaults to `"pixel_values"`):
+            Name of the argument in messages.
+
+    Raises:
+        ValueError: the shape is not `(batch_size, num_frames, num_channels, height, width)`, or the values are
+        integers.
+    """
+    if pixel_values.ndim != 5 or pixel_values.shape[2] != num_channels:
+        raise ValueError(
+            f"`{name}` must have shape (batch_size, num_frames, num_channels, height, width) with {num_channels} "
+            f"channels, got {tuple(pixel_values.shape)}."
+        )
+    check_pixels(pixel_values, name)
+
+
 def token_grid(pixel_values: torch.Tensor, tubelet_size: int, patch_size: int) -> tuple[int, int, int]:
     """
     Token grid of clips.
@@ -311,7 +358,11 @@ class VideoClassificationMixin:
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
     ) -> ImageClassifierOutput:
         r"""
         Args:
@@ -320,6 +371,8 @@ class VideoClassificationMixin:
                 views of each video, merged as `config.view_merging` says.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Class indices, or soft labels.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
@@ -331,7 +384,10 @@ class VideoClassificationMixin:
         outputs = self.encode(as_single_views(pixel_values), **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config)
+            loss = scale_to_step(loss, labels, num_items_in_batch)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -356,33 +412,83 @@ def classification_loss(
 
     Args:
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`):
-            Class indices, or probabilities (mixup, label smoothing, distillation) for a cross-entropy with soft
-            targets. With `config.problem_type` `"multi_label_classification"` a 0/1 matrix, with `"regression"`
-            values.
+            Class indices, of which -100 does not count; or probabilities (mixup, label smoothing, distillation) for a
+            cross-entropy with soft targets. With `config.problem_type` `"multi_label_classification"` a 0/1 matrix,
+            with `"regression"` values.
         logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
             Predictions.
         config ([`~transformers.PreTrainedConfig`]):
             Configuration; only `problem_type` is read.
 
     Returns:
-        `torch.Tensor` of shape `()`.
+        `torch.Tensor` of shape `()`: the mean over the batch.
 
     Raises:
-        ValueError: `labels` does not fit `logits` or the problem type.
+        ValueError: `labels` does not fit `logits` or the problem type, or there is only one class to choose from.
     """
     logits, labels = logits.float(), labels.to(logits.device)
     if config.problem_type == "regression":
-        return F.mse_loss(logits.squeeze(-1), labels.float().squeeze(-1))
+        if labels.shape[:1] != logits.shape[:1] or labels.numel() != logits.numel():
+            raise ValueError(
+                f"`labels` of a regression must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}."
+            )
+        return F.mse_loss(logits, labels.float().view_as(logits))
     if config.problem_type == "multi_label_classification":
         if labels.shape != logits.shape:
             raise ValueError(
                 f"`labels` of a multi-label problem must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}."
             )
         return F.binary_cross_entropy_with_logits(logits, labels.float())
+    if logits.shape[-1] == 1:
+        raise ValueError(
+            "`num_labels` must be at least 2 for classification, got 1: the loss of a single class is always 0. Set "
+            f"`problem_type` to 'regression' or 'multi_label_classification', got {config.problem_type!r}."
+        )
     if labels.is_floating_point():
         if labels.shape != logits.shape:
             raise ValueError(f"Soft `labels` must have shape {tuple(logits.shape)}, got {tuple(labels.shape)}.")
         return F.cross_entropy(logits, labels.float())
     if labels.ndim != 1 or labels.shape[0] != logits.shape[0]:
         raise ValueError(f"`labels` must have shape ({logits.shape[0]},), got {tuple(labels.shape)}.")
-    return F.cross_entropy(logits, labels.long())
+    counted = (labels != IGNORED_LABEL).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels.long(), reduction="sum", ignore_index=IGNORED_LABEL) / counted
+
+
+def scale_to_step(
+    loss: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+) -> torch.Tensor:
+    """
+    Scale the mean loss of a pass so that all passes of an optimiser step add up to the mean over the step. The
+    `Trainer` of transformers passes `num_items_in_batch` and adds the losses when it accumulates gradients.
+
+    Args:
+        loss (`torch.Tensor` of shape `()`):
+            Mean over the batch of this pass.
+        labels (`torch.Tensor` of shape `(batch_size, ...)`):
+            Labels of this pass.
+        num_items_in_batch (`torch.Tensor` of shape `()`, `int` or `None`):
+            Number of elements of `labels` other than -100 in all passes of the step, as the `Trainer` counts them.
+            `None` leaves the loss as it is.
+
+    Returns:
+        `torch.Tensor` of the shape of `loss`.
+    """
+    if num_items_in_batch is None:
+        return loss
+    return loss * shares_of_step(labels, num_items_in_batch).sum().to(loss.device)
+
+
+def shares_of_step(labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+    """
+    Share of each sample in the labels of an optimiser step.
+
+    Args:
+        labels (`torch.Tensor` of shape `(batch_size, ...)`):
+            Labels of one pass.
+        num_items_in_batch (`torch.Tensor` of shape `()` or `int`):
+            See [`scale_to_step`].
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size,)`: labels of the sample other than -100, divided by those of the step.
+    """
+    return (labels.view(len(labels), -1) != IGNORED_LABEL).sum(dim=1) / num_items_in_batch

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_action_detection import ActionDetectionConfig
+from .layers import shares_of_step
 
 
 Boxes = torch.Tensor | Sequence[torch.Tensor]
@@ -260,6 +261,7 @@ class ActionDetectionMixin:
         box_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         sizes: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> ActionDetectionOutput:
         r"""
@@ -276,6 +278,8 @@ class ActionDetectionMixin:
                 `(batch_size, num_boxes)`, -100 where there is none.
             sizes (`torch.LongTensor` of shape `(batch_size, 2)`, *optional*):
                 Height and width of each clip without padding, in pixels. Defaults to the size of `pixel_values`.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`action_detection_loss`].
 
         Returns:
             [`ActionDetectionOutput`]
@@ -292,7 +296,9 @@ class ActionDetectionMixin:
             feature_map, self.proposals(padded, sizes), scale, getattr(outputs, "pooler_output", None)
         )
         logits = logits.masked_fill(~box_mask[..., None], 0.0)
-        loss = None if labels is None else action_detection_loss(logits, labels, box_mask, self.config)
+        loss = None
+        if labels is not None:
+            loss = action_detection_loss(logits, labels, box_mask, self.config, num_items_in_batch)
         return ActionDetectionOutput(
             loss=loss,
             logits=logits,
@@ -501,7 +507,11 @@ def _limits(sizes: torch.Tensor, convention: str) -> torch.Tensor:
 
 
 def action_detection_loss(
-    logits: torch.Tensor, labels: torch.Tensor, box_mask: torch.Tensor, config: Any
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    box_mask: torch.Tensor,
+    config: Any,
+    num_items_in_batch: torch.Tensor | int | None = None,
 ) -> torch.Tensor:
     """
     Cross-entropy or focal loss of the boxes that exist. Without any box it is 0, and still gives gradients of 0.
@@ -515,6 +525,11 @@ def action_detection_loss(
             `True` where there is a box.
         config (`PreTrainedConfig`):
             Of the family; `problem_type` and `detection_config` are read.
+        num_items_in_batch (`torch.Tensor` of shape `()` or `int`, *optional*):
+            Number of elements of `labels` other than -100 in all passes of an optimiser step, as the `Trainer` of
+            transformers counts them. Losses that are means are then shares of the step's: each clip's mean over its
+            boxes counts by its labels. They add up to the mean over all boxes if labels are -100 where no box is or
+            every clip has the same number of boxes, otherwise to the mean over the clips.
 
     Returns:
         `torch.Tensor` of shape `()`.
@@ -538,7 +553,12 @@ def action_detection_loss(
     weights = (box_mask & counted).float()
     over_labels = losses.sum(dim=-1) if head.loss_reduction == "mean_over_boxes" else losses.mean(dim=-1)
     total = (over_labels * weights).sum()
-    return total if head.loss_reduction == "sum_over_boxes" else total / weights.sum().clamp(min=1)
+    if head.loss_reduction == "sum_over_boxes":
+        return total
+    if num_items_in_batch is None:
+        return total / weights.sum().clamp(min=1)
+    means = (over_labels * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)  # (batch,)
+    return (means * shares_of_step(labels, num_items_in_batch)).sum()
 
 
 def _focal(losses: torch.Tensor, head: ActionDetectionConfig) -> torch.Tensor:

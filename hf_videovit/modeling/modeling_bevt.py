@@ -30,7 +30,15 @@ from .backbone_video_swin import (
     init_video_swin,
 )
 from .configuration_bevt import BevtConfig
-from .layers import VideoClassificationMixin, classification_loss, init_as_torch
+from .layers import (
+    IGNORED_LABEL,
+    VideoClassificationMixin,
+    check_clips,
+    check_pixels,
+    classification_loss,
+    init_as_torch,
+    shares_of_step,
+)
 from .modeling_action_detection import PyramidActionDetectionMixin
 
 
@@ -268,7 +276,7 @@ class BevtModel(BevtPreTrainedModel):
         if pixel_values is not None:
             if self.embeddings is None:
                 raise ValueError("`pixel_values` cannot be given: the model has no embeddings of clips.")
-            _check_clips(pixel_values, self.config)
+            check_clips(pixel_values, self.config.num_channels)
             patch_embeds = self.embeddings(pixel_values)
         feature_maps = self.encoder(patch_embeds, still, **kwargs)
         tokens = self.layernorm(feature_maps[-1]).flatten(1, 3)
@@ -334,6 +342,17 @@ class BevtForPreTraining(BevtPreTrainedModel):
     video_loss = mean(errors)                      # over the masked places of the batch; the same for images
     loss = video_loss_weight * video_loss + image_loss_weight * image_loss
     ```
+
+    Places whose label is -100 do not count. With `num_items_in_batch`, which the `Trainer` of transformers passes and
+    counts as the labels other than -100 of an optimiser step, the loss is a share of that step's:
+
+    ```
+    for clip in clips:
+        video_loss += mean(errors of the clip) * num_labels(clip) / num_items_in_batch
+    image_loss = mean(mean(errors of the image) for image in images) * num_labels(clips) / num_items_in_batch
+    ```
+    Over the passes of a step it adds up to the mean over all masked places, if labels are -100 where nothing is masked
+    or every clip has the same number of masked places; otherwise to the mean over the clips.
 
     The final norm follows the decoder here, and the last stage in every other model. The official fine-tuning loads it
     nevertheless.
@@ -409,6 +428,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         image_mask: torch.Tensor | None = None,
         image_labels: torch.Tensor | None = None,
         masked_only: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
         r"""
@@ -427,20 +447,27 @@ class BevtForPreTraining(BevtPreTrainedModel):
                 As `labels`.
             masked_only (`bool`, *optional*, defaults to `False`):
                 Score words at masked places only; the loss needs no others.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see the class.
 
         Returns:
             [`BevtForPreTrainingOutput`]
 
         Raises:
-            ValueError: no input, an input of a stream that the model does not have, or a shape does not fit.
+            ValueError: no input, an input of a stream that the model does not have, a shape does not fit, or a mask
+            that hides nothing in a sample with labels.
         """
         if pixel_values is None and image_pixel_values is None:
             raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")
-        video = image = None
+        video = image = shares = None
+        if num_items_in_batch is not None and labels is not None:
+            shares = shares_of_step(labels, num_items_in_batch)
         if pixel_values is not None:
-            video = self._forward_videos(pixel_values, mask, labels, masked_only, **kwargs)
+            video = self._forward_videos(pixel_values, mask, labels, masked_only, shares, **kwargs)
         if image_pixel_values is not None:
-            image = self._forward_images(image_pixel_values, image_mask, image_labels, masked_only, **kwargs)
+            if shares is not None:
+                shares = (shares.sum() / len(image_pixel_values)).expand(len(image_pixel_values))
+            image = self._forward_images(image_pixel_values, image_mask, image_labels, masked_only, shares, **kwargs)
         video_loss, image_loss = (None if one is None else one.loss for one in (video, image))
         weighted = [
             weight * loss
@@ -470,19 +497,20 @@ class BevtForPreTraining(BevtPreTrainedModel):
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
         masked_only: bool,
+        shares: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
-        """Run the video stream; arguments as of `forward`."""
+        """Run the video stream; arguments as of `forward`, `shares` as of `_score`."""
         if self.video_decoder is None or self.bevt.embeddings is None:
             raise ValueError("`pixel_values` cannot be given: the model has no `video_stream`.")
-        _check_clips(pixel_values, self.config)
+        check_clips(pixel_values, self.config.num_channels)
         _check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
         embedded = self._hide(self.bevt.embeddings(pixel_values), mask, "mask")
         outputs = self.bevt(patch_embeds=embedded, **kwargs)
         decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         if mask is not None:  # the mask of a tubelet is that of all its frames
             mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
-        scored = self._score(decoded, mask, labels, masked_only, "labels")
+        scored = self._score(decoded, mask, labels, masked_only, shares, "labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
@@ -492,6 +520,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
         masked_only: bool,
+        shares: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
         """Run the image stream; its outputs have the names of the video stream's."""
@@ -502,12 +531,13 @@ class BevtForPreTraining(BevtPreTrainedModel):
                 "`image_pixel_values` must have shape (num_images, num_channels, height, width) with "
                 f"{self.config.num_channels} channels, got {tuple(pixel_values.shape)}."
             )
+        check_pixels(pixel_values, "image_pixel_values")
         _check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
         mask = None if mask is None else mask[:, None]
         embedded = self._hide(self.image_embeddings(pixel_values), mask, "image_mask")
         outputs = self.bevt(patch_embeds=embedded, still=True, **kwargs)
         decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
-        scored = self._score(decoded, mask, labels, masked_only, "image_labels")
+        scored = self._score(decoded, mask, labels, masked_only, shares, "image_labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
@@ -530,40 +560,49 @@ class BevtForPreTraining(BevtPreTrainedModel):
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
         masked_only: bool,
+        shares: torch.Tensor | None,
         name: str,
     ) -> BevtForPreTrainingOutput:
-        """Scores of words, and with `labels` the loss and accuracy at masked places."""
-        if labels is not None and labels.numel() != math.prod(decoded.shape[:2]):
-            raise ValueError(
-                f"`{name}` must have one word for each of {decoded.shape[1]} places of {decoded.shape[0]} samples, "
-                f"got shape {tuple(labels.shape)}."
-            )
+        """
+        Scores of words, and with `labels` the loss and accuracy at masked places. `shares` `(batch,)` are those of the
+        samples in the loss of an optimiser step; without them the loss is the mean over all masked places.
+        """
         if (labels is not None or masked_only) and mask is None:
             raise ValueError(f"`{name}` and `masked_only` need a mask: the loss counts masked places only.")
         places = None if mask is None else mask.flatten(1).bool()
         logits = self.token_classifier(decoded[places] if masked_only else decoded)
         if labels is None or places is None:
             return BevtForPreTrainingOutput(logits=logits)
-        labels = labels.flatten(1).to(logits.device)
-        count = places.sum().clamp(min=1)
+        labels = _checked_words(labels, places, decoded, name).to(logits.device)
+        counted = places & (labels != IGNORED_LABEL)  # (batch, places)
+        words = labels[places] if masked_only else labels.flatten()
+        errors = F.cross_entropy(logits.float().flatten(0, -2), words, reduction="none", ignore_index=IGNORED_LABEL)
+        hits = logits.flatten(0, -2).argmax(-1) == words
         if masked_only:
-            labels = labels[places]
-            loss = F.cross_entropy(logits.float(), labels, reduction="sum") / count
-            hits = logits.argmax(-1) == labels
+            errors = torch.zeros_like(places, dtype=errors.dtype).masked_scatter(places, errors)
+            hits = torch.zeros_like(places).masked_scatter(places, hits)
+        errors, hits = errors.view_as(labels) * counted, hits.view_as(labels) & counted
+        counts = counted.sum(dim=1).clamp(min=1)  # (batch,)
+        if shares is None:
+            loss = errors.sum() / counted.sum().clamp(min=1)
         else:
-            errors = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
-            loss = (errors.view_as(labels) * places).sum() / count
-            hits = (logits.argmax(-1) == labels) & places
-        return BevtForPreTrainingOutput(loss=loss, logits=logits, video_accuracy=hits.sum() / count)
-
-
-def _check_clips(pixel_values: torch.Tensor, config: BevtConfig) -> None:
-    """ValueError for the wrong number of axes or channels."""
-    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
-        raise ValueError(
-            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
-            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
+            loss = (errors.sum(dim=1) / counts * shares.to(errors.device)).sum()
+        return BevtForPreTrainingOutput(
+            loss=loss, logits=logits, video_accuracy=hits.sum() / counted.sum().clamp(min=1)
         )
+
+
+def _checked_words(labels: torch.Tensor, places: torch.Tensor, decoded: torch.Tensor, name: str) -> torch.Tensor:
+    """Words as `(batch, places)`; ValueError for another number of them, or where a mask hides none."""
+    if labels.shape[:1] != decoded.shape[:1] or labels.numel() != math.prod(decoded.shape[:2]):
+        raise ValueError(
+            f"`{name}` must have one word for each of {decoded.shape[1]} places of {decoded.shape[0]} samples, "
+            f"got shape {tuple(labels.shape)}."
+        )
+    if not (torch.compiler.is_compiling() or places.is_meta) and not places.any(dim=1).all():
+        mask = name.replace("labels", "mask")
+        raise ValueError(f"`{mask}` must hide at least 1 place of every sample with `{name}`, got a sample without.")
+    return labels.flatten(1)
 
 
 def _check_sizes(name: str, clips: torch.Tensor, multiples: tuple[int, int, int], config: BevtConfig) -> None:

@@ -26,7 +26,7 @@ from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, Tim
 from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
 from .configuration_base import frame_size
 from .configuration_lstcl import LstclConfig
-from .layers import VideoClassificationMixin, classification_loss, init_as_torch
+from .layers import VideoClassificationMixin, check_clips, classification_loss, init_as_torch
 from .modeling_action_detection import PyramidActionDetectionMixin
 from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
 
@@ -299,10 +299,17 @@ class LstclForPreTraining(LstclPreTrainedModel):
     In training mode every forward updates the target. A loop that accumulates gradients over several passes must pass
     `update_target=False` in all but the first pass of a step. Only the online branch gets gradients.
 
+    The clips of a pass are compared with each other, and its batch norms use its own statistics. Gradients accumulated
+    over passes are therefore those of the mean of the passes' losses, and not of one larger batch. The `Trainer` of
+    transformers accumulates this way, but cannot pass `update_target`: with `n` passes a step, set the configuration's
+    `target_momentum` to its `n`-th root.
+
     Args:
         config ([`LstclConfig`]):
             Configuration.
     """
+
+    accepts_loss_kwargs = False  # the `Trainer` of transformers averages the losses of accumulated batches
 
     def __init__(self, config: LstclConfig):
         super().__init__(config)
@@ -376,8 +383,15 @@ class LstclForPreTraining(LstclPreTrainedModel):
             [`LstclForPreTrainingOutput`]
 
         Raises:
-            ValueError: a shape does not fit the configuration, or processes have different numbers of clips.
+            ValueError: a shape does not fit the configuration, the numbers of short and long clips differ, or
+            processes have different numbers of clips.
         """
+        check_clips(long_pixel_values, self.config.num_channels, "long_pixel_values")
+        if len(pixel_values) != len(long_pixel_values):
+            raise ValueError(
+                "`long_pixel_values` must have as many clips as `pixel_values`, got "
+                f"{len(long_pixel_values)} and {len(pixel_values)}."
+            )
         outputs = self.lstcl(pixel_values, **kwargs)
         short_projection = self.projector(outputs.pooler_output)
         short_query, long_query, short_key = self.predictor(short_projection), None, None
@@ -478,11 +492,7 @@ def _input_of(backbone: nn.Module) -> nn.Module:
 
 def _check_clips(pixel_values: torch.Tensor, config: LstclConfig) -> None:
     """ValueError for clips with a wrong number of axes or channels, or a size that the encoder does not support."""
-    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
-        raise ValueError(
-            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
-            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
-        )
+    check_clips(pixel_values, config.num_channels)
     if config.backbone_config is not None and config.backbone == "timesformer":
         # transformers' own TimeSformer reads both from its configuration; its output is wrong for others
         size = (pixel_values.shape[1], *pixel_values.shape[-2:])

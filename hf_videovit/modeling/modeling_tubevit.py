@@ -31,11 +31,13 @@ from .configuration_base import frame_size
 from .configuration_tubevit import Tube, TubeViTConfig
 from .layers import (
     as_single_views,
+    check_pixels,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     interpolate_positions,
     merge_single_views,
+    scale_to_step,
 )
 from .modeling_action_detection import ActionDetectionMixin
 
@@ -119,6 +121,9 @@ class _TubeViTSharedKernel(nn.Module):
     def __init__(self, config: TubeViTConfig):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(config.hidden_size, config.num_channels, *config.base_kernel_size))
+
+    def forward(self) -> torch.Tensor:
+        return self.weight  # read by a call, so that hooks can bring an offloaded weight to the device
 
 
 class _TubeViTClassToken(nn.Module):
@@ -293,7 +298,7 @@ class _TubeViTEmbeddings(nn.Module):
         Raises:
             ValueError: no tube fits into the input.
         """
-        kernel = None if self.shared_kernel is None else self.shared_kernel.weight
+        kernel = None if self.shared_kernel is None else self.shared_kernel()
         frames, _, height, width = pixel_values.shape[1:]
         fitting = self.fitting((frames, height, width))
         if not fitting:
@@ -601,13 +606,20 @@ class _TubeViTClassificationModel(TubeViTPreTrainedModel):
         self.post_init()
 
     def classify(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         """Loss and logits of images (4 axes), clips (5) or several views of each video (6)."""
         outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
-        loss = self.loss_function(labels, logits, self.config) if labels is not None else None
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels, logits, self.config)
+            loss = scale_to_step(loss, labels, num_items_in_batch)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -620,7 +632,11 @@ class TubeViTForVideoClassification(_TubeViTClassificationModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
         Args:
@@ -629,6 +645,8 @@ class TubeViTForVideoClassification(_TubeViTClassificationModel):
                 views of each video, merged as `config.view_merging` says.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Class indices or soft labels; with `config.problem_type="multi_label_classification"` a 0/1 matrix.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`ImageClassifierOutput`]: loss, logits of shape `(batch_size, num_labels)`; hidden states and attentions,
@@ -642,7 +660,7 @@ class TubeViTForVideoClassification(_TubeViTClassificationModel):
                 f"`pixel_values` must have 5 axes, or 6 with several views, got {tuple(pixel_values.shape)}. Use "
                 "TubeViTForImageClassification for images."
             )
-        return self.classify(pixel_values, labels, **kwargs)
+        return self.classify(pixel_values, labels, num_items_in_batch, **kwargs)
 
 
 class TubeViTForActionDetection(ActionDetectionMixin, TubeViTPreTrainedModel):
@@ -696,7 +714,11 @@ class TubeViTForImageClassification(_TubeViTClassificationModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
         Args:
@@ -704,6 +726,8 @@ class TubeViTForImageClassification(_TubeViTClassificationModel):
                 Normalised images.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 As for [`TubeViTForVideoClassification`].
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`ImageClassifierOutput`]: loss and logits of shape `(batch_size, num_labels)`.
@@ -716,7 +740,7 @@ class TubeViTForImageClassification(_TubeViTClassificationModel):
                 "`pixel_values` must be images of shape (batch_size, num_channels, height, width), "
                 f"got {tuple(pixel_values.shape)}."
             )
-        return self.classify(pixel_values, labels, **kwargs)
+        return self.classify(pixel_values, labels, num_items_in_batch, **kwargs)
 
 
 class TubeViTForJointClassification(TubeViTPreTrainedModel):
@@ -763,6 +787,7 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         pixel_values: torch.Tensor,
         dataset: str,
         labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
@@ -773,6 +798,8 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
                 Data set that the whole batch belongs to, one of `config.datasets`.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Labels of that data set.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`ImageClassifierOutput`]: loss and logits of shape `(batch_size, num_labels)`.
@@ -787,6 +814,7 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
         loss = None
         if labels is not None:
             loss = self.loss_function(labels, logits, SimpleNamespace(problem_type=problem_type))
+            loss = scale_to_step(loss, labels, num_items_in_batch)
         return ImageClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
@@ -838,6 +866,7 @@ def _as_clips(pixel_values: torch.Tensor, config: TubeViTConfig) -> torch.Tensor
             "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) or (batch_size, "
             f"num_channels, height, width) with {config.num_channels} channels, got {tuple(pixel_values.shape)}."
         )
+    check_pixels(pixel_values)
     return clips
 
 

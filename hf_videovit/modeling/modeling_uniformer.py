@@ -35,12 +35,14 @@ from .configuration_uniformer import UniFormerConfig
 from .layers import (
     LayerScale,
     as_single_views,
+    check_pixels,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     gather_tokens,
     init_as_torch,
     merge_single_views,
+    scale_to_step,
 )
 from .modeling_uniformer_inflation import StartsFromImageUniFormer
 from .modeling_uniformer_maps import (
@@ -687,6 +689,7 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
                 f"`pixel_values` must have shape ({', '.join(axes)}) with {self.config.num_channels} channels in a "
                 f"model with `modality={self.config.modality!r}`, got {tuple(pixel_values.shape)}."
             )
+        check_pixels(pixel_values)
         if min(last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]) < 1:
             raise ValueError(
                 "`pixel_values` must be at least 32 pixels high and wide to leave a token in stage 4, got "
@@ -737,6 +740,7 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
         labels: torch.Tensor | None = None,
         token_labels: torch.Tensor | None = None,
         mix_box: MixBox | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UniFormerClassifierOutput:
         r"""
@@ -750,6 +754,8 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
                 Soft labels of the tokens of stage 4 in row, column order; `labels` for all of them by default.
             mix_box (`tuple[int, int, int, int]`, *optional*):
                 MixToken's box, in training mode with an auxiliary head: see [`UniFormerModel`].
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`UniFormerClassifierOutput`]
@@ -777,7 +783,8 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
         if self.class_classifier is not None and self.training:
             result.class_token_logits = self.class_classifier(outputs.class_token)
         if labels is not None:
-            result.loss = self._loss(result, labels, token_labels, box)
+            loss = self._loss(result, labels, token_labels, box)
+            result.loss = scale_to_step(loss, labels, num_items_in_batch)
         return result
 
     def _add_token_logits(
@@ -866,7 +873,11 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> UniFormerClassifierOutput:
         r"""
         Args:
@@ -875,6 +886,8 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
                 views of each video, merged as `config.view_merging` says.
             labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
                 Class indices, or soft labels.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`UniFormerClassifierOutput`]: hidden states and attentions, if asked for, have a first axis of
@@ -892,10 +905,12 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
         )
         if self.class_classifier is not None and self.training:
             result.class_token_logits = self._merge(self.class_classifier(outputs.class_token), pixel_values)
-        if labels is not None and result.class_token_logits is not None:
-            result.loss = _class_token_loss(self.loss_function, labels, result, self.config)
-        elif labels is not None:
-            result.loss = self.loss_function(labels, result.logits, self.config)
+        if labels is not None:
+            if result.class_token_logits is not None:
+                loss = _class_token_loss(self.loss_function, labels, result, self.config)
+            else:
+                loss = self.loss_function(labels, result.logits, self.config)
+            result.loss = scale_to_step(loss, labels, num_items_in_batch)
         return result
 
     def _merge(self, logits: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_uniformer import UniFormerConfig
+from .layers import scale_to_step
 from .modeling_uniformer import UniFormerModel, UniFormerPreTrainedModel
 from .modeling_uniformer_maps import last_map_side
 
@@ -117,6 +118,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         label_weights: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UniFormerPoseEstimatorOutput:
         r"""
@@ -128,6 +130,8 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
                 Target heatmaps, made by `hf_videovit.dense.encode_heatmaps` for example.
             label_weights (`torch.Tensor` of shape `(batch_size, num_keypoints)`, *optional*):
                 Weight of each keypoint: 0 for one that is not labelled. Defaults to 1.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*):
+                Elements of the labels of the whole optimiser step; see [`scale_to_step`].
 
         Returns:
             [`UniFormerPoseEstimatorOutput`]
@@ -153,8 +157,11 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         grid = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
         maps = self.norm(outputs.last_hidden_state).unflatten(1, grid).movedim(-1, 1)
         heatmaps = self.head(maps)
+        loss = None
+        if labels is not None:
+            loss = scale_to_step(_heatmap_loss(heatmaps, labels, label_weights), labels, num_items_in_batch)
         return UniFormerPoseEstimatorOutput(
-            loss=None if labels is None else _heatmap_loss(heatmaps, labels, label_weights),
+            loss=loss,
             heatmaps=heatmaps,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,

@@ -31,6 +31,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_uniformer_v2 import UniFormerV2Config
 from .layers import (
     VideoClassificationMixin,
+    check_clips,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
@@ -129,30 +130,40 @@ class _UniFormerV2DynamicPosition(nn.Conv3d):
         return super().forward(patches.contiguous().permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
+class _UniFormerV2PatchProjection(nn.Conv3d):
+    """
+    Convolution of clips `(batch, channels, frames, height, width)`. A kernel of one frame is applied to each frame as
+    a 2-D convolution, which is faster.
+    """
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        if self.kernel_size[0] > 1:
+            return super().forward(pixel_values)
+        frames = pixel_values.transpose(1, 2).flatten(0, 1)
+        embedded = F.conv2d(frames, self.weight.squeeze(2), stride=self.stride[1:])
+        return embedded.unflatten(0, (pixel_values.shape[0], -1)).transpose(1, 2)
+
+
 class _UniFormerV2PatchEmbeddings(nn.Module):
     """Patches to tokens, frame by frame or, with temporal downsampling, over `temporal_kernel_size` frames."""
 
     def __init__(self, config: UniFormerV2Config):
         super().__init__()
-        self.downsamples = config.temporal_downsample
-        frames = config.temporal_kernel_size if self.downsamples else 1
-        self.projection = nn.Conv3d(
+        downsamples = config.temporal_downsample
+        frames = config.temporal_kernel_size if downsamples else 1
+        self.projection = _UniFormerV2PatchProjection(
             config.num_channels,
             config.hidden_size,
             kernel_size=(frames, config.patch_size, config.patch_size),
-            stride=(2 if self.downsamples else 1, config.patch_size, config.patch_size),
+            stride=(2 if downsamples else 1, config.patch_size, config.patch_size),
             padding=(frames // 2, 0, 0),
             bias=False,
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         pixel_values = pixel_values.to(self.projection.weight.dtype)
-        if self.downsamples:
-            embedded = self.projection(pixel_values.transpose(1, 2))  # (batch, hidden, frames, height, width)
-            return embedded.flatten(3).permute(0, 2, 3, 1)  # (batch, frames, patches, hidden)
-        frames = pixel_values.flatten(0, 1)
-        embedded = F.conv2d(frames, self.projection.weight.squeeze(2), stride=self.projection.stride[1:])
-        return embedded.flatten(2).transpose(1, 2).unflatten(0, pixel_values.shape[:2])
+        embedded = self.projection(pixel_values.transpose(1, 2))  # (batch, hidden, frames, height, width)
+        return embedded.flatten(3).permute(0, 2, 3, 1)  # (batch, frames, patches, hidden)
 
 
 class _UniFormerV2Embeddings(nn.Module):
@@ -635,11 +646,7 @@ class UniFormerV2ForActionDetection(ActionDetectionMixin, UniFormerV2PreTrainedM
 
 def _clip_grid(pixel_values: torch.Tensor, config: UniFormerV2Config) -> Grid:
     """Frames, height and width of a clip in tokens; ValueError for a shape that does not fit."""
-    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
-        raise ValueError(
-            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
-            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
-        )
+    check_clips(pixel_values, config.num_channels)
     frames, height, width = token_grid(pixel_values, 1, config.patch_size)
     if config.temporal_downsample and frames % 2:
         raise ValueError(

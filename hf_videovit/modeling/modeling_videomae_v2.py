@@ -29,6 +29,7 @@ from .configuration_videomae_v2 import VideoMAEV2Config
 from .layers import (
     LayerScale,
     VideoClassificationMixin,
+    check_clips,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
@@ -42,6 +43,7 @@ from .layers import (
 from .modeling_action_detection import ActionDetectionMixin
 
 
+Grid = tuple[int, int, int]
 MAX_LOG_TEMPERATURE = 4.6052  # the official cap on the cosine attention's scale: log(100)
 
 
@@ -52,7 +54,7 @@ class VideoMAEV2ForPreTrainingOutput(ModelOutput):
 
     Args:
         loss (`torch.Tensor` of shape `()`, *optional*):
-            Mean squared error over the decoded tokens that the encoder did not see.
+            Mean over the clips of the mean squared error of the decoded tokens that the encoder did not see.
         logits (`torch.Tensor` of shape `(batch_size, num_decoded, tubelet_size * patch_size ** 2 * num_channels)`):
             Predicted pixels of the decoded tokens in token order, channel fastest.
         decoded_indices (`torch.Tensor` of shape `(batch_size, num_decoded)`):
@@ -354,6 +356,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         encoder_mask: torch.Tensor | None = None,
+        visible_indices: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutputWithPooling:
         r"""
@@ -363,19 +366,25 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
             encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 `True` = hidden from the encoder; the same number of tokens in every sample. In a compiled or exported
                 model, it must be the number of `config.encoder_mask_ratio`.
+            visible_indices (`torch.LongTensor` of shape `(batch_size, num_visible)`, *optional*):
+                Positions of the tokens that the encoder sees, instead of `encoder_mask`.
 
         Returns:
             [`BaseModelOutputWithPooling`]: tokens of shape `(batch_size, num_visible, hidden_size)` and the pooled
             features of shape `(batch_size, hidden_size)`.
 
         Raises:
-            ValueError: a shape does not fit the configuration or the mask.
+            ValueError: a shape does not fit the configuration or the mask, or both `encoder_mask` and
+            `visible_indices` are given.
         """
         grid = _clip_grid(pixel_values, self.config)
         hidden_states = self.embeddings(pixel_values, grid)  # (batch, sequence, hidden)
         if encoder_mask is not None:
-            visible = _visible_indices(encoder_mask, grid, self.config)
-            hidden_states = gather_tokens(hidden_states, visible)  # (batch, visible, hidden)
+            if visible_indices is not None:
+                raise ValueError("Give `encoder_mask` or `visible_indices`, got both.")
+            visible_indices = _visible_indices(encoder_mask, pixel_values.shape[0], grid, self.config)
+        if visible_indices is not None:
+            hidden_states = gather_tokens(hidden_states, visible_indices)  # (batch, visible, hidden)
         hidden_states = self.encoder(hidden_states, **kwargs)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
@@ -412,14 +421,19 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
     ```
     for token in decoded:                                   # decoder_mask == False
         error[token] = mean((prediction[token] - target[token]) ** 2)
-    loss = sum(error[hidden]) / len(hidden)                 # decoded tokens with encoder_mask == True, whole batch
+    loss[clip] = sum(error[hidden]) / len(hidden)           # decoded tokens with encoder_mask == True
+    loss = mean(loss[clip])
     ```
+    With the official masks every clip has the same number of such tokens, and the loss is their mean over the batch,
+    as in the official code. With any masks, the mean of the losses of equal batches is the loss of all their clips.
     Counting all decoded tokens instead costs 3.4 points on Something-Something V2 (paper, table 2).
 
     Args:
         config ([`VideoMAEV2Config`]):
             Configuration.
     """
+
+    accepts_loss_kwargs = False  # the `Trainer` of transformers averages the losses of accumulated batches
 
     def __init__(self, config: VideoMAEV2Config):
         super().__init__(config)
@@ -455,18 +469,19 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
             [`VideoMAEV2ForPreTrainingOutput`]
 
         Raises:
-            ValueError: a shape does not fit the configuration, or the samples' counts differ.
+            ValueError: a shape does not fit the configuration, the samples' counts differ, or a sample has no token
+            that counts in the loss.
         """
         grid = _clip_grid(pixel_values, self.config)
-        outputs = self.videomae_v2(pixel_values, encoder_mask, **kwargs)
-        encoder_mask = encoder_mask.bool()
-        visible = _visible_indices(encoder_mask, grid, self.config)
-        decoded = _decoded_indices(encoder_mask, decoder_mask, grid, self.config)
+        visible, decoded = _visible_and_decoded_indices(
+            encoder_mask, decoder_mask, pixel_values.shape[0], grid, self.config
+        )
+        outputs = self.videomae_v2(pixel_values, visible_indices=visible, **kwargs)
         logits = self._decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
         error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
-        weight = encoder_mask.gather(1, decoded).to(error.dtype)
+        weight = encoder_mask.bool().gather(1, decoded).to(error.dtype)
         return VideoMAEV2ForPreTrainingOutput(
-            loss=(error * weight).sum() / weight.sum(),
+            loss=((error * weight).sum(dim=1) / weight.sum(dim=1)).mean(),
             logits=logits,
             decoded_indices=decoded,
             encoder_last_hidden_state=outputs.last_hidden_state,
@@ -520,7 +535,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         if indices is not None:
             tubelets = gather_tokens(tubelets, indices)
         tubelets = tubelets.float()
-        mean, std = tubelets.new_tensor(config.image_mean), tubelets.new_tensor(config.image_std)
+        mean, std = (_fill(values, tubelets) for values in (config.image_mean, config.image_std))
         tubelets = tubelets * std + mean
         if config.normalize_targets if normalize is None else normalize:
             deviation = tubelets.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6
@@ -554,60 +569,96 @@ class VideoMAEV2ForActionDetection(ActionDetectionMixin, VideoMAEV2PreTrainedMod
         return outputs.last_hidden_state.transpose(1, 2).unflatten(2, _clip_grid(pixel_values, self.config))
 
 
+def _fill(values: Sequence[float] | None, like: torch.Tensor) -> torch.Tensor:
+    """Numbers as a tensor, made on the device of `like`: copying them there would wait for it."""
+    return torch.stack([like.new_full((), value) for value in values or ()])
+
+
 def _clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:
     """Token grid of a batch of clips; ValueError for the wrong number of axes or channels."""
-    if pixel_values.ndim != 5 or pixel_values.shape[2] != config.num_channels:
-        raise ValueError(
-            "`pixel_values` must have shape (batch_size, num_frames, num_channels, height, width) with "
-            f"{config.num_channels} channels, got {tuple(pixel_values.shape)}."
-        )
+    check_clips(pixel_values, config.num_channels)
     return token_grid(pixel_values, config.tubelet_size, config.patch_size)
 
 
-def _visible_indices(mask: torch.Tensor, grid: tuple[int, int, int], config: VideoMAEV2Config) -> torch.Tensor:
+def _visible_indices(
+    encoder_mask: torch.Tensor, batch_size: int, grid: Grid, config: VideoMAEV2Config
+) -> torch.Tensor:
     """Positions `(batch, num_visible)` that an encoder mask `(batch, sequence)` leaves visible."""
-    per_frame = grid[1] * grid[2]
-    expected = grid[0] * (per_frame - int(config.encoder_mask_ratio * per_frame))
-    return kept_indices(mask, _count_kept(mask, "encoder_mask", grid, expected))
+    mask = _checked_mask("encoder_mask", encoder_mask, batch_size, grid)
+    if _counts_are_fixed(mask):
+        return kept_indices(mask, _expected_visible(grid, config))
+    [[fewest], [most]] = _extremes(~mask)
+    _check_counts("encoder_mask", fewest, most)
+    return kept_indices(mask, fewest)
 
 
-def _decoded_indices(
+def _visible_and_decoded_indices(
     encoder_mask: torch.Tensor,
     decoder_mask: torch.Tensor | None,
-    grid: tuple[int, int, int],
+    batch_size: int,
+    grid: Grid,
     config: VideoMAEV2Config,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Positions `(batch, num_decoded)` to reconstruct: where the decoder mask is `False`, else where the encoder's is
-    `True`.
-    """
-    per_frame = grid[1] * grid[2]
-    if decoder_mask is None:
-        expected = grid[0] * int(config.encoder_mask_ratio * per_frame)
-        return kept_indices(~encoder_mask, _count_kept(~encoder_mask, "encoder_mask", grid, expected))
-    masked_of_four = int(4 * config.decoder_mask_ratio)
-    expected = grid[0] * per_frame * (4 - masked_of_four) // 4
-    return kept_indices(decoder_mask, _count_kept(decoder_mask, "decoder_mask", grid, expected))
-
-
-def _count_kept(mask: torch.Tensor, name: str, grid: tuple[int, int, int], expected: int) -> int:
-    """
-    Number of unmasked tokens in each row of `mask`. A graph cannot depend on data, so under compilation it is
-    `expected`, the count of the configured ratio.
+    Positions that the encoder sees, `(batch, num_visible)`, and positions to reconstruct, `(batch, num_decoded)`:
+    where the decoder mask is `False`, else where the encoder's is `True`. Counts of both masks leave the device in one
+    transfer.
     """
     length = math.prod(grid)
-    if mask.ndim != 2 or mask.shape[1] != length:
+    hidden = _checked_mask("encoder_mask", encoder_mask, batch_size, grid)
+    skipped = ~hidden if decoder_mask is None else _checked_mask("decoder_mask", decoder_mask, batch_size, grid)
+    if _counts_are_fixed(hidden):
+        num_visible = _expected_visible(grid, config)
+        decoded_of_four = 4 - int(4 * config.decoder_mask_ratio)
+        num_decoded = length - num_visible if decoder_mask is None else length * decoded_of_four // 4
+        return kept_indices(hidden, num_visible), kept_indices(skipped, num_decoded)
+    fewest, most = _extremes(~hidden, ~skipped, hidden & ~skipped)
+    _check_counts("encoder_mask", fewest[0], most[0])
+    if fewest[0] == length:
+        raise ValueError(f"`encoder_mask` must hide at least 1 of {length} tokens of every sample, got 0.")
+    _check_counts("decoder_mask", fewest[1], most[1])
+    if fewest[2] == 0:
         raise ValueError(
-            f"`{name}` must have shape (batch_size, {length}) for the grid {grid}, got {tuple(mask.shape)}."
+            "`decoder_mask` must leave at least 1 token that `encoder_mask` hides in every sample, got 0: only those "
+            "count in the loss."
         )
-    if torch.compiler.is_compiling() or mask.is_meta:
-        return expected
-    fewest, most = (int(count) for count in torch.aminmax((~mask.bool()).sum(dim=1)))
+    return kept_indices(hidden, fewest[0]), kept_indices(skipped, fewest[1])
+
+
+def _checked_mask(name: str, mask: torch.Tensor, batch_size: int, grid: Grid) -> torch.Tensor:
+    """A mask as booleans; ValueError unless it has one value for each token of each sample."""
+    length = math.prod(grid)
+    if tuple(mask.shape) != (batch_size, length):
+        raise ValueError(
+            f"`{name}` must have shape (batch_size, {length}) for {batch_size} clips of the grid {grid}, got "
+            f"{tuple(mask.shape)}."
+        )
+    return mask.bool()
+
+
+def _extremes(*selections: torch.Tensor) -> list[list[int]]:
+    """Smallest count of `True` in a row of each selection `(batch, sequence)`, and largest; one transfer for all."""
+    counts = torch.stack([selection.sum(dim=1) for selection in selections])  # (selections, batch)
+    return torch.stack(counts.aminmax(dim=1)).tolist()
+
+
+def _check_counts(name: str, fewest: int, most: int) -> None:
+    """ValueError unless a mask leaves the same number of tokens of every sample, and at least one."""
     if fewest != most or fewest == 0:
         raise ValueError(
             f"`{name}` must leave the same number of tokens (at least 1) in every sample, got {fewest} to {most}."
         )
-    return fewest
+
+
+def _counts_are_fixed(mask: torch.Tensor) -> bool:
+    """Whether the counts must be those of the configured ratios: a compiled graph cannot depend on data."""
+    return torch.compiler.is_compiling() or mask.is_meta
+
+
+def _expected_visible(grid: Grid, config: VideoMAEV2Config) -> int:
+    """Tokens that a mask of `config.encoder_mask_ratio` leaves visible."""
+    per_frame = grid[1] * grid[2]
+    return grid[0] * (per_frame - int(config.encoder_mask_ratio * per_frame))
 
 
 __all__ = [

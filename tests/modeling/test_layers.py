@@ -13,6 +13,7 @@ from hf_videovit.modeling.layers import (
     interpolate_positions,
     kept_indices,
     merge_views,
+    scale_to_step,
     sinusoid_table,
 )
 
@@ -95,8 +96,33 @@ def test_the_loss_does_not_write_into_the_configuration():
         (torch.zeros(3, dtype=torch.long), None, r"`labels` must have shape \(2,\), got \(3,\)"),
         (torch.rand(2, 5), None, r"Soft `labels` must have shape \(2, 4\)"),
         (torch.zeros(2, dtype=torch.long), "multi_label_classification", r"problem must have shape \(2, 4\)"),
+        (torch.zeros(2), "regression", r"`labels` of a regression must have shape \(2, 4\), got \(2,\)"),
+        (torch.zeros(4, 2), "regression", r"`labels` of a regression must have shape \(2, 4\), got \(4, 2\)"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, problem_type, message):
     with pytest.raises(ValueError, match=message):
         loss_of(labels, torch.randn(2, 4), problem_type)
+
+
+@pytest.mark.parametrize("problem_type", [None, "single_label_classification"])
+@pytest.mark.parametrize("labels", [torch.tensor([0, 0]), torch.ones(2, 1)], ids=["indices", "shares"])
+def test_one_class_has_no_cross_entropy(labels, problem_type):
+    """It would be 0 whatever the logits are."""
+    with pytest.raises(ValueError, match="`num_labels` must be at least 2 for classification, got 1"):
+        loss_of(labels, torch.randn(2, 1), problem_type)
+    loss = loss_of(torch.ones(2, 1), torch.tensor([[0.0], [2.0]]), "multi_label_classification")
+    assert loss.item() == pytest.approx((0.693147 + 0.126928) / 2, rel=1e-5)
+
+
+def test_ignored_labels_do_not_count():
+    logits, labels = torch.randn(4, 3), torch.tensor([1, -100, 2, -100])
+    torch.testing.assert_close(loss_of(labels, logits), loss_of(labels[::2], logits[::2]))
+
+
+def test_passes_of_a_step_add_up_to_its_mean():
+    logits, labels = torch.randn(6, 3), torch.tensor([1, -100, 2, 0, 0, -100])
+    parts = [slice(0, 1), slice(1, 2), slice(2, 6)]
+    losses = [scale_to_step(loss_of(labels[part], logits[part]), labels[part], 4) for part in parts]
+    torch.testing.assert_close(sum(losses), loss_of(labels, logits))
+    assert scale_to_step(losses[0], labels, None) is losses[0]

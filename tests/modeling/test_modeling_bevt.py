@@ -217,3 +217,44 @@ def test_a_cyclic_clip_has_its_stride_and_begins_where_it_can(total):
     assert clip.shape == (8,)
     assert ((np.diff(clip) % total) == 2 % total).all()
     assert clip[0] + 16 <= total or clip[0] == 0
+
+
+@pytest.mark.parametrize("masked_only", [False, True])
+@pytest.mark.parametrize("stream", ["", "image_"])
+def test_a_mask_that_hides_nothing_is_refused(stream, masked_only):
+    """Its loss would be 0 whatever the model answers."""
+    model = make(BevtForPreTraining)
+    inputs = masked_words_inputs(model.config, 2)
+    inputs[f"{stream}mask"][1] = False
+    with pytest.raises(ValueError, match=f"`{stream}mask` must hide at least 1 place of every sample"):
+        model(**inputs, masked_only=masked_only)
+    without_labels = {name: value for name, value in inputs.items() if "labels" not in name}
+    assert model(**without_labels).loss is None
+
+
+def test_words_and_masks_of_other_batches_are_refused():
+    model = make(BevtForPreTraining)
+    inputs = masked_words_inputs(model.config, 2)
+    for name in ("mask", "image_mask"):
+        with pytest.raises(ValueError, match=f"`{name}` must have shape"):
+            model(**{**inputs, name: inputs[name][:1]})
+    for name in ("labels", "image_labels"):
+        for wrong in (inputs[name][:1], inputs[name].flatten(), inputs[name].flatten().view(1, -1)):
+            with pytest.raises(ValueError, match=f"`{name}` must have one word for each of .* 2 samples"):
+                model(**{**inputs, name: wrong})
+
+
+@pytest.mark.parametrize("masked_only", [False, True])
+def test_words_of_minus_100_do_not_count(masked_only):
+    """The same as if their places were not masked in the loss, though they are hidden from the encoder."""
+    model = make(BevtForPreTraining, image_stream=False)
+    inputs = masked_words_inputs(model.config, 2)
+    inputs["mask"][:] = True
+    logits = model(**inputs).logits.flatten(0, 1)
+    inputs["labels"][:, 1:] = -100
+    kept = inputs["labels"].flatten() != -100
+    expected = torch.nn.functional.cross_entropy(logits[kept], inputs["labels"].flatten()[kept])
+    outputs = model(**inputs, masked_only=masked_only)
+    torch.testing.assert_close(outputs.loss, expected)
+    hits = logits[kept].argmax(-1) == inputs["labels"].flatten()[kept]
+    torch.testing.assert_close(outputs.video_accuracy, hits.float().mean())

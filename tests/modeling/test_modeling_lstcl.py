@@ -312,3 +312,12 @@ def test_two_processes_step_as_one(framework):
 @pytest.mark.slow
 def test_processes_must_bring_as_many_clips():
     assert all(answer["refused"] for answer in run_in_processes("uneven_keys", 2, {}))
+
+
+@pytest.mark.parametrize("framework", ["moco_v3", "byol", "simsiam"])
+@pytest.mark.parametrize("counts", [(2, 1), (2, 4), (1, 2)])
+def test_long_clips_of_other_videos_are_refused(framework, counts):
+    """Losses would compare the first clips, or repeat a single one."""
+    model = pretraining(framework=framework)
+    with pytest.raises(ValueError, match="`long_pixel_values` must have as many clips as `pixel_values`"):
+        model(clips(counts[0]), clips(counts[1]))

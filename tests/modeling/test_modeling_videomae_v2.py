@@ -224,3 +224,71 @@ def test_wrong_inputs_are_named():
     uneven[0, 0] = True
     with pytest.raises(ValueError, match="`encoder_mask` must leave the same number of tokens .* got 7 to 8"):
         model(torch.randn(2, 4, 3, 16, 16), uneven)
+
+
+def masks_that_do_not_fit() -> list:
+    both = masks()
+    encoder, decoder = both["encoder_mask"], both["decoder_mask"]
+    nothing, everything = torch.zeros_like(encoder), torch.ones_like(encoder)
+    return [
+        (nothing, decoder, "`encoder_mask` must hide at least 1 of 32 tokens of every sample, got 0"),
+        (nothing, None, "`encoder_mask` must hide at least 1 of 32 tokens"),
+        (everything, decoder, "`encoder_mask` must leave the same number of tokens .at least 1. .* got 0 to 0"),
+        (everything, None, "`encoder_mask` must leave the same number of tokens"),
+        (encoder, everything, "`decoder_mask` must leave the same number of tokens .* got 0 to 0"),
+        (encoder, encoder, "`decoder_mask` must leave at least 1 token that `encoder_mask` hides"),
+        (encoder[:1], decoder, r"`encoder_mask` must have shape .* 2 clips .*, got \(1, 32\)"),
+        (encoder.repeat(2, 1), decoder, r"`encoder_mask` must have shape .* 2 clips .*, got \(4, 32\)"),
+        (encoder[0], decoder, r"`encoder_mask` must have shape .*, got \(32,\)"),
+        (encoder, decoder[:1], r"`decoder_mask` must have shape .* 2 clips .*, got \(1, 32\)"),
+        (encoder, decoder[:, :-1], r"`decoder_mask` must have shape .*, got \(2, 31\)"),
+    ]
+
+
+@pytest.mark.parametrize(("encoder_mask", "decoder_mask", "message"), masks_that_do_not_fit())
+def test_masks_that_do_not_fit_are_refused(encoder_mask, decoder_mask, message):
+    model = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY))
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(2, 4, 3, 16, 16), encoder_mask, decoder_mask)
+
+
+def test_one_sample_without_a_token_that_counts_is_refused():
+    encoder, decoder = (mask.clone() for mask in masks().values())
+    decoder[1] = encoder[1]  # reconstructs what is visible, and nothing else
+    decoder[0] = torch.arange(32) >= 8  # as many tokens, of which the encoder sees four
+    with pytest.raises(ValueError, match="`decoder_mask` must leave at least 1 token that `encoder_mask` hides"):
+        VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY))(torch.randn(2, 4, 3, 16, 16), encoder, decoder)
+
+
+def test_the_encoder_takes_masks_of_its_clips_only():
+    model, pixel_values, mask = VideoMAEV2Model(VideoMAEV2Config(**TINY)), torch.randn(2, 4, 3, 16, 16), masks()
+    with pytest.raises(ValueError, match="`encoder_mask` must have shape .* for 2 clips"):
+        model(pixel_values, mask["encoder_mask"][:1])
+    with pytest.raises(ValueError, match="Give `encoder_mask` or `visible_indices`, got both"):
+        model(pixel_values, mask["encoder_mask"], torch.zeros(2, 1, dtype=torch.long))
+
+
+def test_numbers_as_masks_hide_where_they_are_not_zero():
+    model, both = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY)).eval(), masks()
+    pixel_values = torch.randn(2, 4, 3, 16, 16)
+    numbers = {name: 0.5 * mask.float() for name, mask in both.items()}
+    torch.testing.assert_close(model(pixel_values, **numbers).logits, model(pixel_values, **both).logits)
+
+
+@pytest.mark.parametrize("with_decoder_mask", [True, False])
+def test_a_forward_pass_reads_the_device_once(with_decoder_mask, monkeypatch):
+    """Each number that leaves the device makes the host wait for it."""
+    model, both = VideoMAEV2ForPreTraining(VideoMAEV2Config(**TINY)).eval(), masks()
+    if not with_decoder_mask:
+        del both["decoder_mask"]
+    reads = []
+    for name in ("tolist", "item", "__int__", "__bool__", "__float__", "__index__", "cpu", "numpy", "new_tensor"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(tensor, *arguments, original=original, name=name):
+            reads.append(name)
+            return original(tensor, *arguments)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    model(torch.randn(2, 4, 3, 16, 16), **both)
+    assert reads == ["tolist"]

@@ -77,11 +77,16 @@ def classification_terms(
 
     Returns:
         `dict[str, torch.Tensor]`: the scalars `loss` and `accuracy`.
+
+    Raises:
+        ValueError: there is only one class to choose from.
     """
     if multi_label:
         target = labels.float() * (1 - label_smoothing) + label_smoothing / 2
         best = labels.gather(1, logits.argmax(dim=-1, keepdim=True))  # (batch, 1)
         return {"loss": F.binary_cross_entropy_with_logits(logits, target), "accuracy": (best > 0).float().mean()}
+    if logits.shape[-1] == 1:
+        raise ValueError("`num_labels` must be at least 2, got 1: the loss of a single class is always 0.")
     loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     hard = labels.argmax(dim=-1) if labels.ndim == 2 else labels
     return {"loss": loss, "accuracy": (logits.argmax(dim=-1) == hard).float().mean()}
