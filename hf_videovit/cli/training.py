@@ -166,7 +166,7 @@ def prepare(
     if layout in DETECTION_LAYOUTS:
         label_names = published_labels(names) if isinstance(names, str) else names
         found = prepare_key_frames(
-            source, output, layout, videos, label_names, offset, every, person_label or None, num_workers
+            source, output, layout, videos, label_names, offset, every, person_label or None, num_workers, overwrite
         )
         _report_key_frames(found, as_json)
         return

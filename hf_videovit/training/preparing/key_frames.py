@@ -18,11 +18,12 @@ from ...modeling.video_decoding import VideoDecodingError, VideoProbe, probe_vid
 from ..data.ava_csv import ava_labels, read_ava, read_ava_kinetics
 from ..data.coco import read_coco
 from ..data.cvat import parse_cvat, read_cvat
-from ..data.key_frames import KeyFrame, KeyFrames, video_name, write_key_frames
+from ..data.key_frames import KeyFrame, KeyFrames, read_key_frames, video_name, write_key_frames
 from .annotations import Clip, VideoIndex
 
 
 DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco")
+AVA_LAYOUTS = ("ava", "ava-kinetics")
 LABELS_FILE = "labels.json"
 AFTER_THE_END = "key-frames outside the video"
 PREVIEW = 10
@@ -107,6 +108,7 @@ def prepare_key_frames(
     every: float = 1.0,
     person_label: str | None = "person",
     num_workers: int = 1,
+    overwrite: bool = False,
 ) -> PreparedKeyFrames:
     """
     Write the annotations of a data set as JSON lines, see [`read_key_frames`]. Paths of videos are relative to the
@@ -134,6 +136,8 @@ def prepare_key_frames(
             For `"cvat"` and `"coco"`: label of people that is no action; `None` if there is none.
         num_workers (`int`, *optional*, defaults to 1):
             Number of threads that open videos.
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to replace key-frames and label names of another preparation. Other files are never replaced.
 
     Returns:
         [`PreparedKeyFrames`]
@@ -148,6 +152,7 @@ def prepare_key_frames(
         raise ValueError(f"`output` must end in .jsonl, got {str(output)!r}")
     if not source.exists():
         raise ValueError(f"`source` {str(source)!r} does not exist")
+    _check_output(output, overwrite)
     root = Path(videos) if videos is not None else (source if source.is_dir() else source.parent)
     found = _Videos(root)
     read = {
@@ -162,12 +167,24 @@ def prepare_key_frames(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in read.skipped.items())
         facts = "; ".join(part for part in (reasons, f"videos not found: {missing}" if missing else "") if part)
         raise ValueError(f"No key-frame of `source` {str(source)!r} is left ({facts or 'it has none'})")
-    names = _label_names(rows, output.parent / LABELS_FILE, layout, label_names)
+    names = _label_names(rows, output.parent / LABELS_FILE, layout, label_names, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_key_frames(output, rows)
     (output.parent / LABELS_FILE).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     people = sum(len(row.boxes) for row in rows)
     return PreparedKeyFrames(output, names, len(rows), people, dict(read.missing), found.damaged, dict(+read.skipped))
+
+
+def _check_output(output: Path, overwrite: bool) -> None:
+    """Refuse to replace a file, unless it has key-frames and may be replaced."""
+    if not output.exists():
+        return
+    if not overwrite:
+        raise ValueError(f"`output` {str(output)!r} exists: choose another name, or set `overwrite`")
+    try:
+        read_key_frames(output)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"`output` {str(output)!r} has no key-frames and is not replaced: {error}") from error
 
 
 def _read_ava(
@@ -274,20 +291,21 @@ def _relative(path: Path, folder: Path) -> str:
         return path.absolute().as_posix()
 
 
-def _label_names(rows: Sequence[KeyFrame], path: Path, layout: str, label_names: Sequence[str] | None) -> list[str]:
+def _label_names(
+    rows: Sequence[KeyFrame], path: Path, layout: str, label_names: Sequence[str] | None, overwrite: bool
+) -> list[str]:
     """Names of the labels in order: those given, AVA's, those of another split, or those that occur."""
     used = KeyFrames(list(rows)).label_names
-    if label_names is not None:
-        names = list(label_names)
-    elif layout in ("ava", "ava-kinetics"):
-        names = list(ava_labels().values())
-    elif path.is_file():
-        names = json.loads(path.read_text(encoding="utf-8"))
-    else:
-        names = used
+    wanted = list(ava_labels().values()) if label_names is None and layout in AVA_LAYOUTS else label_names
+    known = parse_json(read_text(path, LABELS_FILE), str(path)) if path.is_file() else None
+    if known is not None and not (isinstance(known, list) and all(isinstance(name, str) for name in known)):
+        raise ValueError(f"{path} is no list of label names, and is not replaced")
+    if known is not None and wanted is not None and known != list(wanted) and not overwrite:
+        raise ValueError(f"{path} has other labels than `label_names`: choose another folder, or set `overwrite`")
+    names = list(wanted) if wanted is not None else (known or used)
     lacking = sorted(set(used) - set(names))
     if lacking:
-        where = "`label_names`" if label_names is not None else f"{path}, of another split,"
+        where = "`label_names`" if wanted is not None else f"{path}, of another split,"
         raise ValueError(f"{where} lacks {', '.join(lacking[:PREVIEW])}; give the names of all labels")
     return names
 

@@ -72,9 +72,27 @@ def test_splits_share_the_order_of_labels(shop, tmp_path):
     names = ["walking", "carrying", "phone", "looking at shelf"]
     prepare_key_frames(CLIENT / "coco.json", tmp_path / "train.jsonl", label_names=names, **options)
     assert prepare_key_frames(CLIENT / "coco.json", tmp_path / "val.jsonl", **options).label_names == names
+    with pytest.raises(ValueError, match="other labels than `label_names`"):
+        prepare_key_frames(CLIENT / "coco.json", tmp_path / "c.jsonl", label_names=names[::-1], **options)
     (tmp_path / "labels.json").write_text('["walking"]')
     with pytest.raises(ValueError, match="of another split, lacks carrying, phone"):
-        prepare_key_frames(CLIENT / "coco.json", tmp_path / "val.jsonl", **options)
+        prepare_key_frames(CLIENT / "coco.json", tmp_path / "c.jsonl", **options)
+
+
+def test_only_preparations_are_replaced(shop, tmp_path):
+    output, options = tmp_path / "a.jsonl", {"layout": "coco", "videos": shop}
+    prepare_key_frames(CLIENT / "coco.json", output, **options)
+    with pytest.raises(ValueError, match="exists: choose another name"):
+        prepare_key_frames(CLIENT / "coco.json", output, **options)
+    assert prepare_key_frames(CLIENT / "coco.json", output, overwrite=True, **options).num_key_frames == 5
+    output.write_text("my notes\n")
+    with pytest.raises(ValueError, match="has no key-frames and is not replaced"):
+        prepare_key_frames(CLIENT / "coco.json", output, overwrite=True, **options)
+    assert output.read_text() == "my notes\n"
+    (tmp_path / "labels.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="no list of label names, and is not replaced"):
+        prepare_key_frames(CLIENT / "coco.json", tmp_path / "b.jsonl", overwrite=True, **options)
+    assert not (tmp_path / "b.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +135,8 @@ def test_prepare_and_doctor_on_the_command_line(videos, tmp_path):
     result = run(*words, "--offset", 900)
     assert result.exit_code == 1 and "1 key-frames, 1 people, 80 labels" in result.output
     assert "missing: gone (1 annotations)" in result.output
-    report = json.loads(run(*words, "--offset", 900, "--json").stdout)
+    assert run(*words, "--offset", 900).exit_code == 2  # a.jsonl is there
+    report = json.loads(run(*words, "--offset", 900, "--overwrite", "--json").stdout)
     assert report["missing"] == {"gone": 1} and report["key_frames"] == 1
     assert run("doctor", tmp_path / "a.jsonl").exit_code == 0
     (tmp_path / "b.csv").write_text("v,0901,25,50,50,100,12,0.5\n")
