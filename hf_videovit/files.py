@@ -255,6 +255,25 @@ def parse_json(text: str, what: str) -> Any:
         raise ValueError(f"{what} is not valid JSON: {error.msg} in line {error.lineno}") from error
 
 
+def read_json(path: str | os.PathLike, what: str) -> Any:
+    """
+    Read a JSON file.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            The file.
+        what (`str`):
+            Name of the argument, for the error message.
+
+    Returns:
+        `Any`: the value.
+
+    Raises:
+        ValueError: there is no such file, or it is not JSON.
+    """
+    return parse_json(read_text(path, what), f"{what} {str(path)!r}")
+
+
 def parse_yaml(text: str, what: str) -> Any:
     """
     Parse YAML.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from ..files import loading
+from ..files import loading, parse_yaml
 from .common import (
     AsJson,
     BatchSize,
@@ -230,14 +230,12 @@ def evaluate(
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:
     """Fields and values of `--set FIELD=VALUE`, values read as YAML."""
-    import yaml
-
     fields = {}
     for setting in settings or []:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
             raise ValueError(f"--set needs FIELD=VALUE, got {setting!r}.")
-        fields[name] = yaml.safe_load(value)
+        fields[name] = parse_yaml(value, f"--set {setting!r}")
     return fields
 
 

@@ -6,14 +6,12 @@ Model cards, rendered from the entry of a published checkpoint or from the files
 
 import argparse
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import ModelCard
 from transformers import (
     AutoBackbone,
@@ -31,6 +29,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from ..auto import AutoModelForActionDetection
+from ..files import parse_yaml, read_json, read_text
 from ..published import (
     CLASSIFICATION_TASKS,
     NEVER_RELEASED,
@@ -481,11 +480,11 @@ def _one_label(num_labels: int | None, task: str) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path, "`folder`:") if path.is_file() else {}
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    return (parse_yaml(read_text(path, "`folder`:"), str(path)) or {}) if path.is_file() else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

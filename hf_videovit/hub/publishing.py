@@ -30,6 +30,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 
+from ..files import read_json
 from .asking import asking, check_id
 from .cards import is_rendered, seal_card, write_model_card
 from .remote_code import write_remote_code
@@ -372,7 +373,7 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
         if (folder / WEIGHTS).is_file():
             return [folder / WEIGHTS]
         raise ValueError(f"`folder` {str(folder)!r} has no {WEIGHTS}; it is not a saved model")
-    shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    shards = sorted(set(read_json(index, "`folder`:")["weight_map"].values()))
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise ValueError(f"`folder` {str(folder)!r} lacks the shards {', '.join(missing)} of its weights")
@@ -391,7 +392,7 @@ def _stage_weights(folder: Path, target: Path, max_shard_size: str) -> None:
 
 def _stage_results(target: Path) -> None:
     """Write the results without local folders, and in the format of the Hub's benchmarks."""
-    results = json.loads((target / RESULTS).read_text(encoding="utf-8"))
+    results = read_json(target / RESULTS, "`folder`:")
     public = public_results(results)
     (target / RESULTS).write_text(json.dumps(public, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     entries = eval_entries(public)

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import FAMILIES, __version__
+from ..files import read_json
 
 
 PACKAGE = "hf_videovit"
@@ -82,7 +83,7 @@ def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"`folder` {str(folder)!r} has no config.json")
-    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    model_type = read_json(path, "`folder`:").get("model_type")
     for config_class, classes in FAMILIES:
         if config_class.model_type == model_type:
             return {AutoConfig: config_class, **classes}
@@ -154,7 +155,7 @@ def _address(model_class: type) -> str:
 
 
 def _add_auto_map(path: Path, addresses: Mapping[str, str]) -> Path:
-    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields = read_json(path, "`folder`:")
     fields["auto_map"] = dict(addresses)
     path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return path

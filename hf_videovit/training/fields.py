@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal, Union
 
-import yaml
+from ..files import parse_yaml
 
 
 def option(default: Any, help: str) -> Any:
@@ -88,14 +88,15 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
             raise ValueError(f"`{name}` must be one of {', '.join(members)}, got {value!r}")
         return value
     if origin is list:
-        items = yaml.safe_load(value if value.startswith("[") else f"[{value}]") if isinstance(value, str) else value
+        text = value if not isinstance(value, str) or value.startswith("[") else f"[{value}]"
+        items = parse_yaml(text, f"`{name}` {value!r}") if isinstance(text, str) else text
         if not isinstance(items, list | tuple):
             raise ValueError(f"`{name}` must be a list, got {value!r}")
         return [_cast(name, item, members[0]) for item in items]
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ValueError(f"`{name}` must contain names and values, got {value!r}")
-        return {key: _open_value(item) for key, item in value.items()}
+        return {key: _open_value(f"{name}.{key}", item) for key, item in value.items()}
     return _cast_scalar(name, value, hint)
 
 
@@ -118,14 +119,14 @@ def _cast_scalar(name: str, value: Any, hint: type) -> Any:
     raise ValueError(f"`{name}` must be {type_name(hint)}, got {value!r}")
 
 
-def _open_value(value: Any) -> Any:
+def _open_value(name: str, value: Any) -> Any:
     """A value of an open field (`config`, `processor`). Text is parsed as a number, list or boolean if possible."""
     if not isinstance(value, str):
         return value
     try:
-        return float(value) if "e" in value.lower() and float(value) else yaml.safe_load(value)
+        return float(value) if "e" in value.lower() and float(value) else parse_yaml(value, f"`{name}` {value!r}")
     except ValueError:
-        return yaml.safe_load(value)
+        return parse_yaml(value, f"`{name}` {value!r}")
 
 
 def type_name(hint: Any) -> str:

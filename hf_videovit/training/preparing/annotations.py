@@ -4,7 +4,7 @@ of the labels is kept where the data set fixes one.
 """
 
 import csv
-import json
+import io
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...files import visible_files
+from ...files import read_json, read_text, visible_files
 from ...modeling.video_decoding_parts import VideoPart
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ...published import published_labels
@@ -234,12 +234,12 @@ def _split_of(name: str, splits: Iterable[str]) -> str:
 
 
 def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "`source`:")
 
 
 def _kinetics_files(path: Path) -> list[Path]:
     def has_columns(file: Path) -> bool:
-        with file.open(encoding="utf-8-sig", newline="") as opened:
+        with file.open(encoding="utf-8-sig", newline="", errors="replace") as opened:
             return set(next(csv.reader(opened), [])) >= KINETICS_COLUMNS
 
     return [file for file in _find(path, "*.csv") if has_columns(file)]
@@ -249,8 +249,7 @@ def _read_kinetics(path: Path, split_number: int) -> Annotations:
     """Rows of `label,youtube_id,time_start,time_end,split`. The test split of Kinetics-400 has no labels."""
     clips = []
     for file in _kinetics_files(path):
-        with file.open(encoding="utf-8-sig", newline="") as opened:
-            rows = list(csv.DictReader(opened))
+        rows = list(csv.DictReader(io.StringIO(read_text(file, "`source`:"), newline="")))
         for row in rows:
             video, start, end = row["youtube_id"], float(row["time_start"]), float(row["time_end"])
             label = row.get("label") or None
@@ -300,7 +299,7 @@ def _read_ssv2(path: Path, split_number: int) -> Annotations:
     names |= {_plain(row["template"]): row["template"] for part in rows.values() for row in part if "template" in row}
     answers = {}
     for file in _find(path, "*test-answers.csv")[:1]:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(file, "`source`:").splitlines()
         answers = dict(line.split(";", 1) for line in lines if ";" in line)
     clips = []
     for file, part in rows.items():
@@ -318,12 +317,14 @@ def _plain(template: str) -> str:
 
 def _read_ucf101(path: Path, split_number: int) -> Annotations:
     """`classInd.txt` (`1 ApplyEyeMakeup`), `trainlist01.txt` (`Class/video.avi 1`), `testlist01.txt` (no number)."""
-    order = [line.split() for file in _find(path, "classInd.txt") for line in file.read_text().splitlines()]
+    order = [
+        line.split() for file in _find(path, "classInd.txt") for line in read_text(file, "`source`:").splitlines()
+    ]
     names = [name for _, name in sorted((int(row[0]), row[1]) for row in order if row)]
     clips = []
     for split in ("train", "test"):
         for file in _find(path, f"{split}list0{split_number}.txt"):
-            for line in file.read_text().splitlines():
+            for line in read_text(file, "`source`:").splitlines():
                 if words := line.split():
                     folder, _, video = words[0].rpartition("/")
                     clips.append(Clip(Path(video).stem, split, (words[0],), folder))
@@ -336,7 +337,7 @@ def _read_hmdb51(path: Path, split_number: int) -> Annotations:
     for file in _find(path, f"*_test_split{split_number}.txt"):
         label = file.name.rpartition("_test_split")[0]
         names.append(label)
-        for line in file.read_text().splitlines():
+        for line in read_text(file, "`source`:").splitlines():
             video, _, use = line.strip().rpartition(" ")
             if use in ("1", "2"):
                 split = "train" if use == "1" else "test"
