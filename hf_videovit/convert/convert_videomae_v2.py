@@ -56,10 +56,15 @@ MODEL_CLASSES: dict[str, Any] = {
     "feature-extraction": VideoMAEV2Model,
     "pretraining": VideoMAEV2ForPreTraining,
 }
-LAYOUTS = {"video-classification": "fine-tuned", "feature-extraction": "encoder", "pretraining": "pretraining"}
+LAYOUTS = {
+    **dict.fromkeys(("video-classification", detectors.TASK), "fine-tuned"),
+    "feature-extraction": "encoder",
+    "pretraining": "pretraining",
+}
 # Number of heads of the published models by width, which shapes do not show.
 ENCODER_HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16}
 DECODER_HEADS = {192: 3, 384: 6, 512: 8}
+PIXEL_FIELDS = ("image_mean", "image_std", "rescale_factor")
 LABEL_COUNTS = {"k400": 400, "k600": 600, "k700": 700, "k710": 710}
 # Fields of `model_config` in the remote code that shapes do not show, and our names.
 REMOTE_FIELDS = {
@@ -174,16 +179,16 @@ def plan_conversion(
     if layout == "pretraining":  # of whose encoder every token is normalised, whatever a fine-tuned model pools
         del shown["use_mean_pooling"]
     if task == detectors.TASK:
-        shown.pop("use_mean_pooling", None)  # a detector normalises every token, and pools none
-        fields["detection_config"] = detectors.detection_fields(fields, shapes, mmaction2, checkpoint)
+        rows, names = detectors.class_rows(shapes, labels, given, mmaction2, checkpoint)
+        # a detector normalises every token and pools none; so does the encoder that `AutoModel` takes from it
+        fields.setdefault("use_mean_pooling", shown.pop("use_mean_pooling"))
+        fields["detection_config"] = detectors.detection_fields(fields, config, names, shapes, mmaction2)
     elif task != "pretraining":
         shown = {name: value for name, value in shown.items() if not name.startswith("decoder_")}
         if layout == "pretraining":
             _settle_pooling(fields, overrides, task, checkpoint)
     fields = _merge_fields(shown, fields, shapes, checkpoint, decoder=task == "pretraining")
-    if task == detectors.TASK:
-        rows, names = detectors.class_rows(shapes, labels, given, mmaction2, checkpoint)
-    else:
+    if task != detectors.TASK:
         rows, names = _class_names(shapes, task, labels, given, checkpoint, known_order=not mmaction2)
     full = make_config(VideoMAEV2Config, with_class_names(fields, names))
     plan = Conversion(checkpoint, full, MODEL_CLASSES[task], {})
@@ -298,9 +303,7 @@ def _refuse_other_positions(source: str, config: VideoMAEV2Config, plan: Convers
 def _refuse_other_file(published: str, layout: str, checkpoint: Checkpoint) -> None:
     """ValueError if the file cannot be the published checkpoint that the caller named."""
     entry = published_entry(published)
-    expected = LAYOUTS[entry.task]
-    if entry.config.get("use_mean_pooling") is False:  # an action detector, whose encoder comes with a head
-        expected = LAYOUTS["video-classification"]
+    expected = "MMAction2" if entry.file.wrapper == "state_dict" else LAYOUTS[entry.task]
     if layout != expected:
         raise ValueError(
             f"`published` {published!r} has the {expected} layout, but {checkpoint.name} has the {layout} layout."
@@ -508,5 +511,8 @@ def _make_processor(config: VideoMAEV2Config, published: str | None) -> VideoMAE
     }
     if published is not None:
         protocol = published_processor_kwargs(published)
-        fields |= {name: protocol[name] for name in protocol if name not in fields}
+        of_detector = published_entry(published).task == detectors.TASK  # of which features take the pixels alone
+        fields |= {
+            name: protocol[name] for name in protocol if (name in PIXEL_FIELDS if of_detector else name not in fields)
+        }
     return VideoMAEV2VideoProcessor(**fields)

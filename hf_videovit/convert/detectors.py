@@ -6,10 +6,13 @@ weights of the encoder are those of other checkpoints; this file knows the heads
 from collections.abc import Sequence
 from typing import Any
 
+from transformers import PreTrainedConfig
+
 from ..modeling.configuration_action_detection import ActionDetectionConfig
 from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
+from ..published import ava_rows, published_labels
 from .fields import class_names, default_names
 from .keys import Checkpoint
 
@@ -40,11 +43,16 @@ MMACTION2_HEAD: dict[str, Any] = {
     "loss_reduction": "mean",
 }
 OFFICIAL_PIXELS = {"image_mean": [122.7717, 115.9465, 102.9801], "image_std": [57.375] * 3, "rescale_factor": 1.0}
+AVA_LABELS = 80
 SHORT_SIDES = {224: 256}  # of a frame in evaluation, by the side of the crops in training
 
 
 def detection_fields(
-    fields: dict[str, Any], shapes: dict[str, tuple[int, ...]], mmaction2: bool, checkpoint: Checkpoint
+    fields: dict[str, Any],
+    config: PreTrainedConfig | None,
+    names: list[str] | None,
+    shapes: dict[str, tuple[int, ...]],
+    mmaction2: bool,
 ) -> dict[str, Any]:
     """
     Options of the head: those of the layout, and the caller's in their place.
@@ -52,32 +60,27 @@ def detection_fields(
     Args:
         fields (`dict[str, Any]`):
             Fields of the configuration that the caller passed.
+        config ([`PreTrainedConfig`]):
+            Configuration that the caller passed, or that of the published checkpoint that the caller named.
+        names (`list[str]`):
+            Names of the labels, if they are known. Of AVA's 80, 60 are evaluated.
         shapes (`dict[str, tuple[int, ...]]`):
             Shapes by official name.
         mmaction2 (`bool`):
             Whether the checkpoint has mmaction2's layout.
-        checkpoint ([`Checkpoint`]):
-            The opened file.
 
     Returns:
         `dict[str, Any]`: `detection_config`, as a dictionary.
-
-    Raises:
-        ValueError: the file has no head for boxes.
     """
-    if "head.weight" not in shapes:
-        raise ValueError(
-            f"{checkpoint.name} has no head, so it is no action-detection checkpoint. To train one from its encoder, "
-            f"convert it with task='feature-extraction' or 'pretraining' and load it with "
-            "VideoMAEV2ForActionDetection.from_pretrained."
-        )
-    given = fields.get("detection_config") or {}
-    given = given if isinstance(given, dict) else given.to_diff_dict()
-    head = {**(MMACTION2_HEAD if mmaction2 else OFFICIAL_HEAD), **given}
+    head = dict(MMACTION2_HEAD if mmaction2 else OFFICIAL_HEAD)
+    for given in (getattr(config, "detection_config", None), fields.get("detection_config")):
+        head |= given if isinstance(given, dict) else {} if given is None else given.to_diff_dict()
     if "hidden_head.weight" in shapes:
         head["head_hidden_sizes"] = [shapes["hidden_head.weight"][0]]
     if mmaction2 and fields.get("problem_type") == "single_label_classification":
         head.setdefault("background_label", 0)
+    if names == published_labels("ava") and head.get("evaluated_labels") is None:
+        head["evaluated_labels"] = ava_rows("evaluated")
     return head
 
 
@@ -108,15 +111,21 @@ def class_rows(
         `tuple`: the rows (`None` for all), and the names (`None` to keep those of the caller).
 
     Raises:
-        ValueError: the number of names is not that of the labels.
+        ValueError: the file has no head for boxes, or the number of names is not that of the labels.
     """
+    if "head.weight" not in shapes:
+        raise ValueError(
+            f"{checkpoint.name} has no head, so it is no action-detection checkpoint. To train one from its encoder, "
+            f"convert it with task='feature-extraction' or 'pretraining' and load it with "
+            "VideoMAEV2ForActionDetection.from_pretrained."
+        )
     count, rows = shapes["head.weight"][0], None
     if mmaction2 and given.get("problem_type") != "single_label_classification":
         rows = list(range(1, count))
         count -= 1
     names = class_names(labels)
     if names is None:
-        return rows, default_names(count, given, checkpoint, [], certain=False)
+        return rows, default_names(count, given, checkpoint, ["ava"] if count == AVA_LABELS else [])
     if len(names) != count:
         raise ValueError(f"`labels` has {len(names)} names, but {checkpoint.name} scores {count} labels.")
     return rows, names

@@ -54,10 +54,11 @@ SHOWN = (
     *("layer_scale_in_conv_blocks", "use_mean_pooling", "use_cosine_attention"),
 )
 SHOWN_BY_FAMILY = {"lstcl": ("attention_type",)}
-# Fields that are no setting of the model: bookkeeping, names of classes, and settings of single tasks.
+# Fields that are no setting of the model: bookkeeping, names of classes, and settings of single tasks. The head of a
+# detector follows from the layout of its file.
 UNCOMPARED = (
     *("id2label", "label2id", "num_labels", "model_type", "transformers_version", "architectures", "dtype"),
-    *("out_features", "out_indices", "stage_names", "use_auxiliary_head", "pose_hidden_sizes"),
+    *("out_features", "out_indices", "stage_names", "use_auxiliary_head", "pose_hidden_sizes", "detection_config"),
 )
 
 

@@ -39,7 +39,7 @@ COUNTED_FACTS = (
 )
 
 
-def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:
+def protocol_rows(config: PreTrainedConfig, processor: Any, *, detects: bool = False) -> list[tuple[str, str]]:
     """
     Rows on the processing of a video or an image: sampling, views, resizing, cropping, normalisation.
 
@@ -48,11 +48,12 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
             The model's configuration.
         processor (`Any`):
             The checkpoint's video or image processor.
+        detects (`bool`, *optional*, defaults to `False`):
+            Whether the model is for action detection.
 
     Returns:
         `list[tuple[str, str]]`: name and value of each row.
     """
-    detects = (config.architectures or [""])[0].endswith("ForActionDetection")
     rows = [] if detects or not hasattr(processor, "num_clips") else _clip_rows(config, processor)
     if detects:
         rows = _key_frame_rows(config, processor)
@@ -63,7 +64,9 @@ def protocol_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, s
     if hasattr(processor, "num_clips") and processor.do_grayscale:
         rows.append(("colours", "none: greyscale in all channels"))
     if processor.do_normalize:
-        rows.append(("normalisation", f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"))
+        pixels = ", for pixels from 0 to 255" if processor.rescale_factor == 1 else ""
+        statistics = f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"
+        rows.append(("normalisation", statistics + pixels))
     return rows
 
 
@@ -94,10 +97,11 @@ def _key_frame_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str,
     rate = f" at {processor.sampling_fps:g} frames per second" if processor.sampling_fps else ""
     head = config.detection_config
     width, height = (f"{100 * share:g} %" for share in head.box_enlargement)
+    enlarged = f", enlarged by {width} of the width and {height} of the height" if any(head.box_enlargement) else ""
     return [
         ("clip", f"{num_frames} frames, {processor.frame_stride} apart{rate}, around the key-frame"),
         ("padding", f"at the bottom and right, to multiples of {processor.pad_multiple} pixels"),
-        ("boxes", f"{processor.box_convention} corners, enlarged by {width} of the width and {height} of the height"),
+        ("boxes", f"{processor.box_convention} corners{enlarged}"),
         ("features of a box", f"{head.roi_size} x {head.roi_size} samples, {head.spatial_pooling} over them"),
     ]
 

@@ -62,6 +62,18 @@ CITATIONS = {
   pages     = {14549--14560},
   year      = {2023}
 }""",
+    "videomae": """@inproceedings{tong2022videomae,
+  title     = {Video{MAE}: Masked Autoencoders are Data-Efficient Learners for Self-Supervised Video Pre-Training},
+  author    = {Tong, Zhan and Song, Yibing and Wang, Jue and Wang, Limin},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022}
+}""",
+    "internvideo": """@article{wang2022internvideo,
+  title     = {InternVideo: General Video Foundation Models via Generative and Discriminative Learning},
+  author    = {Wang, Yi and Li, Kunchang and Li, Yizhuo and He, Yinan and Huang, Bingkun and Zhao, Zhiyu and others},
+  journal   = {arXiv preprint arXiv:2212.03191},
+  year      = {2022}
+}""",
     "uniformer_v2": """@inproceedings{li2023uniformerv2,
   title     = {UniFormerV2: Unlocking the Potential of Image ViTs for Video Understanding},
   author    = {Li, Kunchang and Wang, Yali and He, Yinan and Li, Yizhuo and Wang, Yi and Wang, Limin and Qiao, Yu},
@@ -88,4 +100,6 @@ SOURCE_URLS = {
     "UniFormerV2 model zoo": "https://github.com/OpenGVLab/UniFormerV2",
     "UniFormerV2 paper": "https://arxiv.org/abs/2211.09552",
     "mmaction2": "https://github.com/open-mmlab/mmaction2",
+    "VideoMAE-Action-Detection": "https://github.com/MCG-NJU/VideoMAE-Action-Detection",
+    "InternVideo": "https://github.com/OpenGVLab/InternVideo",
 }

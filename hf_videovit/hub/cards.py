@@ -96,7 +96,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         task=facts.task,
         auto_class=auto_class.__name__,
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
-        protocol=protocol_rows(facts.config, facts.processor),
+        protocol=protocol_rows(facts.config, facts.processor, detects=facts.task == ACTIONS),
         architecture=architecture,
         model_class=dict(architecture)["class"],
         measured=[_result_row(result) for result in facts.results if result.source is None],
@@ -234,7 +234,7 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         results=[_published_result(result, entry.task) for result in entry.results],
         obtain=_how_to_obtain(entry),
         labels=published_labels(entry.labels) if entry.labels else (),
-        limits=[*entry.notes, *_published_limits(entry)],
+        limits=[*entry.notes, *_published_limits(entry, config)],
         licence=_common_licence(entry),
         licences=[f"{one.covers}: {one.licence} ({one.source})" for one in entry.licences]
         or [
@@ -242,7 +242,7 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
             if entry.file.availability == NEVER_RELEASED
             else "Not stated at the source of the file."
         ],
-        citation=CITATIONS.get(entry.model_type, ""),
+        citation=CITATIONS.get(entry.method or entry.model_type, ""),
     )
     return render_card(facts)
 
@@ -390,7 +390,9 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
     )
 
 
-def _published_limits(entry: PublishedCheckpoint) -> list[str]:
+def _published_limits(entry: PublishedCheckpoint, config: PreTrainedConfig) -> list[str]:
+    if entry.task == ACTIONS:
+        return _detector_limits(config)
     if entry.task == BACKBONE:
         return ["The model returns feature maps. Train a head for dense prediction on them."]
     if entry.task not in CLASSIFICATION_TASKS:
@@ -450,13 +452,26 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["Expect lower accuracy on data unlike the training data."]
     if task == ACTIONS:
-        limits.insert(0, "People are not found by the model: give their boxes, or a detector of people.")
-        limits += _scale_limits(config)
+        limits = [*_detector_limits(config), *limits]
     elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _detector_limits(config: PreTrainedConfig) -> list[str]:
+    """What a detector leaves to its user, and where its scores or boxes differ from what one expects."""
+    limits = [
+        "People are not found by the model: give their boxes, or a detector of people.",
+        f"The model scores each of its {config.num_labels} labels separately for every person.",
+    ]
+    if config.problem_type == "single_label_classification":
+        limits[1] = f"The model chooses one of its {config.num_labels} labels for every person."
+    evaluated = config.detection_config.evaluated_labels
+    if evaluated is not None:
+        limits.append(f"Results are over {len(evaluated)} of the {config.num_labels} labels.")
+    return limits + _scale_limits(config)
 
 
 def _scale_limits(config: PreTrainedConfig) -> list[str]:

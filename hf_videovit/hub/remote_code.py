@@ -16,10 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoVideoProcessor
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import FAMILIES, __version__
+from ..auto import AutoModelForActionDetection
 from ..files import read_json
 
 
@@ -37,6 +38,8 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     Copy the code of a saved model into its folder, and name it in `config.json` and in the processors' files.
 
     Every auto class of the family is named, so the same repo loads as backbone, for pretraining or as classifier.
+    transformers has no auto class for action detection, so that `AutoModel` loads a detector as what it is, with its
+    head.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -51,6 +54,9 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     folder = Path(folder)
     written = []
     addresses = {auto.__name__: _address(model_class) for auto, model_class in family_classes(folder).items()}
+    fields = read_json(folder / "config.json", "`folder`:")
+    if any(name.endswith("ForActionDetection") for name in fields.get("architectures") or ()):
+        addresses[AutoModel.__name__] = addresses[AutoModelForActionDetection.__name__]
     named = {AutoConfig.__name__} | {
         name for name in addresses if name not in {auto.__name__ for auto in PROCESSOR_FILES}
     }

@@ -32,7 +32,8 @@ LABEL_LISTS = (
 AVA_SUBSETS = ("evaluated", "person_movement", "object_manipulation", "person_interaction")
 IMAGE_TASKS = ("image-classification", "backbone")
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
-TASKS = ("video-classification", "feature-extraction", "pretraining", *IMAGE_TASKS)
+ACTION_DETECTION = "action-detection"
+TASKS = ("video-classification", ACTION_DETECTION, "feature-extraction", "pretraining", *IMAGE_TASKS)
 NEVER_RELEASED = "never released"
 AVAILABILITIES = ("listed", "cloud drive", "not listed", "dead link", NEVER_RELEASED)
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
@@ -119,6 +120,9 @@ class PublishedProtocol:
             Whether resizing uses antialiasing.
         view_merging (`str`, *optional*, defaults to `"softmax_mean"`):
             `"softmax_mean"` averages the probabilities of the views, `"logits_mean"` their logits.
+        processor (`dict[str, Any]`, *optional*):
+            Further fields of the video processor: those of action detection, such as `sampling_fps`. With
+            `rescale_factor` 1.0, `image_mean` and `image_std` are for pixels in [0, 255].
 
     Raises:
         ValueError: a value is not allowed.
@@ -135,6 +139,7 @@ class PublishedProtocol:
     image_std: tuple[float, ...] = (0.229, 0.224, 0.225)
     antialias: bool = False
     view_merging: str = "softmax_mean"
+    processor: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
@@ -222,8 +227,8 @@ class PublishedCheckpoint:
         summary (`str`):
             Description in one sentence.
         task (`str`):
-            Task of the file: `"video-classification"`, `"image-classification"`, `"backbone"` (feature maps for dense
-            prediction), `"feature-extraction"` or `"pretraining"`.
+            Task of the file: `"video-classification"`, `"action-detection"`, `"image-classification"`, `"backbone"`
+            (feature maps for dense prediction), `"feature-extraction"` or `"pretraining"`.
         file ([`PublishedFile`]):
             The official file.
         num_labels (`int`, *optional*):
@@ -241,6 +246,8 @@ class PublishedCheckpoint:
             Results as each source reports them.
         notes (`tuple[str, ...]`, *optional*, defaults to `()`):
             Remarks for the card.
+        method (`str`, *optional*):
+            Method to cite on the card, if it is not that of the family.
 
     Raises:
         ValueError: a value is not allowed, or `num_labels` does not match `task` or `labels`.
@@ -259,13 +266,16 @@ class PublishedCheckpoint:
     licences: tuple[PublishedLicence, ...] = ()
     results: tuple[PublishedResult, ...] = ()
     notes: tuple[str, ...] = ()
+    method: str | None = None
 
     def __post_init__(self) -> None:
         one_of("task", self.task, TASKS)
         if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
             raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
-        if (self.task in CLASSIFICATION_TASKS) != (self.num_labels is not None):
-            raise ValueError(f"`num_labels` of {self.name} must be given for a classifier, and only there.")
+        if (self.task in (*CLASSIFICATION_TASKS, ACTION_DETECTION)) != (self.num_labels is not None):
+            raise ValueError(
+                f"`num_labels` of {self.name} must be given for a classifier or detector, and only there."
+            )
 
 
 def list_published(model_type: str | None = None) -> list[str]:
@@ -332,6 +342,8 @@ def published_config(name: str) -> PreTrainedConfig:
     if entry.task not in IMAGE_TASKS:
         fields |= {"num_frames": entry.protocol.num_frames, "view_merging": entry.protocol.view_merging}
     fields |= entry.config
+    if entry.labels == "ava":
+        fields["detection_config"] = {**fields["detection_config"], "evaluated_labels": ava_rows("evaluated")}
     if entry.labels is not None:
         fields |= label_fields(published_labels(entry.labels))
     elif entry.num_labels is not None:
@@ -362,6 +374,16 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
     rate = {} if protocol.frame_rate is None else {"frame_rate": protocol.frame_rate}
     if task == "image-classification":
         return {"size": {"shortest_edge": 256 * protocol.image_size // 224}, "crop_size": crop, **normalisation}
+    if task == ACTION_DETECTION:
+        return {
+            "num_frames": protocol.num_frames,
+            "frame_stride": protocol.frame_stride,
+            "size": {"shortest_edge": 256 * protocol.image_size // 224},
+            "crop_size": crop,
+            "do_center_crop": False,  # of training
+            **normalisation,
+            **protocol.processor,
+        }
     return {
         "num_frames": protocol.num_frames,
         "frame_sampling": protocol.frame_sampling,

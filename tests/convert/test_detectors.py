@@ -2,11 +2,22 @@
 
 import pytest
 import torch
-from transformers import AutoVideoProcessor
+from transformers import AutoConfig, AutoVideoProcessor
+from typer.testing import CliRunner
 
-from hf_videovit import AutoModelForActionDetection, VideoMAEV2ForActionDetection, convert_checkpoint
-from hf_videovit.convert import convert_to_folder
+from hf_videovit import AutoModelForActionDetection, VideoMAEV2ForActionDetection, convert_checkpoint, published_config
+from hf_videovit.cli import app
+from hf_videovit.convert import convert_to_folder, plan_conversion
+from hf_videovit.published import ava_rows, published_labels
 from tests.convert.layouts import UNSHOWN, official_layout, tiny_model
+
+
+def published_file(name) -> dict[str, torch.Tensor]:
+    """A file with the names and shapes of a published detector, all zeros that take no memory."""
+    with torch.device("meta"):
+        model = VideoMAEV2ForActionDetection(published_config(name))
+        state = (mmaction2 if name.endswith("mmaction2") else official)(model)
+    return {key: torch.zeros(()).expand(tensor.shape) for key, tensor in state.items()}
 
 
 def official(model) -> dict[str, torch.Tensor]:
@@ -122,3 +133,74 @@ def test_what_is_no_detector_is_refused():
         convert(state, labels=["a", "b"])
     with pytest.raises(ValueError, match="task='action-detection'"):
         convert_checkpoint("videomae_v2", state, task="video-classification", **UNSHOWN)
+
+
+def test_ava_names_the_labels_and_those_that_count():
+    state = official(tiny_model(VideoMAEV2ForActionDetection, num_labels=80))
+    named = convert(state, labels="ava")
+    assert [named.config.id2label[row] for row in range(80)] == published_labels("ava")
+    assert named.config.detection_config.evaluated_labels == ava_rows("evaluated")
+    chosen = convert(state, labels="ava", detection_config={"evaluated_labels": [0, 4]})
+    assert chosen.config.detection_config.evaluated_labels == [0, 4]
+    unnamed = convert(state)
+    assert unnamed.config.detection_config.evaluated_labels is None
+    ported = convert(mmaction2(tiny_model(VideoMAEV2ForActionDetection, num_labels=80)), labels="ava")
+    assert ported.config.detection_config.evaluated_labels == ava_rows("evaluated")
+    with pytest.raises(ValueError, match="`labels` has 80 names, but .* scores 5 labels"):
+        convert(official(detector()), labels="ava")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["videomae-base-k400-labels-ava", "videomae-large-ava-kinetics-mmaction2", "videomae-v2-giant-ava-kinetics"],
+)
+def test_published_detectors_are_planned_in_full(name):
+    plan = plan_conversion("videomae_v2", published_file(name), task="action-detection", published=name)
+    plan.check()
+    assert not plan.dropped and not plan.fresh
+    assert plan.config.detection_config.to_dict() == published_config(name).detection_config.to_dict()
+    own = plan_conversion("videomae_v2", published_file(name), task="action-detection", labels="ava")
+    for field in ("id2label", "hidden_size", "num_hidden_layers", "num_attention_heads", "use_mean_pooling"):
+        assert getattr(own.config, field) == getattr(plan.config, field), field
+    assert own.config.detection_config.to_dict() == plan.config.detection_config.to_dict()
+    assert own.processor.to_dict() == plan.processor.to_dict()
+
+
+def test_one_field_of_a_published_head_can_be_replaced():
+    """The scale of the ViT-g, which does not fit its patches, and nothing else."""
+    name = "videomae-v2-giant-ava-kinetics"
+    plan = plan_conversion(
+        "videomae_v2",
+        published_file(name),
+        task="action-detection",
+        published=name,
+        detection_config={"roi_scale": 1 / 14},
+    )
+    expected = {**published_config(name).detection_config.to_dict(), "roi_scale": 1 / 14}
+    assert plan.config.detection_config.to_dict() == expected
+
+
+def test_the_file_of_another_layout_is_refused():
+    pairs = (
+        ("videomae-base-k400-ava", "videomae-base-ava-kinetics-mmaction2", "the MMAction2 layout, but .* fine-tuned"),
+        ("videomae-base-ava-kinetics-mmaction2", "videomae-base-k400-ava", "the fine-tuned layout, but .* MMAction2"),
+    )
+    for file, published, message in pairs:
+        with pytest.raises(ValueError, match=message):
+            plan_conversion("videomae_v2", published_file(file), task="action-detection", published=published)
+
+
+def test_a_published_detector_is_converted_by_its_name(tmp_path):
+    """By the command, to a folder that holds its labels, its protocol and its card."""
+    name, folder = "videomae-small-k400-ava", tmp_path / "detector"
+    torch.save({"model": published_file(name)}, tmp_path / "file.pth")
+    words = ["convert", "--published", name, "--checkpoint", str(tmp_path / "file.pth"), "--output", str(folder)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    config = AutoConfig.from_pretrained(folder)
+    assert config.architectures == ["VideoMAEV2ForActionDetection"]
+    assert list(config.id2label.values()) == published_labels("ava")
+    assert config.detection_config.evaluated_labels == ava_rows("evaluated")
+    assert AutoVideoProcessor.from_pretrained(folder).sampling_fps == 25
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert 'pipeline("action-detection", model="detector")' in card and "22.5 %" in card

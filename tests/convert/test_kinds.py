@@ -161,9 +161,15 @@ def test_the_published_detector_converts_to_its_encoder():
         giant = VideoMAEV2ForVideoClassification.config_class.from_size("giant", use_mean_pooling=False, num_labels=80)
         state = official_layout(VideoMAEV2ForVideoClassification(giant))
     state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in state.items()}
-    plan = plan_conversion("videomae_v2", {"module": state}, task=published_entry(name).task, published=name)
+    plan = plan_conversion("videomae_v2", {"module": state}, task=FEATURES, published=name)
     plan.check()
     assert sorted(plan.dropped) == ["head.bias", "head.weight"]
+    assert list(plan.processor.image_mean) == [122.7717, 115.9465, 102.9801]
+    assert (plan.processor.rescale_factor, plan.processor.do_center_crop) == (1.0, True)
+    whole = plan_conversion("videomae_v2", {"module": state}, task=published_entry(name).task, published=name)
+    whole.check()
+    assert not whole.dropped
+    assert (whole.config.detection_config.roi_scale, whole.config.patch_size) == (1 / 16, 14)
     with pytest.raises(ValueError, match="action-detection"):
         plan_conversion("videomae_v2", {"module": state}, task=CLASSIFICATION, published=name)
     pretrained = official_layout(tiny_model(VideoMAEV2ForPreTraining))

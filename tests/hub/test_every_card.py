@@ -23,7 +23,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from PIL import Image
 
 from hf_videovit import TubeViTImageProcessor, UniFormerImageProcessor
-from hf_videovit.hub.cards import AUTO_CLASSES, ON_IMAGES, render_published_card, write_model_card
+from hf_videovit.hub.cards import ACTIONS, AUTO_CLASSES, ON_IMAGES, render_published_card, write_model_card
 from hf_videovit.hub.publishing import publish
 from hf_videovit.hub.space import write_space
 from hf_videovit.published import list_published, published_entry
@@ -133,6 +133,8 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
     head.model_class(family.config(**head.fields)).save_pretrained(folder)
     if task in ON_IMAGES:
         IMAGE_PROCESSORS[model_type](**SMALL).save_pretrained(folder)
+    elif task == ACTIONS:
+        family.processor_class(**{**family.processor, "do_center_crop": False}).save_pretrained(folder)
     else:
         family.processor_class(**family.processor).save_pretrained(folder)
     card = (ROOT / "model_cards" / f"{folder.name}.md").read_text(encoding="utf-8")
@@ -141,7 +143,7 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
 
 def run_usage(hub, codes: dict[str, str], home: Path) -> dict[str, str]:
     """What the usage lines print in a new process that knows this Hub only, beside a clip and an image."""
-    write_clip(home / "clip.mp4", moving_square_clip())
+    write_clip(home / "clip.mp4", moving_square_clip(height=96, width=128, num_frames=20), fps=10)
     Image.fromarray(moving_square_clip()[0]).save(home / "image.jpg")
     known = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     known |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home / "home"), "HF_HUB_DISABLE_XET": "1"}
@@ -176,6 +178,8 @@ def test_usage_lines_of_every_card_run(hub, tmp_path):
         text = printed[names[0]]
         if task.endswith("classification"):
             assert re.fullmatch(r"(\d\.\d{3} \w+\n){3}", text) and sum(label in text for label in LABELS) == 3
+        elif task == ACTIONS:
+            assert re.fullmatch(r"1\.0 \[\[.*\]\]\n", text), text
         else:
             assert "torch.Size([1, " in text, names[0]
     downloads = {request.split("/resolve/")[0] for request in hub.requests if "GET /org/" in request}

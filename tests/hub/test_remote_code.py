@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
+from hf_videovit import AutoModelForActionDetection
 from hf_videovit.hub.remote_code import MANIFEST, package_revision, write_remote_code
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES
@@ -32,6 +33,81 @@ for folder in folders:
 print(json.dumps(logits))
 """
 
+# A detector comes by `AutoModel`: stock transformers has no auto class for the task.
+DETECT = """
+import json, sys
+sys.modules["hf_videovit"] = None
+import torch
+from transformers import AutoModel, AutoVideoProcessor
+video, boxes, folders = json.loads(sys.argv[1])
+answers = []
+for folder in folders:
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoVideoProcessor.from_pretrained(folder, trust_remote_code=True)
+    inputs = processor(video, key_frame=0.2, boxes=[boxes], return_tensors="pt")
+    inputs.pop("kept_boxes")
+    sizes = inputs.pop("original_sizes")
+    with torch.no_grad():
+        outputs = model(**inputs)
+    (answer,) = processor.post_process_action_detection(outputs, {**inputs, "original_sizes": sizes}, threshold=0.0)
+    answers.append([type(model).__name__, outputs.logits.double().tolist(), answer["boxes"].tolist()])
+    model.save_pretrained(folder + "-again")
+print(json.dumps(answers))
+"""
+BOXES = [[4, 4, 20, 30], [30, 8, 50, 36]]
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory):
+    """A tiny detector of every family with its processor and its code."""
+    base, paths = tmp_path_factory.mktemp("detectors"), []
+    for family in FAMILIES:
+        folder = base / family.name
+        torch.manual_seed(0)
+        head = family.head(AutoModelForActionDetection)
+        model = AutoModelForActionDetection.from_config(family.config(**head.fields)).eval()
+        torch.nn.init.normal_(model.action_head.classifier.weight)
+        model.save_pretrained(folder)
+        fields = {**family.processor, "do_center_crop": False, "pad_multiple": 32}
+        family.processor_class(**fields).save_pretrained(folder)
+        write_remote_code(folder)
+        paths.append(folder)
+    return paths
+
+
+def run_without_package(script, arguments, home):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(home / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", script, json.dumps(arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_every_detector_answers_alike_without_the_package(detectors, tmp_path):
+    clip = moving_square_clip(height=40, width=56, num_frames=20)
+    video = str(write_clip(tmp_path / "clip.mp4", clip))
+    there = run_without_package(DETECT, [video, BOXES, [str(folder) for folder in detectors]], tmp_path)
+    torch.set_num_threads(1)
+    for folder, (name, logits, boxes) in zip(detectors, there, strict=True):
+        model = AutoModelForActionDetection.from_pretrained(folder)
+        inputs = AutoVideoProcessor.from_pretrained(folder)(video, key_frame=0.2, boxes=[BOXES], return_tensors="pt")
+        with torch.no_grad():
+            outputs = model(**{key: inputs[key] for key in ("pixel_values", "boxes", "box_mask", "sizes")})
+        assert name == type(model).__name__ == json.loads((folder / "config.json").read_text())["architectures"][0]
+        assert outputs.logits.double().tolist() == logits, folder.name
+        assert boxes == [pytest.approx(box, abs=1e-3) for box in BOXES]
+        assert (folder.with_name(f"{folder.name}-again") / "config.json").is_file()
+
+
+def test_only_a_detector_is_what_auto_model_loads(folders, detectors):
+    for folder, detector in zip(folders, detectors):
+        mapped, of_detector = (json.loads((one / "config.json").read_text())["auto_map"] for one in (folder, detector))
+        assert of_detector["AutoModel"] == of_detector["AutoModelForActionDetection"]
+        assert of_detector | {"AutoModel": mapped["AutoModel"]} == mapped
+        assert mapped["AutoModel"].endswith("Model")
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -51,13 +127,9 @@ def folders(tmp_path_factory):
 @pytest.mark.slow
 def test_every_family_answers_alike_without_the_package(folders, tmp_path):
     video = str(write_clip(tmp_path / "clip.mp4", moving_square_clip()))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", LOAD, json.dumps([video, [str(folder) for folder in folders]])]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    answers = run_without_package(LOAD, [video, [str(folder) for folder in folders]], tmp_path)
     torch.set_num_threads(1)
-    for folder, there in zip(folders, json.loads(done.stdout.splitlines()[-1]), strict=True):
+    for folder, there in zip(folders, answers, strict=True):
         inputs = AutoVideoProcessor.from_pretrained(folder)(video, return_tensors="pt")
         with torch.no_grad():
             here = AutoModelForVideoClassification.from_pretrained(folder)(**inputs).logits.double().tolist()

@@ -1,6 +1,7 @@
 """Facts about the official checkpoints: complete, consistent, and usable for conversion."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
+from hf_videovit.convert.detectors import MMACTION2_HEAD, OFFICIAL_HEAD, detection_processor
 from hf_videovit.modeling.configuration_bevt import BEVT_SIZES
 from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
 from hf_videovit.modeling.configuration_tubevit import TUBEVIT_SIZES
@@ -23,6 +25,7 @@ from hf_videovit.published import (
     PublishedProtocol,
     PublishedResult,
     _entry,
+    ava_rows,
     kinetics_710_rows,
     kinetics_spellings,
     published_entry,
@@ -78,7 +81,7 @@ def test_entries_are_consistent(name):
     for field, value in SIZES[entry.model_type][entry.size].items():
         assert getattr(config, field) == entry.config.get(field, value) or field == "num_frames"
     for field, value in type(config).from_size(entry.size, **entry.config).to_dict().items():
-        assert field not in entry.config or config.to_dict()[field] == value
+        assert field not in {*entry.config} - {"detection_config"} or config.to_dict()[field] == value
     assert entry.task in IMAGE_TASKS or config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
@@ -101,6 +104,47 @@ def test_entries_are_consistent(name):
         assert (frames, processor.num_clips) == (entry.protocol.num_frames, entry.protocol.num_clips)
         if entry.task == "video-classification" and result.note != "one view":
             assert (clips, crops) == (entry.protocol.num_clips, entry.protocol.num_crops)
+
+
+DETECTORS = [name for name in list_published() if published_entry(name).task == "action-detection"]
+
+
+def test_every_action_detector_is_there():
+    """8 of VideoMAE's model zoo and 2 of its README, 2 of MMAction2, InternVideo's, and that of VideoMAE V2."""
+    entries = [published_entry(name) for name in DETECTORS]
+    assert Counter(one.results[0].source for one in entries) == {
+        "VideoMAE-Action-Detection": 10,
+        "mmaction2": 2,
+        "InternVideo": 1,
+        "VideoMAE V2 paper": 1,
+    }
+    assert Counter(one.file.availability for one in entries) == {
+        "cloud drive": 4,
+        "never released": 6,
+        "listed": 3,
+        "dead link": 1,
+    }
+    verified = {one.name for one in entries if one.results[0].kind == "zoo"}
+    assert set(DETECTORS) - verified == {
+        "videomae-v2-giant-ava-kinetics",
+        "videomae-huge-ava-kinetics-internvideo",
+    }
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_published_detector_has_the_protocol_of_its_layout(name):
+    """What the converter reads off the layout, and what the entry says."""
+    config, port = published_config(name), name.endswith("mmaction2")
+    for field, value in (MMACTION2_HEAD if port else OFFICIAL_HEAD).items():
+        assert getattr(config.detection_config, field) == value, field
+    assert config.detection_config.evaluated_labels == ava_rows("evaluated")
+    assert (config.num_labels, config.id2label[79], config.id2label[0]) == (
+        80,
+        "watch (a person)",
+        "bend/bow (at the waist)",
+    )
+    of_layout = detection_processor(config, port)
+    assert type(of_layout)(**published_processor_kwargs(name)).to_dict() == of_layout.to_dict()
 
 
 def test_every_file_of_the_uniformer_v2_zoo_is_there():
@@ -248,6 +292,7 @@ ROW = yaml.safe_load("{size: base, summary: s, task: pretraining, file: {availab
         ({"lables": "k400"}, "unknown fields lables"),
         ({"num_labels": 5}, "`num_labels`"),
         ({"task": "video-classification"}, "`num_labels`"),
+        ({"task": "action-detection"}, "`num_labels`"),
         ({"task": "video-classification", "num_labels": 5, "labels": "k400"}, "does not have 5 names"),
         ({"file": {"availability": "listed"}}, "needs `repository` and `path`"),
         ({"file": {"availability": "here"}}, "`availability` must be one of"),
