@@ -343,9 +343,7 @@ class _Run:
         if not self.weights.resumes:
             raise SystemExit(f"Stopped by {by} after step {self.progress.step}; nothing is saved.")
         self._save()
-        raise SystemExit(
-            f"Stopped by {by}; step {self.progress.step} is saved. Continue with `--resume` and the same arguments."
-        )
+        raise SystemExit(f"Stopped by {by}; step {self.progress.step} is saved. Continue with `--resume`.")
 
     def _log_window(self) -> None:
         """Log averages over all steps and processes since the last line."""

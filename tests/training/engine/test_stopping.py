@@ -109,7 +109,7 @@ def test_a_signal_in_the_middle_of_an_epoch(tiny_fields, tmp_path, one_thread, s
     assert "Traceback" not in said
     if sent != signal.SIGKILL:
         name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}[sent]
-        assert f"Stopped by {name}; step {STOPS_AT} is saved. Continue with `--resume` and the same arguments." in said
+        assert f"Stopped by {name}; step {STOPS_AT} is saved. Continue with `--resume`." in said
         assert len(checkpoints) == 1
     assert checkpoints
     assert losses_of(folder)[-1][0] == STOPS_AT
@@ -133,7 +133,7 @@ def test_a_signal_to_all_processes_of_a_job_while_it_validates(tiny_fields, tmp_
     os.killpg(stopped.pid, sent)
     _, said = stopped.communicate()
     assert stopped.returncode != 0
-    assert "step 5 is saved. Continue with `--resume`" in said
+    assert "step 5 is saved. Continue with `--resume`." in said
     assert [line["step"] for line in validations_of(folder)] == [5]
     wait_for_all_to_end(stopped.pid)
     whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
