@@ -3,10 +3,10 @@
 from typing import Any
 
 from transformers import BatchFeature
-from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import ImageInput, PILImageResampling
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .image_processing_base import CentredImageProcessor
 from .word_pixels import word_pixels
 
 
@@ -20,7 +20,7 @@ class BevtImageProcessorKwargs(ImagesKwargs, total=False):
     return_word_pixels: bool | None
 
 
-class BevtImageProcessor(TorchvisionBackend):
+class BevtImageProcessor(CentredImageProcessor):
     """
     Short side to 224, a centred crop of 224 x 224, ImageNet normalisation; with `return_word_pixels=True` also
     `word_pixel_values`, the same crops at half the size for the tokenizer.

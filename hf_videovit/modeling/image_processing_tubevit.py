@@ -1,10 +1,11 @@
 """TubeViT's images."""
 
-from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import PILImageResampling
 
+from .image_processing_base import CentredImageProcessor
 
-class TubeViTImageProcessor(TorchvisionBackend):
+
+class TubeViTImageProcessor(CentredImageProcessor):
     """
     Short side to 224, centre crop, mean and deviation 0.5: as [`TubeViTVideoProcessor`] does with frames, so that one
     model sees both alike. The paper states the crop's size only.

@@ -1,15 +1,16 @@
 """The published protocol of UniFormer's image models."""
 
-from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.processing_utils import ImagesKwargs, Unpack
+
+from .image_processing_base import CentredImageProcessor
 
 
 class UniFormerImageProcessorKwargs(ImagesKwargs, total=False):
     """Nothing beyond the common fields."""
 
 
-class UniFormerImageProcessor(TorchvisionBackend):
+class UniFormerImageProcessor(CentredImageProcessor):
     """
     Short side to 256 by bicubic interpolation, a centred crop of 224 x 224, ImageNet normalisation: the official
     evaluation, `int(256 / 224 * size)` before a crop of `size`.

@@ -5,6 +5,7 @@ The settings behind a checkpoint's published numbers (sampling, resize, crops, v
 They apply wherever the processor is used: validation during training, evaluation, pipeline.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
 from .frame_sampling import CROP_ROUNDINGS, FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
+from .opencv_resize import resize_as_opencv
 from .video_decoding import decode_video, source_name
 from .video_decoding_sources import is_video_decoder
 
@@ -46,6 +48,9 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
             Whether downscaling is antialiased.
         round_resized (`bool`, *optional*, defaults to `True`):
             Whether resized pixels are rounded to whole grey levels, as image libraries do.
+        resize_as_opencv (`bool`, *optional*, defaults to `False`):
+            Whether 8-bit frames are resized in the integer arithmetic of OpenCV, which differs by up to one grey
+            level. Only bilinear resizing without antialiasing and to whole grey levels has it.
         crop_rounding (`str`, *optional*, defaults to `"nearest"`):
             How fractions of a pixel in the place of a crop are rounded: `"nearest"`, `"up"` or `"ends_first"`; see
             [`~frame_sampling.crop_offsets`].
@@ -67,6 +72,7 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     do_grayscale: bool | None
     antialias: bool | None
     round_resized: bool | None
+    resize_as_opencv: bool | None
     crop_rounding: str | None
     decoder: str | None
     decoding_policy: str | None
@@ -111,6 +117,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     do_grayscale = False
     antialias = True
     round_resized = True
+    resize_as_opencv = False
     crop_rounding = "nearest"
     decoder = "auto"
     decoding_policy = "strict"
@@ -369,6 +376,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
         if not options["round_resized"]:
             clips = clips.float()
         interpolation = interpolation_mode(options["resample"])
+        plain = interpolation == InterpolationMode.BILINEAR and not options["antialias"] and clips.dtype == torch.uint8
+        if options["resize_as_opencv"] and plain:
+            return resize_as_opencv(clips, height, width)
         resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
         return resized.view(*clips.shape[:-2], height, width)
 
@@ -571,6 +581,28 @@ def without_colours(clips: torch.Tensor) -> torch.Tensor:
     luma = (clips * shares).sum(-3, keepdim=True)
     luma = luma if clips.is_floating_point() else luma.round()
     return luma.to(clips.dtype).expand(clips.shape)
+
+
+def output_size_by_ratio(current: Sequence[int], size: SizeDict) -> tuple[int, int]:
+    """
+    As [`output_size`], but the ratio of the sides is computed first, as in the loaders of SlowFast and its relatives:
+    a long side can be a pixel shorter.
+
+    Args:
+        current (`Sequence[int]`):
+            Height and width before.
+        size (`SizeDict`):
+            `shortest_edge`, or `height` and `width`.
+
+    Returns:
+        `tuple[int, int]`: height and width.
+    """
+    height, width = current
+    if not size.shortest_edge or (size.height and size.width) or min(current) == size.shortest_edge:
+        return output_size(current, size)
+    if width < height:
+        return math.floor(height / width * size.shortest_edge), size.shortest_edge
+    return size.shortest_edge, math.floor(width / height * size.shortest_edge)
 
 
 def output_size(current: Sequence[int], size: SizeDict) -> tuple[int, int]:

@@ -24,8 +24,8 @@ class BevtVideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
 class BevtVideoProcessor(KeyFrameVideoProcessor):
     """
     32 frames at every second frame, a clip that runs over the end going on from the start; short side to 224
-    (bilinear, not antialiased), crops of 224 x 224, ImageNet normalisation. With `return_word_pixels=True` also
-    `word_pixel_values`, the same crops at half the size for the tokenizer.
+    (bilinear, not antialiased, as OpenCV), crops of 224 x 224, ImageNet normalisation. With `return_word_pixels=True`
+    also `word_pixel_values`, the same crops at half the size for the tokenizer.
 
     One centred view by default. The published numbers use `num_clips=4, num_crops=3` on Kinetics-400, and on
     Something-Something V2 `num_crops=3` with `frame_sampling="sparse_middle"`. Pretraining uses 16 frames at stride
@@ -37,6 +37,7 @@ class BevtVideoProcessor(KeyFrameVideoProcessor):
     frame_sampling = "dense_cyclic"
     frame_stride = 2
     antialias = False
+    resize_as_opencv = True
     crop_rounding = "ends_first"
     return_word_pixels = False
 

@@ -1,15 +1,17 @@
 """LSTCL's protocol: that of its TimeSformer encoder. The paper's own protocol is not known."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from transformers.image_utils import SizeDict
 from transformers.processing_utils import Unpack
 from transformers.video_utils import VideoMetadata
 
 from .frame_sampling import Random, sample_clips, span_clips, span_from_start
 from .video_decoding import decode_video
-from .video_processing_base import frames_to_tensor, is_frames
+from .video_processing_base import frames_to_tensor, is_frames, output_size_by_ratio
 from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
@@ -38,8 +40,8 @@ class LstclVideoProcessorKwargs(KeyFrameVideoProcessorKwargs, total=False):
 
 class LstclVideoProcessor(KeyFrameVideoProcessor):
     """
-    8 frames at stride 32, short side to 224 by bilinear interpolation without antialiasing, mean 0.45 and deviation
-    0.225 in every channel (TimeSformer's and SlowFast's).
+    8 frames at stride 32, short side to 224 by bilinear interpolation of unrounded pixels without antialiasing, mean
+    0.45 and deviation 0.225 in every channel (TimeSformer's and SlowFast's).
 
     `frame_sampling="span_from_start"` spreads the frames of a clip over all of `num_frames * frame_stride` frames,
     both ends included, as TimeSformer's loader does. The first of several test clips starts with the video, as does a
@@ -63,6 +65,8 @@ class LstclVideoProcessor(KeyFrameVideoProcessor):
     image_mean = [0.45, 0.45, 0.45]
     image_std = [0.225, 0.225, 0.225]
     antialias = False
+    round_resized = False
+    crop_rounding = "up"
 
     def __init__(self, **kwargs: Unpack[LstclVideoProcessorKwargs]):
         super().__init__(**kwargs)
@@ -71,6 +75,10 @@ class LstclVideoProcessor(KeyFrameVideoProcessor):
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.stride_fps < 0:
             raise ValueError(f"`stride_fps` must be at least 0, got {self.stride_fps}.")
+
+    def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
+        """See [`output_size_by_ratio`]."""
+        return output_size_by_ratio(current, size)
 
     def sample_frames(
         self,

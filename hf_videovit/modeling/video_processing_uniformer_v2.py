@@ -1,10 +1,10 @@
 """UniFormerV2's published protocol."""
 
-import math
 from collections.abc import Sequence
 
 from transformers.image_utils import SizeDict
 
+from .video_processing_base import output_size_by_ratio
 from .video_processing_key_frames import KeyFrameVideoProcessor, KeyFrameVideoProcessorKwargs
 
 
@@ -34,16 +34,8 @@ class UniFormerV2VideoProcessor(KeyFrameVideoProcessor):
     crop_rounding = "up"
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """
-        The ratio of the sides is computed first, as in the official code, so a long side can be a pixel shorter. See
-        [`ClipVideoProcessor.resized_size`].
-        """
-        height, width = current
-        if not size.shortest_edge or (size.height and size.width) or min(current) == size.shortest_edge:
-            return super().resized_size(current, size)
-        if width < height:
-            return math.floor(height / width * size.shortest_edge), size.shortest_edge
-        return size.shortest_edge, math.floor(width / height * size.shortest_edge)
+        """See [`output_size_by_ratio`]."""
+        return output_size_by_ratio(current, size)
 
 
 __all__ = ["UniFormerV2VideoProcessor", "UniFormerV2VideoProcessorKwargs"]

@@ -22,6 +22,7 @@ class VideoMAEV2VideoProcessor(KeyFrameVideoProcessor):
     frame_sampling = "dense"
     frame_stride = 4
     antialias = False
+    resize_as_opencv = True
 
 
 __all__ = ["VideoMAEV2VideoProcessor", "VideoMAEV2VideoProcessorKwargs"]

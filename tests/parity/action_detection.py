@@ -28,7 +28,6 @@ from hf_videovit.training.schedules import cosine_with_warmup
 from .compare import DATA_MODES, EXACT, MODEL_MODES, Mode, Report, Tolerance, numbered
 
 
-ONE_GREY_LEVEL = Tolerance(1 / 57.375 + 1e-4, 0.0)
 METRIC = Tolerance(1e-9, 0.0)
 NORMS = Tolerance(1e-6, 1e-4)
 OFFICIAL_NAMES = (
@@ -330,10 +329,10 @@ class ActionDetectionAdapter:
             report.compare("test.boxes", batch["boxes"][0], BOXES)
             enlarged = enlarge_boxes(batch["boxes"], batch["sizes"], (0.1, 0.05), "inclusive")[0]
             report.compare("test.proposals", enlarged, BOXES)
-            report.compare("test.pixel_values", batch["pixel_values"][0].transpose(0, 1), ONE_GREY_LEVEL)
+            report.compare("test.pixel_values", batch["pixel_values"][0].transpose(0, 1), Tolerance(2e-6, 0.0))
             mean, std = (torch.tensor(config[f"pixel_{name}"]).view(3, 1, 1) for name in ("mean", "std"))
             grey = (batch["pixel_values"][0] * std + mean).movedim(1, -1)
-            report.compare("test.resized", grey, Tolerance(1.01, 0.0))
+            report.compare("test.resized", grey, Tolerance(1e-4, 0.0))
             self.compare_training(report, batch["boxes"][0], batch["sizes"][0].tolist())
             self.compare_colours(report)
         else:

@@ -181,8 +181,9 @@ class ShortSideCrop(torch.nn.Module):
 
 class CenterCrop(ShortSideCrop):
     """
-    A crop near the center, for aligned objects such as a face or a mouth. Clips are resized as in evaluation, so that
-    a crop without shift equals the crop of the evaluation.
+    A crop near the center, for aligned objects such as a face or a mouth. Clips are resized by torchvision with the
+    processor's interpolation, so that a crop without shift equals the crop of the evaluation; with `resize_as_opencv`
+    it does but for one grey level.
 
     Args:
         size (`tuple[int, int]`):

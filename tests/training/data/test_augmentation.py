@@ -101,7 +101,7 @@ def test_no_further_from_the_middle_than_the_frame_reaches():
 @pytest.mark.parametrize("resample", [PILImageResampling.BILINEAR, PILImageResampling.BICUBIC])
 def test_a_crop_at_the_middle_is_what_evaluation_sees(antialias, resample):
     sizes = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
-    processor = VideoMAEV2VideoProcessor(**sizes, antialias=antialias, resample=resample)
+    processor = VideoMAEV2VideoProcessor(**sizes, antialias=antialias, resample=resample, resize_as_opencv=False)
     config = RunConfig.from_fields(crop="center", crop_short_side=[40, 40])
     clip = torch.randint(0, 256, (2, 3, 97, 131), dtype=torch.uint8)
     seen = processor(clip, do_sample_frames=False, do_rescale=False, do_normalize=False, return_tensors="pt")
