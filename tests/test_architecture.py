@@ -27,7 +27,9 @@ MODELING_ORDER = {
     "frame_sampling": (),
     "word_pixels": (),
     "box_geometry": (),
-    "image_processing": ("word_pixels",),
+    "opencv_resize": (),
+    "image_processing_base": (),
+    "image_processing": ("image_processing_base", "word_pixels"),
     "video_decoding": ("video_decoding",),
     "backbone": ("layers", "backbone"),
     "modeling": (
@@ -38,7 +40,7 @@ MODELING_ORDER = {
         "configuration",
         "modeling",
     ),
-    "video_processing_base": ("frame_sampling", "video_decoding"),
+    "video_processing_base": ("frame_sampling", "opencv_resize", "video_decoding"),
     "video_processing": (
         "video_processing_base",
         "video_processing",

@@ -77,7 +77,10 @@ class LstclVideoProcessor(KeyFrameVideoProcessor):
             raise ValueError(f"`stride_fps` must be at least 0, got {self.stride_fps}.")
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """See [`output_size_by_ratio`]."""
+        """
+        The ratio of the sides is computed first, as in the official code, so a long side can be a pixel shorter. See
+        [`ClipVideoProcessor.resized_size`].
+        """
         return output_size_by_ratio(current, size)
 
     def sample_frames(

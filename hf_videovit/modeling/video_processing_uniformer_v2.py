@@ -34,7 +34,10 @@ class UniFormerV2VideoProcessor(KeyFrameVideoProcessor):
     crop_rounding = "up"
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
-        """See [`output_size_by_ratio`]."""
+        """
+        The ratio of the sides is computed first, as in the official code, so a long side can be a pixel shorter. See
+        [`ClipVideoProcessor.resized_size`].
+        """
         return output_size_by_ratio(current, size)
 
 
