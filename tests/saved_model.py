@@ -4,7 +4,12 @@ from pathlib import Path
 
 import torch
 
-from hf_videovit import VideoMAEV2Config, VideoMAEV2ForVideoClassification, VideoMAEV2VideoProcessor
+from hf_videovit import (
+    VideoMAEV2Config,
+    VideoMAEV2ForActionDetection,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2VideoProcessor,
+)
 
 
 LABELS = ("right", "left", "down", "up", "still", "other")
@@ -50,4 +55,14 @@ def save_tiny_classifier(folder: str | Path, *, seed: int = 0, config: dict | No
     """Save a tiny classifier with its processor; `processor` are fields of it."""
     tiny_classifier(seed, **(config or {})).save_pretrained(folder)
     tiny_processor(**processor).save_pretrained(folder)
+    return Path(folder)
+
+
+def save_tiny_detector(folder: str | Path, *, seed: int = 0) -> Path:
+    """Save a tiny action detector with its processor."""
+    torch.manual_seed(seed)
+    model = VideoMAEV2ForActionDetection(tiny_config()).eval()
+    torch.nn.init.normal_(model.action_head.classifier.weight)
+    model.save_pretrained(folder)
+    tiny_processor(do_center_crop=False).save_pretrained(folder)
     return Path(folder)

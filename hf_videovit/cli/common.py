@@ -93,6 +93,21 @@ def check_classifier(model: str) -> None:
         )
 
 
+def check_shown(model: str) -> None:
+    """
+    Check that a model is one that the demo page shows.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+
+    Raises:
+        ValueError: the model is neither a classifier nor an action detector.
+    """
+    if not _architecture(model).endswith("ForActionDetection"):
+        check_classifier(model)
+
+
 def _architecture(model: str) -> str:
     from transformers import AutoConfig
 

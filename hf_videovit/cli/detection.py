@@ -80,10 +80,11 @@ def read_boxes_by_time(path: Path) -> dict[float, Any]:
     Raises:
         ValueError: the file is not such a JSON.
     """
+    from ..inference.people import parse_boxes_by_time
+
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {float(time): people for time, people in found.items()}
-    except (ValueError, AttributeError) as error:
+        return parse_boxes_by_time(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
         raise ValueError(f"--boxes {path} must be a JSON object {{seconds: boxes}}: {error}") from error
 
 

@@ -12,6 +12,7 @@ from .common import (
     Cpu,
     Device,
     check_classifier,
+    check_shown,
     choose_device,
     given,
     make_table,
@@ -87,15 +88,18 @@ def _show_publication(done: Any) -> None:
 
 @commands.command()
 def demo(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier.")],
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier or an action detector.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows other machines.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, help="Port. Default: the first free one from 7860 on.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     top_k: Annotated[int, typer.Option(min=1, help="Labels to show.")] = 5,
+    detector: Annotated[
+        str | None, typer.Option(help="For action detection: object detector that finds people without boxes.")
+    ] = None,
     device: Device = None,
 ) -> None:
-    """Serve a demo page: labels of a clip, scores over time, and the important frames."""
-    check_classifier(model)
+    """Serve a demo page: labels of a clip over time with the important frames, or a film with people's actions."""
+    check_shown(model)
     try:
         from ..inference.demo import build_demo, serve_demo
     except ModuleNotFoundError as error:
@@ -103,7 +107,7 @@ def demo(
             raise
         raise ImportError(f"The page needs {error.name}: pip install 'hf_videovit[space]'") from error
 
-    page = build_demo(model, device=device, top_k=top_k)
+    page = build_demo(model, device=device, top_k=top_k, detector=detector)
     address = serve_demo(page, host=host, port=port, open_browser=open_browser, wait=False)
     typer.echo(f"{model} is shown at {address} (Ctrl+C to stop)")
     page.block_thread()

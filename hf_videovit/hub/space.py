@@ -13,12 +13,13 @@ from huggingface_hub import HfApi, ModelCard, SpaceCard, SpaceCardData
 from huggingface_hub.errors import EntryNotFoundError
 
 from .. import __version__
+from ..files import read_json
 from .asking import asking, check_id
 from .cards import is_rendered, seal_card
 from .publishing import CARD, Publication, StagedFile, list_staged, send_files
 
 
-APP, REQUIREMENTS = "app.py", "requirements.txt"
+APP, REQUIREMENTS, CONFIG = "app.py", "requirements.txt", "config.json"
 REQUIREMENT = re.compile(r"hf[_-]videovit\[[^\]]*space[^\]]*\]\s*([@=<>~!]|$)")
 TEMPLATE = Path(__file__).with_name("space_template.md")
 PACKAGE = f"hf_videovit[space]>={__version__}"
@@ -76,8 +77,10 @@ def publish_space(
     """
     check_id(space_id, "space_id")
     with tempfile.TemporaryDirectory(prefix="space-") as name:
-        licence = None if dry_run else _licence_of(HfApi(token=token), model_id)
-        staged = write_space(name, model_id, title=title, licence=licence, package=package)
+        api = HfApi(token=token)
+        licence = None if dry_run else _licence_of(api, model_id)
+        detects = not dry_run and _detects_actions(api, model_id)
+        staged = write_space(name, model_id, title=title, licence=licence, package=package, detects_actions=detects)
         if dry_run:
             return Publication(space_id, staged)
         return send_files(
@@ -99,6 +102,7 @@ def write_space(
     title: str | None = None,
     licence: str | None = None,
     package: str = PACKAGE,
+    detects_actions: bool = False,
 ) -> list[StagedFile]:
     """
     Write the files of a Space into a folder: `app.py`, `requirements.txt` and `README.md` with its metadata.
@@ -115,6 +119,8 @@ def write_space(
         package (`str`, *optional*):
             The line of `requirements.txt` that installs this package with its extra `space`: a range of versions, or
             `"hf_videovit[space] @ git+https://..."` for a version that is not on a registry.
+        detects_actions (`bool`, *optional*, defaults to `False`):
+            Whether the model is an action detector, for the words of the README.
 
     Returns:
         `list[StagedFile]`: the files, by path.
@@ -134,8 +140,9 @@ def write_space(
     (folder / REQUIREMENTS).write_text(package + "\n", encoding="utf-8")
     name = title or model_id.rpartition("/")[2]
     text = TEMPLATE.read_text(encoding="utf-8")
+    facts = _metadata(name, model_id, licence, detects_actions)
     card = SpaceCard.from_template(
-        _metadata(name, model_id, licence), template_str=text, title=name, model_id=model_id
+        facts, template_str=text, title=name, model_id=model_id, detects_actions=detects_actions
     )
     (folder / CARD).write_text(seal_card(str(card)), encoding="utf-8")
     return list_staged(folder)
@@ -178,7 +185,7 @@ def _check_space(api: HfApi, space_id: str) -> None:
         _refuse_foreign(Path(folder), present, "space_id")
 
 
-def _metadata(title: str, model_id: str, licence: str | None) -> SpaceCardData:
+def _metadata(title: str, model_id: str, licence: str | None, detects_actions: bool) -> SpaceCardData:
     return SpaceCardData(
         title=title,
         emoji="🎬",
@@ -189,8 +196,10 @@ def _metadata(title: str, model_id: str, licence: str | None) -> SpaceCardData:
         app_file=APP,
         license=licence,
         models=[model_id],
-        tags=["video-classification", "hf_videovit"],
-        short_description="Classifies a video and shows the important frames",
+        tags=["action-detection" if detects_actions else "video-classification", "hf_videovit"],
+        short_description="Names what each person in a video does"
+        if detects_actions
+        else "Classifies a video and shows the important frames",
         preload_from_hub=[model_id],
         pinned=False,
     )
@@ -211,6 +220,16 @@ def _licence_of(api: HfApi, model_id: str) -> str | None:
     except EntryNotFoundError:
         return None
     return ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get("license")
+
+
+def _detects_actions(api: HfApi, model_id: str) -> bool:
+    """Whether a model on the Hub is an action detector."""
+    try:
+        path = asking(model_id, lambda: api.hf_hub_download(model_id, CONFIG), EntryNotFoundError)
+    except EntryNotFoundError:
+        return False
+    names = read_json(path, "`model_id`:").get("architectures") or [""]
+    return names[0].endswith("ForActionDetection")
 
 
 __all__ = ["publish_space", "write_space"]

@@ -1,5 +1,6 @@
 """
-A web page that shows a video classifier: its labels for a clip, the scores over time, and the important frames.
+A web page that shows a video classifier: its labels for a clip, the scores over time, and the important frames. For an
+action detector it is that of `action_page.py`.
 
 `hf-videovit demo MODEL` serves it locally; a Space on the Hub runs the same function. Files may come from strangers,
 so they are decoded in a separate process.
@@ -13,15 +14,15 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 from PIL import Image
-from transformers import pipeline
+from transformers import AutoConfig, pipeline
 
 from ..modeling.video_decoding import VideoDecodingError, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor
+from .action_page import NO_VIDEO, build_action_page
 from .timeline import Moment, Window, moments_that_mattered, scores_over_time
 
 
 TASK = "video-classification"
-NO_VIDEO = "No clip: upload one or record one with the camera."
 ABOUT_TIME = "Scores of these labels in windows along the clip."
 ABOUT_FRAMES = (
     "Change of the score of the first label when a moment is hidden, the largest decrease first. Moments with the "
@@ -151,26 +152,34 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
     return Analysis(labels, windows, sorted(moments, key=lambda moment: -moment.drop))
 
 
-def build_demo(model: str, *, title: str | None = None, device: str | None = None, top_k: int = 5) -> gr.Blocks:
+def build_demo(
+    model: str, *, title: str | None = None, device: str | None = None, top_k: int = 5, detector: Any = None
+) -> gr.Blocks:
     """
     Build the page of a model.
 
     Args:
         model (`str`):
-            Folder or Hub id of a video classifier of this package.
+            Folder or Hub id of a video classifier or an action detector of this package.
         title (`str`, *optional*):
             Headline. Defaults to the model's name.
         device (`str`, *optional*):
             For example `"cuda:0"`. Defaults to an accelerator if there is one.
         top_k (`int`, *optional*, defaults to 5):
             Number of labels.
+        detector (*optional*):
+            For an action detector: finds people in clips without boxes; see [`~inference.people.person_detector`].
 
     Returns:
         `gradio.Blocks`: serve it with [`serve_demo`].
 
     Raises:
-        ValueError: the model is not a video classifier of this package.
+        ValueError: the model is not of this package, or `detector` is given for a classifier.
     """
+    if (AutoConfig.from_pretrained(model).architectures or [""])[0].endswith("ForActionDetection"):
+        return build_action_page(model, title=title, device=device, top_k=top_k, detector=detector)
+    if detector is not None:
+        raise ValueError(f"`detector` is for action detectors only, but {model!r} is none.")
     classifier = load_classifier(model, device)
     title = title or Path(model).name
 

@@ -108,18 +108,49 @@ def boxes_and_scores(people: Any) -> tuple[torch.Tensor, torch.Tensor]:
         `tuple`: boxes `(num_boxes, 4)` and scores `(num_boxes,)` in float32.
 
     Raises:
-        ValueError: the number of scores is not that of the boxes.
+        ValueError: boxes are not four numbers each, or the number of scores is not that of the boxes.
     """
     boxes, scores = people, None
     if isinstance(people, dict):
         boxes, scores = people["boxes"], people.get("scores")
     elif isinstance(people, tuple) and len(people) == 2:
         boxes, scores = people
-    corners = torch.as_tensor(np.asarray(boxes, dtype=np.float32)).reshape(-1, 4)
+    found = np.asarray(boxes, dtype=np.float32)
+    if found.size and (found.ndim != 2 or found.shape[1] != 4):
+        raise ValueError(f"`boxes` must have shape (num_boxes, 4), got {found.shape}.")
+    corners = torch.as_tensor(found).reshape(-1, 4)
     given = torch.ones(len(corners)) if scores is None else torch.as_tensor(np.asarray(scores, dtype=np.float32))
     if given.shape != (len(corners),):
         raise ValueError(f"`scores` must be one for each of {len(corners)} boxes, got {tuple(given.shape)}.")
     return corners, given
+
+
+def parse_boxes_by_time(found: Any) -> dict[float, Any]:
+    """
+    Boxes by key-frame, as JSON has them.
+
+    Args:
+        found (`Any`):
+            A JSON object `{seconds: boxes}`; boxes as for `pipeline("action-detection")`.
+
+    Returns:
+        `dict[float, Any]`: boxes by seconds.
+
+    Raises:
+        ValueError: it is no such object.
+    """
+    if not isinstance(found, dict):
+        raise ValueError(f"boxes must be a JSON object {{seconds: boxes}}, got {type(found).__name__}")
+    boxes = {}
+    for time, people in found.items():
+        try:
+            boxes[float(time)] = people
+            boxes_and_scores(people)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"boxes must be a JSON object {{seconds: boxes}} with boxes [x1, y1, x2, y2], got {time!r}: {people!r}"
+            ) from error
+    return boxes
 
 
 def link_people(boxes: Sequence[torch.Tensor], min_overlap: float = 0.3, max_gap: int = 2) -> list[list[int]]:

@@ -19,7 +19,9 @@ COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9
 MOST_LABELS = 3
 
 
-def write_labelled_film(video: Any, answers: Sequence[dict[str, Any]], path: str | Path) -> Path:
+def write_labelled_film(
+    video: Any, answers: Sequence[dict[str, Any]], path: str | Path, *, isolate: bool = False
+) -> Path:
     """
     Write a film with a box around each person and the names of their actions.
 
@@ -33,6 +35,8 @@ def write_labelled_film(video: Any, answers: Sequence[dict[str, Any]], path: str
             Of `pipeline("action-detection")`.
         path (`str` or `Path`):
             The film; .mp4.
+        isolate (`bool`, *optional*, defaults to `False`):
+            Whether to decode in a separate process, for files of unknown origin.
 
     Returns:
         `Path`: the film's file.
@@ -46,7 +50,7 @@ def write_labelled_film(video: Any, answers: Sequence[dict[str, Any]], path: str
         raise ValueError(f"`path` must end in .mp4, got {path.name!r}")
     if not answers:
         raise ValueError("`answers` must hold at least one key-frame, got none")
-    probe = probe_video(video)
+    probe = probe_video(video, isolate=isolate)
     times = probe.timestamps
     if times is None:
         times = np.arange(probe.num_frames) / (probe.fps or 25)
@@ -60,7 +64,7 @@ def write_labelled_film(video: Any, answers: Sequence[dict[str, Any]], path: str
         stream.codec_context.time_base = Fraction(1, CLOCK)
         for start in range(0, len(times), FRAMES_AT_ONCE):
             chosen = np.arange(start, min(start + FRAMES_AT_ONCE, len(times)))
-            for index, pixels in zip(chosen, decode_video(video, chosen).frames):
+            for index, pixels in zip(chosen, decode_video(video, chosen, isolate=isolate).frames):
                 drawn = draw_people(pixels, answers[nearest[index]]["people"])
                 if index == 0:
                     stream.height, stream.width = (side - side % 2 for side in drawn.shape[:2])  # H.264 needs even

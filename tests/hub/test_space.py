@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hf_videovit.hub.space import publish_space, write_space
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.hub_server import READER, WRITER, Failure
-from tests.saved_model import save_tiny_classifier
+from tests.saved_model import save_tiny_classifier, save_tiny_detector
 
 
 ROOT = Path(__file__).parents[2]
@@ -172,32 +173,64 @@ def test_another_app_of_a_space_is_kept(hub, name, content):
     assert hub.files("me/demo", kind="spaces") == files
 
 
-def test_the_app_runs_as_it_was_sent(hub, folder, tmp_path, monkeypatch):
-    """In a process of its own, in a folder with nothing but the Space's files, with the model on the Hub."""
-    monkeypatch.setenv("HF_TOKEN", WRITER)
-    assert publish_words(folder, "--repo-id", "me/squares", "--space", "me/demo").exit_code == 0
-    space = tmp_path / "space"
+@contextmanager
+def running_app(hub, space_id, home):
+    """The Space in a process of its own, in a folder with nothing but its files, with the model on the Hub."""
+    space = home / "space"
     space.mkdir()
-    for path, content in hub.files("me/demo", kind="spaces").items():
+    for path, content in hub.files(space_id, kind="spaces").items():
         (space / path).write_bytes(content)
-    clip = str(write_clip(tmp_path / "clip.mp4", moving_square_clip()))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "GRADIO_"))}
-    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home / "home"), "HF_HUB_DISABLE_XET": "1"}
     environment |= {"PYTHONPATH": str(ROOT), "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(free_port())}
-    log = tmp_path / "log"
+    log = home / "log"
     with log.open("w") as file:
         server = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=file, stderr=file)
     try:
         address = f"http://127.0.0.1:{environment['GRADIO_SERVER_PORT']}"
         wait_for(address, server, log)
-        labels, *_ = Client(address, verbose=False).predict(handle_file(clip), api_name="/classify")
+        yield Client(address, verbose=False)
     finally:
         server.terminate()
         server.wait()
+
+
+def test_the_app_runs_as_it_was_sent(hub, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    assert publish_words(folder, "--repo-id", "me/squares", "--space", "me/demo").exit_code == 0
+    clip = str(write_clip(tmp_path / "clip.mp4", moving_square_clip()))
+    with running_app(hub, "me/demo", tmp_path) as client:
+        labels, *_ = client.predict(handle_file(clip), api_name="/classify")
     expected = pipeline("video-classification", model=str(folder))(clip, top_k=5)
     assert [(one["label"], one["confidence"]) for one in labels["confidences"]] == [
         (one["label"], one["score"]) for one in expected
     ]
+
+
+def test_a_detector_is_published_with_its_code_card_and_space(hub, tmp_path, monkeypatch):
+    """And the Space that was sent shows it."""
+    monkeypatch.setenv("HF_TOKEN", WRITER)
+    folder = save_tiny_detector(tmp_path / "people")
+    done = publish_words(folder, "--repo-id", "me/people", "--space", "me/actions", "--with-code")
+    assert done.exit_code == 0, done.output
+    files = hub.files("me/people")
+    assert {"README.md", "config.json", "model.safetensors", "video_preprocessor_config.json"} < set(files)
+    assert {"modeling_videomae_v2.py", "modeling_action_detection.py", "modeling_code.json"} < set(files)
+    mapped = json.loads(files["config.json"])["auto_map"]
+    assert mapped["AutoModel"] == "modeling_videomae_v2.VideoMAEV2ForActionDetection"
+    card = files["README.md"].decode()
+    assert problems(card) == [] and "pipeline_tag" not in card.split("---")[1]
+    assert 'pipeline("action-detection", model="me/people")' in card
+    assert 'AutoModel.from_pretrained("me/people", trust_remote_code=True)' in card
+    words = hub.files("me/actions", kind="spaces")["README.md"].decode()
+    assert problems(words, "space") == [] and "names what each person does" in words and "classif" not in words
+    clip = str(write_clip(tmp_path / "clip.mp4", moving_square_clip(num_frames=20), fps=10))
+    boxes = {1.0: [[4, 4, 20, 30]]}
+    with running_app(hub, "me/actions", tmp_path) as client:
+        _, table, _ = client.predict(handle_file(clip), json.dumps(boxes), 1.0, 0.0, api_name="/detect")
+    (expected,) = pipeline("action-detection", model=str(folder))(clip, boxes=boxes, threshold=0.0, top_k=5)
+    actions = [(one["label"], f"{one['score']:.4f}") for one in expected["people"][0]["actions"]]
+    assert [(row[3], row[4]) for row in table["data"]] == actions
 
 
 def free_port() -> int:

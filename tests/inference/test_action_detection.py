@@ -133,6 +133,8 @@ def test_a_detector_of_transformers_is_asked_for_people_by_name():
         ({"boxes": BOXES, "batch_size": 0}, "`batch_size` must be at least 1"),
         ({"person_detector": lambda images: []}, "`person_detector` must answer for each of 1 images, got 0"),
         ({"boxes": {0.2: ([[0, 0, 9, 9]], [0.1, 0.2])}}, "`scores` must be one for each of 1 boxes"),
+        ({"boxes": {0.2: [[0, 0, 9]]}}, r"`boxes` must have shape \(num_boxes, 4\), got \(1, 3\)"),
+        ({"boxes": {0.2: [0, 0, 9, 9]}}, r"`boxes` must have shape \(num_boxes, 4\), got \(4,\)"),
     ],
 )
 def test_bad_arguments_are_refused(one_folder, arguments, message):
