@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -42,6 +42,8 @@ from .layers import (
 )
 from .modeling_action_detection import ActionDetectionMixin
 
+
+logger = logging.get_logger(__name__)
 
 Grid = tuple[int, int, int]
 MAX_LOG_TEMPERATURE = 4.6052  # the official cap on the cosine attention's scale: log(100)
@@ -108,6 +110,12 @@ class _VideoMAEV2PositionEmbeddings(nn.Module):
         return sinusoid_table(math.prod(self.grid), dim)
 
     def forward(self, grid: tuple[int, int, int]) -> torch.Tensor:
+        if grid[1:] != self.grid[1:] and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"The position table of {self.grid} tokens (frames, height, width) is interpolated to {grid}. For a "
+                "checkpoint that was trained at this size with the official code, which makes a new table for each "
+                f"size, pass `position_grid={list(grid)}` to `from_pretrained`, or `image_size` to the conversion."
+            )
         return interpolate_positions(self.table, self.grid, grid)  # (sequence, dim)
 
 

@@ -292,3 +292,25 @@ def test_a_forward_pass_reads_the_device_once(with_decoder_mask, monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, counted)
     model(torch.randn(2, 4, 3, 16, 16), **both)
     assert reads == ["tolist"]
+
+
+def test_another_size_says_that_the_table_is_interpolated(tmp_path, caplog):
+    """The official code makes a new table; which of the two a checkpoint was trained with, its file does not show."""
+    saved = VideoMAEV2Model(VideoMAEV2Config(**TINY))
+    saved.save_pretrained(tmp_path)
+    pixel_values = torch.randn(1, 4, 3, 24, 24)
+    with caplog.at_level("WARNING"):
+        kept = saved.eval()(pixel_values).pooler_output
+    assert "position table of (2, 4, 4) tokens (frames, height, width) is interpolated to (2, 6, 6)" in caplog.text
+    assert "pass `position_grid=[2, 6, 6]` to `from_pretrained`" in caplog.text
+    caplog.clear()
+    renewed = VideoMAEV2Model.from_pretrained(tmp_path, position_grid=[2, 6, 6]).eval()
+    built = VideoMAEV2Model(VideoMAEV2Config(**{**TINY, "image_size": 24})).eval()
+    built.load_state_dict(saved.state_dict())
+    with caplog.at_level("WARNING"):
+        features = renewed(pixel_values).pooler_output
+        saved(torch.randn(1, 4, 3, 16, 16))  # its own size
+        saved(torch.randn(1, 8, 3, 16, 16))  # another length, which the official code refuses
+    assert "position table" not in caplog.text
+    torch.testing.assert_close(features, built(pixel_values).pooler_output)
+    assert (features - kept).abs().max() > 1e-2
