@@ -42,6 +42,20 @@ def trusted_imports() -> Iterator[None]:
                 os.environ[SAFE_PATH] = before
 
 
+def start_tracker(start_method: str | None = None) -> None:
+    """
+    Start the tracker of shared resources, an interpreter that locks and queues of `multiprocessing` otherwise start
+    on their first use.
+
+    Args:
+        start_method (`str`, *optional*):
+            How processes are started; that of the platform by default. Those that are forked need no tracker.
+    """
+    if os.name == "posix" and (start_method or multiprocessing.get_all_start_methods()[0]) != "fork":
+        with trusted_imports():
+            resource_tracker.ensure_running()
+
+
 class TrustedProcess(multiprocessing.Process):
     """A process that does not import from the working directory."""
 
@@ -67,9 +81,7 @@ def trusted_context(process_class: type[TrustedProcess] = TrustedProcess) -> Bas
     """
     context = copy.copy(multiprocessing.get_context())
     context.Process = process_class  # type: ignore[misc]
-    if context.get_start_method() != "fork":  # the queues of the workers start the tracker before the workers start
-        with trusted_imports():
-            resource_tracker.ensure_running()
+    start_tracker(context.get_start_method())
     return context
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..processes import start_tracker
 from . import detection, hub, inspection, models, training
 from .errors import explain
 
@@ -77,4 +78,5 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceb
 
 def main() -> None:
     """Entry point of the console script."""
+    start_tracker()
     app()

@@ -77,6 +77,10 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
             return super().__new__(cls)
         return VideoClassificationPipeline(*args, video_processor=video_processor, **kwargs)
 
+    def __getnewargs_ex__(self) -> tuple[tuple, dict[str, Any]]:
+        """Arguments of `__new__` for a copy, which a worker that was not forked gets."""
+        return (), {"video_processor": self.video_processor}
+
     def _sanitize_parameters(  # type: ignore[override]
         self,
         top_k: int | None = UNSET,

@@ -1,5 +1,6 @@
 """`pipeline("video-classification")` on our models, and on everybody else's as before."""
 
+import copy
 import functools
 import io
 import threading
@@ -348,3 +349,14 @@ def test_other_models_behave_as_before(clips):
         assert ours(video, top_k=1, function_to_apply="sigmoid") == stock(video, top_k=1, function_to_apply="sigmoid")
     with pytest.raises(ValueError, match="requires either a video processor or an image processor"):
         pipeline(TASK, model=stock_model(), device="cpu")
+
+
+def test_a_copied_pipeline_is_the_same_pipeline(tmp_path):
+    """Workers that are not forked get a copy."""
+    path = write_clip(tmp_path / "clip.mp4", moving_square_clip(num_frames=16))
+    classifier = pipeline("video-classification", model=str(save_tiny_classifier(tmp_path / "model")))
+    twin = copy.deepcopy(classifier)
+    assert type(twin) is type(classifier)
+    answer, expected = twin(str(path)), classifier(str(path))
+    assert [one["label"] for one in answer] == [one["label"] for one in expected]
+    assert [one["score"] for one in answer] == pytest.approx([one["score"] for one in expected], abs=1e-6)
