@@ -13,7 +13,7 @@ HAS_DECORD_WHEEL = (
 
 INSTALL_REQUIRES = [
     "accelerate>=1.14",
-    "av>=17.0",
+    "av>=17.0.1",
     "datasets>=4.8",
     f"decord>=0.6.0; {HAS_DECORD_WHEEL}",
     "evaluate>=0.4.3",

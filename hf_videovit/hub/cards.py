@@ -461,7 +461,7 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
 
 
 def _detector_limits(config: PreTrainedConfig) -> list[str]:
-    """What a detector leaves to its user, and where its scores or boxes differ from what one expects."""
+    """Limits of a detector: work left to its user, and scores or boxes that differ from the expected ones."""
     limits = [
         "People are not found by the model: give their boxes, or a detector of people.",
         f"The model scores each of its {config.num_labels} labels separately for every person.",

@@ -140,7 +140,7 @@ def turning_clip(path: Path, messages: dict[int, bytes]) -> Path:
             message = next((found for start, found in reversed(messages.items()) if number >= start), b"")
             turned = av.Packet(message + bytes(packet))
             turned.pts, turned.dts, turned.time_base = packet.pts, packet.dts, packet.time_base
-            turned.is_keyframe, turned.stream = packet.is_keyframe, copied
+            turned.is_keyframe, turned.duration, turned.stream = packet.is_keyframe, packet.duration, copied
             target.mux(turned)
     return path
 
