@@ -699,7 +699,7 @@ class TubeViTForActionDetection(ActionDetectionMixin, TubeViTPreTrainedModel):
         tokens = outputs.last_hidden_state[:, -sum(math.prod(grid) for grid in grids) :]  # without a class token
         parts = tokens.transpose(1, 2).split([math.prod(grid) for grid in grids], dim=2)
         maps = [part.unflatten(2, grid) for part, grid in zip(parts, grids)]
-        densest = max(grids, key=lambda grid: (grid[1] * grid[2], grid[0]))
+        _, densest = max([((grid[1] * grid[2], grid[0]), grid) for grid in grids])
         resampled = [
             one if grid == densest else F.interpolate(one, size=densest, mode="trilinear", align_corners=False)
             for one, grid in zip(maps, grids)

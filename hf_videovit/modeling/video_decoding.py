@@ -555,6 +555,8 @@ def _torchcodec_doubt(reader: PyAVReader) -> str | None:
     index = reader.index
     if not index.container.startswith(TORCHCODEC_CONTAINERS) or not index.in_order:
         return f"{index.codec} in {index.container.split(',')[0]}"
+    if index.shown.rotation:  # older releases do not turn them
+        return "turned frames"
     return None
 
 

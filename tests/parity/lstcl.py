@@ -280,7 +280,7 @@ class LstclAdapter:
             f"features_{name}": self.tensors[f"features_{name}"].clone().requires_grad_() for name in ("short", "long")
         }
         model.lstcl.answers = {name.removeprefix("features_"): value for name, value in features.items()}
-        outputs = model("short", "long")
+        outputs = model(*(torch.full((len(features["features_short"]), 1, 3, 8, 8), float(one)) for one in range(2)))
         outputs.loss.backward()
         return outputs, features
 
@@ -322,8 +322,9 @@ class GivenFeatures(nn.Module):
         super().__init__()
         self.answers: dict[str, torch.Tensor] = {}
 
-    def forward(self, clip: str, **kwargs: Any) -> BaseModelOutputWithPooling:
-        return BaseModelOutputWithPooling(pooler_output=self.answers[clip])
+    def forward(self, clip: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        name = ("short", "long")[int(clip.flatten()[0])]  # the clips are numbers of names
+        return BaseModelOutputWithPooling(pooler_output=self.answers[name])
 
 
 def projections_of(model: LstclForPreTraining) -> list[torch.Tensor]:
