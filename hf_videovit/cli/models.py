@@ -1,7 +1,7 @@
 """Commands for checkpoints and videos: convert, classify, embed, evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -30,6 +30,9 @@ from .common import (
 
 
 commands = typer.Typer()
+
+Task = Literal["video-classification", "action-detection"]
+Metric = Literal["ava", "mmaction2"]
 
 
 @commands.command()
@@ -176,20 +179,64 @@ def embed(
 @commands.command()
 def evaluate(
     model: Model,
-    data: Annotated[str, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")],
+    data: Annotated[
+        str | None, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split. Default: the first of val, validation, test.")] = None,
     all_clips: Annotated[
         bool, typer.Option("--all-clips", help="Score all clips of the data, also those that were trained on.")
     ] = False,
+    task: Annotated[Task, typer.Option(help="What the model does.")] = "video-classification",
+    annotations: Annotated[
+        Path | None, typer.Option(help="action-detection: key-frames as JSON lines, as `prepare` writes them.")
+    ] = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(help="action-detection: JSON lines with detected people, or ground-truth for an upper bound."),
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="action-detection: folder of the videos. Default: that of the annotations.")
+    ] = None,
+    person_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="action-detection: lowest score of a detected person.")
+    ] = 0.8,
+    excluded: Annotated[
+        Path | None, typer.Option(help="action-detection: csv of video,timestamp of key-frames to leave out.")
+    ] = None,
+    offset: Annotated[
+        float, typer.Option(help="action-detection: timestamp of a video's start in csv files; 900 for AVA's cuts.")
+    ] = 0.0,
+    metric: Annotated[Metric, typer.Option(help="action-detection: AVA's metric or mmaction2's variant.")] = "ava",
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
     cpu: Cpu = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Write one row per video to this .jsonl file.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write one row per video to this .jsonl file; action-detection: AVA's .csv.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
+    if task == "action-detection":
+        from .detection_scores import evaluate_detector
+
+        shared: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "device": choose_device(device, cpu),
+            "as_json": as_json,
+        }
+        own: dict[str, Any] = {
+            "person_threshold": person_threshold,
+            "excluded": excluded,
+            "offset": offset,
+            "metric": metric,
+        }
+        evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
+        return
+    if data is None:
+        raise ValueError("--data is needed: labelled videos")
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments

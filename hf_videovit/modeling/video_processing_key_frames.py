@@ -169,6 +169,21 @@ class KeyFrameVideoProcessor(ClipVideoProcessor):
         )
         return list(torch.from_numpy(decoded.frames).movedim(-1, -3))
 
+    def resize_clip(self, clip: torch.Tensor) -> torch.Tensor:
+        """
+        Resize a clip, as for boxes, without normalising it.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+
+        Returns:
+            `torch.Tensor`: uint8 frames of the new size.
+        """
+        if not self.do_resize:
+            return clip
+        return self._resize_clips(clip, self._checked_options({})).round().clamp(0, 255).to(torch.uint8)
+
     def sample_key_frames(
         self,
         key_frames: Sequence[float],

@@ -17,8 +17,8 @@ class BoxAugmentation:
     Random changes of a resized clip.
 
     Args:
-        crop_size (`int`, *optional*, defaults to 224):
-            Side of the crop in pixels.
+        crop_size (`int` or `tuple[int, int]`, *optional*, defaults to 224):
+            Side of the crop in pixels, or its height and width.
         hue (`int`, *optional*, defaults to 10):
             Largest change of the hue, in steps of 2 degrees (OpenCV's 8-bit hues).
         saturation, value (`int`, *optional*, defaults to 26):
@@ -32,7 +32,7 @@ class BoxAugmentation:
         ValueError: a number is not allowed.
     """
 
-    crop_size: int = 224
+    crop_size: int | tuple[int, int] = 224
     hue: int = 10
     saturation: int = 26
     value: int = 26
@@ -40,13 +40,18 @@ class BoxAugmentation:
     convention: str = "exclusive"
 
     def __post_init__(self) -> None:
-        if self.crop_size < 1:
+        if min(self.crop) < 1:
             raise ValueError(f"`crop_size` must be at least 1, got {self.crop_size}")
         for name, largest in (("hue", 90), ("saturation", 255), ("value", 255)):
             if not 0 <= getattr(self, name) <= largest:
                 raise ValueError(f"`{name}` must be between 0 and {largest}, got {getattr(self, name)}")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"`flip` must be between 0 and 1, got {self.flip}")
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Height and width of the crop."""
+        return (self.crop_size, self.crop_size) if isinstance(self.crop_size, int) else self.crop_size
 
     def __call__(
         self, clip: torch.Tensor, boxes: torch.Tensor, rng: np.random.Generator
@@ -63,21 +68,21 @@ class BoxAugmentation:
                 Source of chance.
 
         Returns:
-            `tuple`: the clip, `crop_size` high and wide, and the boxes. A box outside the crop stays at its edge.
+            `tuple`: the clip of the size of the crop, and the boxes. A box outside the crop stays at its edge.
 
         Raises:
             ValueError: the clip is smaller than the crop.
         """
-        height, width = clip.shape[-2:]
-        if min(height, width) < self.crop_size:
+        (height, width), (rows, columns) = clip.shape[-2:], self.crop
+        if height < rows or width < columns:
             raise ValueError(f"`crop_size` is {self.crop_size}, but a clip has {height} x {width} pixels")
-        left, top = (int(rng.random() * (side - self.crop_size)) for side in (width, height))
-        clip = clip[..., top : top + self.crop_size, left : left + self.crop_size]
-        boxes = crop_boxes(boxes, top, left, self.crop_size, self.crop_size)
+        left, top = int(rng.random() * (width - columns)), int(rng.random() * (height - rows))
+        clip = clip[..., top : top + rows, left : left + columns]
+        boxes = crop_boxes(boxes, top, left, rows, columns)
         changes = [int(rng.integers(-most, most + 1)) for most in (self.hue, self.saturation, self.value)]
         clip = shift_colours(clip, *changes)
         if rng.random() < self.flip:
-            clip, boxes = clip.flip(-1), flip_boxes(boxes, self.crop_size, self.convention)
+            clip, boxes = clip.flip(-1), flip_boxes(boxes, columns, self.convention)
         return clip, boxes
 
 

@@ -213,7 +213,7 @@ class VideoList(VideoSource):
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         """See [`VideoSource.share`]."""
-        for index in _shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
+        for index in shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
             yield self[int(index)]
 
     def share_size(self, rank: int, world: int) -> int:
@@ -334,7 +334,7 @@ class SampleList(VideoSource):
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
         """See [`VideoSource.share`]."""
-        order = _shuffled_indices(len(self.samples), seed, epoch)
+        order = shuffled_indices(len(self.samples), seed, epoch)
         return (self.samples[index] for index in order[rank::world][start:])
 
     def fingerprint(self) -> str:
@@ -427,8 +427,21 @@ def manifest_hash(labelled: Iterable[tuple[str, Label]], label_names: Sequence[s
     return digest.hexdigest()
 
 
-def _shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation that depends on seed and epoch, or the given order without a seed."""
+def shuffled_indices(count: int, seed: int | None, epoch: int) -> np.ndarray:
+    """
+    The order of an epoch.
+
+    Args:
+        count (`int`):
+            Number of samples.
+        seed (`int` or `None`):
+            Seed of a permutation; `None` keeps the order.
+        epoch (`int`):
+            The epoch, on which the permutation depends as well.
+
+    Returns:
+        `np.ndarray` of shape `(count,)`: indices.
+    """
     return np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
 
 

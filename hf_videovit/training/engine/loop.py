@@ -7,8 +7,8 @@ checkpoint and ends the run.
 
 Processes may run out of videos at different times, because of uneven shares or unreadable files. Before each step they
 therefore sum up their numbers of clips. A process without clips takes part with weight 0, the loss is the mean over
-the clips of all processes, and the epoch ends when no process has clips left. So no process waits for another, and no
-video is repeated or skipped.
+the clips of all processes (or over what the task counts instead), and the epoch ends when no process has clips left.
+So no process waits for another, and no video is repeated or skipped.
 """
 
 import math
@@ -243,7 +243,7 @@ class _Run:
             place, listed = self.progress.position, self.ledger.state_dict()
             batch_group = self._next(batches)
             self.window.work()
-            num_clips = self._agree(batch_group)
+            num_clips, num_items = self._agree(batch_group)
             if self.stop_requested:  # some processes may have no clips for this step, so it would differ
                 self.progress.position = place
                 self.ledger.load_state_dict(listed)
@@ -252,7 +252,7 @@ class _Run:
                 if self.progress.step == before and start == 0:
                     raise RuntimeError(f"No training video can be read; see {self.ledger.path}")
                 return True
-            self._step(batch_group, num_clips)
+            self._step(batch_group, num_items)
             self._after_step(num_clips)
         return False
 
@@ -264,41 +264,45 @@ class _Run:
         self.progress.position = self.stream.position
         return batch_group
 
-    def _agree(self, batch_group: list[Batch]) -> int:
-        """Number of clips of this step in all processes. Stops the run if too many videos were unreadable."""
+    def _agree(self, batch_group: list[Batch]) -> tuple[int, int]:
+        """
+        Numbers of clips and of the task's items of this step in all processes. Stops the run if too many videos were
+        unreadable.
+        """
         clips = sum(len(batch) for batch in batch_group)
         counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
+        counts.append(sum(map(self.weights.module.count, batch_group)))
         if self.stream.world > 1:
             total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
             counts = self.accelerator.reduce(total, "sum").tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
         self.stop_requested = counts[3] > 0  # a signal to one process stops all of them
-        return counts[0]
+        return counts[0], counts[4]
 
-    def _step(self, batch_group: list[Batch], num_clips: int) -> None:
-        """One optimiser step on the mean loss over the clips of all processes."""
+    def _step(self, batch_group: list[Batch], num_items: int) -> None:
+        """One optimiser step on the mean loss over the items of all processes, which are clips for most tasks."""
         run, world = self.config.run, self.stream.world
         torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
         step = self.progress.step
         set_learning_rate(self.weights.optimizer, self.schedule.learning_rate(step), self.schedule.constant_rate(step))
         self.weights.module.begin_step(step, self.schedule.total_steps)
         passes = list(self._passes(batch_group))
-        for index, (batch, clips) in enumerate(passes):
+        for index, (batch, items) in enumerate(passes):
             last = index == len(passes) - 1
             with self.weights.backward_pass(last) as backward:
                 outputs = self.task(self.prepare_batch(batch.rows, self.accelerator.device))
-                backward(outputs["loss"] * (clips * world / num_clips))
+                backward(outputs["loss"] * (items * world / max(num_items, 1)))
             for name, value in outputs.items():
-                self.sums[name] = self.sums[name] + value.detach().float() * clips
-        self.sums["clips"] = self.sums["clips"] + sum(clips for _, clips in passes)
+                self.sums[name] = self.sums[name] + value.detach().float() * items
+        self.sums["items"] = self.sums["items"] + sum(items for _, items in passes)
         self._count_step(self.weights.step(), batch_group)
 
     def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
-        """Batches with their numbers of clips. All processes make equally many passes, the last ones with 0 clips."""
+        """Batches with their numbers of items. All processes make equally many passes, the last ones with 0 items."""
         for batch in batch_group:
             self.template = batch
-            yield batch, len(batch)
+            yield batch, self.weights.module.count(batch)
         missing = self.config.optimization.accumulation - len(batch_group) if self.stream.world > 1 else 0
         for _ in range(missing):
             if self.template is None:
@@ -353,10 +357,10 @@ class _Run:
             on_device = values.float().to(self.accelerator.device)  # not every accelerator has float64
             values = self.accelerator.reduce(on_device, "sum").double().cpu()
         sums = dict(zip(names, values.tolist()))
-        clips, steps = sums.pop("clips"), sums.pop("finite_steps", 0.0)
+        items, steps = sums.pop("items"), sums.pop("finite_steps", 0.0)
         norm = sums.pop("grad_norm", 0.0) / steps if steps else math.nan
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
-        line |= {name: value / clips for name, value in sums.items()}
+        line |= {name: value / max(items, 1) for name, value in sums.items()}
         line |= {"grad_norm": norm, "learning_rate": self.schedule.learning_rate(self.progress.step - 1)}
         line |= self.window.close() | {"bad_videos": self.num_bad}
         self.sums.clear()

@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -381,8 +381,8 @@ def evaluate_model(
     )
     answers = _answers(model, stream, mixed_precision, progress and rank == 0)
     failures = [(source.place(video.position, rank, world), video) for video in bad]
-    answers, failures = _gathered(answers, accelerator), _gathered(failures, accelerator)
-    recorded = dict(_gathered(list(source.recorded.items()), accelerator))
+    answers, failures = gathered(answers, accelerator), gathered(failures, accelerator)
+    recorded = dict(gathered(list(source.recorded.items()), accelerator))
     label_names = [config.id2label[index] for index in range(config.num_labels)]
     result = _collect(answers, failures, recorded, label_names, multi_label)
     result.protocol = describe_protocol(model, processor, sampling_mode)
@@ -474,12 +474,11 @@ def _answers(
     model: PreTrainedModel, stream: ClipStream, mixed_precision: str | None, progress: bool
 ) -> list[tuple[int, str, int | list[float], np.ndarray]]:
     """Predictions of this process: place in the data's order, id, label, logits."""
-    dtype = PRECISIONS.get(mixed_precision or "no")
     answers = []
     with evaluation_mode(model):
         for batch in tqdm(stream.epoch(0), total=stream.num_batches(), desc="evaluating", disable=not progress):
             pixel_values = batch.rows["pixel_values"].to(model.device)
-            with torch.inference_mode(), torch.autocast(model.device.type, dtype) if dtype else nullcontext():
+            with torch.inference_mode(), autocast_of(model.device, mixed_precision):
                 logits = model(pixel_values=pixel_values).logits.float().cpu().numpy()
             for position, name, label, row in zip(batch.positions, batch.ids, batch.rows["labels"].tolist(), logits):
                 place = stream.source.place(position, stream.rank, stream.world)
@@ -487,8 +486,36 @@ def _answers(
     return answers
 
 
-def _gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
-    """Items of all processes, which may have different numbers of them."""
+def autocast_of(device: torch.device, mixed_precision: str | None) -> AbstractContextManager[Any]:
+    """
+    The precision of a forward pass.
+
+    Args:
+        device (`torch.device`):
+            Device of the model.
+        mixed_precision (`str` or `None`):
+            `"bf16"`, `"fp16"`, or none.
+
+    Returns:
+        A context manager.
+    """
+    dtype = PRECISIONS.get(mixed_precision or "no")
+    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+
+
+def gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
+    """
+    Items of all processes, which may have different numbers of them.
+
+    Args:
+        items (`list`):
+            Items of this process.
+        accelerator (`Accelerator` or `None`):
+            The processes.
+
+    Returns:
+        `list`: the same in all processes.
+    """
     return items if accelerator is None or accelerator.num_processes == 1 else gather_object(items)
 
 

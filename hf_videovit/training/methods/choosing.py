@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from ..arguments import GROUPS, ModelArguments, RunConfig, describe_arguments
 from ..building import load_config
 from ..fields import suggestion
+from .action_detection import ActionDetection
 from .classification import Classification, Distillation
 from .common import GOALS, Goal, Method, RunResult, run
 from .contrastive import Contrastive
@@ -26,6 +27,7 @@ METHODS: tuple[type[Method], ...] = (
     Contrastive,
     MaskedWords,
     MaskedPixels,
+    ActionDetection,
 )
 COMMANDS = {"classifier": "train", "encoder": "pretrain"}
 

@@ -26,6 +26,7 @@ from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
 from ..engine.loop import FitResult, Observer, fit
 from ..engine.run_folder import open_run_folder
+from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
 from ..evaluation.probes import online_probe
 from ..fields import build_group
@@ -63,8 +64,8 @@ class RunResult:
             `logs`.
         facts (`dict`):
             Facts for the model card: data, size, steps, time, scores, protocol, environment, arguments.
-        evaluation ([`EvaluationResult`], *optional*):
-            Final evaluation of a classifier by the processor's own protocol, if there are evaluation videos.
+        evaluation ([`EvaluationResult`] or [`ActionDetectionResult`], *optional*):
+            Final evaluation by the processor's own protocol, if there are evaluation videos.
         picture (`Path`, *optional*):
             File with a picture of the predictions of a pretrained model on held-out videos.
     """
@@ -74,7 +75,7 @@ class RunResult:
     history: list[dict[str, Any]]
     output_dir: Path
     facts: dict[str, Any]
-    evaluation: EvaluationResult | None = None
+    evaluation: EvaluationResult | ActionDetectionResult | None = None
     picture: Path | None = None
 
 

@@ -3,6 +3,7 @@ Losses as modules. The `forward(batch)` of a task returns `{"loss": ..., parts}`
 besides the model (heads, teachers, queues) lives inside the task. The loop in `engine/loop.py` knows no task by name.
 """
 
+from .action_detection import ActionDetectionTask
 from .base import Task
 from .classification import ClassificationTask
 from .contrastive import ContrastiveTask
@@ -14,6 +15,7 @@ from .token_labels import TokenLabelTask
 
 
 __all__ = [
+    "ActionDetectionTask",
     "ClassificationTask",
     "ContrastiveTask",
     "DistillationTask",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..data.streaming import Batch
 from ..optimization import parameter_groups
 
 
@@ -51,8 +52,22 @@ class Task(nn.Module):
                 Tensors on the model's device.
 
         Returns:
-            `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples, and further scalars to log.
+            `dict[str, torch.Tensor]`: `loss`, the mean over the batch's samples (or the items of `count`), and
+            further scalars to log.
         """
+
+    def count(self, batch: Batch) -> int:
+        """
+        Number of items that the loss of a batch is a mean over. A step averages over the items of all processes.
+
+        Args:
+            batch ([`Batch`]):
+                A batch from the workers.
+
+        Returns:
+            `int`: the number of samples, if the task does not say otherwise.
+        """
+        return len(batch)
 
     def begin_step(self, step: int, total_steps: int) -> None:
         """
