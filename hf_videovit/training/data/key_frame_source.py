@@ -192,8 +192,8 @@ def find_key_frames(data: str, split: str | None) -> Path | None:
     Args:
         data (`str`):
             A file of key-frames, or a folder with a file for each split, such as `train.jsonl`.
-        split (`str`, *optional*):
-            Name of the split; by default the first of those to evaluate on that exists.
+        split (`str` or `None`):
+            Name of the split; `None` for the first of those to evaluate on that exists.
 
     Returns:
         `Path` or `None`: `None` if there is no split to evaluate on.

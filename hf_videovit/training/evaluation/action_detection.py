@@ -245,7 +245,7 @@ def excluded_keys(path: str | Path | None) -> set[str]:
     The key-frames of a file of excluded ones.
 
     Args:
-        path (`str` or `Path`, *optional*):
+        path (`str`, `Path` or `None`):
             csv of video and timestamp.
 
     Returns:
@@ -327,8 +327,8 @@ def score_action_detection(
             The predictions.
         truth (`Sequence[KeyFrame]`):
             The annotations.
-        evaluated (`Sequence[int]`, *optional*):
-            Labels that are scored; all by default.
+        evaluated (`Sequence[int]` or `None`):
+            Labels that are scored; `None` for all.
         metric (`str`, *optional*, defaults to `"ava"`):
             See [`frame_average_precision`].
     """

@@ -104,6 +104,13 @@ class ActionDetection(Method):
     eval_source: KeyFrameSource | None  # type: ignore[assignment]
     processor: KeyFrameVideoProcessor  # type: ignore[assignment]
 
+    def switched_off(self) -> dict[str, str]:
+        """See [`Method.switched_off`]."""
+        off = super().switched_off()
+        if self.arguments.people is None:
+            off["person_threshold"] = "`people` is needed for it"
+        return off
+
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """False: a run names this method. See [`Method.fits`]."""
@@ -121,6 +128,10 @@ class ActionDetection(Method):
             raise ValueError("`data` is needed: a file of key-frames (JSON lines), or a folder with train.jsonl")
         train = self._without(self._open(find_key_frames(data.data, data.train_split)), own.train_excluded)
         peopled = train.of_rows([row for row in train.rows if len(row.boxes)])
+        if len(peopled.rows) < len(train.rows):
+            peopled.remarks += (
+                f"{len(train.rows) - len(peopled.rows)} training key-frames without people are left out",
+            )
         if data.max_train_samples is not None:
             peopled = peopled.sample(data.max_train_samples, seed)
         found = find_key_frames(data.eval_data or data.data, "train" if data.eval_data else data.eval_split)
@@ -140,6 +151,12 @@ class ActionDetection(Method):
     def check_sources(self, train_source: VideoSource, eval_source: VideoSource | None) -> None:
         """
         Refuse key-frames that nothing can be learnt from.
+
+        Args:
+            train_source ([`KeyFrameSource`]):
+                Training key-frames.
+            eval_source ([`KeyFrameSource`] or `None`):
+                Evaluation key-frames.
 
         Raises:
             ValueError: there are no labels, or the sources are not key-frames.
