@@ -47,7 +47,7 @@ DECORD_MIN_WIDTH = 80
 DECORD_BAD_WIDTHS = (96, 144)
 DECORD_CONTAINERS = ("mov", "matroska", "avi")
 DECORD_CODECS = ("h264", "mpeg4", "mjpeg", "vp8", "vp9")
-DECORD_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
+EIGHT_BIT_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
 TORCHCODEC_CONTAINERS = ("mov", "matroska", "flv", "gif")
 FFMPEG_OF_AVCODEC = {57: "3", 58: "4", 59: "5", 60: "6", 61: "7", 62: "8"}
 MOST_WARNINGS = 1000
@@ -534,7 +534,7 @@ def _decord_doubt(reader: PyAVReader) -> str | None:
     width = index.size[1]
     if not index.container.startswith(DECORD_CONTAINERS) or index.codec not in DECORD_CODECS:
         return f"{index.codec} in {index.container.split(',')[0]}"
-    if reader.pixel_format not in DECORD_FORMATS:
+    if reader.pixel_format not in EIGHT_BIT_FORMATS:
         return f"{reader.pixel_format} pixels"
     if len(index.times) == 0 or index.times[0] != 0 or index.has_hidden_frames:
         return "an edit list or a start other than 0"
@@ -555,8 +555,11 @@ def _torchcodec_doubt(reader: PyAVReader) -> str | None:
     index = reader.index
     if not index.container.startswith(TORCHCODEC_CONTAINERS) or not index.in_order:
         return f"{index.codec} in {index.container.split(',')[0]}"
-    if index.shown.rotation:  # older releases do not turn them
+    # older releases (0.6) do not turn frames, and differ in these colours
+    if index.shown.rotation:
         return "turned frames"
+    if reader.pixel_format not in EIGHT_BIT_FORMATS or index.size[0] % 2:
+        return f"{reader.pixel_format} pixels in {index.size[0]} rows"
     return None
 
 
