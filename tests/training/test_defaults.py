@@ -97,8 +97,9 @@ def test_a_recipe_decides_alone(tmp_path):
 
 
 def test_small_checkpoints_have_settings_for_small_models(small):
-    config = read_run(["--checkpoint", small, "--batch_size", "32"], "classifier")
-    assert scaled_learning_rates(config.optimization, 1).peak == pytest.approx(1.5e-3)
+    config = read_run(["--checkpoint", small], "classifier")
+    assert scaled_learning_rates(config.optimization, 1).peak == 1.2e-3
+    assert config.optimization.layer_decay == 1.0
     assert (config.optimization.epochs, config.optimization.warmup_epochs) == (20, 2.0)
 
 
