@@ -31,7 +31,7 @@ INSTALL_REQUIRES = [
     "torchvision>=0.23",
     "tqdm>=4.66.3",
     "transformers>=5.20",
-    "typer>=0.16",
+    "typer>=0.19",
 ]
 
 # The page of `hf-videovit demo` and of a Space.
