@@ -57,7 +57,7 @@ class KeyFrameVideoProcessor(ClipVideoProcessor):
     """
 
     valid_kwargs = KeyFrameVideoProcessorKwargs
-    sampling_fps = None
+    sampling_fps: float | None = None
     read_key_frame = True
     pad_multiple = 1
     box_convention = "exclusive"

@@ -14,10 +14,11 @@ from transformers import AutoModelForVideoClassification, PreTrainedConfig
 from transformers.utils import logging
 
 from ..files import parse_yaml, read_text
-from .arguments import OptimizationArguments, RunConfig, nested_fields, override, parse_arguments, read_flags
+from .arguments import GROUPS, OptimizationArguments, RunConfig, nested_fields, override, parse_arguments, read_flags
 from .building import load_config
+from .methods.action_detection import ActionDetection
 from .methods.choosing import choose
-from .methods.common import Goal
+from .methods.common import Goal, Method
 
 
 logger = logging.get_logger(__name__)
@@ -95,6 +96,9 @@ def read_run(words: Sequence[str], goal: Goal | None = None, defaults: Mapping[s
     if recipe is not None:
         return config
     followed = model_defaults(config, goal)
+    unread = choose(config, goal).unread
+    for group in followed.keys() & GROUPS.keys():
+        followed[group] = {name: value for name, value in followed[group].items() if name not in unread}
     if "learning_rate" in given.get("optimization", {}):  # the rate that is given is the rate of the run
         followed.get("optimization", {}).pop("learning_rate_batch", None)
     values = override(override(followed, nested_fields(defaults or {})), given)
@@ -131,7 +135,7 @@ def model_defaults(config: RunConfig, goal: Goal | None = None) -> dict[str, Any
         f"Neither `checkpoint` nor `size` is given: a small {model.model_type} model is trained from scratch. Start "
         "from a checkpoint for better results."
     )
-    return _small_model(model.model_type, method.goal)
+    return _small_model(model.model_type, method)
 
 
 def _fine_tuning(known: PreTrainedConfig, method_fields: Sequence[str]) -> dict[str, Any]:
@@ -160,9 +164,12 @@ def _small_training(kind: str) -> dict[str, Any]:
     return override(SMALL_TRAINING, {"optimization": {"epochs": SMALL_EPOCHS[kind]}, "warmup": SMALL_WARMUP})
 
 
-def _small_model(model_type: str, goal: Goal) -> dict[str, Any]:
+def _small_model(model_type: str, method: type[Method]) -> dict[str, Any]:
     """A small model of a family with the settings to train or pretrain it."""
-    if goal == "encoder":
+    if method is ActionDetection:
+        recipe = override(_recipe(f"{model_type}/digit_scenes"), {"model": {"config": {"image_size": 96}}})
+        values = _small_training("from scratch")
+    elif method.goal == "encoder":
         recipe = _recipe(SMALL_PRETRAINING[model_type])
         # only contrastive learning needs whole batches, which small data may not fill
         optimization = dict(recipe["optimization"]) | {"drop_last": model_type == "lstcl"}

@@ -48,6 +48,8 @@ logger = logging.get_logger(__name__)
 
 OTHER_AUGMENTATION = tuple(one.name for one in dataclasses.fields(AugmentationArguments) if one.name != "flip")
 OTHER_DATA = ("holdout", "data_config", "video_column", "label_column", "label_separator", "shuffle_buffer")
+WHOLE = 1000  # shares of a box by which it grows over the whole frame
+STILL = 1_000_000.0  # frames a second, so that the frames around a key-frame are all the key-frame
 PLAN_BOXES = 4  # people in a clip of a plan
 
 
@@ -69,6 +71,11 @@ class ActionDetectionArguments:
     offset: float = option(0.0, "timestamp of the start of each video in these files, in seconds; 900 for AVA's cuts")
     metric: Literal["ava", "mmaction2"] = option("ava", "AVA's metric, or mmaction2's variant")
     one_label: bool = option(False, "a person has exactly one label (softmax) instead of any number (sigmoid)")
+    control: Literal["none", "whole_frame", "one_frame"] = option(
+        "none",
+        "train a model that cannot solve the task as a control: whole_frame reads the whole frame for every box, "
+        "one_frame repeats the key-frame",
+    )
     hue: int = option(10, "largest change of the hue, in steps of 2 degrees")
     saturation: int = option(26, "largest change of the saturation, of 255")
     value: int = option(26, "largest change of the value, of 255")
@@ -172,11 +179,12 @@ class ActionDetection(Method):
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
         """See [`build_detector`]."""
-        return build_detector(self.config.model, self.train_source.label_names, self.arguments.one_label)
+        own = self.arguments
+        return build_detector(self.config.model, self.train_source.label_names, own.one_label, own.control)
 
     def describe(self) -> tuple[PreTrainedConfig, ClipProcessor]:
         """See [`describe_detector`]."""
-        return describe_detector(self.config.model)
+        return describe_detector(self.config.model, self.arguments.control)
 
     def begin_model(self) -> None:
         """Match the labels of key-frames and model as well. See [`Method.begin_model`]."""
@@ -295,7 +303,7 @@ class ActionDetection(Method):
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
         """The pass of clips with a few boxes. See [`Method.passes`]."""
-        config, _ = describe_detector(self.config.model)
+        config, _ = self.describe()
         if num_labels:
             config.num_labels = num_labels
         clips = self.config.optimization.batch_size
@@ -317,7 +325,9 @@ class ActionDetection(Method):
         return PreviewedCopies(torch.stack(clips), targets)
 
 
-def describe_detector(arguments: ModelArguments) -> tuple[PreTrainedConfig, KeyFrameVideoProcessor]:
+def describe_detector(
+    arguments: ModelArguments, control: str = "none"
+) -> tuple[PreTrainedConfig, KeyFrameVideoProcessor]:
     """
     Configuration and processor of the detector that a run starts from. No weights are loaded. The processor of a
     checkpoint with another head keeps its pixels, and takes whole frames, padded to the stride of the model.
@@ -325,12 +335,29 @@ def describe_detector(arguments: ModelArguments) -> tuple[PreTrainedConfig, KeyF
     Args:
         arguments ([`ModelArguments`]):
             A checkpoint, or a family and size from scratch.
+        control (`str`, *optional*, defaults to `"none"`):
+            See [`ActionDetectionArguments`].
 
     Returns:
         `tuple[PreTrainedConfig, KeyFrameVideoProcessor]`
     """
+    config, processor = _described(arguments)
+    if control == "whole_frame":
+        head = config.detection_config
+        head.box_enlargement, head.box_jitter = [WHOLE] * 2, [WHOLE, 0, WHOLE, 0]
+    elif control == "one_frame":
+        processor.sampling_fps = STILL
+    return config, processor
+
+
+def _is_detector(arguments: ModelArguments) -> bool:
+    """Whether the checkpoint itself, without the fields of the run, has the head."""
+    return arguments.checkpoint is not None and load_config(replace(arguments, config={})).detection_config is not None
+
+
+def _described(arguments: ModelArguments) -> tuple[PreTrainedConfig, KeyFrameVideoProcessor]:
     config, processor = describe_inputs(arguments)
-    if arguments.checkpoint is not None and config.detection_config is not None:
+    if _is_detector(arguments):
         return config, cast(KeyFrameVideoProcessor, processor)
     with torch.device("meta"):
         model: Any = AutoModelForActionDetection.from_config(config)  # sets the family's head
@@ -347,7 +374,7 @@ def describe_detector(arguments: ModelArguments) -> tuple[PreTrainedConfig, KeyF
 
 
 def build_detector(
-    arguments: ModelArguments, label_names: Sequence[str], one_label: bool = False
+    arguments: ModelArguments, label_names: Sequence[str], one_label: bool = False, control: str = "none"
 ) -> tuple[PreTrainedModel, KeyFrameVideoProcessor]:
     """
     Build the detector that a run starts from, and its processor.
@@ -360,6 +387,8 @@ def build_detector(
             Names of the data's labels.
         one_label (`bool`, *optional*, defaults to `False`):
             Whether a person has exactly one label.
+        control (`str`, *optional*, defaults to `"none"`):
+            See [`ActionDetectionArguments`].
 
     Returns:
         `tuple[PreTrainedModel, KeyFrameVideoProcessor]`: the model in float32, and its processor.
@@ -369,10 +398,10 @@ def build_detector(
     """
     if arguments.checkpoint is None:
         config_from_scratch(arguments)  # refuses recipes that need a checkpoint
-    config, processor = describe_detector(arguments)
+    config, processor = describe_detector(arguments, control)
     theirs = [config.id2label[index] for index in sorted(config.id2label)]
-    detector = arguments.checkpoint is not None and load_config(arguments).detection_config is not None
-    keep = arguments.head == "keep" or arguments.head == "auto" and detector and set(theirs) == set(label_names)
+    same = _is_detector(arguments) and set(theirs) == set(label_names)
+    keep = arguments.head == "keep" or arguments.head == "auto" and same
     if not keep:
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}

@@ -15,6 +15,7 @@ from hf_videovit.training.data.key_frame_source import KeyFrameClipLoader, open_
 from hf_videovit.training.data.key_frames import read_key_frames, write_key_frames
 from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.data.streaming import Batch
+from hf_videovit.training.defaults import read_run
 from hf_videovit.training.evaluation.action_detection import evaluate_action_detection
 from hf_videovit.training.methods.choosing import finetune, method_of
 from hf_videovit.training.planning import plan_run
@@ -214,3 +215,32 @@ def test_a_box_outside_the_crop_stays_at_its_edge():
     cropped, moved = BoxAugmentation((40, 30), 0, 0, 0, 0.0)(clip, boxes, np.random.default_rng(1))
     assert cropped.shape[-2:] == (40, 30)
     assert moved.min() >= 0 and moved[:, 2].max() <= 30
+
+
+def test_controls_see_no_boxes_or_no_motion(detection_fields, scenes):
+    fields = detection_fields
+    whole = method_of(RunConfig.from_fields(**fields | {"control": "whole_frame"}))
+    whole.train_source, _ = whole.checked_sources()
+    model, _ = whole.build()
+    boxes, sizes = torch.tensor([[[8.0, 9.0, 30.0, 40.0], [90.0, 50.0, 110.0, 70.0]]]), torch.tensor([[96, 128]])
+    for mode in (model.train(), model.eval()):
+        read = mode.proposals(boxes, sizes)
+        torch.testing.assert_close(read, torch.tensor([[[0.0, 0.0, 128.0, 96.0]] * 2]), atol=3.0, rtol=0.0)
+    still = method_of(RunConfig.from_fields(**fields | {"control": "one_frame"}))
+    _, processor = still.describe()
+    video = next(iter(open_key_frames(scenes / "val.jsonl"))).row
+    clip = processor.load_key_frames(video.video, [video.time])[0]
+    assert len(clip) == 4 and all(torch.equal(frame, clip[0]) for frame in clip)
+    moving = method_of(RunConfig.from_fields(**fields)).describe()[1].load_key_frames(video.video, [video.time])[0]
+    assert not torch.equal(moving[0], moving[-1])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_run_without_a_recipe(detection_fields, scenes, tmp_path, checkpoint):
+    words = ["--method", "action_detection", "--data", str(scenes), "--output_dir", str(tmp_path / "out")]
+    if checkpoint:
+        VideoMAEV2ForVideoClassification(VideoMAEV2Config.from_size("small")).save_pretrained(tmp_path / "start")
+        words += ["--checkpoint", str(tmp_path / "start")]
+    config = read_run(words, "classifier")
+    method = method_of(config, "classifier")
+    assert method.name == "action_detection" and method.describe()[0].detection_config is not None

@@ -8,6 +8,7 @@ import torch
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import build_model
+from hf_videovit.training.methods.action_detection import build_detector
 from hf_videovit.training.methods.choosing import choose
 from hf_videovit.training.methods.image_classification import build_image_model
 
@@ -35,8 +36,9 @@ def test_its_model_can_be_built(path):
         pytest.skip("starts from a checkpoint")
     config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
     config.model.image_model = None
-    images = choose(config).name == "image_classification"
+    kind = choose(config).name
+    builders = {"image_classification": build_image_model, "action_detection": build_detector}
     with torch.device("meta"):
-        model, processor = (build_image_model if images else build_model)(config.model, ["a", "b"])
+        model, processor = builders.get(kind, build_model)(config.model, ["a", "b"])
     assert model.config.model_type == path.parent.name
-    assert processor.num_frames == (1 if images else model.config.num_frames)
+    assert processor.num_frames == (1 if kind == "image_classification" else model.config.num_frames)
