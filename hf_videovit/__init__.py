@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import (
     AutoBackbone,
     AutoConfig,
+    AutoFeatureExtractor,
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
@@ -20,19 +21,22 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .auto import AutoModelForActionDetection
+from .auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
 from .inference.action_detection import register_action_detection
 from .inference.pipeline import register_pipeline
 from .modeling.configuration_action_detection import ActionDetectionConfig
+from .modeling.configuration_actionformer import ActionFormerConfig
 from .modeling.configuration_bevt import BevtConfig
 from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+from .modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from .modeling.image_processing_bevt import BevtImageProcessor
 from .modeling.image_processing_tubevit import TubeViTImageProcessor
 from .modeling.image_processing_uniformer import UniFormerImageProcessor
+from .modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization, ActionFormerModel
 from .modeling.modeling_bevt import (
     BevtForActionDetection,
     BevtForPreTraining,
@@ -90,6 +94,14 @@ __version__ = "0.1.0"
 
 # One row a family: configuration, then its classes by auto class.
 FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
+    (
+        ActionFormerConfig,
+        {
+            AutoModel: ActionFormerModel,
+            AutoModelForTemporalActionLocalization: ActionFormerForTemporalActionLocalization,
+            AutoFeatureExtractor: TemporalLocalizationProcessor,
+        },
+    ),
     (
         BevtConfig,
         {
@@ -191,7 +203,11 @@ register_action_detection()
 
 __all__ = [
     "ActionDetectionConfig",
+    "ActionFormerConfig",
+    "ActionFormerForTemporalActionLocalization",
+    "ActionFormerModel",
     "AutoModelForActionDetection",
+    "AutoModelForTemporalActionLocalization",
     "BevtConfig",
     "BevtForActionDetection",
     "BevtForPreTraining",
@@ -205,6 +221,7 @@ __all__ = [
     "LstclForVideoClassification",
     "LstclModel",
     "LstclVideoProcessor",
+    "TemporalLocalizationProcessor",
     "TubeViTConfig",
     "TubeViTForActionDetection",
     "TubeViTForImageClassification",

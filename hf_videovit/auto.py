@@ -24,4 +24,21 @@ class AutoModelForActionDetection(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
-__all__ = ["AutoModelForActionDetection"]
+class AutoModelForTemporalActionLocalization(_BaseAutoModelClass):
+    """
+    The model for temporal action localisation of a configuration, as [`AutoModelForActionDetection`] for its task.
+
+    Example:
+
+    ```python
+    >>> from hf_videovit import ActionFormerConfig, AutoModelForTemporalActionLocalization
+
+    >>> model = AutoModelForTemporalActionLocalization.from_config(ActionFormerConfig(num_labels=20))
+    >>> type(model).__name__
+    'ActionFormerForTemporalActionLocalization'
+    ```"""
+
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+__all__ = ["AutoModelForActionDetection", "AutoModelForTemporalActionLocalization"]

@@ -28,6 +28,8 @@ MODELING_ORDER = {
     "word_pixels": (),
     "box_geometry": (),
     "opencv_resize": (),
+    "segment_suppression": (),
+    "feature_processing": ("segment_suppression",),
     "image_processing_base": (),
     "image_processing": ("image_processing_base", "word_pixels"),
     "video_decoding": ("video_decoding",),

@@ -19,6 +19,7 @@ from .published_sizes import check_depths, report_unshown_fields
 
 # Module of each family; each has a `plan_conversion`.
 CONVERTERS = {
+    "actionformer": "convert_actionformer",
     "bevt": "convert_bevt",
     "lstcl": "convert_lstcl",
     "tubevit": "convert_tubevit",
@@ -26,9 +27,11 @@ CONVERTERS = {
     "uniformer_v2": "convert_uniformer_v2",
     "videomae_v2": "convert_videomae_v2",
 }
+# Averaged weights, which the official code evaluates; `entry` chooses the others.
+PREFERRED_ENTRIES = {"actionformer": "state_dict_ema"}
 TASKS = (
     *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
-    *("keypoint-detection", "action-detection"),
+    *("keypoint-detection", "action-detection", "temporal-action-localization"),
 )
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -57,7 +60,7 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction), `"keypoint-detection"`, `"action-detection"` or `"feature-extraction"` (the encoder; for a
+            prediction), `"keypoint-detection"`, `"action-detection"`, `"temporal-action-localization"` or `"feature-extraction"` (the encoder; for a
             pretraining checkpoint with its norm of every token). Each family supports some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. It must agree with the tensor shapes.
@@ -75,7 +78,7 @@ def convert_checkpoint(
             Fields of the configuration that no tensor shape shows: `image_size` and `num_frames` if they are not 224
             and 16, `num_attention_heads` (and `decoder_num_attention_heads`) for widths that no published model has,
             `num_labels` or `id2label` for a new classifier on a checkpoint without one. For TubeViT also `tube_init`,
-            `"fan_in"` or `"inflate"`.
+            `"fan_in"` or `"inflate"`; for ActionFormer `settings`, its official configuration file or its content.
 
     Returns:
         `PreTrainedModel`: in evaluation mode.
@@ -188,7 +191,7 @@ def plan_conversion(
     if task not in converter.MODEL_CLASSES:
         possible = ", ".join(converter.MODEL_CLASSES)
         raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
-    opened = open_checkpoint(checkpoint, entry=entry)
+    opened = open_checkpoint(checkpoint, entry=entry, preferred=PREFERRED_ENTRIES.get(model_type))
     refuse_other_kinds(opened, task)
     left_out: dict[str, str] = {}
     if task != DETECTION_TASK:

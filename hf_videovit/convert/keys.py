@@ -77,7 +77,11 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    source: str | os.PathLike | Mapping[str, Any], *, entry: str | None = None, weights: str | None = None
+    source: str | os.PathLike | Mapping[str, Any],
+    *,
+    entry: str | None = None,
+    weights: str | None = None,
+    preferred: str | None = None,
 ) -> Checkpoint:
     """
     Open weights without reading them.
@@ -90,6 +94,8 @@ def open_checkpoint(
             `"module"`, `"state_dict"` and `"model_state"`, or the dict itself.
         weights (`str`, *optional*):
             File name in a folder with several.
+        preferred (`str`, *optional*):
+            Entry that comes before these four where the file has it.
 
     Returns:
         [`Checkpoint`]
@@ -100,7 +106,7 @@ def open_checkpoint(
             tensors, or lacks the entry.
     """
     if isinstance(source, Mapping):
-        tensors, ignored = _unwrap(source, "the given state dict", entry)
+        tensors, ignored = _unwrap(source, "the given state dict", entry, preferred)
         return Checkpoint("the given state dict", _shapes(tensors), tensors.__getitem__, ignored)
     if not isinstance(source, str | os.PathLike):
         raise ValueError(f"`checkpoint` must be a path or a dict of tensors, got {type(source).__name__}.")
@@ -111,13 +117,15 @@ def open_checkpoint(
         )
     if path.is_dir():
         config = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
-        checkpoint = _join([_open_file(file, entry) for file in _weight_files(path, weights)], path)
+        checkpoint = _join([_open_file(file, entry, preferred) for file in _weight_files(path, weights)], path)
         checkpoint.config = config
         return checkpoint
-    return _open_file(path, entry)
+    return _open_file(path, entry, preferred)
 
 
-def _unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str, torch.Tensor], list[str]]:
+def _unwrap(
+    loaded: Any, name: str, entry: str | None = None, preferred: str | None = None
+) -> tuple[dict[str, torch.Tensor], list[str]]:
     """
     State dict inside the content of a file, and the names of the other entries.
 
@@ -125,6 +133,8 @@ def _unwrap(loaded: Any, name: str, entry: str | None = None) -> tuple[dict[str,
         ValueError: the entry does not exist, or there are no tensors, or values that are not tensors.
     """
     ignored: list[str] = []
+    if entry is None and isinstance(loaded, Mapping) and isinstance(loaded.get(preferred), Mapping):
+        entry = preferred
     if entry is not None:
         if not isinstance(loaded, Mapping) or not isinstance(loaded.get(entry), Mapping):
             found = sorted(map(str, loaded)) if isinstance(loaded, Mapping) else type(loaded).__name__
@@ -176,7 +186,7 @@ def clean_names(names: Iterable[str], prefixes: tuple[str, ...] = PREFIXES) -> d
     return cleaned
 
 
-def _open_file(path: Path, entry: str | None) -> Checkpoint:
+def _open_file(path: Path, entry: str | None, preferred: str | None) -> Checkpoint:
     head = _refuse_what_is_no_weight_file(path)
     if head.startswith(b"PK") and path.suffix == ".safetensors":
         raise ValueError(f"{path.name} is a file of torch.save with another suffix; rename it to .pth.")
@@ -189,7 +199,7 @@ def _open_file(path: Path, entry: str | None) -> Checkpoint:
         if entry is not None:
             raise ValueError(f"`entry` {entry!r} is not supported for {path.name}: safetensors files have no entries.")
         return _open_safetensors(path)
-    return _open_pickled(path, entry)
+    return _open_pickled(path, entry, preferred)
 
 
 def _refuse_what_is_no_weight_file(path: Path) -> bytes:
@@ -257,18 +267,18 @@ def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def _open_pickled(path: Path, entry: str | None) -> Checkpoint:
+def _open_pickled(path: Path, entry: str | None, preferred: str | None) -> Checkpoint:
     mapped = zipfile.is_zipfile(path)
     if mapped:
         _refuse_wrong_checksums(path)
-    tensors, ignored = _unwrap(_load_tensors(path, mapped), path.name, entry)
+    tensors, ignored = _unwrap(_load_tensors(path, mapped), path.name, entry, preferred)
     shapes, held, touched = _shapes(tensors), {"tensors": tensors}, {"bytes": 0}
 
     def read(name: str) -> torch.Tensor:
         if mapped and touched["bytes"] > REMAP_AFTER_BYTES:
             held.clear()
             gc.collect()  # torch's reader leaves cycles that would keep the old mapping
-            held["tensors"], touched["bytes"] = _unwrap(_load_tensors(path, mapped), path.name, entry)[0], 0
+            held["tensors"], touched["bytes"] = _unwrap(_load_tensors(path, mapped), path.name, entry, preferred)[0], 0
         tensor = held["tensors"][name]
         touched["bytes"] += tensor.nbytes
         return tensor

@@ -1,4 +1,4 @@
-"""Checkpoints of tasks that no converter supports: recognised by their names, and refused with what they are."""
+"""Checkpoints of tasks that a family's converter does not support: recognised by their names, and refused with what they are."""
 
 import re
 from dataclasses import replace
@@ -8,6 +8,7 @@ from .keys import Checkpoint
 
 FEATURES = "feature-extraction"
 DETECTION_TASK = "action-detection"
+LOCALISATION_TASK = "temporal-action-localization"
 DENSE = ("backbone", "keypoint-detection")  # on images, of whose detectors the backbone is taken
 # Names that only one kind of checkpoint has, whatever wraps the model, and that kind in words.
 LOCALISATION = (
@@ -31,7 +32,7 @@ DETECTION_HEAD = re.compile(r"(?:.+\.)?roi_heads?\..+")
 
 def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
     """
-    Check that a file is not of a task that no converter supports.
+    Check that a file is of the task of the new model.
 
     Args:
         checkpoint ([`~convert.keys.Checkpoint`]):
@@ -40,14 +41,14 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
             Task of the new model.
 
     Raises:
-        ValueError: the file is of temporal action localisation, or of action detection and `task` is a classifier's
+        ValueError: the file is of temporal action localisation and `task` is not, or of action detection and `task` is a classifier's
             or pretraining.
     """
-    for pattern, source in LOCALISATION:
+    for pattern, source in LOCALISATION if task != LOCALISATION_TASK else ():
         if name := _first(pattern, checkpoint):
             raise ValueError(
                 f"{checkpoint.name} is a temporal-localisation checkpoint ({source}): `{name}` finds actions in a "
-                "sequence of features, which no model here does, so it cannot be converted."
+                f"sequence of features. Convert it as the family 'actionformer', with task={LOCALISATION_TASK!r}."
             )
     if name := _first(ADAPTERS, checkpoint):
         raise ValueError(

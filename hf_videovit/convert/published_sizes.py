@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..modeling.configuration_actionformer import ACTIONFORMER_SIZES
 from ..modeling.configuration_bevt import BEVT_SIZES
 from ..modeling.configuration_lstcl import LSTCL_SIZES
 from ..modeling.configuration_tubevit import TUBEVIT_SIZES
@@ -20,6 +21,7 @@ from .plan import Conversion
 logger = logging.get_logger(__name__)
 
 SIZES: dict[str, dict[str, Any]] = {
+    "actionformer": ACTIONFORMER_SIZES,
     "bevt": BEVT_SIZES,
     "lstcl": LSTCL_SIZES,
     "tubevit": TUBEVIT_SIZES,
@@ -138,7 +140,9 @@ def report_unshown_fields(plan: Conversion, given: set[str], task: str) -> None:
     own = plan.config.to_dict()
     names: list[str] = []
     values: dict[str, list[Any]] = {}
-    for name in list_published(plan.config.model_type):
+    for name in list_published():
+        if published_entry(name).model_type != plan.config.model_type:
+            continue
         theirs = _published_fields(name, own, given, task)
         if theirs is None:
             continue

@@ -49,6 +49,33 @@ def cosine_with_warmup(
     return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * progress))
 
 
+def steps_with_warmup(
+    step: int, warmup_steps: int, peak: float, milestones: Sequence[int], factor: float = 0.1
+) -> float:
+    """
+    Learning rate of a step: linear warm-up from 0 as in [`cosine_with_warmup`], then the peak, multiplied by a factor at
+    each milestone.
+
+    Args:
+        step (`int`):
+            Optimiser step, from 0.
+        warmup_steps (`int`):
+            Steps of the warm-up.
+        peak (`float`):
+            Highest learning rate.
+        milestones (`Sequence[int]`):
+            Steps counted from the end of the warm-up.
+        factor (`float`, *optional*, defaults to 0.1):
+            The factor.
+
+    Returns:
+        `float`: the learning rate.
+    """
+    if step < warmup_steps:
+        return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
+    return peak * factor ** sum(step - warmup_steps >= milestone for milestone in milestones)
+
+
 def cosine_to_one(step: float, total_steps: float, start: float) -> float:
     """
     Momentum of a target branch: half a cosine from `start` at the first step to exactly 1 at `total_steps`.

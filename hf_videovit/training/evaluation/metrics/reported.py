@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 
-METRICS = ("frame_mean_average_precision", "mean_average_precision", "mean_class_accuracy", "top_k_accuracy")
+METRICS = (
+    *("frame_mean_average_precision", "mean_average_precision", "mean_class_accuracy"),
+    *("segment_mean_average_precision", "top_k_accuracy"),
+)
 ROWS_AT_ONCE = 1024  # rows are converted to lists of Python numbers for the module's Arrow table
 
 
