@@ -157,16 +157,6 @@ def test_mask_counts_that_no_float_ratio_gives_exactly(tmp_path):
     assert main([str(changed_copy("masks", tmp_path / "x", draw, "bevt", **wanted))]) == 0
 
 
-def test_cases_of_families_to_come_are_skipped_by_name(tmp_path, capsys):
-    case = changed_copy("finetune", tmp_path / "temporal_localization" / "forward")
-    assert main([str(case)]) == 1  # nothing was compared
-    assert (
-        "temporal_localization/forward skipped: temporal_localization is not supported yet" in capsys.readouterr().out
-    )
-    assert main([str(case), str(changed_copy("masks", tmp_path / "x"))]) == 0
-    assert "0 failed, 1 cases skipped" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("family", "case", "ending"), [("bevt", "swin3d_classify", "_a"), ("lstcl", "timesformer_classify", "_larger")]
 )

@@ -60,8 +60,9 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction), `"keypoint-detection"`, `"action-detection"`, `"temporal-action-localization"` or `"feature-extraction"` (the encoder; for a
-            pretraining checkpoint with its norm of every token). Each family supports some of them.
+            prediction), `"keypoint-detection"`, `"action-detection"`, `"temporal-action-localization"` or
+            `"feature-extraction"` (the encoder; for a pretraining checkpoint with its norm of every token). Each
+            family supports some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. It must agree with the tensor shapes.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):

@@ -77,14 +77,28 @@ MODULES = {
     **{f"attn.{name}_conv.conv": f"attention.{name}_conv" for name in ("query", "key", "value")},
     **{f"attn.{name}_norm": f"attention.{name}_norm" for name in ("query", "key", "value")},
     **{f"attn.{name}": f"attention.{name[0]}_proj" for name in ("query", "key", "value")},
-    **{"attn.proj": "attention.o_proj", "attn.rel_pe": "attention.relative_positions.bias"},
-    **{"ln1": "norm1", "ln2": "norm2", "mlp.0": "mlp.fc1", "mlp.3": "mlp.fc2"},
-    **{"drop_path_attn.scale": "branch1.0.gamma", "drop_path_mlp.scale": "branch2.0.gamma"},
-    **{"conv1.conv": "conv1", "conv2.conv": "conv2", "downsample.conv": "downsample"},
+    "attn.proj": "attention.o_proj",
+    "attn.rel_pe": "attention.relative_positions.bias",
+    "ln1": "norm1",
+    "ln2": "norm2",
+    "mlp.0": "mlp.fc1",
+    "mlp.3": "mlp.fc2",
+    "drop_path_attn.scale": "branch1.0.gamma",
+    "drop_path_mlp.scale": "branch2.0.gamma",
+    "conv1.conv": "conv1",
+    "conv2.conv": "conv2",
+    "downsample.conv": "downsample",
     # TriDet
-    **{"ln": "norm1", "gn": "norm2", "mlp.2": "mlp.fc2", "drop_path_out.scale": "branch1.0.gamma"},
-    **{"psi": "convs.gate", "fc": "convs.channel", "convw": "convs.short", "convkw": "convs.long"},
-    **{"global_fc": "convs.mean", "downsample.1": "downsample"},
+    "ln": "norm1",
+    "gn": "norm2",
+    "mlp.2": "mlp.fc2",
+    "drop_path_out.scale": "branch1.0.gamma",
+    "psi": "convs.gate",
+    "fc": "convs.channel",
+    "convw": "convs.short",
+    "convkw": "convs.long",
+    "global_fc": "convs.mean",
+    "downsample.1": "downsample",
 }
 # Settings of a localiser that shapes do not show, for blocks with attention.
 NEEDED = ("num_attention_heads", "attention_window")
@@ -177,7 +191,8 @@ def localizer_processor(config: Any, decoding: Mapping[str, Any]) -> TemporalLoc
 
 def _official_names(checkpoint: Checkpoint) -> tuple[bool, dict[str, str]]:
     """Whether a file has OpenTAD's layout, and official names, each with its name in the file."""
-    opentad, cleaned = False, {}
+    opentad = False
+    cleaned: dict[str, str] = {}
     for name, source in clean_names(checkpoint.shapes, PREFIXES).items():
         for pattern, official in OPENTAD_NAMES:
             if pattern.match(name):

@@ -1,4 +1,4 @@
-"""Checkpoints of tasks that a family's converter does not support: recognised by their names, and refused with what they are."""
+"""Checkpoints of tasks that a converter does not support: recognised by their names, refused with what they are."""
 
 import re
 from dataclasses import replace
@@ -41,8 +41,8 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
             Task of the new model.
 
     Raises:
-        ValueError: the file is of temporal action localisation and `task` is not, or of action detection and `task` is a classifier's
-            or pretraining.
+        ValueError: the file is of temporal action localisation and `task` is not, or of action detection and `task`
+            is a classifier's or pretraining.
     """
     for pattern, source in LOCALISATION if task != LOCALISATION_TASK else ():
         if name := _first(pattern, checkpoint):

@@ -148,12 +148,12 @@ def _of_opentad(model: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[
     )
     processing = settings.get("post_processing", {})
     nms = processing.get("nms") or {}
-    taken = (
+    decoding = (
         (processing, {"pre_nms_thresh": "score_threshold", "pre_nms_topk": "max_candidates"}),
         (nms, {"sigma": "nms_sigma", "iou_threshold": "iou_threshold", "min_score": "min_score"}),
         (nms, {"max_seg_num": "max_segments", "voting_thresh": "voting_threshold"}),
     )
-    processor = {ours: one[theirs] for one, names in taken for theirs, ours in names.items() if theirs in one}
+    processor = {ours: one[theirs] for one, names in decoding for theirs, ours in names.items() if theirs in one}
     if nms:
         processor["nms_method"] = "soft" if nms.get("use_soft_nms") else "hard"
         processor["class_agnostic"] = not nms.get("multiclass", False)

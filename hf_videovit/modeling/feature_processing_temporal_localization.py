@@ -100,8 +100,8 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         max_sequence_length (`int`, *optional*, defaults to 2304):
             Steps of a training sequence.
         pad_to_max_length (`bool`, *optional*, defaults to `False`):
-            Whether sequences are padded as in the official code: to `max_sequence_length`, longer ones to a multiple of
-            `length_multiple`. Models with another `padding_mode` than `"zeros"` need it.
+            Whether sequences are padded as in the official code: to `max_sequence_length`, longer ones to a multiple
+            of `length_multiple`. Models with another `padding_mode` than `"zeros"` need it.
         length_multiple (`int`, *optional*, defaults to 1):
             See `pad_to_max_length`.
         score_threshold (`float`, *optional*, defaults to 0.001):
@@ -263,7 +263,7 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         sequence = torch.as_tensor(features)
         if sequence.ndim != 2 or not len(sequence) or sequence.shape[1] != self.feature_size:
             raise ValueError(
-                f"`features` of a video must have shape (num_features, {self.feature_size}) with at least one feature, "
+                f"`features` of a video must have shape (num_features, {self.feature_size}) with at least one row, "
                 f"got {tuple(sequence.shape)}. A video shorter than a window has none."
             )
         sequence = sequence.float()
@@ -295,16 +295,18 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
             )
         if not self.pad_to_max_length:
             return steps
-        return max(self.max_sequence_length, -(-steps // self.length_multiple) * self.length_multiple)
+        if steps <= self.max_sequence_length:
+            return self.max_sequence_length
+        return -(-steps // self.length_multiple) * self.length_multiple
 
     def grid(self, num_features: int | None, fps: float, duration: float) -> FeatureGrid:
         """
         Where the steps of a video lie in time.
 
         Args:
-            num_features (`int`, *optional*):
-                Number of its features, before decimation and resizing. Only features that are resized need it, and
-                those that are spread over the video.
+            num_features (`int` or `None`):
+                Number of its features, before decimation and resizing. `None` will do unless features are resized, or
+                spread over the video.
             fps (`float`):
                 Its frame rate; `feature_fps` comes first.
             duration (`float`):

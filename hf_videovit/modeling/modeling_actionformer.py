@@ -3,8 +3,8 @@ ActionFormer ([Zhang et al., 2022](https://huggingface.co/papers/2202.07925)): w
 
 The input is a sequence of features, one for each window of a video. A pyramid of attention blocks halves it level by
 level; each step of each level is a point that scores every class and says how far before and after it the action
-starts and ends. Behaviour follows the official code (happyharrycn/actionformer_release, commit 61ea7eb); configurations
-also describe OpenTAD's variant and TriDet.
+starts and ends. Behaviour follows the official code (happyharrycn/actionformer_release, commit 61ea7eb); a
+configuration can also describe OpenTAD's variant and TriDet.
 
 Axes: `steps` is the length of a sequence, `points` the steps of all levels one after the other.
 """

@@ -4,6 +4,7 @@ Parts of ActionFormer's pyramid: convolutions over time, banded attention, and t
 Sequences are `(batch, steps, hidden)`, masks `(batch, steps, 1)` and `True` where a sequence has a step.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ class ActionFormerConv1d(nn.Conv1d):
 
 def residual_branch(config: ActionFormerConfig) -> nn.Module:
     """
-    What a residual branch passes before it is added: a learnt factor for each channel, and stochastic depth.
+    End of a residual branch: a learnt factor for each channel, and stochastic depth.
 
     Args:
         config ([`ActionFormerConfig`]):
@@ -108,10 +109,12 @@ class ActionFormerAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
         size = config.hidden_size
-        for name in ("query", "key", "value"):
-            conv = ActionFormerConv1d(size, size, 3, stride=stride, groups=size, bias=False)
-            self.add_module(f"{name}_conv", conv)
-            self.add_module(f"{name}_norm", nn.LayerNorm(size, eps=config.layer_norm_eps))
+        self.query_conv, self.key_conv, self.value_conv = (
+            ActionFormerConv1d(size, size, 3, stride=stride, groups=size, bias=False) for _ in range(3)
+        )
+        self.query_norm, self.key_norm, self.value_norm = (
+            nn.LayerNorm(size, eps=config.layer_norm_eps) for _ in range(3)
+        )
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(size, size) for _ in range(4))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         learnt = config.use_relative_positions and self.radius is not None
@@ -139,11 +142,11 @@ class ActionFormerAttention(nn.Module):
         value = self.v_proj(self.value_norm(self.value_conv(hidden_states))).unflatten(-1, heads)
         states = [one.transpose(1, 2) for one in (query, key, value)]  # (batch, heads, steps, head_dim)
         attend = self._attend_globally if self.radius is None else self._attend_in_windows
-        context, probabilities = attend(*states, mask.squeeze(-1), **kwargs)
+        context, probabilities = attend(states[0], states[1], states[2], mask.squeeze(-1), **kwargs)
         return self.dropout(self.o_proj(context.flatten(2))), probabilities
 
     def _attend(
-        self, states: tuple[torch.Tensor, ...], bias: torch.Tensor, **kwargs: Any
+        self, states: Sequence[torch.Tensor], bias: torch.Tensor, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         return attention(self, *states, bias, scaling=self.scaling, is_causal=self.is_causal, **kwargs)
@@ -176,9 +179,8 @@ class ActionFormerAttention(nn.Module):
         offsets = offsets.clamp(0, 2 * radius)
         if self.relative_positions is not None:
             bias = bias + self.relative_positions(offsets)
-        context, probabilities = self._attend(
-            tuple(one.transpose(1, 2).flatten(0, 1) for one in states), bias, **kwargs
-        )
+        grouped = [one.transpose(1, 2).flatten(0, 1) for one in states]  # (batch * groups, heads, ...)
+        context, probabilities = self._attend(grouped, bias, **kwargs)
         context = context.unflatten(0, (batch, -1)).flatten(1, 2)[:, :steps]  # (batch, steps, heads, head_dim)
         if probabilities is not None:
             columns = (
@@ -440,14 +442,14 @@ class SGPConv1d(ActionFormerConv1d):
 class SGPGroupNorm(nn.GroupNorm):
     """Norm of groups of channels over all steps that count."""
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Normalise.
 
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, steps, hidden_size)`):
                 The sequence.
-            mask (`torch.BoolTensor` of shape `(batch_size, steps, 1)`, or `None`):
+            mask (`torch.BoolTensor` of shape `(batch_size, steps, 1)`, *optional*):
                 `True` where a step counts; all by default.
 
         Returns:

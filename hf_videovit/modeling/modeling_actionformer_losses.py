@@ -1,8 +1,8 @@
 """
 Points, training targets and losses of ActionFormer and its relatives.
 
-A point is a step of a level of the pyramid. All levels are concatenated: `points` is the number of steps of all levels.
-Everything is computed for all points at once and masked, so that no shape depends on the data.
+A point is a step of a level of the pyramid. All levels are concatenated: `points` is the number of steps of all
+levels. Everything is computed for all points at once and masked, so that no shape depends on the data.
 """
 
 from collections.abc import Mapping, Sequence

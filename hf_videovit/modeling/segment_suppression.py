@@ -163,7 +163,8 @@ def _soft(
     rows, scores = np.arange(len(scores)), scores.astype(np.float32)
     starts, ends = segments.T.astype(np.float32)
     lengths = ends - starts + LENGTH_EPS
-    kept, kept_scores = [], []
+    kept: list[int] = []
+    kept_scores: list[np.float32] = []
     while len(rows) and (limit is None or len(kept) < limit):
         best = int(scores.argmax())
         row = rows[best]

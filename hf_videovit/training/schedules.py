@@ -53,8 +53,8 @@ def steps_with_warmup(
     step: int, warmup_steps: int, peak: float, milestones: Sequence[int], factor: float = 0.1
 ) -> float:
     """
-    Learning rate of a step: linear warm-up from 0 as in [`cosine_with_warmup`], then the peak, multiplied by a factor at
-    each milestone.
+    Learning rate of a step: linear warm-up from 0 as in [`cosine_with_warmup`], then the peak, multiplied by a factor
+    at each milestone.
 
     Args:
         step (`int`):

@@ -82,8 +82,8 @@ def read_activitynet(
         subset (`str`, *optional*):
             Only videos of this subset, upper and lower case alike; all by default.
         tolerance (`float`, *optional*, defaults to 0.001):
-            Annotations of one class whose starts and whose ends differ by no more seconds are one, and shorter ones are
-            left out, as in ActionFormer's code. `None` keeps all, as in ActivityNet's.
+            Annotations of one class whose starts and whose ends differ by no more seconds are one, and shorter ones
+            are left out, as in ActionFormer's code. `None` keeps all, as in ActivityNet's.
 
     Returns:
         [`SegmentTable`]

@@ -57,8 +57,8 @@ def random_window(
     crop_ratio: Sequence[float] | None = None,
 ) -> tuple[torch.Tensor, Labels]:
     """
-    A random window of a sequence for training, drawn again until it holds a segment, up to 200 times. Sequences without
-    segments are never drawn again. The draws are those of the official ActionFormer code.
+    A random window of a sequence for training, drawn again until it holds a segment, up to 200 times. For a sequence
+    without segments there is one draw. The draws are those of the official ActionFormer code.
 
     Args:
         features (`torch.Tensor` of shape `(steps, feature_size)`):

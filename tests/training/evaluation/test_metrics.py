@@ -118,7 +118,7 @@ def test_a_metric_is_computed_without_leaving_a_file(name, tmp_path, monkeypatch
 def test_every_module_is_reported_and_every_reported_one_exists():
     folders = {path.parent.name for path in Path(metrics.__file__).parent.glob("*/*.py") if path.stem != "__init__"}
     assert folders == set(METRICS)
-    assert set(REPORTED) | {"frame_mean_average_precision"} == folders
+    assert set(REPORTED) | {"frame_mean_average_precision", "segment_mean_average_precision"} == folders
     for call in (metric_path, lambda name: compute_metric(name, SCORES, LABELS)):
         with pytest.raises(ValueError, match="`name` must be one of .* got 'accuracy'"):
             call("accuracy")

@@ -86,8 +86,8 @@ def segment_average_precision(
         multiples (`Sequence[int]`, *optional*, defaults to `(1, 5)`):
             Recall counts this many predictions of a video and class for each of its segments, the best of them.
         absent_classes (`str`, *optional*, defaults to `"ignored"`):
-            Predictions of classes that the truth does not have: `"ignored"` as in ActivityNet's toolkit and OpenTAD, or
-            `"renumbered"` as in ActionFormer's evaluation, which numbers the truth's classes anew and then takes a
+            Predictions of classes that the truth does not have: `"ignored"` as in ActivityNet's toolkit and OpenTAD,
+            or `"renumbered"` as in ActionFormer's evaluation, which numbers the truth's classes anew and then takes a
             predicted class that is not among them for the class with its number.
 
     Returns:

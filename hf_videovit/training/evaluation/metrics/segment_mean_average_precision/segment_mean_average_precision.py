@@ -23,9 +23,9 @@ class SegmentMeanAveragePrecision(evaluate.Metric):
         }
         scored = {**rows, "scores": datasets.Sequence(datasets.Value("float64"))}
         return evaluate.MetricInfo(
-            description="Average precision of segments, averaged over classes and overlaps, as ActivityNet measures it.",
+            description="Average precision of segments, averaged over classes and overlaps, as for ActivityNet.",
             citation="",
-            inputs_description="predictions: segments, labels and scores; references: segments and labels of the video.",
+            inputs_description="predictions: segments, labels and scores; references: segments and labels of a video.",
             features=datasets.Features({"predictions": scored, "references": rows}),
         )
 
