@@ -61,8 +61,6 @@ class TemporalLocalizationAdapter(DataCases):
             return None
         if "projection" in config.get("model", {}):
             return "opentad"
-        if "adapter_index" in config.get("model", {}):
-            return "adatad"
         if "plans" in config:
             return "extraction"
         if "constructor" not in config:

@@ -33,10 +33,7 @@ from .compare import EXACT, Mode, Report, Tolerance
 
 
 METRIC = Tolerance(1e-9, 0.0)
-SECONDS = Tolerance(1e-4, 1e-5)
-SCORES = Tolerance(1e-6, 1e-6)
 SMALL = Tolerance(1e-6, 1e-6)
-INPUTS = ("features", "mask", "segments", "labels", "logits", "targets", "pred", "truth", "pixel_values", "video")
 
 
 class DataCases:
@@ -84,8 +81,6 @@ class DataCases:
             return name.startswith("video_") and "." not in name
         if self.kind == "dataset":
             return name.startswith("features.")
-        if self.kind == "adatad":
-            return name in ("pixel_values", "adapter_in")
         starts = ("features_", "segments_", "labels_")
         return head.startswith(starts) and head == name or last in ("features", "mask") and head != name
 
