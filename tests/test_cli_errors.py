@@ -16,6 +16,11 @@ from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import save_tiny_classifier
 
 
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a run without `--output_dir` writes to `output`
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("errors")
