@@ -68,10 +68,11 @@ def main() -> None:
     for name, people, factor in cases(truth):
         settings.roi_scale = factor * scale
         result = evaluate_action_detection(model, processor, people, batch_size=8)
+        wanted = [names for row in result.rows for names in row.labels]
         guesses = [result.label_names[index] for scores in result.scores for index in scores.argmax(1)]
-        hits = [guess in names for guess, names in zip(guesses, (names for row in result.rows for names in row.labels))]
-        rows.append({"boxes": name, "mAP": result.metrics["mAP"], "accuracy": np.mean(hits)})
-        print(f"{name:25} mAP {100 * result.metrics['mAP']:5.1f} %   accuracy {100 * np.mean(hits):5.1f} %", flush=True)
+        mean, accuracy = result.metrics["mAP"], np.mean([guess in names for guess, names in zip(guesses, wanted)])
+        rows.append({"boxes": name, "mAP": mean, "accuracy": accuracy})
+        print(f"{name:25} mAP {100 * mean:5.1f} %   accuracy {100 * accuracy:5.1f} %", flush=True)
     if arguments.output:
         write_csv(arguments.output, rows)
 
