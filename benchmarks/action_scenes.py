@@ -6,7 +6,7 @@ What a detector trained on generated scenes reads: its mAP and accuracy with the
         --data data/digit-scenes-400+100-seed0 --output_dir OUT
     python -m benchmarks.action_scenes OUT data/digit-scenes-400+100-seed0/val.jsonl
 
-With the boxes of the neighbour a model that reads boxes names the neighbour's action: its accuracy must fall below 12 %.
+With the boxes of the neighbour a model that reads boxes names the neighbour's action: accuracy must fall below 12 %.
 """
 
 import argparse
