@@ -14,8 +14,25 @@ from safetensors import SafetensorError, safe_open
 
 
 # Folders that operating systems, archives and network drives add to the folders of a user.
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__pycache__")
-BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+SYSTEM_FOLDERS = (
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "@recycle",
+    "$recycle.bin",
+    "recycler",
+    "system volume information",
+    "lost+found",
+    "__pycache__",
+)
+BYTE_ORDER_MARKS = {  # the longer ones first, since one is the start of another
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 
 
 def is_hidden(name: str) -> bool:
@@ -29,7 +46,7 @@ def is_hidden(name: str) -> bool:
     Returns:
         `bool`
     """
-    return name.startswith(".") or name in SYSTEM_FOLDERS
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -110,7 +127,7 @@ def plain_name(name: str) -> str:
 def present_path(path: Path) -> Path:
     """
     A path as the disk spells it: where there is no such file, the same name with composed (NFC) or decomposed (NFD)
-    characters is tried.
+    characters is tried, and backslashes of Windows as slashes.
 
     Args:
         path (`Path`):
@@ -120,9 +137,10 @@ def present_path(path: Path) -> Path:
         `Path`: a path that exists, or `path`.
     """
     text = str(path)
-    if text.isascii() or path.exists():
+    if (text.isascii() and "\\" not in text) or path.exists():
         return path
-    spellings = (Path(unicodedata.normalize(form, text)) for form in ("NFC", "NFD"))
+    forms = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    spellings = [Path(one) for form in forms for one in (form, form.replace("\\", "/"))]
     return next((one for one in spellings if one.exists()), path)
 
 

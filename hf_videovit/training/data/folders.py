@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...files import has_file, plain_name, visible_files, visible_folders
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from .lists import LIST_SUFFIXES
 from .sources import SHARD_SUFFIXES, SPLITS, VideoList, label_mapping, preview, sort_label_names
 
 
@@ -87,8 +88,9 @@ class _Found:
     def add(self, name: str, folder: Path, files: Sequence[Path], suffixes: Sequence[str]) -> None:
         """Sort the files of a class."""
         videos = [file for file in files if file.suffix.lower() in suffixes]
-        self.other.update(file.suffix.lower() or file.name for file in files if file.suffix.lower() not in suffixes)
-        self.broken += [file.name for file in videos if not file.is_file()]
+        others = [file for file in files if file.suffix.lower() not in suffixes]
+        self.other.update(file.suffix.lower() or file.name for file in others if file.is_file())
+        self.broken += [file.relative_to(folder.parent).as_posix() for file in files if not file.exists()]
         videos = [file for file in videos if file.is_file()]
         self.videos += [(name, file) for file in videos]
         if not videos:
@@ -97,15 +99,29 @@ class _Found:
         if inner:
             self.inner[name] = inner
 
-    def remarks(self, loose: Sequence[Path]) -> list[str]:
+    def check_inner(self, root: Path) -> None:
+        """Refuse `run/train/a.mp4`, `run/val/b.mp4`: splits inside of the classes would be mixed."""
+        inside = sorted({name for inner in self.inner.values() for name in inner})
+        if len(self.inner) > 1 and all({one.lower() for one in inner} <= {*SPLITS} for inner in self.inner.values()):
+            raise ValueError(
+                f"`data` {str(root)!r} has the folders {preview(inside)} in its class folders "
+                f"{preview(list(self.inner))}: splits must be outside of the classes (`train/<class>`). "
+                "Move them, or give a list of the videos"
+            )
+
+    def remarks(self, root: Path, loose: Sequence[Path], files: Sequence[Path]) -> list[str]:
         """Sentences about the folder that a user should know."""
         remarks = []
+        lists = [file.name for file in files if file.parent == root and file.suffix.lower() in LIST_SUFFIXES]
+        if lists and not self.videos:
+            remarks.append(f"The list {preview(lists)} in the folder is not read: give the file itself as `data`")
+        self.broken += [file.name for file in files if file.parent == root and not file.exists()]
         if self.inner:
             merged = "; ".join(f"{name!r} ({preview(inner, 4)})" for name, inner in list(self.inner.items())[:4])
             remarks.append(f"Videos in subfolders have the class of the outermost folder: {merged}")
         if self.empty:
             remarks.append(f"Folders without videos are no classes and are left out: {preview(self.empty)}")
-        if loose:
+        if loose and self.videos:
             names = [file.name for file in loose]
             remarks.append(
                 f"{len(loose)} videos beside the class folders have no class and are left out: {preview(names)}"
@@ -149,14 +165,17 @@ def folder_source(
     if not found.videos and not loose:
         kind = "videos" if suffixes == VIDEO_SUFFIXES else "files"
         raise ValueError(f"`data` {str(root)!r} has no class folders with {kind} ({', '.join(suffixes)})")
+    found.check_inner(root)
+    remarks = found.remarks(root, loose, files)
     if not found.videos:
-        return VideoList(_ids(root, loose), [str(path) for path in loose], [None] * len(loose), label_names or [])
+        unlabelled = [None] * len(loose)
+        return VideoList(_ids(root, loose), list(map(str, loose)), unlabelled, label_names or [], remarks=remarks)
     classes = sorted({name for name, _ in found.videos})
     names = sort_label_names(classes) if label_names is None else list(label_names)
     to_index = dict(zip(classes, label_mapping(classes, names), strict=True))
     paths = [path for _, path in found.videos]
     labels = [to_index[name] for name, _ in found.videos]
-    return VideoList(_ids(root, paths), [str(path) for path in paths], labels, names, remarks=found.remarks(loose))
+    return VideoList(_ids(root, paths), [str(path) for path in paths], labels, names, remarks=remarks)
 
 
 def _ids(root: Path, paths: Sequence[Path]) -> list[str]:

@@ -13,12 +13,14 @@ import numpy as np
 from ...files import decode_text, parse_json, plain_name, present_path
 from ...modeling.video_decoding_parts import VideoPart
 from .manifest import read_file
-from .parts import find_part_columns
+from .parts import find_part_columns, unread_bounds
 from .sources import SPLITS, Label, VideoList, preview, sort_label_names
 
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 VIDEO_COLUMNS = ("video", "file", "path", "filename", "file_name", "video_path", "clip", "mp4", "webm", "mkv", "avi")
+SPLIT_COLUMNS = ("subset", "partition", "set")  # beside `split`: these count where all values are names of splits
+MOST_FILES = 50_000  # of longer lists, missing files are found when they are read
 LABEL_COLUMNS = (
     "label",
     "labels",
@@ -102,7 +104,7 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     if suffix in (".csv", ".tsv"):
         rows = _csv_rows(text, what)
     elif suffix == ".jsonl":
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         rows = [parse_json(line, f"{what}, row {number},") for number, line in lines]
     else:
         rows = parse_json(text, what)
@@ -112,9 +114,13 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _csv_rows(text: str, what: str) -> list[dict[str, Any]]:
-    """The rows of a CSV. The first line names the columns. Missing values at the end of a row are empty."""
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
+    """
+    The rows of a CSV. The first line names the columns; Excel's line `sep=;` and empty lines may be before it. Missing
+    values at the end of a row are empty.
+    """
+    text = re.sub(r"\A(\s*\n)*(sep=.\r?\n)?", "", text)
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    delimiter = max(",;\t|", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         rows = list(reader)
@@ -144,11 +150,23 @@ def list_split_names(path: str | Path) -> list[str]:
     Returns:
         `list[str]`: the sorted names; empty if there is no such column.
     """
-    return sorted({name for row in read_rows(path) if (name := _split_name(row))})
+    rows = read_rows(path)
+    column = _split_column(rows)
+    return sorted({name for row in rows if column is not None and (name := _split_name(row.get(column)))})
 
 
-def _split_name(row: Mapping[str, Any]) -> str:
-    name = str(row.get("split") or "").strip()
+def _split_column(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if (column := choose_column(None, columns, ("split",), "split")) is not None:
+        return column
+    for column in columns:
+        if column.lower() in SPLIT_COLUMNS and {_split_name(row.get(column)) for row in rows} <= {*SPLITS}:
+            return column
+    return None
+
+
+def _split_name(value: Any) -> str:
+    name = str(value or "").strip()
     return name.lower() if name.lower() in SPLITS else name
 
 
@@ -192,15 +210,19 @@ def list_source(
     columns = list(dict.fromkeys(name for row in rows for name in row))
     numbered = list(enumerate(rows, start=1))
     remarks: list[str] = []
-    if split is not None and "split" in columns:
-        present = sorted({_split_name(row) or "(empty)" for row in rows})
-        numbered = [(number, row) for number, row in numbered if _split_name(row) == split]
+    split_column = _split_column(rows)
+    if split is not None and split_column is not None:
+        numbered = _rows_with(numbered, split_column, remarks, "split")
+        numbered = [(number, row) for number, row in numbered if _split_name(row[split_column]) == split]
         if not numbered:
-            raise ValueError(f"`split` {split!r} is not in {str(path)!r}, which has {', '.join(present)}")
+            present = ", ".join(sorted({_split_name(row.get(split_column)) or "(empty)" for row in rows}))
+            raise ValueError(f"`split` {split!r} is not in {str(path)!r}, which has {present}")
     video_column = choose_column(video_column, columns, VIDEO_COLUMNS, "video")
     label_column = choose_column(label_column, columns, LABEL_COLUMNS, "label")
     if video_column is None:
-        raise ValueError(f"`video_column` is needed: {str(path)!r} has the columns {', '.join(columns)}")
+        raise ValueError(
+            f"`video_column` is needed: {str(path)!r} has the columns {preview(columns)}, named in its first line"
+        )
     numbered = _rows_with(numbered, video_column, remarks, "video")
     values = None
     if label_column is not None and any(_is_given(row.get(label_column)) for _, row in numbered):
@@ -209,10 +231,11 @@ def list_source(
         values = [split_labels(row.get(label_column), label_separator) for _, row in numbered]
     places = [f"{what}, row {number}" for number, _ in numbered]
     labels, names = index_labels(values, label_names, places)
-    parts = _parts(numbered, (video_column, label_column, "split"), what, remarks)
+    parts = _parts(numbered, (video_column, label_column, split_column), what, remarks)
     files = [str(row[video_column]).strip() for _, row in numbered]
     ids = [plain_name(file if part is None else f"{file}#{part}") for file, part in zip(files, parts)]
     paths = _locate(files, path, root)
+    _note_missing(paths, remarks)
     return VideoList(_number_repeats(ids), paths, labels or [None] * len(files), names, parts, remarks)
 
 
@@ -237,8 +260,17 @@ def _parts(
     numbered: list[tuple[int, dict[str, Any]]], taken: tuple[str | None, ...], what: str, remarks: list[str]
 ) -> list[VideoPart | None]:
     """The part of each row. A remark says which columns were read."""
-    found = find_part_columns([row for _, row in numbered], taken)
+    rows = [row for _, row in numbered]
+    try:
+        found = find_part_columns(rows, taken)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
     if found is None:
+        if unread := unread_bounds(rows, taken):
+            remarks.append(
+                f"The columns {preview(unread)} are not read: call them `start` and `end` (seconds) or `start_frame` "
+                "and `end_frame` if they are the bounds of parts"
+            )
         return [None] * len(numbered)
     parts = []
     for number, row in numbered:
@@ -261,6 +293,16 @@ def _locate(files: Sequence[str], path: str | Path, root: str | None) -> list[st
         return [file if "://" in file else f"{base}/{file}" for file in files]
     folder = Path(path).parent if root is None else Path(root).expanduser()
     return [file if "://" in file else str(present_path(folder / Path(file).expanduser())) for file in files]
+
+
+def _note_missing(paths: Sequence[str], remarks: list[str]) -> None:
+    local = dict.fromkeys(path for path in paths if "://" not in path)
+    missing = [path for path in local if not Path(path).exists()] if len(local) <= MOST_FILES else []
+    if missing:
+        remarks.append(
+            f"{len(missing)} of {len(local)} files do not exist: {preview(missing, 3)}; paths are relative to the "
+            "folder of the list, or to `data_root`"
+        )
 
 
 def split_labels(value: Any, separator: str | None) -> Any:
@@ -306,7 +348,12 @@ def index_labels(
     if values is None:
         return [], list(label_names or [])
     multi_label = any(isinstance(value, list) for value in values)
-    texts = [[plain_name(str(part)) for part in (value if isinstance(value, list) else [value])] for value in values]
+    texts = []
+    for value, place in zip(values, places or [""] * len(values)):
+        parts = value if isinstance(value, list) else [value]
+        if odd := [part for part in parts if isinstance(part, dict | list | bytes)]:
+            raise ValueError(f"Label {odd[0]!r} must be a name or a number{f': {place}' if place else ''}")
+        texts.append([plain_name(str(part)) for part in parts])
     distinct = sorted({text for parts in texts for text in parts})
     if all(re.fullmatch(r"-?\d+\.0+", text) for text in distinct):  # spreadsheets and pandas write 1 as 1.0
         texts = [[text.partition(".")[0] for text in parts] for parts in texts]

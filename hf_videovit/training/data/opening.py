@@ -140,7 +140,7 @@ def load_sources(arguments: DataArguments, seed: int) -> tuple[VideoSource, Vide
     if arguments.data is None:
         raise ValueError("`data` is needed: a folder, list, shards or data set repo id")
     splits = list_splits(arguments.data, arguments.data_config)
-    train = _open(arguments, arguments.data, arguments.train_split if splits else None)
+    train = _open(arguments, arguments.data, _train_split(arguments, splits) if splits else None)
     if arguments.eval_data is not None:
         theirs = list_splits(arguments.eval_data, arguments.data_config)
         evaluation: VideoSource | None = _open(arguments, arguments.eval_data, _eval_split(arguments, theirs))
@@ -209,6 +209,26 @@ def require_labels(source: VideoSource, what: str, way_out: str) -> None:
         )
 
 
+def require_files(source: VideoSource, what: str) -> None:
+    """
+    Refuse videos of which no file exists.
+
+    Args:
+        source ([`VideoSource`]):
+            The videos.
+        what (`str`):
+            The argument and its value, for the error message.
+
+    Raises:
+        ValueError: the videos are local files that do not exist.
+    """
+    if not isinstance(source, VideoList) or not len(source):
+        return
+    paths = (str(video["path"]) if isinstance(video, dict) else video for video in source.videos())
+    if not any("://" in path or Path(path).exists() for path in paths):
+        raise ValueError(f"{what}: none of the {len(source)} files exists{told(source)}")
+
+
 def warn_of_remarks(name: str, source: VideoSource | None) -> None:
     """
     Log the remarks of a source as warnings.
@@ -248,6 +268,7 @@ def load_evaluation_source(arguments: DataArguments, seed: int = 0) -> VideoSour
         raise ValueError(f"`eval_split` is needed: {data!r} has the splits {', '.join(splits)}")
     source = _limit(_open(arguments, data, split), arguments.max_eval_samples, seed)
     warn_of_remarks("evaluation", source)
+    require_files(source, f"`eval_data` {data!r}")
     require_labels(source, f"`eval_data` {data!r}", "or predict without scores with `hf-videovit classify`")
     return source
 
@@ -285,6 +306,11 @@ def _open(arguments: DataArguments, data: str, split: str | None) -> VideoSource
         config=arguments.data_config,
         shuffle_buffer=arguments.shuffle_buffer,
     )
+
+
+def _train_split(arguments: DataArguments, splits: Sequence[str]) -> str:
+    chosen = arguments.train_split
+    return "training" if chosen == "train" and chosen not in splits and "training" in splits else chosen
 
 
 def _eval_split(arguments: DataArguments, splits: Sequence[str]) -> str | None:

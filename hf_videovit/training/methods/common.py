@@ -19,7 +19,7 @@ from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
 from ..building import describe_inputs, described_config, load_config
 from ..data.loaders import SampleLoader
-from ..data.opening import load_sources, told
+from ..data.opening import load_sources, require_files, told
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
@@ -307,6 +307,9 @@ class Method(ABC):
         """
         if train_source.num_samples == 0:
             raise ValueError(f"`data` {self.config.data.data!r} has no clips to train on{told(train_source)}")
+        require_files(train_source, f"`data` {self.config.data.data!r}")
+        if eval_source is not None:
+            require_files(eval_source, f"`eval_data` {self.config.data.eval_data or self.config.data.data!r}")
 
     @abstractmethod
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:

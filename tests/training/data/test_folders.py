@@ -40,6 +40,9 @@ def labelled(source):
         "$RECYCLE.BIN/a.mp4",
         ".Trash-1000/files/a.mp4",
         "run/@eaDir/a.mp4",
+        "#recycle/a.mp4",
+        "@Recycle/run/a.mp4",
+        "$Recycle.Bin/a.mp4",
     ],
 )
 def test_files_of_systems_are_neither_videos_nor_classes(tmp_path, junk):
@@ -158,3 +161,31 @@ def test_unlabelled_clips_are_held_out(tmp_path):
     assert (train.num_samples, held_out.num_samples) == (4, 1)
     touch(tmp_path / "one", "a.mp4")
     assert load_sources(DataArguments(data=str(tmp_path / "one")), seed=0)[1] is None
+
+
+def test_a_split_may_be_called_training(tmp_path):
+    touch(tmp_path, "Training/run/a.mp4", "Training/jump/b.mp4", "Validation/run/c.mp4")
+    train, evaluation = load_sources(DataArguments(data=str(tmp_path)), seed=0)
+    assert (ids(train), ids(evaluation)) == (["jump/b.mp4", "run/a.mp4"], ["run/c.mp4"])
+
+
+def test_splits_inside_of_classes_are_refused(tmp_path):
+    touch(tmp_path, "run/train/a.mp4", "run/val/b.mp4", "jump/train/c.mp4", "jump/val/d.mp4")
+    with pytest.raises(ValueError, match="the folders 'train', 'val' in its class folders 'jump', 'run': splits must"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "clips.jsonl"])
+def test_a_list_in_a_folder_without_classes_is_mentioned(tmp_path, name):
+    touch(tmp_path, "a.mp4", "b.mp4", name)
+    assert f"The list '{name}' in the folder is not read" in open_source(tmp_path).remarks[0]
+    with pytest.raises(ValueError, match=f"has no labels: .*The list '{name}' in the folder is not read"):
+        load_evaluation_source(DataArguments(data=str(tmp_path)))
+
+
+def test_links_to_missing_folders_are_named(tmp_path):
+    touch(tmp_path, "run/a.mp4", "jump/b.mp4")
+    for link in ("hop", "run/more"):
+        (tmp_path / link).symlink_to(tmp_path / "nowhere")
+    remarks = open_source(tmp_path).remarks
+    assert remarks == ("2 links have no target and are left out: 'run/more', 'hop'",)

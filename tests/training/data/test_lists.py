@@ -11,7 +11,7 @@ import pytest
 from hf_videovit import VideoMAEV2VideoProcessor
 from hf_videovit.modeling.video_decoding import VideoDecodingError, decode_video
 from hf_videovit.training.arguments import DataArguments
-from hf_videovit.training.data.opening import list_splits, load_sources, open_source
+from hf_videovit.training.data.opening import list_splits, load_evaluation_source, load_sources, open_source
 from hf_videovit.training.preparing.writing import prepare
 from tests.clips import write_clip
 
@@ -35,7 +35,9 @@ def listed(path, text):
     return open_source(path)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1", "utf-16-le", "mac-roman"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "latin-1", "utf-16-le", "utf-16-be", "mac-roman"]
+)
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
 def test_lists_are_read_right_or_their_encoding_is_refused(tmp_path, encoding, suffix):
     path = tmp_path / f"clips{suffix}"
@@ -43,7 +45,7 @@ def test_lists_are_read_right_or_their_encoding_is_refused(tmp_path, encoding, s
     if suffix == ".json":
         text = json.dumps([{"video": "a.mp4", "label": "run"}, {"video": "b", "label": "café"}], ensure_ascii=False)
     path.write_bytes(text.encode(encoding))
-    if encoding in ("utf-8", "utf-8-sig", "utf-16"):
+    if encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
         assert open_source(path).label_names == ["café", "run"]
     else:
         with pytest.raises(
@@ -104,6 +106,8 @@ def test_whole_numbers_that_pandas_wrote_are_whole_numbers(tmp_path):
 
 
 def test_rows_without_a_label_or_video_are_left_out_and_named(tmp_path):
+    for name in "ae":
+        (tmp_path / f"{name}.mp4").touch()
     source = listed(tmp_path / "clips.csv", "Video,Label\na.mp4,run\nb.mp4,\n,run\nc.mp4,  \nd.mp4\ne.mp4,jump\n")
     assert [sample.id for sample in source] == ["a.mp4", "e.mp4"]
     assert source.remarks == (
@@ -146,10 +150,26 @@ def test_splits_of_a_list_in_capital_letters(tmp_path):
         ("start_frame,end_frame", "10,20"),
         ("frame_start,frame_end", "10,20"),
         ("StartFrame,EndFrame", "10,20"),
+        ("starttime,endtime", "1,2"),
+        ("tstart,tend", "1 s,2 s"),
+        ("Start (HH:MM:SS),End (HH:MM:SS)", "00:00:01,00:00:02"),
+        ("cut_start,cut_finish", "1,2"),
+        ("in,out", "1,2"),
+        ("onset,offset", "1,2"),
+        ("t0,t1", "1,2"),
+        ("start_us,end_us", "1e6,2e6"),
+        ("startframe,endframe", "10,20"),
+        ("start_frame_idx,end_frame_idx", "10,20"),
+        ("first_frame,last_frame", "10,19"),
+        ("start_frame,num_frames", "10,10"),
+        ("start_frame,nframes", "10,10"),
+        ("segment", "1.0-2.0"),
+        ("segment", "0:01 to 0:02"),
+        ("frame_range", '"[10, 20]"'),
     ],
 )
 def test_parts_are_cut_as_the_list_says(film, header, values):
-    source = listed(film.parent / "parts.csv", f"video,label,{header}\nfilm.mp4,run,{values}\nfilm.mp4,jump,,\n")
+    source = listed(film.parent / "parts.csv", f"video,label,{header}\nfilm.mp4,run,{values}\nfilm.mp4,jump\n")
     assert frame_numbers(source[0].video) == list(range(10, 20))
     assert frame_numbers(source[1].video) == list(range(40))
     assert len({sample.id for sample in source}) == 2
@@ -160,6 +180,92 @@ def test_parts_in_json_may_be_pairs(film):
     rows = [{"video": "film.mp4", "label": "run", "segment": [0.5, 1.5]}, {"video": "film.mp4", "label": "jump"}]
     source = listed(film.parent / "parts.json", json.dumps(rows))
     assert [frame_numbers(sample.video) for sample in source] == [list(range(5, 15)), list(range(40))]
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "message"),
+    [
+        ("start,end_frame", "1,20", "the columns start and end_frame have different units"),
+        ("start_frame,end", "10,2", "the columns end and start_frame have different units"),
+        ("start_frame,duration", "10,1", "the columns start_frame and duration have different units"),
+        ("start,num_frames", "1,10", "the columns start and num_frames have different units"),
+        ("start_frame,end_frame", "1.5,2", "row 1: start_frame and end_frame must be whole numbers of frames"),
+        ("start_frame,end_frame", "0:01,0:02", "row 1: start_frame and end_frame must be whole numbers of frames"),
+        ("start,end", "00:00:01:12,00:00:02:00", "row 1: start and end must be numbers or h:mm:ss"),
+        ("start,end", "0,-1", "row 1: `end` of a part must be after `start`"),
+    ],
+)
+def test_parts_that_are_not_clear_are_refused(film, header, values, message):
+    with pytest.raises(ValueError, match=rf"unclear.csv'.*{message}"):
+        listed(film.parent / "unclear.csv", f"video,label,{header}\nfilm.mp4,run,{values}\n")
+
+
+def test_several_parts_in_a_row_are_refused(film):
+    rows = [{"video": "film.mp4", "label": "run", "segments": [[0, 1], [1, 2]]}]
+    with pytest.raises(ValueError, match="row 1: segments must have two bounds, got .* give each part a row"):
+        listed(film.parent / "several.json", json.dumps(rows))
+
+
+def test_parts_in_json_may_be_structures(film):
+    rows = [{"video": "film.mp4", "label": "run", "segment": {"start": 0.5, "end": 1.5}}]
+    assert frame_numbers(listed(film.parent / "fields.json", json.dumps(rows))[0].video) == list(range(5, 15))
+
+
+@pytest.mark.parametrize(
+    ("header", "values"), [("from,to", "Rome,Paris"), ("first,last", "Ada,Lovelace"), ("in,x", "1,2")]
+)
+def test_words_with_other_meanings_need_a_partner_and_numbers(film, header, values):
+    source = listed(film.parent / "names.csv", f"video,label,{header}\nfilm.mp4,run,{values}\n")
+    assert source[0].video == str(film)
+
+
+def test_bounds_that_are_not_understood_are_mentioned(film):
+    source = listed(film.parent / "pts.csv", "video,label,start_pts,end_pts\nfilm.mp4,run,0,512\n")
+    assert source[0].video == str(film)
+    assert source.remarks[0].startswith("The columns 'start_pts', 'end_pts' are not read: call them `start`")
+
+
+@pytest.mark.parametrize("before", ["sep=;\n", "\n", "\r\nsep=;\r\n"])
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_lines_that_spreadsheets_put_first(tmp_path, before, delimiter):
+    text = before.replace(";", delimiter) + "video,label\na.mp4,run\n".replace(",", delimiter)
+    assert listed(tmp_path / "clips.csv", text).label_names == ["run"]
+
+
+def test_json_lines_end_at_line_feeds_only(tmp_path):
+    rows = [{"video": "a.mp4", "label": "a\u2028b"}, {"video": "b.mp4", "label": "c\x85d"}]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert listed(tmp_path / "clips.jsonl", text).label_names == ["a\u2028b", "c\x85d"]
+
+
+def test_labels_that_are_structures_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"Label {'x': 1} must be a name or a number: .*clips.json', row 1"):
+        listed(tmp_path / "clips.json", json.dumps([{"video": "a.mp4", "label": {"x": 1}}]))
+
+
+def test_files_that_do_not_exist_are_named(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.mp4").touch()
+    source = listed(tmp_path / "clips.csv", "video,label\nsub\\a.mp4,run\nb.mp4,jump\n")
+    assert source[0].video == str(tmp_path / "sub" / "a.mp4")
+    assert source.remarks[0].startswith(f"1 of 2 files do not exist: '{tmp_path / 'b.mp4'}'; paths are relative to")
+    (tmp_path / "sub" / "a.mp4").unlink()
+    with pytest.raises(ValueError, match="`eval_data` .*clips.csv': none of the 2 files exists"):
+        load_evaluation_source(DataArguments(data=str(tmp_path / "clips.csv")))
+
+
+@pytest.mark.parametrize("column", ["subset", "Set", "SPLIT"])
+def test_splits_in_a_column_of_another_name(tmp_path, column):
+    path = tmp_path / "clips.csv"
+    path.write_text(f"video,label,{column}\na.mp4,run,Train\nb.mp4,jump,train\nc.mp4,run,test\n")
+    assert list_splits(path) == ["test", "train"]
+    train, evaluation = load_sources(DataArguments(data=str(path)), seed=0)
+    assert (train.num_samples, evaluation.num_samples) == (2, 1)
+
+
+def test_a_column_called_set_with_other_values_is_no_split(tmp_path):
+    (tmp_path / "clips.csv").write_text("video,label,set\na.mp4,run,train\nb.mp4,jump,blue\n")
+    assert list_splits(tmp_path / "clips.csv") == []
 
 
 @pytest.mark.parametrize("header", ["from", "duration", "length", "timestamp", "num_frames", "end_user", "starter"])
