@@ -564,7 +564,12 @@ FAMILIES = (
         },
         heads=(
             Head(package.VideoMAEV2Model, AutoModel, features_inputs, output="last_hidden_state"),
-            Head(package.VideoMAEV2ForPreTraining, AutoModelForPreTraining, dual_masking_inputs),
+            Head(
+                package.VideoMAEV2ForPreTraining,
+                AutoModelForPreTraining,
+                dual_masking_inputs,
+                options=("cosine", "first_token"),
+            ),
             Head(
                 package.VideoMAEV2ForActionDetection,
                 package.AutoModelForActionDetection,
@@ -583,6 +588,7 @@ FAMILIES = (
         options={
             "cosine": {"use_cosine_attention": True, "layer_scale_init_value": 0.5, "qkv_bias": False},
             "first_token": {"use_mean_pooling": False, "num_channels": 1},
+            "adapters": {"adapter_layers": [1], "adapter_hidden_size": 6},
         },
     ),
 )

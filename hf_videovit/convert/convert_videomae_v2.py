@@ -1,7 +1,7 @@
 """
 VideoMAE V2: the official pretraining and fine-tuned layouts, that of the Hub repositories with remote code
 (`OpenGVLab/VideoMAEv2-Base` and so on), and that of MMAction2's fine-tuned ports. Heads of action detectors are in
-`detectors.py`.
+`detectors.py`; encoders with adapters have the layout of AdaTAD.
 """
 
 import re
@@ -93,6 +93,8 @@ MMACTION2_NAMES = (
     ("cls_head.fc_cls.", "head."),
     *detectors.MMACTION2_HEAD_NAMES,
 )
+# Parts of AdaTAD's adapters, and ours.
+ADAPTER_NAMES = {"down_proj": "down_proj", "dwconv": "time_conv", "conv": "channel_conv", "up_proj": "up_proj"}
 BLOCK = re.compile(r"(decoder\.)?blocks\.(\d+)\.(.+)")
 # Inside a block; `attn.qkv.weight` is three of ours.
 BLOCK_NAMES = {
@@ -105,6 +107,12 @@ BLOCK_NAMES = {
     "attn.scale": "attention.scale",
     "gamma_1": "layer_scale1.gamma",
     "gamma_2": "layer_scale2.gamma",
+    "adapter.gamma": "adapter.gamma",
+    **{
+        f"adapter.{theirs}.{kind}": f"adapter.{ours}.{kind}"
+        for theirs, ours in ADAPTER_NAMES.items()
+        for kind in ("weight", "bias")
+    },
 }
 # Outside the blocks: name in the base model, or in the head's class.
 ENCODER_NAMES = {
@@ -354,6 +362,10 @@ def _shown_fields(shapes: dict[str, tuple[int, ...]], checkpoint: Checkpoint) ->
         "use_cosine_attention": in_any_block(shapes, "blocks.", "attn.scale"),
         "use_mean_pooling": "norm.weight" not in shapes,
     }
+    adapted = [name for name in shapes if name.endswith(".adapter.down_proj.weight")]
+    if adapted:
+        fields["adapter_layers"] = sorted(int(name.split(".")[1]) for name in adapted)
+        fields["adapter_hidden_size"] = shapes[adapted[0]][0]
     if "blocks.0.mlp.fc1.weight" in shapes:
         fields["intermediate_size"] = shapes["blocks.0.mlp.fc1.weight"][0]
     if FIRST_SCALE in shapes:

@@ -50,10 +50,10 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
                 f"{checkpoint.name} is a temporal-localisation checkpoint ({source}): `{name}` finds actions in a "
                 f"sequence of features. Convert it as the family 'actionformer', with task={LOCALISATION_TASK!r}."
             )
-    if name := _first(ADAPTERS, checkpoint):
+    if task != FEATURES and (name := _first(ADAPTERS, checkpoint)):
         raise ValueError(
             f"{checkpoint.name} is the encoder of a temporal-localisation model (AdaTAD): `{name}` is part of an "
-            "adapter, which no model here has, so it cannot be converted."
+            f"adapter. Convert it as the family 'videomae_v2', with task={FEATURES!r}."
         )
     layout, name = _detection(checkpoint)
     if layout in UNSUPPORTED_DETECTORS and task == DETECTION_TASK:

@@ -147,6 +147,12 @@ class VideoMAEV2Config(PreTrainedConfig):
             Deviation that the processor divided by. Defaults to ImageNet's for 3 channels, else ones.
         detection_config ([`ActionDetectionConfig`] or `dict`, *optional*):
             Head of the model for action detection; see [`ActionDetectionConfig`].
+        adapter_layers (`list[int]`, *optional*):
+            Encoder blocks, counted from 0, that end in an adapter ([AdaTAD, Liu et al.,
+            2023](https://huggingface.co/papers/2311.17241)). An encoder with adapters takes long videos: attention
+            stays within chunks of `num_frames` frames, and the adapters see all of them in time. Defaults to none.
+        adapter_hidden_size (`int`, *optional*):
+            Width inside an adapter. Defaults to a quarter of `hidden_size`.
 
     Raises:
         ValueError: a size does not divide another, or an option is not among those allowed.
@@ -196,10 +202,14 @@ class VideoMAEV2Config(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] | None = None
     image_std: list[float] | tuple[float, ...] | None = None
     detection_config: dict[str, Any] | ActionDetectionConfig | None = None
+    adapter_layers: list[int] | tuple[int, ...] | None = None
+    adapter_hidden_size: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
         self.detection_config = action_detection_config(self.detection_config)
+        if self.adapter_hidden_size is None:
+            self.adapter_hidden_size = self.hidden_size // 4
         self.validate_architecture()
         if self.position_grid is None:
             self.position_grid = list(self.token_grid())
@@ -238,6 +248,13 @@ class VideoMAEV2Config(PreTrainedConfig):
             value = getattr(self, name)
             if value is not None and len(value) != self.num_channels:
                 raise ValueError(f"`{name}` needs {self.num_channels} values (`num_channels`), got {value}.")
+        layers = list(self.adapter_layers or ())
+        if len(set(layers)) != len(layers) or not set(layers) <= set(range(self.num_hidden_layers)):
+            raise ValueError(
+                f"`adapter_layers` must be different numbers from 0 to {self.num_hidden_layers - 1}, got {layers}."
+            )
+        if layers and (self.adapter_hidden_size or 0) < 1:
+            raise ValueError(f"`adapter_hidden_size` must be at least 1, got {self.adapter_hidden_size}.")
 
     def token_grid(self) -> tuple[int, int, int]:
         """

@@ -172,6 +172,28 @@ def interpolate_positions(
     return grid.permute(0, 2, 3, 1).reshape(-1, dim)
 
 
+def features_over_time(tokens: torch.Tensor, num_steps: int, length: int) -> torch.Tensor:
+    """
+    A feature for each moment of a video: the mean of the tokens of a time step, interpolated linearly in time.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(batch_size, num_steps * places, dim)`):
+            Tokens in the order of time.
+        num_steps (`int`):
+            Time steps of the tokens.
+        length (`int`):
+            Number of features.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, length, dim)`.
+    """
+    features = tokens.unflatten(1, (num_steps, -1)).mean(dim=2)
+    if length == num_steps:
+        return features
+    channels = F.interpolate(features.transpose(1, 2), size=length, mode="linear", align_corners=False)
+    return channels.transpose(1, 2)
+
+
 def check_pixels(pixel_values: torch.Tensor, name: str = "pixel_values") -> None:
     """
     Refuse pixels that are not normalised.

@@ -208,8 +208,37 @@ class _VideoMAEV2MLP(nn.Module):
         return self.dropout(self.fc2(self.activation(self.fc1(hidden_states))))
 
 
+class _VideoMAEV2AdapterUp(nn.Linear):
+    """Last layer of an adapter, which starts at 0."""
+
+
+class _VideoMAEV2Adapter(nn.Module):
+    """
+    Adapter of AdaTAD: a narrow branch with a depth-wise convolution over the time of the whole video, across the
+    chunks that attention is confined to.
+    """
+
+    def __init__(self, config: VideoMAEV2Config):
+        super().__init__()
+        width = config.adapter_hidden_size or config.hidden_size // 4
+        self.down_proj = nn.Linear(config.hidden_size, width)
+        self.time_conv = nn.Conv1d(width, width, 3, padding=1, groups=width)
+        self.channel_conv = nn.Conv1d(width, width, 1)
+        self.up_proj = _VideoMAEV2AdapterUp(width, config.hidden_size)
+        self.gamma = nn.Parameter(torch.ones(1))
+
+    def forward(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """`grid`: time steps of the whole video, and places of a step."""
+        narrow = F.gelu(self.down_proj(hidden_states))  # (batch * chunks, sequence of a chunk, width)
+        videos = narrow.reshape(-1, *grid, narrow.shape[-1])  # (batch, steps, places, width)
+        series = videos.permute(0, 2, 3, 1).flatten(0, 1)  # (batch * places, width, steps)
+        series = self.channel_conv(self.time_conv(series))
+        mixed = series.unflatten(0, (-1, grid[1])).permute(0, 3, 1, 2)  # (batch, steps, places, width)
+        return hidden_states + self.gamma * self.up_proj(narrow + mixed.reshape(narrow.shape))
+
+
 class _VideoMAEV2Layer(GradientCheckpointingLayer):
-    """Pre-norm block of encoder and decoder."""
+    """Pre-norm block of encoder and decoder. Those of the encoder may end in an adapter."""
 
     def __init__(
         self,
@@ -218,6 +247,7 @@ class _VideoMAEV2Layer(GradientCheckpointingLayer):
         num_heads: int,
         intermediate_size: int,
         drop_path_rate: float = 0.0,
+        has_adapter: bool = False,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=config.layer_norm_eps)
@@ -228,24 +258,31 @@ class _VideoMAEV2Layer(GradientCheckpointingLayer):
         scaled = config.layer_scale_init_value > 0
         self.layer_scale1 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
         self.layer_scale2 = LayerScale(hidden_size, config.layer_scale_init_value) if scaled else nn.Identity()
+        self.adapter = _VideoMAEV2Adapter(config) if has_adapter else None
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, grid: tuple[int, int] = (1, 1), **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
         context, _ = self.attention(self.norm1(hidden_states), **kwargs)
         hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
-        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+        hidden_states = hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+        return hidden_states if self.adapter is None else self.adapter(hidden_states, grid)
 
 
 class _VideoMAEV2Encoder(nn.Module):
     def __init__(self, config: VideoMAEV2Config):
         super().__init__()
+        sizes = (config.hidden_size, config.num_attention_heads, config.intermediate_size)
         self.layers = nn.ModuleList(
-            _VideoMAEV2Layer(config, config.hidden_size, config.num_attention_heads, config.intermediate_size, rate)
-            for rate in drop_path_rates(config.drop_path_rate, config.num_hidden_layers)
+            _VideoMAEV2Layer(config, *sizes, rate, has_adapter=index in (config.adapter_layers or ()))
+            for index, rate in enumerate(drop_path_rates(config.drop_path_rate, config.num_hidden_layers))
         )
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, grid: tuple[int, int], **kwargs: Unpack[TransformersKwargs]
+    ) -> torch.Tensor:
         for layer in self.layers:
-            hidden_states = layer(hidden_states, **kwargs)
+            hidden_states = layer(hidden_states, grid, **kwargs)
         return hidden_states
 
 
@@ -301,6 +338,14 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
         elif isinstance(module, _VideoMAEV2EncoderToDecoder | nn.Conv3d):
             init_as_torch(module)  # the official code never re-initialises these
+        elif isinstance(module, _VideoMAEV2AdapterUp):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv1d):
+            init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()))
+            init.zeros_(module.bias)
+        elif isinstance(module, _VideoMAEV2Adapter):
+            init.ones_(module.gamma)
         elif isinstance(module, _VideoMAEV2QKVLinear) and self._xavier_init:
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))
             init.uniform_(module.weight, -bound, bound)
@@ -370,7 +415,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips.
+                Normalised clips. With adapters, also videos of a multiple of `config.num_frames` frames.
             encoder_mask (`torch.BoolTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 `True` = hidden from the encoder; the same number of tokens in every sample. In a compiled or exported
                 model, it must be the number of `config.encoder_mask_ratio`.
@@ -382,10 +427,16 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
             features of shape `(batch_size, hidden_size)`.
 
         Raises:
-            ValueError: a shape does not fit the configuration or the mask, or both `encoder_mask` and
-            `visible_indices` are given.
+            ValueError: a shape does not fit the configuration or the mask, both `encoder_mask` and
+            `visible_indices` are given, or one of them to an encoder with adapters.
         """
+        check_clips(pixel_values, self.config.num_channels)
+        batch_size, chunks = pixel_values.shape[0], _num_chunks(pixel_values.shape[1], self.config)
+        if chunks > 1:
+            pixel_values = pixel_values.unflatten(1, (chunks, -1)).flatten(0, 1)
         grid = _clip_grid(pixel_values, self.config)
+        if self.config.adapter_layers and (encoder_mask is not None or visible_indices is not None):
+            raise ValueError("`encoder_mask` and `visible_indices` must be None in an encoder with adapters.")
         hidden_states = self.embeddings(pixel_values, grid)  # (batch, sequence, hidden)
         if encoder_mask is not None:
             if visible_indices is not None:
@@ -393,7 +444,9 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
             visible_indices = _visible_indices(encoder_mask, pixel_values.shape[0], grid, self.config)
         if visible_indices is not None:
             hidden_states = gather_tokens(hidden_states, visible_indices)  # (batch, visible, hidden)
-        hidden_states = self.encoder(hidden_states, **kwargs)
+        hidden_states = self.encoder(hidden_states, (chunks * grid[0], grid[1] * grid[2]), **kwargs)
+        if chunks > 1:
+            hidden_states = hidden_states.unflatten(0, (batch_size, chunks)).flatten(1, 2)
         if self.layernorm is not None:
             hidden_states = self.layernorm(hidden_states)
         pooled = None
@@ -580,6 +633,18 @@ class VideoMAEV2ForActionDetection(ActionDetectionMixin, VideoMAEV2PreTrainedMod
 def _fill(values: Sequence[float] | None, like: torch.Tensor) -> torch.Tensor:
     """Numbers as a tensor, made on the device of `like`: copying them there would wait for it."""
     return torch.stack([like.new_full((), value) for value in values or ()])
+
+
+def _num_chunks(num_frames: int, config: VideoMAEV2Config) -> int:
+    """Chunks of `config.num_frames` frames, each a clip of its own but for the adapters. 1 without adapters."""
+    if not config.adapter_layers or num_frames <= config.num_frames:
+        return 1
+    if num_frames % config.num_frames:
+        raise ValueError(
+            f"`pixel_values` must have a multiple of `config.num_frames` ({config.num_frames}) frames in an encoder "
+            f"with adapters, got {num_frames}."
+        )
+    return num_frames // config.num_frames
 
 
 def _clip_grid(pixel_values: torch.Tensor, config: VideoMAEV2Config) -> tuple[int, int, int]:

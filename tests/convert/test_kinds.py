@@ -128,10 +128,16 @@ def test_localisers_are_named(kind, model_type, task):
         convert_checkpoint(model_type, {"state_dict": state, "state_dict_ema": state, "epoch": 3}, task=task)
 
 
-def test_an_encoder_with_adapters_is_named():
-    state = official_layout(tiny_model(VideoMAEV2Model)) | {"blocks.1.adapter.gamma": torch.ones(1)}
-    with pytest.raises(ValueError, match=r"encoder of a temporal-localisation model \(AdaTAD\): `blocks\.1\.adapter"):
-        convert_checkpoint("videomae_v2", state, task=FEATURES, **UNSHOWN)
+def test_an_encoder_with_adapters_is_of_features():
+    model = tiny_model(VideoMAEV2Model, adapter_layers=[1], adapter_hidden_size=5)
+    state = {
+        name.replace("time_conv", "dwconv").replace("channel_conv", "conv"): tensor
+        for name, tensor in official_layout(model).items()
+    }
+    converted = convert_checkpoint("videomae_v2", state, task=FEATURES, **UNSHOWN)
+    assert converted.config.adapter_layers == [1] and same_weights(converted, model)
+    with pytest.raises(ValueError, match=r"\(AdaTAD\): `blocks\.1\.adapter.*task='feature-extraction'"):
+        convert_checkpoint("videomae_v2", state, task=CLASSIFICATION, num_labels=3, **UNSHOWN)
 
 
 @pytest.mark.parametrize("others", [("rpn_head.rpn_cls.weight",), ("roi_head.bbox_head.fc_reg.weight",)])

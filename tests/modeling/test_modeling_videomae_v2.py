@@ -314,3 +314,45 @@ def test_another_size_says_that_the_table_is_interpolated(tmp_path, caplog):
     assert "position table" not in caplog.text
     torch.testing.assert_close(features, built(pixel_values).pooler_output)
     assert (features - kept).abs().max() > 1e-2
+
+
+def adapted(**fields) -> VideoMAEV2Model:
+    torch.manual_seed(0)
+    return VideoMAEV2Model(VideoMAEV2Config(**TINY, adapter_layers=[1], **fields)).eval()
+
+
+@torch.no_grad()
+def test_fresh_adapters_change_nothing_and_chunks_are_clips(tmp_path):
+    plain = VideoMAEV2Model(VideoMAEV2Config(**TINY)).eval()
+    plain.save_pretrained(tmp_path)
+    model = VideoMAEV2Model.from_pretrained(tmp_path, adapter_layers=[0, 1]).eval()
+    video = torch.randn(2, 12, 3, 16, 16)
+    tokens = model(video).last_hidden_state
+    clips = [plain(clip).last_hidden_state for clip in video.split(4, dim=1)]
+    torch.testing.assert_close(tokens, torch.cat(clips, dim=1))
+    assert model.encoder.layers[0].adapter.down_proj.out_features == TINY["hidden_size"] // 4
+
+
+@torch.no_grad()
+def test_adapters_see_across_chunks_within_a_video():
+    model = adapted()
+    model.encoder.layers[1].adapter.up_proj.weight.normal_()
+    video = torch.randn(2, 8, 3, 16, 16)
+    other = video.clone()
+    other[0, 4:] += 1
+    before, after = (model(one).last_hidden_state.unflatten(1, (4, 16)) for one in (video, other))
+    changed = (before - after).abs().amax(dim=(2, 3)) > 1e-6
+    # a convolution of 3 steps reaches the last step of the first chunk, and no other video
+    assert changed.tolist() == [[False, True, True, True], [False] * 4]
+
+
+def test_what_adapters_do_not_take():
+    with pytest.raises(ValueError, match=r"multiple of `config.num_frames` \(4\).*got 6"):
+        adapted()(torch.randn(1, 6, 3, 16, 16))
+    with pytest.raises(ValueError, match="`encoder_mask`.*adapters"):
+        adapted()(torch.randn(2, 4, 3, 16, 16), encoder_mask=masks()["encoder_mask"])
+    for layers in ([2], [-1], [0, 0]):
+        with pytest.raises(ValueError, match="`adapter_layers` must be different numbers from 0 to 1"):
+            VideoMAEV2Config(**TINY, adapter_layers=layers)
+    with pytest.raises(ValueError, match="`adapter_hidden_size` must be at least 1, got 0"):
+        adapted(adapter_hidden_size=0)

@@ -8,6 +8,7 @@ import torch
 from hf_videovit import convert_checkpoint
 from hf_videovit.convert import convert_to_folder
 from hf_videovit.modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
+from hf_videovit.modeling.layers import features_over_time
 from hf_videovit.modeling.modeling_actionformer_losses import make_targets
 from hf_videovit.training.optimization import parameter_groups
 
@@ -63,6 +64,8 @@ class TemporalLocalizationAdapter(DataCases):
             return "opentad"
         if "plans" in config:
             return "extraction"
+        if "adapter_index" in config.get("model", {}):
+            return "adapters"
         if "constructor" not in config:
             return None
         if config["constructor"].get("backbone_type") == "SGP":
@@ -75,12 +78,13 @@ class TemporalLocalizationAdapter(DataCases):
         return self.kind is not None
 
     def modes(self) -> tuple[Mode, ...]:
-        models = ("forward", "opentad", "tridet", "inference", "train_step")
+        models = ("forward", "opentad", "tridet", "inference", "train_step", "adapters")
         return MODEL_MODES if self.kind in models else DATA_MODES
 
     def reasons(self) -> dict[str, str]:
         """Tensors that need no comparison."""
-        return {name: "an input" for name in self.tensors if self.is_input(name)}
+        inputs = [name for name in self.tensors if self.is_input(name) or name == "pixel_values"]
+        return dict.fromkeys(inputs, "an input")
 
     def run(self, report: Report, mode: Mode):
         getattr(self, f"run_{self.kind}")(report, mode)
@@ -208,6 +212,41 @@ class TemporalLocalizationAdapter(DataCases):
             report.compare(name, value, LOSSES, torch.tensor(expected[name]))
         after = torch.tensor(float(self.config["loss_normalizer"][1]))
         report.compare("loss_normalizer", model.loss_normalizer, expected=after)
+
+    def run_adapters(self, report: Report, mode: Mode):
+        """The encoder of AdaTAD."""
+        fields = self.config["model"]
+        path, tubelet = self.fixture.path("checkpoint.pth"), self.tensors["feature_map"].shape[2]
+        encoder = convert_checkpoint(
+            "videomae_v2",
+            path,
+            task="feature-extraction",
+            image_size=fields["img_size"],
+            num_frames=fields["num_frames"],
+            num_attention_heads=fields["num_heads"],
+            layer_norm_eps=self.config["layer_norm_eps"],
+        )
+        if mode.reloaded:
+            with tempfile.TemporaryDirectory() as folder:
+                encoder.save_pretrained(folder)
+                encoder = type(encoder).from_pretrained(folder)
+        encoder.set_attn_implementation(mode.attention)
+        adapters = [layer.adapter for layer in encoder.eval().encoder.layers if layer.adapter is not None]
+        seen: dict[str, torch.Tensor] = {}
+        adapters[0].register_forward_hook(lambda _, given, out: seen.update(adapter_in=given[0], adapter_out=out))
+        pixel_values = self.tensors["pixel_values"].transpose(1, 2)
+        with torch.no_grad():
+            tokens = encoder(pixel_values).last_hidden_state
+        grid = (tubelet, *self.tensors["feature_map"].shape[3:])
+        maps = tokens.reshape(-1, *grid, tokens.shape[-1]).permute(0, 4, 1, 2, 3)
+        report.compare("feature_map", maps)
+        for name, value in seen.items():
+            report.compare(name, value)
+        steps = len(maps) // len(tokens) * tubelet
+        features = features_over_time(tokens, steps, self.config["window_size"])
+        report.compare("features", features.transpose(1, 2))
+        layers = [index for index, layer in enumerate(encoder.encoder.layers) if layer.adapter is not None]
+        report.equal("adapter_index", layers, fields["adapter_index"])
 
     def run_inference(self, report: Report, mode: Mode):
         model = self.model(mode)
