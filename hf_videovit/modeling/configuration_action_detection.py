@@ -47,9 +47,9 @@ class ActionDetectionConfig(PreTrainedConfig):
         global_feature (`str`, *optional*):
             A feature of the whole clip, concatenated to that of each box: `"map"` (the map averaged to the grid) or
             `"pooled"` (the pooled features of the encoder, where it has them).
-        fused_stages (`int`, *optional*, defaults to 1):
+        fused_stages (`int`, *optional*):
             For encoders with stages: the maps of the last stages are resampled to the finest of them and concatenated.
-            2 halves the stride of the map.
+            2, their default, halves the stride of the map. Other encoders have 1.
         head_hidden_sizes (`list[int]`, *optional*, defaults to `[]`):
             Widths of hidden layers with ReLU before the classifier.
         roi_dropout (`float`, *optional*, defaults to 0.0):
@@ -109,7 +109,7 @@ class ActionDetectionConfig(PreTrainedConfig):
     pool_time_after_roi: bool = False
     spatial_pooling: str = "max"
     global_feature: str | None = None
-    fused_stages: int = 1
+    fused_stages: int | None = None
     head_hidden_sizes: list[int] | tuple[int, ...] = ()
     roi_dropout: float | int = 0.0
     head_dropout: float | int = 0.0
@@ -152,8 +152,9 @@ class ActionDetectionConfig(PreTrainedConfig):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
         for name, least in (("roi_size", 1), ("roi_sampling_ratio", 0), ("fused_stages", 1), ("softmax_labels", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
         if self.roi_scale is not None and not self.roi_scale > 0:
             raise ValueError(f"`roi_scale` must be positive, got {self.roi_scale}.")
         for name, length in (("box_enlargement", 2), ("box_jitter", 4)):

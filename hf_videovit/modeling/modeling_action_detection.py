@@ -193,6 +193,8 @@ class ActionDetectionMixin:
         if self.config.detection_config is None:
             self.config.detection_config = ActionDetectionConfig(**self.default_head)
         head = self.config.detection_config
+        if head.fused_stages is None:
+            head.fused_stages = 1
         if head.global_feature == "pooled" and not pooled_size:
             raise ValueError(f"`global_feature` must be None or 'map' for {type(self).__name__}, got 'pooled'.")
         self.num_labels = self.config.num_labels
@@ -345,7 +347,12 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
         Raises:
             ValueError: more stages are fused than there are.
         """
-        fused = self.config.detection_config.fused_stages if self.config.detection_config else 1
+        if self.config.detection_config is None:
+            self.config.detection_config = ActionDetectionConfig(**self.default_head)
+        head = self.config.detection_config
+        if head.fused_stages is None:
+            head.fused_stages = min(2, len(hidden_sizes))
+        fused = head.fused_stages
         if fused > len(hidden_sizes):
             raise ValueError(f"`fused_stages` must be at most {len(hidden_sizes)}, the number of stages, got {fused}.")
         sizes = list(hidden_sizes)[-fused:]

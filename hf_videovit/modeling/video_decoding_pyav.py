@@ -260,7 +260,7 @@ class PyAVReader:
     @property
     def pixel_format(self) -> str:
         """FFmpeg's name of the form of coded pixels."""
-        return str(self._stream.codec_context.pix_fmt)
+        return _pixel_format(self._stream.codec_context)
 
     def shown(self) -> Orientation:
         """
@@ -795,7 +795,12 @@ def _remembers_first_packet(context: Any) -> bool:
 
     FFmpeg reads 4:4:4 H.264 of old x264 versions differently, and their version stands in the first packet only.
     """
-    return _codec_name(context) == "h264" and str(context.pix_fmt).startswith(("yuv444", "yuvj444", "gbr"))
+    return _codec_name(context) == "h264" and _pixel_format(context).startswith(("yuv444", "yuvj444", "gbr"))
+
+
+def _pixel_format(context: Any) -> str:
+    """Its name; empty where no frame was decoded, for which PyAV 17.0.1's own `pix_fmt` ends the process."""
+    return context.format.name if context.format is not None else ""
 
 
 def _codec_name(context: Any) -> str:

@@ -140,10 +140,11 @@ def test_exports_with_any_number_of_boxes(case):
             )
 
 
-@pytest.mark.parametrize("stages", [1, 2])
-def test_fused_stages_halve_the_stride(stages):
+@pytest.mark.parametrize("settings", [{"fused_stages": 1}, {"fused_stages": 2}, {}])
+def test_fused_stages_halve_the_stride(settings):
     case = next(case for case in HEADS if case.family.name == "uniformer")
-    config = case.config(detection_config={"fused_stages": stages})
+    config = case.config(detection_config=settings)
+    stages = settings.get("fused_stages", 2)
     model = AutoModelForActionDetection.from_config(config).eval()
     with torch.no_grad():
         outputs = model(**case.inputs())
