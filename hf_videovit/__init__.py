@@ -31,6 +31,7 @@ from .modeling.configuration_lstcl import LstclConfig
 from .modeling.configuration_tubevit import TubeViTConfig
 from .modeling.configuration_uniformer import UniFormerConfig
 from .modeling.configuration_uniformer_v2 import UniFormerV2Config
+from .modeling.configuration_video_temporal_localizer import VideoTemporalLocalizerConfig
 from .modeling.configuration_videomae_v2 import VideoMAEV2Config
 from .modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from .modeling.image_processing_bevt import BevtImageProcessor
@@ -69,6 +70,7 @@ from .modeling.modeling_uniformer_v2 import (
     UniFormerV2ForVideoClassification,
     UniFormerV2Model,
 )
+from .modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
 from .modeling.modeling_videomae_v2 import (
     VideoMAEV2ForActionDetection,
     VideoMAEV2ForPreTraining,
@@ -154,6 +156,14 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
             AutoModelForActionDetection: UniFormerV2ForActionDetection,
             AutoModelForVideoClassification: UniFormerV2ForVideoClassification,
             AutoVideoProcessor: UniFormerV2VideoProcessor,
+        },
+    ),
+    (
+        VideoTemporalLocalizerConfig,
+        {
+            AutoModel: VideoTemporalLocalizer,
+            AutoModelForTemporalActionLocalization: VideoTemporalLocalizer,
+            AutoFeatureExtractor: TemporalLocalizationProcessor,
         },
     ),
     (
@@ -251,6 +261,8 @@ __all__ = [
     "VideoMAEV2ForVideoClassification",
     "VideoMAEV2Model",
     "VideoMAEV2VideoProcessor",
+    "VideoTemporalLocalizer",
+    "VideoTemporalLocalizerConfig",
     "convert_checkpoint",
     "get_video_features",
     "list_published",

@@ -24,6 +24,7 @@ MODELING_ORDER = {
     "configuration_base": (),
     "configuration_action_detection": ("configuration_base",),
     "configuration": ("configuration_base", "configuration_action_detection"),
+    "configuration_video_temporal_localizer": ("configuration_base", "configuration"),
     "frame_sampling": (),
     "word_pixels": (),
     "box_geometry": (),
@@ -37,6 +38,7 @@ MODELING_ORDER = {
     "modeling": (
         "configuration_base",
         "configuration_action_detection",
+        "configuration_video_temporal_localizer",
         "layers",
         "backbone",
         "configuration",
