@@ -108,8 +108,9 @@ class VideoTemporalLocalizerConfig(PreTrainedConfig):
         num_labels = kwargs.pop("num_labels", None)
         if num_labels is not None and num_labels != localizer.num_labels:
             localizer.num_labels = num_labels
-        if self.id2label:
-            localizer.id2label = {int(index): name for index, name in self.id2label.items()}
+        own: Any = getattr(self, "id2label", None)
+        if own:
+            localizer.id2label = {int(index): name for index, name in own.items()}
             localizer.label2id = {name: index for index, name in localizer.id2label.items()}
         self.id2label, self.label2id = dict(localizer.id2label), dict(localizer.label2id)
 
