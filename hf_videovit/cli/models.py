@@ -248,7 +248,8 @@ def evaluate(
         classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device, cpu))
         processor = AutoVideoProcessor.from_pretrained(model)
     claim = read_claim(model)
-    clips = open_clips(model, claim, DataArguments(eval_data=data, eval_split=split), all_clips=all_clips)
+    reading = claim.get("reading", {}) if data == claim.get("data") else {}
+    clips = open_clips(model, claim, DataArguments(eval_data=data, eval_split=split, **reading), all_clips=all_clips)
     if told := clips.told():
         typer.echo(told, err=True)
     result = evaluate_model(

@@ -87,6 +87,7 @@ def probe(
     """Score a model's frozen features on labelled videos. The exit code is 1 if some could not be read."""
     from ..training.arguments import RunConfig
     from ..training.data.opening import load_sources, require_labels
+    from ..training.evaluation.held_out import count_trained_on
     from ..training.evaluation.probes import probe_model
 
     config = RunConfig.from_fields(
@@ -97,6 +98,12 @@ def probe(
         raise ValueError(f"--data {data} has no evaluation clips: give --eval-data.")
     require_labels(train_source, f"--data {data}", "or give a list with labels")
     require_labels(eval_source, f"--eval-data {eval_data or data}", "or give a list with labels")
+    if trained_on := count_trained_on(model, eval_source):
+        typer.echo(
+            f"the model was trained on {trained_on} of the {eval_source.num_samples} evaluation clips, so the scores "
+            "are too high",
+            err=True,
+        )
     encoder, processor = load_encoder(model, device)
     result = probe_model(
         encoder,

@@ -95,7 +95,7 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
         return [_cast(name, item, members[0]) for item in items]
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise ValueError(f"`{name}` must contain names and values, got {value!r}")
+            raise ValueError(f"`{name}` must contain names and values, such as `{name}.NAME` VALUE, got {value!r}")
         return {key: _open_value(f"{name}.{key}", item) for key, item in value.items()}
     return _cast_scalar(name, value, hint)
 

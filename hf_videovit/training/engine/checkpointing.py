@@ -200,6 +200,8 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
             f"process continues at its own position in its share of the data. Start {written_by} processes, or give "
             "the saved model as `checkpoint`."
         )
+    if path.name.removesuffix(ASIDE) != f"step_{state['step']:08d}":
+        raise ValueError(f"Checkpoint {path} is of step {state['step']}: give its folder its name back. {WAY_OUT}")
     rank_state = _read_json(path / f"rank_{rank}.json")
     _check_seal(path / f"rank_{rank}.json", rank_state)
     tensors = {name: read_tensors(path / f"{name}.safetensors") for name in state.pop("parts")}
@@ -220,12 +222,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         `dict[str, torch.Tensor]`: the state dict.
 
     Raises:
-        ValueError: the file is missing or damaged.
+        ValueError: the file is missing or damaged, or has values that are not finite.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"The file {path} is damaged: {error}. {WAY_OUT}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"The file {path} is damaged: {name} has values that are not finite. {WAY_OUT}")
+    return tensors
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -163,7 +163,9 @@ class WholeWeights:
         state = {}
         for name, value in parts["optimizer"].items():
             like = self.parameters[int(name.partition(".")[0])]
-            state[name] = value if value.ndim == 0 else _shard(value, like)
+            if value.ndim:  # counters have no shape
+                _check_shape(name, value, like)
+            state[name] = _shard(value, like) if value.ndim else value
         self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
         if self.average is not None:
             _copy_shards(parts["ema"], self.average.values)
@@ -342,4 +344,10 @@ def _copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Te
         different = ", ".join(sorted(values.keys() ^ into.keys())[:8])
         raise ValueError(f"The checkpoint is of another model: it differs in the tensors {different}")
     for name, tensor in into.items():
+        _check_shape(name, values[name], tensor)  # `copy_` would repeat a smaller one
         tensor.copy_(_shard(values[name], tensor))
+
+
+def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
+    if value.shape != like.shape:
+        raise ValueError(f"{name} has the shape {tuple(value.shape)}, must have {tuple(like.shape)}")

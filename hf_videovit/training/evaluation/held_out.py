@@ -1,10 +1,12 @@
 """
 The clips that a run held out of its training data, and those that it was trained on. `results.json` names the former,
-`logs/training_clips.json` the latter. Both are known by id and content, so that a folder may be moved.
+`logs/training_clips.json` the latter. Both are known by content, so that clips may be moved and renamed; clips
+that are not local files are known by id.
 """
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 from transformers.utils import cached_file, logging
 
 from ...files import parse_json, read_text
+from ...modeling.video_decoding_parts import VideoPart
 from ..arguments import DataArguments
 from ..data.opening import list_splits, load_evaluation_source
 from ..data.sources import EVAL_SPLITS, VideoList, VideoSource
@@ -38,8 +41,8 @@ def clip_digests(source: VideoSource) -> dict[str, str | None]:
             Videos.
 
     Returns:
-        `dict[str, str | None]`: by id, a hash of size and content; `None` for a video that is not
-        a local file. Empty for streams.
+        `dict[str, str | None]`: by id, a hash of size and content, with the bounds of a part; `None` for a video that
+        is not a local file. Empty for streams.
     """
     if not isinstance(source, VideoList):
         return {}
@@ -47,8 +50,10 @@ def clip_digests(source: VideoSource) -> dict[str, str | None]:
 
 
 def _digest(video: str | dict[str, Any]) -> str | None:
-    path = str(video["path"] if isinstance(video, dict) else video)
-    return content_digest(path, os.path.getsize(path))[:24] if os.path.isfile(path) else None
+    path, part = str(video["path"] if isinstance(video, dict) else video), VideoPart.of(video)
+    if not os.path.isfile(path):
+        return None
+    return content_digest(path, os.path.getsize(path))[:24] + ("" if part is None else f" {part}")
 
 
 def claim_of(data: DataArguments, seed: int, evaluated: VideoSource | None) -> dict[str, Any]:
@@ -178,7 +183,7 @@ def open_clips(
     if not isinstance(source, VideoList) or not (known or path.is_file()):
         return EvaluationClips(source)
     digests = clip_digests(source)
-    trained_on = None if not path.is_file() else len(_matching(digests, _read(path)))
+    trained_on = None if not path.is_file() else len(_copies(digests, _read(path)))
     chosen = _matching(digests, known)
     if all_clips or not chosen or trained_on == 0:
         return EvaluationClips(source, trained_on=trained_on or 0)
@@ -187,8 +192,38 @@ def open_clips(
     return EvaluationClips(source.select(i for i, name in enumerate(digests) if name in chosen), held_out=True)
 
 
+def count_trained_on(model: str, source: VideoSource) -> int:
+    """
+    Count the clips that a model was trained on.
+
+    Args:
+        model (`str`):
+            Folder or Hub id of the model. A model on the Hub does not say which clips it was trained on.
+        source ([`VideoSource`]):
+            Videos.
+
+    Returns:
+        `int`: their number, as far as is known.
+    """
+    path = Path(model) / CLIPS_FILE
+    return len(_copies(clip_digests(source), _read(path))) if path.is_file() else 0
+
+
+def _copies(present: Mapping[str, str | None], known: Mapping[str, str | None]) -> set[str]:
+    """Names of clips with the content of a known one, or with its name where there is no file."""
+    contents = set(known.values())
+    return {name for name, digest in present.items() if (name in known if digest is None else digest in contents)}
+
+
 def _matching(present: Mapping[str, str | None], known: Mapping[str, str | None]) -> set[str]:
-    return {name for name, digest in present.items() if name in known and known[name] == digest}
+    """Names of the known clips. Each is found once: with its own name if it still has it."""
+    found = {name for name, digest in present.items() if name in known and known[name] == digest}
+    missing = Counter(digest for name, digest in known.items() if name not in found and digest is not None)
+    for name, digest in present.items():
+        if name not in found and missing[digest] > 0:
+            found.add(name)
+            missing[digest] -= 1
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hf_videovit.training.engine import checkpointing
 from hf_videovit.training.engine.checkpointing import (
@@ -104,6 +105,23 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
         (path / name).unlink()
     with pytest.raises(ValueError, match=f"{path / name} is damaged: .*Delete its checkpoint to resume"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_tensors_that_are_not_finite_are_named(tmp_path, value):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    tensors = load_file(path / "task.safetensors")
+    name = next(iter(tensors))
+    tensors[name].view(-1)[0] = value
+    save_file(tensors, path / "task.safetensors")
+    with pytest.raises(ValueError, match=rf"task.safetensors is damaged: {name} has values that are not finite"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_in_a_folder_of_another_step_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, make_checkpoint(1))
+    with pytest.raises(ValueError, match="step_00000009 is of step 1: give its folder its name back"):
+        load_checkpoint(path.rename(tmp_path / "step_00000009"))
 
 
 def test_values_of_any_kind_are_sealed(tmp_path):

@@ -12,12 +12,17 @@ from safetensors.torch import load_file
 from hf_videovit.training.arguments import ModelArguments
 from hf_videovit.training.building import build_model
 from hf_videovit.training.engine.checkpointing import list_checkpoints
-from hf_videovit.training.engine.sharding import MovingAverage
+from hf_videovit.training.engine.sharding import MovingAverage, _copy_shards
 from tests.clips import STEPS
 from tests.training.engine.test_many_processes import curve, do_runs
 
 
 CONFIGS = Path(__file__).parents[3] / "examples" / "accelerate"
+
+
+def test_tensors_of_another_shape_are_not_repeated():
+    with pytest.raises(ValueError, match=r"weight has the shape \(1, 3\), must have \(2, 3\)"):
+        _copy_shards({"weight": torch.zeros(1, 3)}, {"weight": torch.ones(2, 3)})
 
 
 def launched(name, monkeypatch, *words):

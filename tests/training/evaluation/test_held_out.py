@@ -55,13 +55,12 @@ def test_exactly_the_held_out_clips_are_scored_by_default(train, tmp_path, layou
     results = results_of(model)
     assert results["num_videos"] == len(results["held_out"]) == 4
     assert reproduce(model).confirmed
-    if layout != "list":  # `evaluate` has no options for the columns of a list
-        scored, said = evaluate(model, data)
-        assert scored["metrics"] == results["metrics"] and scored["manifest_sha256"] == results["manifest_sha256"]
-        assert "scored on the 4 clips that training held out" in said
-        split = ("--split", "train") if layout == "train only" else ()
-        scored, said = evaluate(model, data, "--all-clips", *split)
-        assert scored["num_videos"] == 20 and "16 of the 20 clips were trained on" in said
+    scored, said = evaluate(model, data)
+    assert scored["metrics"] == results["metrics"] and scored["manifest_sha256"] == results["manifest_sha256"]
+    assert "scored on the 4 clips that training held out" in said
+    split = ("--split", "train") if layout == "train only" else ()
+    scored, said = evaluate(model, data, "--all-clips", *split)
+    assert scored["num_videos"] == 20 and "16 of the 20 clips were trained on" in said
 
 
 def test_a_moved_folder_and_new_clips_do_not_matter(train, tmp_path):
@@ -71,6 +70,39 @@ def test_a_moved_folder_and_new_clips_do_not_matter(train, tmp_path):
     done = reproduce(model, data=str(tmp_path / "moved"))
     assert done.confirmed and done.same_videos
     assert evaluate(model, tmp_path / "moved")[0]["metrics"] == results_of(model)["metrics"]
+
+
+def test_clips_are_known_under_other_names(train, tmp_path):
+    model = train(write_clips(tmp_path / "clips"))
+    (tmp_path / "clips.csv").write_text(
+        "video,label\n" + "".join(f"{path},{path.parent.name}\n" for path in (tmp_path / "clips").rglob("*.mp4"))
+    )
+    assert evaluate(model, tmp_path / "clips.csv")[0]["metrics"] == results_of(model)["metrics"]
+    for path in list((tmp_path / "clips").rglob("*.mp4")):
+        path.rename(path.with_name(f"renamed_{path.name}"))
+    scored, said = evaluate(model, tmp_path / "clips")
+    assert scored["metrics"] == results_of(model)["metrics"] and "scored on the 4 clips" in said
+    assert "16 of the 20 clips were trained on" in evaluate(model, tmp_path / "clips", "--all-clips")[1]
+    words = ["probe", model, "--data", tmp_path / "clips", "--eval-data", tmp_path / "clips", "--probe", "knn"]
+    done = CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
+    assert "the model was trained on 16 of the 20 evaluation clips" in done.stderr
+
+
+def test_a_copy_of_a_held_out_clip_is_scored_once(train, tmp_path):
+    model = train(write_clips(tmp_path / "clips"))
+    name = next(iter(results_of(model)["held_out"]))
+    shutil.copy(tmp_path / "clips" / name, (tmp_path / "clips" / name).with_name("0_copy.mp4"))
+    done = reproduce(model)
+    assert done.confirmed and done.same_videos
+
+
+def test_parts_of_one_film_are_told_apart(train, tmp_path):
+    film = write_clip(tmp_path / "film.mp4", moving_square_clip("up", num_frames=60, height=32, width=32), fps=10)
+    rows = [f"{film.name},{('up', 'down')[number % 2]},{number / 2},{number / 2 + 0.5}\n" for number in range(10)]
+    (tmp_path / "clips.csv").write_text("video,label,start,end\n" + "".join(rows))
+    model = train(tmp_path / "clips.csv")
+    assert reproduce(model).confirmed and len(set(results_of(model)["held_out"].values())) == 2
+    assert "8 of the 10 clips were trained on" in evaluate(model, tmp_path / "clips.csv", "--all-clips")[1]
 
 
 def test_other_clips_of_the_same_names_are_all_scored(train, tmp_path):
