@@ -220,7 +220,7 @@ def _matching(present: Mapping[str, str | None], known: Mapping[str, str | None]
     found = {name for name, digest in present.items() if name in known and known[name] == digest}
     missing = Counter(digest for name, digest in known.items() if name not in found and digest is not None)
     for name, digest in present.items():
-        if name not in found and missing[digest] > 0:
+        if digest is not None and name not in found and missing[digest] > 0:
             found.add(name)
             missing[digest] -= 1
     return found
