@@ -207,6 +207,11 @@ def require_labels(source: VideoSource, what: str, way_out: str) -> None:
             f"{what} has no labels: put the videos into a folder for each class, give `label_column`, {way_out}"
             f"{told(source)}"
         )
+    if isinstance(source, VideoShards) and source.unlabelled:
+        raise ValueError(
+            f"{what} has {len(source.unlabelled)} samples without a label: {preview(source.unlabelled)}. Pack it "
+            "again without them"
+        )
 
 
 def require_files(source: VideoSource, what: str) -> None:

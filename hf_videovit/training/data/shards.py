@@ -6,15 +6,16 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...files import decode_text, is_hidden, parse_json, plain_name
+from ...files import BYTE_ORDER_MARKS, decode_text, is_hidden, parse_json, plain_name, present_path
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, read_column, split_labels
+from .parts import find_part_columns
 from .sources import Label, Sample, VideoSource, fingerprint, label_mapping, preview, sort_label_names
 
 
@@ -51,6 +52,7 @@ class VideoShards(VideoSource):
     """
 
     reads_ahead = True
+    unlabelled: Sequence[str] = ()  # samples without a label among others that have one, if they are known
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class VideoShards(VideoSource):
         self.num_samples = None if shard_sizes is None else sum(shard_sizes)
         self.num_shards = dataset.num_shards
         self.files = list(files)
+        self._folder = Path(files[0] if files and "://" not in files[0] else "").parent  # of relative paths
         self._data_names = self.label_names
         self._to_label = {plain_name(name): index for index, name in enumerate(self.label_names)}
 
@@ -147,6 +150,8 @@ class VideoShards(VideoSource):
             path, content = video.get("path"), video.get("bytes")
             name = Path(path or "").name
             video = path if content is None and path else {"path": path, "bytes": content or b""}
+        if isinstance(video, str) and "://" not in video:
+            video = str(present_path(self._folder / video))
         if "__key__" in row:
             name = f"{Path(row['__url__']).name}/{row['__key__']}"
         else:
@@ -258,6 +263,7 @@ def shard_source(
     known = sizes or {}
     counted = [known[name] for name in (Path(shard).name for shard in shards) if name in known]
     found: list[str] = []
+    unlabelled: list[str] = []
     if names is None and label_column or len(counted) < len(shards):
         if kind == "webdataset" and "://" in shards[0]:
             if names is None and label_column:
@@ -265,12 +271,13 @@ def shard_source(
             return VideoShards(dataset, video_column, label_column, names or [], True, label_separator, files=shards)
         scan = scan_tar if kind == "webdataset" else _scan_parquet
         scanned = [scan(shard, label_column, label_separator) for shard in shards]
-        counted = [count for count, _ in scanned]
-        for shard, (_, labels) in zip(shards, scanned):
+        counted = [one.num_samples for one in scanned]
+        for shard, one in zip(shards, scanned):
             if names is not None:
-                index_labels(sorted(labels, key=str), names, [f"`data` {shard!r}"] * len(labels))
-        found = sort_label_names(name for _, labels in scanned for name in labels)
-    return VideoShards(
+                index_labels(sorted(one.labels, key=str), names, [f"`data` {shard!r}"] * len(one.labels))
+        found = sort_label_names(name for one in scanned for name in one.labels)
+        unlabelled = [name for one in scanned for name in one.unlabelled] if found else []
+    source = VideoShards(
         dataset,
         video_column,
         label_column,
@@ -281,6 +288,21 @@ def shard_source(
         shuffle_buffer,
         shards,
     )
+    source.unlabelled = unlabelled
+    source.remarks = _unread_parts(dataset, (video_column, label_column))
+    return source
+
+
+def _unread_parts(dataset: Any, taken: Sequence[str | None]) -> tuple[str, ...]:
+    """A remark about columns that would be parts in a list."""
+    names = [name for name in _stream_columns(dataset) if name not in taken]
+    try:
+        found = find_part_columns([dict.fromkeys(names, "1")], ())
+    except ValueError:
+        return ()
+    if found is None:
+        return ()
+    return (f"The columns {', '.join(found.names)} are not read: tars and parquet files hold whole clips",)
 
 
 def _open_stream(kind: str, shards: Sequence[str], video_column: str | None) -> Any:
@@ -297,12 +319,18 @@ def _open_stream(kind: str, shards: Sequence[str], video_column: str | None) -> 
         formats = {name for shard in shards if "://" not in shard for name in _check_tar(shard, video_column)}
     try:
         dataset = load_dataset(kind, **options)
+    except pa.ArrowTypeError as error:
+        raise ValueError(
+            f"`data`: the first five samples of {shards[0]!r} have values of different types: {error}"
+        ) from error
     except (tarfile.TarError, pa.ArrowInvalid) as error:
         raise ValueError(f"`data` contains the damaged shard {shards[0]!r}: {error}") from error
     except ValueError as error:
         if "same types" not in str(error):
             raise ValueError(f"`data`: the first five samples of {shards[0]!r} cannot be read: {error}") from error
-        raise ValueError(f"`data`: the first five samples of {shards[0]!r} must have the same files") from error
+        raise ValueError(
+            f"`data`: the first five samples of {shards[0]!r} must have the same files: {_first_samples(shards[0])}"
+        ) from error
     if missing := sorted(formats - set(dataset.features)):
         features = dataset.features.copy()
         features.update({name: Video() for name in missing})
@@ -315,13 +343,14 @@ def _check_tar(tar: str, video_column: str | None) -> set[str]:
     Extensions of the videos in a tar.
 
     Raises:
-        ValueError: a file would not become the sample that its name says, by the rules of WebDataset.
+        ValueError: a file would not become the sample that its name says, by the rules of WebDataset, or a text cannot
+            be read.
     """
-    formats = set()
+    formats, ended, last = set(), set(), ""
     with _open_tar(tar) as archive:
         for member in archive:
             folder, _, name = member.name.rpartition("/")
-            extension = name.partition(".")[2]
+            stem, _, extension = name.partition(".")
             if not member.isfile() or not extension:
                 continue
             if folder and (is_hidden(name) or any(is_hidden(part) for part in folder.split("/") if part != ".")):
@@ -329,6 +358,15 @@ def _check_tar(tar: str, video_column: str | None) -> set[str]:
                     f"`data` {tar!r} has the file {member.name!r}, which a system added and WebDataset would read: "
                     "pack the tar again without it (on macOS with COPYFILE_DISABLE=1)"
                 )
+            if stem and (key := f"{folder}/{stem}") != last:
+                ended.add(last)
+                last = key
+                if key in ended:
+                    raise ValueError(
+                        f"`data` {tar!r} has the file {member.name!r} apart from the others of its sample: pack the "
+                        "tar again in the order of the names (`tar --sort=name`)"
+                    )
+            _read_text(archive, member, extension.lower(), tar)
             if extension.rpartition(".")[2].lower() not in VIDEO_EXTENSIONS or name.startswith("."):
                 continue
             if "." in extension and "." not in (video_column or ""):
@@ -341,6 +379,56 @@ def _check_tar(tar: str, video_column: str | None) -> set[str]:
     return formats
 
 
+def _first_samples(tar: str) -> str:
+    """The files of the first five samples of a tar, for messages."""
+    samples: dict[str, list[str]] = {}
+    with _open_tar(tar) as archive:
+        for member in archive:
+            stem, _, extension = member.name.rpartition("/")[2].partition(".")
+            if not member.isfile() or not stem or not extension:
+                continue
+            if stem not in samples and len(samples) == 5:
+                break
+            samples.setdefault(stem, []).append(extension)
+    return "; ".join(f"{stem!r} has {', '.join(extensions)}" for stem, extensions in samples.items())
+
+
+def _read_text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str, tar: str) -> Any:
+    """The text, whole number or JSON of a file in a tar; `None` for other files."""
+    if extension not in ("txt", "text", "cls", "cls2", "json"):
+        return None
+    what, reader = f"`data` {tar!r}, {member.name}", archive.extractfile(member)
+    content = reader.read() if reader else b""
+    if content.startswith(tuple(BYTE_ORDER_MARKS)):
+        raise ValueError(f"{what} must be UTF-8 without a byte order mark, as WebDataset reads it")
+    text = decode_text(content, what).strip()
+    if extension == "json":
+        return parse_json(text, what)
+    if extension in ("txt", "text"):
+        return text
+    if not re.fullmatch(r"-?\d+", text):
+        raise ValueError(f"{what} must be a whole number, got {text!r}: names go into .txt files")
+    return int(text)
+
+
+class Scan(NamedTuple):
+    """
+    What is known of a shard without reading its videos.
+
+    Args:
+        num_samples (`int`):
+            Number of samples.
+        labels (`set`):
+            Distinct labels.
+        unlabelled (`list[str]`):
+            Names of samples without a label.
+    """
+
+    num_samples: int
+    labels: set[Any]
+    unlabelled: list[str]
+
+
 @contextmanager
 def _open_tar(path: str) -> Iterator[tarfile.TarFile]:
     """Open a tar for reading. Raises a `ValueError` if it is damaged."""
@@ -351,7 +439,7 @@ def _open_tar(path: str) -> Iterator[tarfile.TarFile]:
         raise ValueError(f"`data` contains the damaged shard {path!r}: {error}") from error
 
 
-def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
+def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> Scan:
     """
     Count the samples of a WebDataset tar and collect their labels.
 
@@ -364,13 +452,13 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
             Separator between the labels of a video with several labels.
 
     Returns:
-        `tuple[int, set]`: number of samples and distinct labels.
+        [`Scan`]: number of samples and distinct labels.
 
     Raises:
         ValueError: the label of a sample cannot be read.
     """
     extension, _, field = (label_column or "").partition(".")
-    keys, labels = set(), set()
+    keys, labels, labelled = set(), set(), set()
     with _open_tar(path) as archive:
         for member in archive:
             folder, _, name = member.name.rpartition("/")
@@ -378,28 +466,28 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
             if not member.isfile() or not stem or not member_extension:
                 continue
             keys.add(f"{folder}/{stem}")
-            if label_column and member_extension.lower() == extension:
-                what = f"`data` {path!r}, {member.name}"
-                reader = archive.extractfile(member)
-                text = decode_text(reader.read(), what) if reader else ""
-                value = parse_json(text, what).get(field) if field else text.strip()
-                if extension == "cls" and not re.fullmatch(r"-?\d+", text.strip()):
-                    raise ValueError(f"{what} must be a whole number, got {text.strip()!r}: names go into .txt files")
+            if label_column and member_extension.lower() == extension.lower():
+                value = _read_text(archive, member, member_extension.lower(), path)
+                if field:
+                    value = value.get(field) if isinstance(value, dict) else None
                 labels.update(_parts(value, label_separator))
-    return len(keys), labels
+                if value is not None:
+                    labelled.add(f"{folder}/{stem}")
+    return Scan(len(keys), labels, [key.removeprefix("/") for key in sorted(keys - labelled)])
 
 
-def _scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> tuple[int, set[Any]]:
+def _scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> Scan:
     """Count the rows of a parquet file and collect their labels, see [`scan_tar`]."""
     from huggingface_hub import HfFileSystem
 
     with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:
-        labels: set[Any] = set()
+        values: list[Any] = []
         if label_column:
             for batch in file.iter_batches(columns=[label_column]):
-                for row in batch.to_pylist():
-                    labels.update(_parts(read_column(row, label_column), label_separator))
-        return file.metadata.num_rows, labels
+                values += (read_column(row, label_column) for row in batch.to_pylist())
+        labels = {part for value in values for part in _parts(value, label_separator)}
+        unlabelled = [f"row {number}" for number, value in enumerate(values) if value is None]
+        return Scan(file.metadata.num_rows, labels, unlabelled)
 
 
 def _parts(value: Any, separator: str | None) -> list[Any]:
@@ -426,15 +514,21 @@ def choose_stream_columns(dataset: Any, video: str | None, label: str | None) ->
     Raises:
         ValueError: a column is missing.
     """
+    columns = _stream_columns(dataset)
+    video_column = choose_column(video, columns, (*VIDEO_COLUMNS, *VIDEO_EXTENSIONS), "video")
+    if video_column is None:
+        raise ValueError(f"`video_column` is needed: the data set has the columns {', '.join(columns)}")
+    return video_column, choose_column(label, columns, LABEL_COLUMNS, "label")
+
+
+def _stream_columns(dataset: Any) -> list[str]:
+    """Columns of a stream, with the fields of structures as `name.field`."""
     columns: list[str] = []
     for name, feature in (dataset.features or {}).items():
         columns.append(name)
         if isinstance(feature, dict):
             columns.extend(f"{name}.{field}" for field in feature)
-    video_column = choose_column(video, columns, (*VIDEO_COLUMNS, *VIDEO_EXTENSIONS), "video")
-    if video_column is None:
-        raise ValueError(f"`video_column` is needed: the data set has the columns {', '.join(columns)}")
-    return video_column, choose_column(label, columns, LABEL_COLUMNS, "label")
+    return columns
 
 
 def _column_feature(dataset: Any, column: str | None) -> Any:

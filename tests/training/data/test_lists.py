@@ -6,6 +6,8 @@ import tarfile
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hf_videovit import VideoMAEV2VideoProcessor
@@ -355,3 +357,61 @@ def test_class_numbers_of_a_tar_out_of_range_are_named(film, tmp_path):
     path = write_tar(tmp_path / "clips.tar", members)
     with pytest.raises(ValueError, match=r"Label 5 is out of range for 2 `label_names` .*clips.tar"):
         open_source(path, label_names=["run", "jump"])
+
+
+def labelled_tar(path, film, texts, suffix="txt"):
+    members = {}
+    for number, text in enumerate(texts):
+        members |= {f"{number}.mp4": film.read_bytes()} | ({} if text is None else {f"{number}.{suffix}": text})
+    return write_tar(path, members)
+
+
+def test_padded_class_numbers_of_a_tar(film, tmp_path):
+    source = open_source(labelled_tar(tmp_path / "clips.tar", film, [b"007", b"010\n", b" 7"], "cls"))
+    assert [source.label_names[sample.label] for sample in source] == ["7", "10", "7"]
+
+
+def test_suffixes_in_a_tar_in_capital_letters(film, tmp_path):
+    members = {"a.MP4": film.read_bytes(), "a.TXT": b"run", "b.MP4": film.read_bytes(), "b.TXT": b"jump"}
+    source = open_source(write_tar(tmp_path / "clips.tar", members))
+    assert [source.label_names[sample.label] for sample in source] == ["run", "jump"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "suffix", "message"),
+    [
+        ([b"run", "café".encode("cp1252")], "txt", "1.txt has a text encoding other than UTF-8"),
+        (["café".encode("utf-16"), b"run"], "txt", "0.txt must be UTF-8 without a byte order mark"),
+        ([b"run", "jump".encode("utf-8-sig")], "txt", "1.txt must be UTF-8 without a byte order mark"),
+        ([b'{"label": "run"}', b'{"label": '], "json", "1.json is not valid JSON"),
+        ([b'{"label": 1.5}', b'{"label": "run"}'], "json", "have values of different types"),
+        ([b"1", b"run"], "cls", "1.cls must be a whole number, got 'run': names go into .txt files"),
+        ([b"run", None, b"jump"], "txt", "'0' has mp4, txt; '1' has mp4; '2' has mp4, txt"),
+    ],
+)
+def test_files_of_a_tar_that_cannot_be_read_are_named(film, tmp_path, texts, suffix, message):
+    with pytest.raises(ValueError, match=rf"clips.tar'.*{message}"):
+        open_source(labelled_tar(tmp_path / "clips.tar", film, texts, suffix))
+
+
+def test_files_of_a_sample_that_are_apart_are_named(film, tmp_path):
+    members = {"a.mp4": film.read_bytes(), "b.mp4": film.read_bytes(), "a.txt": b"run", "b.txt": b"jump"}
+    with pytest.raises(ValueError, match="the file 'a.txt' apart from the others of its sample: .*--sort=name"):
+        open_source(write_tar(tmp_path / "clips.tar", members))
+
+
+def test_samples_of_a_tar_without_labels_are_named_where_labels_are_needed(film, tmp_path):
+    path = labelled_tar(tmp_path / "clips.tar", film, [b"run", b"jump"] * 3 + [None])
+    assert open_source(path).num_samples == 7
+    with pytest.raises(ValueError, match="clips.tar' has 1 samples without a label: '6'"):
+        load_evaluation_source(DataArguments(data=str(path)))
+
+
+def test_paths_and_bounds_in_a_parquet_file(film, tmp_path):
+    columns = {"path": ["sub/film.mp4"], "label": ["run"], "start": [0.5], "end": [1.0]}
+    pq.write_table(pa.table(columns), tmp_path / "clips.parquet")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "film.mp4").write_bytes(film.read_bytes())
+    source = open_source(tmp_path / "clips.parquet")
+    assert next(iter(source)).video == str(tmp_path / "sub" / "film.mp4")
+    assert source.remarks == ("The columns start, end are not read: tars and parquet files hold whole clips",)
