@@ -24,6 +24,7 @@ from transformers import (
 from .auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
 from .inference.action_detection import register_action_detection
 from .inference.pipeline import register_pipeline
+from .inference.temporal_localization import register_temporal_localization
 from .modeling.configuration_action_detection import ActionDetectionConfig
 from .modeling.configuration_actionformer import ActionFormerConfig
 from .modeling.configuration_bevt import BevtConfig
@@ -210,6 +211,7 @@ def __getattr__(name: str) -> Any:
 register_families()
 register_pipeline()
 register_action_detection()
+register_temporal_localization()
 
 __all__ = [
     "ActionDetectionConfig",

@@ -170,7 +170,7 @@ def iter_video_features(
         return
     window = window or model.config.num_frames
     for video in _listed(videos):
-        frames = _processed_frames(video, processor, encoder.device, squash)
+        frames = processed_frames(video, processor, encoder.device, squash)
         try:
             yield _features_of_windows(encoder, frames, window, stride or window, batch_size, pooling)
         except VideoDecodingError as error:
@@ -312,10 +312,30 @@ def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) 
     return pooled[pooling]().float().view(batch, -1, tokens.shape[-1]).mean(dim=1).cpu()
 
 
-def _processed_frames(
-    video: Any, processor: ClipVideoProcessor, device: torch.device, squash: bool
+def processed_frames(
+    video: Any, processor: ClipVideoProcessor, device: torch.device, squash: bool = False, step: float = 1.0
 ) -> Iterator[torch.Tensor]:
-    """Frames `(channels, height, width)` of a whole video in order, ready for the model; decoded a chunk at a time."""
+    """
+    Frames of a whole video in order, ready for a model; decoded and processed a few at a time.
+
+    Args:
+        video:
+            One video, in any form that the processor accepts.
+        processor ([`ClipVideoProcessor`]):
+            The checkpoint's processor.
+        device (`torch.device`):
+            Where the frames are processed.
+        squash (`bool`, *optional*, defaults to `False`):
+            See [`get_video_features`].
+        step (`float`, *optional*, defaults to 1.0):
+            Frame `int(k * step)` is the one at place `k`; below 1 frames are repeated.
+
+    Yields:
+        `torch.Tensor` of shape `(num_channels, height, width)`.
+
+    Raises:
+        VideoDecodingError: the video cannot be read.
+    """
     chunks = decode_in_chunks(
         video,
         CHUNK_BYTES,
@@ -323,13 +343,25 @@ def _processed_frames(
         policy=processor.decoding_policy,
         isolate=processor.isolate_decoding,
     )
+    read = taken = 0
     for chunk in chunks:
         for part in torch.from_numpy(chunk.frames).split(PROCESSED_FRAMES):  # floats need more memory
-            if squash:
-                yield from _squash(part, processor, device)
-            else:
-                options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
-                yield from processor(part, **options)["pixel_values"][0]
+            places = []
+            while (place := int(taken * step)) < read + len(part):
+                places.append(place - read)
+                taken += 1
+            read += len(part)
+            if places:
+                yield from _processed(part[places], processor, device, squash)
+
+
+def _processed(
+    frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device, squash: bool
+) -> torch.Tensor:
+    if squash:
+        return _squash(frames, processor, device)
+    options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
+    return processor(frames, **options)["pixel_values"][0]
 
 
 def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device) -> torch.Tensor:
@@ -365,4 +397,4 @@ def _features_of_windows(
     return torch.cat(features[1:] or features)
 
 
-__all__ = ["feature_files", "get_video_features", "iter_video_features", "save_features"]
+__all__ = ["feature_files", "get_video_features", "iter_video_features", "processed_frames", "save_features"]
