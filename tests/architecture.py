@@ -19,7 +19,7 @@ PACKAGE = ROOT / "hf_videovit"
 
 # Lowest first.
 STOREYS = (
-    ("modeling", "published", "modes", "files", "auto", "folders", "processes"),
+    ("modeling", "published", "modes", "files", "feature_files", "auto", "folders", "processes"),
     ("pictures",),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards

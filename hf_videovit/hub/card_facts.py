@@ -14,11 +14,16 @@ from .card_sources import METRIC_TYPES, METRICS
 
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
 IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
-ACTIONS = "action-detection"
+ACTIONS, LOCALIZATION = "action-detection", "temporal-action-localization"
 ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
-# Pipeline tags of the Hub that differ from our task names. It has none for action detection, and would run a
-# classifier of videos under any other.
-PIPELINE_TAGS: dict[str, str | None] = {PRETRAINING: FEATURES, BACKBONE: "image-feature-extraction", ACTIONS: None}
+# Pipeline tags of the Hub that differ from our task names. It has none for action detection and localisation, and
+# would run a classifier of videos under any other.
+PIPELINE_TAGS: dict[str, str | None] = {
+    PRETRAINING: FEATURES,
+    BACKBONE: "image-feature-extraction",
+    ACTIONS: None,
+    LOCALIZATION: None,
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
         tags=[
             *("image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type),
-            *([ACTIONS] if facts.task == ACTIONS else []),
+            *([facts.task] if facts.task in (ACTIONS, LOCALIZATION) else []),
             *facts.tags,
         ],
         base_model=facts.base_model,
@@ -154,11 +159,11 @@ def _eval_results(results: Sequence[Result], task: str) -> list[EvalResult]:
         origins.setdefault(_dataset_type(result), set()).add((result.source, result.source_url))
     return [
         EvalResult(
-            task_type=task if task in (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS) else CLASSIFICATION,
+            task_type=task if task in (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION) else CLASSIFICATION,
             dataset_type=_dataset_type(result),
             dataset_name=result.data,
             dataset_config=_reporter(result) if len(origins[_dataset_type(result)]) > 1 else None,
-            metric_type=METRIC_TYPES.get(result.metric, "accuracy"),
+            metric_type=METRIC_TYPES.get(result.metric.partition("@")[0], "accuracy"),
             metric_name=", ".join(part for part in (METRICS.get(result.metric, result.metric), result.how) if part),
             metric_value=round(result.value, 2),
             source_name=result.source,

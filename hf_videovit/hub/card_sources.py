@@ -86,6 +86,7 @@ METRIC_TYPES = {
     **dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision"),
     **{f"{one}_average_precision": "mean_average_precision" for one in ("box", "mask", "keypoint")},
     "mean_iou": "mean_iou",
+    "recall": "recall",
 }
 SOURCE_URLS = {
     "BEVT README": "https://github.com/xyzforever/BEVT",

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from transformers import (
     AutoBackbone,
     AutoConfig,
+    AutoFeatureExtractor,
     AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
@@ -28,7 +29,7 @@ from transformers import (
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
-from ..auto import AutoModelForActionDetection
+from ..auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
 from ..files import parse_yaml, read_json, read_text
 from ..published import (
     CLASSIFICATION_TASKS,
@@ -48,18 +49,20 @@ from .card_facts import (
     FEATURES,
     IMAGE_CLASSIFICATION,
     KEYPOINTS,
+    LOCALIZATION,
     ON_IMAGES,
     PRETRAINING,
     CardFacts,
     Result,
     card_metadata,
 )
+from .card_localizers import feature_rows, localizer_limits, pyramid_rows
 from .card_rows import architecture_rows, hub_id, last_part, protocol_rows, run_lines
 from .card_sources import CITATIONS, METRICS, SOURCE_URLS
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
-NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS)
+NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
@@ -69,6 +72,7 @@ AUTO_CLASSES: dict[str, Any] = {
     BACKBONE: AutoBackbone,
     KEYPOINTS: AutoModelForKeypointDetection,
     ACTIONS: AutoModelForActionDetection,
+    LOCALIZATION: AutoModelForTemporalActionLocalization,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 
@@ -85,7 +89,11 @@ def render_card(facts: CardFacts) -> ModelCard:
         [`ModelCard`]
     """
     auto_class = AUTO_CLASSES[facts.task]
-    architecture = architecture_rows(facts.config, auto_class)
+    if facts.task == LOCALIZATION:
+        architecture, protocol = pyramid_rows(facts.config, auto_class), feature_rows(facts.processor)
+    else:
+        architecture = architecture_rows(facts.config, auto_class)
+        protocol = protocol_rows(facts.config, facts.processor, detects=facts.task == ACTIONS)
     return ModelCard.from_template(
         card_metadata(facts),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
@@ -96,7 +104,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         task=facts.task,
         auto_class=auto_class.__name__,
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
-        protocol=protocol_rows(facts.config, facts.processor, detects=facts.task == ACTIONS),
+        protocol=protocol,
         architecture=architecture,
         model_class=dict(architecture)["class"],
         measured=[_result_row(result) for result in facts.results if result.source is None],
@@ -156,7 +164,8 @@ def write_model_card(
     folder = Path(folder)
     config = AutoConfig.from_pretrained(folder)
     task = task_of(config)
-    processor = (AutoImageProcessor if task in ON_IMAGES else AutoVideoProcessor).from_pretrained(folder)
+    readers = {LOCALIZATION: AutoFeatureExtractor, **dict.fromkeys(ON_IMAGES, AutoImageProcessor)}
+    processor = readers.get(task, AutoVideoProcessor).from_pretrained(folder)
     if results is None:
         results = _read_json(folder / "results.json")
     run = _read_yaml(folder / "run.yaml")
@@ -318,6 +327,8 @@ def task_of(config: PreTrainedConfig) -> str:
         return KEYPOINTS
     if architecture.endswith("ForActionDetection"):
         return ACTIONS
+    if architecture.endswith("ForTemporalActionLocalization"):
+        return LOCALIZATION
     if architecture.endswith("Classification"):
         return CLASSIFICATION
     return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
@@ -422,6 +433,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
         BACKBONE: "computes feature maps of an image for dense prediction",
         KEYPOINTS: f"locates {config.num_labels} keypoints of a person in a cropped image",
         ACTIONS: f"scores {config.num_labels} actions for each person in a video",
+        LOCALIZATION: f"finds the segments of {config.num_labels} actions in a long video, from features",
         PRETRAINING: "was pretrained without labels; fine-tune it or use its features",
         FEATURES: "computes features of a video",
     }
@@ -453,6 +465,8 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     limits = ["Expect lower accuracy on data unlike the training data."]
     if task == ACTIONS:
         limits = [*_detector_limits(config), *limits]
+    elif task == LOCALIZATION:
+        limits = [*localizer_limits(config), *limits]
     elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:

@@ -234,7 +234,22 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         if kwargs.pop("return_tensors", "pt") != "pt" or kwargs:
             raise ValueError(f"Only `return_tensors='pt'` is supported beside `features`, got {kwargs}.")
         videos = [features] if isinstance(features, torch.Tensor | np.ndarray) else list(features)
-        sequences = [self.resample(one) for one in videos]
+        return self.pad([self.resample(one) for one in videos])
+
+    def pad(self, sequences: Sequence[torch.Tensor]) -> BatchFeature:
+        """
+        Pad sequences of [`~TemporalLocalizationProcessor.resample`] to one length.
+
+        Args:
+            sequences (`Sequence[torch.Tensor]`, each of shape `(steps, feature_size)`):
+                The sequences.
+
+        Returns:
+            `BatchFeature`: see [`~TemporalLocalizationProcessor.__call__`].
+
+        Raises:
+            ValueError: there are none.
+        """
         if not sequences:
             raise ValueError("`features` must hold at least one video, got none.")
         length = self.padded_length(max(len(one) for one in sequences))

@@ -205,6 +205,9 @@ class OptimizationArguments:
     ema_decay: float | None = option(
         None, "decay of an exponential moving average of the weights, which is evaluated and saved"
     )
+    ema_start_share: float | None = option(
+        None, "largest share of the first weights in that average at the end; a short run gets a smaller decay"
+    )
 
     def __post_init__(self) -> None:
         check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
@@ -212,6 +215,8 @@ class OptimizationArguments:
         check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0.0, 1.0)
+        if self.ema_start_share is not None:
+            check_range("ema_start_share", self.ema_start_share, 1e-9, 1.0)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"`betas` must be two numbers in [0, 1), got {self.betas}")
         for rule in self.parameter_rules:

@@ -12,7 +12,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..files import check_weights
 from .arguments import AugmentationArguments, RunConfig
-from .data.opening import list_splits
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
 from .methods.choosing import method_of
 from .methods.common import Goal, Method, Pass
@@ -233,7 +232,7 @@ def plan_run(
     data = None
     if config.data.data is not None:
         source, held_out = method.checked_sources()
-        data = describe_data(config, source, held_out)
+        data = describe_data(config, source, held_out, method.list_splits())
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -287,7 +286,7 @@ def describe_settings(method: Method) -> dict[str, str]:
     model, augmentation = config.model, config.augmentation
     start = model.checkpoint or model.image_model
     on = _changed(augmentation, AugmentationArguments())
-    return {
+    settings = {
         "starts from": start or f"random weights{'' if model.size is None else f', size {model.size}'}",
         "fields of the model": ", ".join(f"{name} {value}" for name, value in model.config.items()) or "its own",
         "layer decay": f"{config.optimization.layer_decay:g}",
@@ -295,6 +294,9 @@ def describe_settings(method: Method) -> dict[str, str]:
         "augmentation": f"crop {augmentation.crop}{on and f', {on}'}",
         "fields of the method": _changed(method.arguments, method.arguments_class()) or "defaults",
     }
+    if "crop" in method.unread:
+        del settings["augmentation"]
+    return settings
 
 
 def _changed(arguments: Any, defaults: Any) -> str:
@@ -303,7 +305,9 @@ def _changed(arguments: Any, defaults: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value, default in pairs if value != default)
 
 
-def describe_data(config: RunConfig, train: VideoSource, evaluation: VideoSource | None) -> DataPlan:
+def describe_data(
+    config: RunConfig, train: VideoSource, evaluation: VideoSource | None, splits: Sequence[str]
+) -> DataPlan:
     """
     Describe the data of a run.
 
@@ -314,12 +318,13 @@ def describe_data(config: RunConfig, train: VideoSource, evaluation: VideoSource
             Its training clips.
         evaluation ([`VideoSource`] or `None`):
             Its evaluation clips.
+        splits (`Sequence[str]`):
+            Splits of the data.
 
     Returns:
         [`DataPlan`]
     """
     data = config.data
-    splits = list_splits(str(data.data), data.data_config)
     chosen = data.eval_split or next((name for name in EVAL_SPLITS if name in splits), None)
     if evaluation is None:
         where = "none"

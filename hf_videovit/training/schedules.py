@@ -180,3 +180,23 @@ def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | Non
         warmup = round(arguments.warmup_epochs * (per_epoch or 0))
     rates = scaled_learning_rates(arguments, world)
     return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)
+
+
+def fitting_ema_decay(arguments: OptimizationArguments, total_steps: int) -> float | None:
+    """
+    Decay of the average of the weights that fits the length of a run: after `n` steps the share of the first weights
+    in the average is `decay ** n`.
+
+    Args:
+        arguments ([`OptimizationArguments`]):
+            `ema_decay` and `ema_start_share`.
+        total_steps (`int`):
+            Optimiser steps of the run.
+
+    Returns:
+        `float` or `None`: `ema_decay`, or the largest decay with which the first weights keep no more than
+        `ema_start_share`; `None` without an average.
+    """
+    if arguments.ema_decay is None or arguments.ema_start_share is None:
+        return arguments.ema_decay
+    return min(arguments.ema_decay, arguments.ema_start_share ** (1 / total_steps))

@@ -5,15 +5,18 @@ predictions (`results`).
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...files import plain_name
+
 
 SAME_SECONDS = 1e-3  # annotations that differ by less are one
+Annotation = tuple[float, float, Any]  # start, end, class
 
 
 @dataclass
@@ -108,7 +111,7 @@ def read_activitynet(
         if "fps" in entry:
             rates[video] = float(entry["fps"])
         annotations = [(*_bounds(one, video, name), numbers[one["label"]]) for one in entry.get("annotations") or ()]
-        rows += [(video, *one, None) for one in _distinct(annotations, tolerance)]
+        rows += [(video, *one, None) for one in distinct_segments(annotations, tolerance)]
     table = segment_table(rows)
     table.class_names = {number: label for label, number in numbers.items()}
     table.durations, table.frame_rates = durations, rates
@@ -188,6 +191,45 @@ def write_predictions(
     Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
+def read_class_scores(path: str | os.PathLike, label_names: Sequence[str]) -> dict[str, list[float]]:
+    """
+    Read the scores of a classifier of whole videos, which give classes to segments without any.
+
+    Args:
+        path (`str` or `os.PathLike`):
+            JSON with `results`: for each video a list with the probability of each class. Where the file also lists
+            the names of its classes (`class` or `classes`), they are matched by name.
+        label_names (`Sequence[str]`):
+            Classes of the data in order.
+
+    Returns:
+        `dict[str, list[float]]`: probabilities in the order of `label_names`.
+
+    Raises:
+        ValueError: the file is another one (a pickle, for instance), lacks a class, or has another number of scores.
+    """
+    if Path(path).suffix.lower() in (".pkl", ".pickle"):
+        raise ValueError(f"`class_scores` {str(path)!r} is a pickle, which may run code: convert it to JSON")
+    name, content = _read_json(path)
+    results, listed = content.get("results"), content.get("classes", content.get("class"))
+    if not isinstance(results, Mapping):
+        raise ValueError(f"{name} has no `results`: it is not a file of class scores.")
+    count = len(label_names if listed is None else listed)
+    columns = range(count)
+    if listed is not None:
+        places = {plain_name(str(one)): index for index, one in enumerate(listed)}
+        lacking = [one for one in label_names if plain_name(one) not in places]
+        if lacking:
+            raise ValueError(f"{name} has no scores of the classes {', '.join(lacking[:8])}.")
+        columns = [places[plain_name(one)] for one in label_names]  # type: ignore[assignment]
+    found = {}
+    for video, scores in results.items():
+        if not isinstance(scores, Sequence) or len(scores) != count:
+            raise ValueError(f"{name}: {video} must have {count} scores.")
+        found[video] = [float(scores[column]) for column in columns]
+    return found
+
+
 def _read_json(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """Name for messages, and content."""
     if isinstance(source, Mapping):
@@ -227,10 +269,22 @@ def _bounds(one: Mapping[str, Any], video: str, name: str, ordered: bool = True)
     return start, end
 
 
-def _distinct(annotations: list[tuple[float, float, int]], tolerance: float | None) -> list[tuple[float, float, int]]:
+def distinct_segments(annotations: list[Annotation], tolerance: float | None = SAME_SECONDS) -> list[Annotation]:
+    """
+    Segments of a video without copies.
+
+    Args:
+        annotations (`list[tuple]`):
+            Start, end and class of each.
+        tolerance (`float` or `None`, *optional*, defaults to 0.001):
+            See [`read_activitynet`].
+
+    Returns:
+        `list[tuple]`
+    """
     if tolerance is None:
         return annotations
-    kept: list[tuple[float, float, int]] = []
+    kept: list[Annotation] = []
     for start, end, label in annotations:
         same = any(
             abs(start - other[0]) <= tolerance and abs(end - other[1]) <= tolerance and label == other[2]
@@ -241,4 +295,12 @@ def _distinct(annotations: list[tuple[float, float, int]], tolerance: float | No
     return kept
 
 
-__all__ = ["SegmentTable", "read_activitynet", "read_predictions", "segment_table", "write_predictions"]
+__all__ = [
+    "SegmentTable",
+    "distinct_segments",
+    "read_activitynet",
+    "read_class_scores",
+    "read_predictions",
+    "segment_table",
+    "write_predictions",
+]

@@ -16,11 +16,13 @@ from .image_classification import ImageClassification
 from .joint import JointClassification
 from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
+from .temporal_localization import TemporalLocalization
 
 
 # A run that names no method uses the first one that fits.
 METHODS: tuple[type[Method], ...] = (
     JointClassification,
+    TemporalLocalization,
     ImageClassification,
     Distillation,
     Classification,

@@ -19,7 +19,7 @@ from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
 from ..building import describe_inputs, described_config, load_config
 from ..data.loaders import SampleLoader
-from ..data.opening import load_sources, require_files, told
+from ..data.opening import list_splits, load_sources, require_files, told
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
@@ -29,6 +29,7 @@ from ..engine.run_folder import open_run_folder
 from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
 from ..evaluation.probes import online_probe
+from ..evaluation.temporal_localization import LocalizationResult
 from ..fields import build_group
 from ..tasks import Task
 from .previewing import PreviewedClip, PreviewedCopies, preview_stream
@@ -64,7 +65,7 @@ class RunResult:
             `logs`.
         facts (`dict`):
             Facts for the model card: data, size, steps, time, scores, protocol, environment, arguments.
-        evaluation ([`EvaluationResult`] or [`ActionDetectionResult`], *optional*):
+        evaluation ([`EvaluationResult`], [`ActionDetectionResult`] or [`LocalizationResult`], *optional*):
             Final evaluation by the processor's own protocol, if there are evaluation videos.
         picture (`Path`, *optional*):
             File with a picture of the predictions of a pretrained model on held-out videos.
@@ -75,7 +76,7 @@ class RunResult:
     history: list[dict[str, Any]]
     output_dir: Path
     facts: dict[str, Any]
-    evaluation: EvaluationResult | ActionDetectionResult | None = None
+    evaluation: EvaluationResult | ActionDetectionResult | LocalizationResult | None = None
     picture: Path | None = None
 
 
@@ -432,6 +433,10 @@ class Method(ABC):
         optimization = self.config.optimization
         share = len(range(rank, num_samples, processes))
         return count_batches(share, optimization.batch_size, optimization.drop_last)
+
+    def list_splits(self) -> list[str]:
+        """Names of the splits of `data`."""
+        return list_splits(str(self.config.data.data), self.config.data.data_config)
 
     def begin_preview(self) -> None:
         """Open the data and build the processor. No weights are loaded."""

@@ -11,6 +11,7 @@ from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
+from .temporal_localization import TemporalLocalizationTask
 from .token_labels import TokenLabelTask
 
 
@@ -23,5 +24,6 @@ __all__ = [
     "MaskedModelingTask",
     "MaskedWordsTask",
     "Task",
+    "TemporalLocalizationTask",
     "TokenLabelTask",
 ]

@@ -11,6 +11,7 @@ from hf_videovit.training.building import build_model
 from hf_videovit.training.methods.action_detection import build_detector
 from hf_videovit.training.methods.choosing import choose
 from hf_videovit.training.methods.image_classification import build_image_model
+from hf_videovit.training.methods.temporal_localization import FeatureFacts, build_localizer
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes"
@@ -37,6 +38,11 @@ def test_its_model_can_be_built(path):
     config.model.needs_checkpoint = False  # its sizes are asked for, not its weights
     config.model.image_model = None
     kind = choose(config).name
+    if kind == "temporal_localization":
+        with torch.device("meta"):
+            model, processor = build_localizer(config.model, ["a", "b"], FeatureFacts())
+        assert (model.config.model_type, sum(model.config.feature_sizes)) == ("actionformer", processor.feature_size)
+        return
     builders = {"image_classification": build_image_model, "action_detection": build_detector}
     with torch.device("meta"):
         model, processor = builders.get(kind, build_model)(config.model, ["a", "b"])

@@ -1,0 +1,40 @@
+"""Training of a localiser on sequences of features."""
+
+import torch
+
+from ...modeling.modeling_actionformer_losses import NO_SEGMENT
+from .base import Task
+
+
+class TemporalLocalizationTask(Task):
+    """
+    The loss of a localiser: that of the classes plus that of the offsets, see [`localization_losses`]. Both are sums
+    over the batch, divided by a running count of positive points that the model keeps.
+
+    Args:
+        model (`PreTrainedModel`):
+            A model for temporal action localisation.
+    """
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """
+        Compute the loss.
+
+        Args:
+            batch (`dict[str, torch.Tensor]`):
+                `features` of shape `(batch_size, steps, feature_size)`, `attention_mask` of shape
+                `(batch_size, steps)`, `segments` of shape `(batch_size, max_segments, 2)` in steps, and
+                `class_labels` of shape `(batch_size, max_segments)`, -100 in padding.
+
+        Returns:
+            `dict[str, torch.Tensor]`: `loss`, `classification` and `regression`.
+        """
+        labels = [
+            {"segments": segments[classes != NO_SEGMENT], "class_labels": classes[classes != NO_SEGMENT]}
+            for segments, classes in zip(batch["segments"], batch["class_labels"])
+        ]
+        outputs = self.model(features=batch["features"], attention_mask=batch["attention_mask"], labels=labels)
+        return {"loss": outputs.loss, **{name: value.detach() for name, value in outputs.loss_dict.items()}}
+
+
+__all__ = ["TemporalLocalizationTask"]
