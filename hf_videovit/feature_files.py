@@ -69,7 +69,15 @@ class FeatureFile:
         return found
 
     def shape(self) -> tuple[int, int]:
-        """Number and size of the features."""
+        """
+        Number and size of the features.
+
+        Returns:
+            `tuple[int, int]`
+
+        Raises:
+            ValueError: the file cannot be read, see [`~FeatureFile.read`].
+        """
         if self.path.suffix.lower() == ".npy":
             try:
                 shape = np.load(self.path, mmap_mode="r", allow_pickle=False).shape[-2:]
@@ -151,7 +159,7 @@ def describe_features(
     fps: float | None = None,
 ) -> dict[str, Any]:
     """
-    What a localiser must know about its features.
+    The description of features that a localiser keeps.
 
     Args:
         encoder (`str`):

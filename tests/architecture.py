@@ -19,8 +19,8 @@ PACKAGE = ROOT / "hf_videovit"
 
 # Lowest first.
 STOREYS = (
-    ("modeling", "published", "modes", "files", "feature_files", "auto", "folders", "processes"),
-    ("pictures",),
+    ("modeling", "published", "modes", "files", "auto", "folders", "processes"),
+    ("feature_files", "pictures"),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards
     ("cli",),

@@ -1,4 +1,4 @@
-"""What the card of a localiser says in place of pixels and clips: features, pyramid, choice of segments."""
+"""Rows on the card of a localiser in place of pixels and clips: features, pyramid, choice of segments."""
 
 from typing import Any
 

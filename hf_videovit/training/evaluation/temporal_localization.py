@@ -52,7 +52,7 @@ class LocalizationResult:
         failed (`list[dict]`, *optional*, defaults to `[]`):
             Videos whose features could not be read: their segments count as missed.
         missing (`list[str]`, *optional*, defaults to `[]`):
-            Videos without features: likewise.
+            Videos without features: their segments count as missed.
         protocol (`dict`, *optional*, defaults to `{}`):
             Settings of processor and metric.
         environment (`dict`, *optional*, defaults to `{}`):

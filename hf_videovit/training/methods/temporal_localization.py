@@ -215,7 +215,7 @@ class TemporalLocalization(Method):
         return describe_localizer(self.config.model, self._facts(), self.arguments.features)
 
     def _facts(self) -> "FeatureFacts":
-        """What is known about the features: nothing before they are open."""
+        """Facts about the features: none before they are open."""
         if self.folder is None:
             return FeatureFacts()
         rows = self.train_source.rows if hasattr(self, "train_source") else ()
@@ -373,7 +373,7 @@ class TemporalLocalization(Method):
 @dataclass(frozen=True)
 class FeatureFacts:
     """
-    What is known about the features of the training.
+    Facts about the features of the training, as far as they are known.
 
     Args:
         feature_size (`int`, *optional*):
