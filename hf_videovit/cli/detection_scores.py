@@ -1,5 +1,6 @@
 """`evaluate --task action-detection`: scores of action detectors."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,9 @@ def evaluate_detector(
     from transformers import AutoConfig, AutoVideoProcessor
 
     from ..auto import AutoModelForActionDetection
-    from ..training.data.key_frame_source import open_key_frames
     from ..training.evaluation.action_detection import evaluate_action_detection
+    from ..training.evaluation.detection_receipts import DetectionClaim
+    from ..training.evaluation.held_out import EvaluationClips, count_trained_on
 
     if annotations is None or boxes is None:
         missing = "--annotations" if annotations is None else "--boxes"
@@ -66,9 +68,17 @@ def evaluate_detector(
             raise ValueError(f"--model {model} is not an action detector: its configuration has no detection_config")
         detector = AutoModelForActionDetection.from_pretrained(model).to(device)
         processor = AutoVideoProcessor.from_pretrained(model)
-    root = annotations.parent if videos is None else videos
-    truth = open_key_frames(annotations, root)
-    people = None if boxes == GROUND_TRUTH else open_key_frames(boxes, root)
+    claim = DetectionClaim(
+        str(annotations),
+        None if videos is None else str(videos),
+        None if boxes == GROUND_TRUTH else boxes,
+        options["person_threshold"],
+        None if options["excluded"] is None else str(options["excluded"]),
+        options["offset"],
+    )
+    truth, people = claim.open([detector.config.id2label[index] for index in range(detector.config.num_labels)])
+    if told := EvaluationClips(truth, trained_on=count_trained_on(model, truth)).told():
+        screen.print(told)
     for part in (truth, people):
         for remark in () if part is None else part.remarks:
             screen.print(remark)
@@ -76,7 +86,7 @@ def evaluate_detector(
         detector, processor, truth, people=people, progress=screen.is_terminal, **options
     )
     if output is not None:
-        result.save(output, model=model, annotations=str(annotations))
+        result.save(output, model=model, **asdict(claim))
     if predictions is not None:
         result.save_csv(predictions, options["offset"])
     if as_json:

@@ -11,7 +11,6 @@ from .common import (
     BatchSize,
     Cpu,
     Device,
-    check_classifier,
     check_shown,
     choose_device,
     given,
@@ -116,8 +115,20 @@ def demo(
 @commands.command()
 def reproduce(
     folder: Annotated[Path, typer.Argument(help="Folder of a model with results.json.")],
-    data: Annotated[str | None, typer.Option(help="Location of the videos. Default: that in results.json.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="The videos; action-detection: the annotations. Default: those in results.json."),
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split. Default: that in results.json.")] = None,
+    videos: Annotated[
+        str | None, typer.Option(help="action-detection: folder of the videos. Default: that in results.json.")
+    ] = None,
+    boxes: Annotated[
+        str | None, typer.Option(help="action-detection: file of detected people. Default: that in results.json.")
+    ] = None,
+    excluded: Annotated[
+        str | None, typer.Option(help="action-detection: csv of key-frames left out. Default: that in results.json.")
+    ] = None,
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
@@ -128,11 +139,14 @@ def reproduce(
     """Repeat the evaluation that a model's card reports. Exit code 1 if a result differs."""
     from ..training.evaluation.receipts import reproduce as run_again
 
-    check_classifier(str(folder))
+    check_shown(str(folder))
     done = run_again(
         folder,
         data=data,
         split=split,
+        videos=videos,
+        boxes=boxes,
+        excluded=excluded,
         batch_size=batch_size,
         num_workers=num_workers,
         device=choose_device(device, cpu),
@@ -154,7 +168,8 @@ def reproduce(
         if done.clips.trained_on:
             typer.echo(done.clips.told())
         if done.same_videos is False:
-            typer.echo("The videos or their labels differ from those of results.json.")
+            what = "key-frames, labels or boxes" if hasattr(done.result, "boxes") else "videos or their labels"
+            typer.echo(f"The {what} differ from those of results.json.")
         for name, (claimed, present) in done.changed_protocol.items():
             typer.echo(f"{name}: {claimed} then, {present} now")
         typer.echo("confirmed" if done.confirmed else "not confirmed")

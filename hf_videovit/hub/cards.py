@@ -448,7 +448,11 @@ def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list
     data = run.get("data", {})
     name = last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
     how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
-    if results.get("num_failed"):
+    if "num_key_frames" in results:
+        how = [f"{results['num_key_frames']} key-frames", f"boxes: {results['boxes']}"]
+        if results.get("num_failed"):
+            how.append(f"{results['num_failed']} unreadable key-frames counted as missed")
+    elif results.get("num_failed"):
         how.append(f"{results['num_failed']} unreadable videos not counted")
     protocol = results.get("protocol", {})
     if protocol.get("num_clips") and protocol.get("sampling_mode", "test") == "test":

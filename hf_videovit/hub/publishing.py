@@ -416,7 +416,7 @@ def public_results(results: Mapping[str, Any]) -> dict[str, Any]:
 
     def clean(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {key: clean(inner) for key, inner in value.items()}
+            return {clean(key): clean(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [clean(inner) for inner in value]
         return _without_folders(value) if isinstance(value, str) else value
@@ -444,8 +444,8 @@ def eval_entries(results: Mapping[str, Any]) -> list[EvalResultEntry]:
     found = re.fullmatch(
         r"(?:hf://datasets/)?([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}|[\w.-]+))?", str(results.get("data"))
     )
-    if found is None:
-        return []
+    if found is None or "num_videos" not in results:
+        return []  # key-frames are files, not data sets of the Hub
     protocol = results.get("protocol", {})
     views = f"{protocol.get('num_clips', 1)} clips x {protocol.get('num_crops', 1)} crops"
     notes = f"{results['num_videos']} videos of {results.get('split') or 'the data'}, {views}"

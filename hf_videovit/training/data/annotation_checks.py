@@ -68,7 +68,7 @@ def check_annotations(
         if reference is None:
             report.add("error", f"the truth {os.fspath(truth)} cannot be read; check it for itself first")
         else:
-            _check_common(table, reference, report)
+            _check_common(table, reference, report, offset)
     return sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -152,10 +152,12 @@ def _check_times(table: Table, report: Report, durations: Mapping[str, float] | 
             )
 
 
-def _check_common(table: Table, truth: Table, report: Report) -> None:
+def _check_common(table: Table, truth: Table, report: Report, offset: float) -> None:
     """Key-frames of predictions or detected people against those of the truth."""
-    whole = table.whole_seconds or truth.whole_seconds
-    own, reference = _keys(table, whole), _keys(truth, whole)
+    if table.whole_seconds == truth.whole_seconds:
+        own, reference = _keys(table), _keys(truth)
+    else:  # one names files and times in them, the other AVA's names and timestamps
+        own, reference = (_names_and_timestamps(one, offset) for one in (table, truth))
     have, want = set(own), set(reference)
     common = have & want
     if not common:
@@ -173,9 +175,14 @@ def _check_common(table: Table, truth: Table, report: Report) -> None:
         report.add("warning", f"{100 * lacking:.1f} % of the truth's key-frames are not here (e.g. {example})")
 
 
-def _keys(table: Table, whole: bool) -> list[tuple[str, float]]:
-    times = np.floor(table.times) if whole else table.times.round(3)
+def _keys(table: Table) -> list[tuple[str, float]]:
+    times = np.floor(table.times) if table.whole_seconds else table.times.round(3)
     return list(zip(map(str, table.videos), times.tolist()))
+
+
+def _names_and_timestamps(table: Table, offset: float) -> list[tuple[str, float]]:
+    times = table.times if table.whole_seconds else (table.times + offset).round(6)
+    return list(zip((video_name(str(video)) for video in table.videos), np.floor(times).tolist()))
 
 
 def _spelt(key: tuple[str, float]) -> str:

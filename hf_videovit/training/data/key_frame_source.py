@@ -128,6 +128,20 @@ class KeyFrameSource(VideoSource):
         """
         return KeyFrameSource(rows, self.label_names, self.missing, self.remarks)
 
+    def on_key_frames_of(self, other: "KeyFrameSource") -> "KeyFrameSource":
+        """
+        The key-frames that another source has, too.
+
+        Args:
+            other ([`KeyFrameSource`]):
+                The other source.
+
+        Returns:
+            [`KeyFrameSource`]
+        """
+        chosen = set(map(key_frame_id, other.rows))
+        return self.of_rows([row for row in self.rows if key_frame_id(row) in chosen])
+
     @property
     def num_boxes(self) -> int:
         """Number of people on all key-frames."""

@@ -1,8 +1,9 @@
 """Evaluation of action detection with AVA's metric, by the checkpoint's own protocol."""
 
+import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class ActionDetectionResult:
             Videos that do not exist, with the number of their key-frames.
         protocol (`dict`, *optional*, defaults to `{}`):
             Settings of processor and metric.
+        manifest (`str`, *optional*):
+            SHA-256 of annotations and scored boxes, see [`key_frame_hash`].
         environment (`dict`, *optional*, defaults to `{}`):
             Versions, decoders, device, command.
         seconds (`float`, *optional*, defaults to 0.0):
@@ -76,6 +79,7 @@ class ActionDetectionResult:
     failed: list[dict[str, Any]] = field(default_factory=list)
     missing: dict[str, int] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    manifest: str | None = None
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -116,6 +120,7 @@ class ActionDetectionResult:
             "failed": self.failed,
             "missing_videos": self.missing,
             "protocol": self.protocol,
+            "manifest_sha256": self.manifest,
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
         }
@@ -233,11 +238,35 @@ def evaluate_action_detection(
     result.boxes, result.missing = boxes, truth.missing | ({} if people is None else people.missing)
     settings = {"metric": metric, "boxes": boxes, "excluded_key_frames": truth.num_samples - len(kept)}
     result.protocol = describe_protocol(model, processor) | settings
+    result.manifest = key_frame_hash(kept, rows)
     result.environment = describe_environment(model, world)
     result.seconds = time.perf_counter() - started
     if result.failed:
         logger.warning(f"The videos of {len(result.failed)} of {len(rows)} key-frames could not be read")
     return result
+
+
+def key_frame_hash(truth: Iterable[KeyFrame], scored: Iterable[KeyFrame]) -> str:
+    """
+    Hash of the annotations and boxes that a result was measured on. Folders of the videos do not matter, nor the order
+    of the key-frames.
+
+    Args:
+        truth (`Iterable[KeyFrame]`):
+            The annotations.
+        scored (`Iterable[KeyFrame]`):
+            The key-frames with the boxes that were scored.
+
+    Returns:
+        `str`: SHA-256 in hexadecimal.
+    """
+    lines = []
+    for name, rows in (("annotated", truth), ("scored", scored)):
+        for row in rows:
+            facts = [name, video_name(row.video), round(row.time, 6), row.width, row.height, row.boxes.tolist()]
+            scores = None if row.scores is None else row.scores.tolist()
+            lines.append(json.dumps([*facts, *([row.labels] if name == "annotated" else [scores])]))
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def excluded_keys(path: str | Path | None) -> set[str]:
@@ -457,6 +486,7 @@ __all__ = [
     "detected_people",
     "evaluate_action_detection",
     "excluded_keys",
+    "key_frame_hash",
     "score_action_detection",
     "timestamp_key",
     "truth_table",

@@ -17,6 +17,7 @@ from transformers.utils import cached_file, logging
 from ...files import parse_json, read_text
 from ...modeling.video_decoding_parts import VideoPart
 from ..arguments import DataArguments
+from ..data.key_frame_source import KeyFrameSource, key_frame_id
 from ..data.opening import list_splits, load_evaluation_source
 from ..data.sources import EVAL_SPLITS, VideoList, VideoSource
 from ..data.twins import content_digest
@@ -41,9 +42,12 @@ def clip_digests(source: VideoSource) -> dict[str, str | None]:
             Videos.
 
     Returns:
-        `dict[str, str | None]`: by id, a hash of size and content, with the bounds of a part; `None` for a video that
-        is not a local file. Empty for streams.
+        `dict[str, str | None]`: by id, a hash of size and content, with the bounds of a part or the time of a
+        key-frame; `None` for a video that is not a local file. Empty for streams.
     """
+    if isinstance(source, KeyFrameSource):
+        digests = {video: _digest(video) for video in {row.video for row in source.rows}}
+        return {key_frame_id(row): f"{digests[row.video]}@{row.time:.6f}" for row in source.rows}
     if not isinstance(source, VideoList):
         return {}
     return {sample.id: _digest(sample.video) for sample in source}
@@ -90,7 +94,7 @@ def save_training_clips(source: VideoSource, folder: Path) -> None:
         folder (`Path`):
             Folder of the run.
     """
-    if isinstance(source, VideoList) and len(source) <= MOST_CLIPS:
+    if isinstance(source, (VideoList, KeyFrameSource)) and (source.num_samples or 0) <= MOST_CLIPS:
         path = folder / CLIPS_FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(clip_digests(source), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForVideoClassification, AutoVideoProcessor
+from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
 
 from ..arguments import DataArguments
+from .action_detection import ActionDetectionResult
+from .detection_receipts import DetectionClaim, evaluate_again
 from .evaluation import EvaluationResult, describe_protocol, evaluate_model
 from .held_out import HELD_OUT, EvaluationClips, open_clips, read_claim
 
@@ -24,11 +26,11 @@ class Reproduction:
         measured (`Mapping[str, float]`):
             The same metrics, measured now.
         same_videos (`bool` or `None`):
-            Whether videos and labels are those of the claim, by the hash of their list; `None` if the claim has no
-            hash.
+            Whether videos and labels, and for action detection the boxes, are those of the claim, by the hash of their
+            list; `None` if the claim has no hash.
         changed_protocol (`Mapping[str, tuple]`):
             Settings of frames, clips, crops and normalisation that differ: claimed and present value by name.
-        result ([`EvaluationResult`]):
+        result ([`EvaluationResult`] or [`ActionDetectionResult`]):
             The evaluation.
         clips ([`EvaluationClips`]):
             The clips that were scored.
@@ -40,7 +42,7 @@ class Reproduction:
     measured: Mapping[str, float]
     same_videos: bool | None
     changed_protocol: Mapping[str, tuple[Any, Any]]
-    result: EvaluationResult
+    result: EvaluationResult | ActionDetectionResult
     clips: EvaluationClips
     tolerance: float = 0.0
 
@@ -61,6 +63,9 @@ def reproduce(
     *,
     data: str | None = None,
     split: str | None = None,
+    videos: str | None = None,
+    boxes: str | None = None,
+    excluded: str | None = None,
     batch_size: int = 1,
     num_workers: int = 0,
     device: str = "cpu",
@@ -72,11 +77,18 @@ def reproduce(
 
     Args:
         folder (`str` or `os.PathLike`):
-            A folder with a saved classifier, its processor and `results.json`.
+            A folder with a saved classifier or action detector, its processor and `results.json`.
         data (`str`, *optional*):
-            The videos. Defaults to the data named in `results.json`; published files name no folders.
+            The videos; for action detection the annotations. Defaults to the data named in `results.json`; published
+            files name no folders.
         split (`str`, *optional*):
-            Split of the data. Defaults to the split named in `results.json`.
+            Split of the data. Defaults to the split named in `results.json`. Not for action detection.
+        videos (`str`, *optional*):
+            For action detection: folder of the videos, if it is not that of `results.json`.
+        boxes (`str`, *optional*):
+            For action detection: file of the detected people, if it is not that of `results.json`.
+        excluded (`str`, *optional*):
+            For action detection: csv of key-frames that are left out, if it is not that of `results.json`.
         batch_size (`int`, *optional*, defaults to 1):
             Videos in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
@@ -92,7 +104,7 @@ def reproduce(
         [`Reproduction`]
 
     Raises:
-        ValueError: the folder has no `results.json`, or `data` is needed.
+        ValueError: the folder has no `results.json`, `data` is needed, or an argument is for other models.
     """
     path = Path(folder) / "results.json"
     if not path.is_file():
@@ -101,6 +113,29 @@ def reproduce(
     data = data or claim.get("data")
     if data is None:
         raise ValueError(f"`data` is needed: {str(path)!r} does not name its data")
+    running: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
+    moved = {"data_root": videos, "people": boxes, "excluded": excluded}
+    if getattr(AutoConfig.from_pretrained(folder), "detection_config", None) is None:
+        if given := [name for name, value in moved.items() if value is not None]:
+            raise ValueError(f"`{given[0]}` is for action detectors, and {str(folder)!r} is none")
+        return _classified(folder, claim, data, split, device, tolerance, running)
+    if split is not None:
+        raise ValueError("`split` is not for action detection: `data` names the file of the annotations")
+    detection = DetectionClaim.read(claim, data=data, **moved)
+    metric = claim.get("protocol", {}).get("metric", "ava")
+    result, clips = evaluate_again(folder, detection, metric, device=device, **running)
+    return _compared(claim, result, clips, result.protocol, tolerance)
+
+
+def _classified(
+    folder: str | os.PathLike,
+    claim: Mapping[str, Any],
+    data: str,
+    split: str | None,
+    device: str,
+    tolerance: float,
+    running: Mapping[str, Any],
+) -> Reproduction:
     held_out = claim.get(HELD_OUT)
     arguments = DataArguments(
         eval_data=data,
@@ -115,17 +150,25 @@ def reproduce(
         model,
         processor,
         clips.source,
-        batch_size=batch_size,
-        num_workers=num_workers,
         sampling_mode=claim.get("protocol", {}).get("sampling_mode"),
-        progress=progress,
+        **running,
     )
+    return _compared(claim, result, clips, describe_protocol(model, processor), tolerance)
+
+
+def _compared(
+    claim: Mapping[str, Any],
+    result: EvaluationResult | ActionDetectionResult,
+    clips: EvaluationClips,
+    protocol: Mapping[str, Any],
+    tolerance: float,
+) -> Reproduction:
     claimed_hash = claim.get("manifest_sha256")
     return Reproduction(
         claim["metrics"],
         result.metrics,
         None if claimed_hash is None else claimed_hash == result.manifest,
-        _changes(claim.get("protocol", {}), describe_protocol(model, processor)),
+        _changes(claim.get("protocol", {}), protocol),
         result,
         clips,
         tolerance,

@@ -38,6 +38,8 @@ from ..evaluation.action_detection import (
     excluded_keys,
     timestamp_key,
 )
+from ..evaluation.detection_receipts import DetectionClaim
+from ..evaluation.held_out import save_training_clips
 from ..fields import check_range, option
 from ..tasks import ActionDetectionTask, Task
 from .common import Method, Pass, Rows, RunResult, Sources, example_pixels, model_pass
@@ -262,8 +264,7 @@ class ActionDetection(Method):
         own, data = self.arguments, self.config.data
         people = None if own.people is None else self._open(own.people)
         if people is not None and data.max_eval_samples is not None:
-            chosen = {(row.video, row.time) for row in self.eval_source.rows}
-            people = people.of_rows([row for row in people.rows if (row.video, row.time) in chosen])
+            people = people.on_key_frames_of(self.eval_source)
         return evaluate_action_detection(
             model,
             self.processor,
@@ -281,14 +282,34 @@ class ActionDetection(Method):
             progress=self.config.run.progress and not validation,
         )
 
+    def claim(self) -> DetectionClaim:
+        """
+        Data and settings of the evaluation, for `results.json`.
+
+        Returns:
+            [`DetectionClaim`]
+        """
+        own, data = self.arguments, self.config.data
+        found = find_key_frames(str(data.eval_data or data.data), "train" if data.eval_data else data.eval_split)
+        return DetectionClaim(
+            str(found),
+            data.data_root,
+            own.people,
+            own.person_threshold,
+            own.eval_excluded,
+            own.offset,
+            data.max_eval_samples,
+            self.config.run.seed,
+        )
+
     def finish(self, fitted: FitResult) -> RunResult:
         """Evaluate, and save a folder that is ready for the Hub. See [`Method.finish`]."""
         evaluation = None if self.eval_source is None else self.evaluate_detector(fitted.model)
         if self.accelerator.is_main_process:
             self.save(fitted.model, self.processor)
+            save_training_clips(self.train_source, self.output_dir)
             if evaluation is not None:
-                data = self.config.data.eval_data or self.config.data.data
-                evaluation.save(self.output_dir / "results.json", seed=self.config.run.seed, data=data)
+                evaluation.save(self.output_dir / "results.json", **dataclasses.asdict(self.claim()))
                 evaluation.save_csv(self.output_dir / "predictions.csv", self.arguments.offset)
         self.accelerator.wait_for_everyone()
         id2label = fitted.model.config.id2label

@@ -258,3 +258,17 @@ def test_files_that_cannot_be_read_are_errors(check):
     assert is_annotation_file("a.CSV") and not is_annotation_file("a.mp4")
     with pytest.raises(ValueError, match=r"`path` must end in \.csv"):
         check_annotations("a.txt")
+
+
+@pytest.mark.parametrize("offset", [0, 900])
+def test_csv_is_compared_with_json_lines_by_name_and_timestamp(check, tmp_path, offset):
+    """JSON lines name files and times in them, AVA's csv names without suffix and timestamps of the film."""
+    truth = tmp_path / "val.jsonl"
+    row = {"width": 640, "height": 360, "boxes": [[64, 36, 320, 180]], "labels": [["sit"]]}
+    rows = [row | {"video": f"val/{name}.mp4", "time": time} for name, time in (("a", 0.48), ("b", 3.0))]
+    truth.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    lines = [f"a,{offset:04d},0.1,0.1,0.5,0.5,1,0.5", f"b,{offset + 3:04d},0.1,0.1,0.5,0.5,1,0.5"]
+    (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
+    assert check_annotations(tmp_path / "p.csv", truth=truth, offset=offset) == []
+    findings = check_annotations(tmp_path / "p.csv", truth=truth, offset=offset + 1)
+    assert any("no key-frame in common" in finding.message for finding in findings)
