@@ -5,11 +5,16 @@ from pathlib import Path
 import torch
 
 from hf_videovit import (
+    ActionFormerConfig,
+    ActionFormerForTemporalActionLocalization,
+    TemporalLocalizationProcessor,
     VideoMAEV2Config,
     VideoMAEV2ForActionDetection,
     VideoMAEV2ForVideoClassification,
+    VideoMAEV2Model,
     VideoMAEV2VideoProcessor,
 )
+from hf_videovit.inference.temporal_localization import join_localizer, save_localizer
 
 
 LABELS = ("right", "left", "down", "up", "still", "other")
@@ -66,3 +71,27 @@ def save_tiny_detector(folder: str | Path, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tiny_processor(do_center_crop=False).save_pretrained(folder)
     return Path(folder)
+
+
+def save_tiny_localizer(folder: str | Path, *, seed: int = 0) -> Path:
+    """Save a tiny encoder and localiser with their processors, in one folder; windows every 2 frames."""
+    torch.manual_seed(seed)
+    encoder = VideoMAEV2Model(tiny_config()).eval()
+    width = encoder.config.hidden_size
+    config = ActionFormerConfig(
+        feature_size=width,
+        hidden_size=16,
+        head_hidden_size=16,
+        num_branch_layers=2,
+        attention_window=5,
+        classifier_prior=0.3,
+        id2label=encoder.config.id2label,
+        label2id=encoder.config.label2id,
+    )
+    localizer = ActionFormerForTemporalActionLocalization(config).eval()
+    torch.nn.init.normal_(localizer.classification_head.classifier.weight, std=0.3)
+    torch.nn.init.constant_(localizer.offset_head.offsets.bias, 1.0)
+    processor = TemporalLocalizationProcessor(
+        feature_size=width, feature_stride=2, feature_window=encoder.config.num_frames
+    )
+    return save_localizer(folder, **join_localizer(encoder, localizer, processor, tiny_processor()))

@@ -102,9 +102,9 @@ def check_shown(model: str) -> None:
             Folder or Hub id.
 
     Raises:
-        ValueError: the model is neither a classifier nor an action detector.
+        ValueError: the model is neither a classifier nor an action detector nor a localiser.
     """
-    if not _architecture(model).endswith("ForActionDetection"):
+    if not _architecture(model).endswith(("ForActionDetection", "TemporalLocalizer", "TemporalActionLocalization")):
         check_classifier(model)
 
 

@@ -87,7 +87,7 @@ def _show_publication(done: Any) -> None:
 
 @commands.command()
 def demo(
-    model: Annotated[str, typer.Argument(help="Folder or Hub id of a video classifier or an action detector.")],
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier, an action detector or a localiser.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 allows other machines.")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, help="Port. Default: the first free one from 7860 on.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -97,7 +97,7 @@ def demo(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Serve a demo page: labels of a clip over time with the important frames, or a film with people's actions."""
+    """Serve a demo page: labels of a clip, a film with people's actions, or the timeline of a long film."""
     check_shown(model)
     try:
         from ..inference.demo import build_demo, serve_demo

@@ -1,6 +1,6 @@
 """
 A web page that shows a video classifier: its labels for a clip, the scores over time, and the important frames. For an
-action detector it is that of `action_page.py`.
+action detector it is that of `action_page.py`, for a localiser that of `localization_page.py`.
 
 `hf-videovit demo MODEL` serves it locally; a Space on the Hub runs the same function. Files may come from strangers,
 so they are decoded in a separate process.
@@ -19,10 +19,12 @@ from transformers import AutoConfig, pipeline
 from ..modeling.video_decoding import VideoDecodingError, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor
 from .action_page import NO_VIDEO, build_action_page
+from .localization_page import build_localization_page
 from .timeline import Moment, Window, moments_that_mattered, scores_over_time
 
 
 TASK = "video-classification"
+LOCALIZERS = ("VideoTemporalLocalizer", "ActionFormerForTemporalActionLocalization")
 ABOUT_TIME = "Scores of these labels in windows along the clip."
 ABOUT_FRAMES = (
     "Change of the score of the first label when a moment is hidden, the largest decrease first. Moments with the "
@@ -176,10 +178,13 @@ def build_demo(
     Raises:
         ValueError: the model is not of this package, or `detector` is given for a classifier.
     """
-    if (AutoConfig.from_pretrained(model).architectures or [""])[0].endswith("ForActionDetection"):
+    architecture = (AutoConfig.from_pretrained(model).architectures or [""])[0]
+    if architecture.endswith("ForActionDetection"):
         return build_action_page(model, title=title, device=device, top_k=top_k, detector=detector)
     if detector is not None:
         raise ValueError(f"`detector` is for action detectors only, but {model!r} is none.")
+    if architecture in LOCALIZERS:
+        return build_localization_page(model, title=title, device=device)
     classifier = load_classifier(model, device)
     title = title or Path(model).name
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from ..auto import AutoModelForTemporalActionLocalization
+from ..feature_files import FEATURE_SUFFIXES, FeatureFile
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor, fuse_class_scores
 from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization
 from ..modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
@@ -24,7 +25,6 @@ from .pipeline import video_of_row
 
 TASK = "temporal-action-localization"
 ON_ERROR = ("raise", "report")
-FEATURE_SUFFIX = ".npy"
 STEPS_AT_ONCE = 16_384  # of the localiser; longer sequences are cut into windows that overlap by half
 
 
@@ -140,7 +140,7 @@ class TemporalActionLocalizationPipeline(Pipeline):
         Args:
             inputs:
                 A path, URL, bytes or file object of a video, frames `(T, H, W, C)`, features `(num_features,
-                feature_size)` or the path of such an array (.npy), or a list of these.
+                feature_size)` or the path of such an array (.npy, .safetensors, .pt), or a list of these.
             batch_size (`int`, *optional*):
                 Windows in a forward pass of the encoder.
             kwargs:
@@ -421,7 +421,7 @@ def read_features(features: Any) -> torch.Tensor:
 
     Args:
         features (`str`, `os.PathLike`, `np.ndarray` or `torch.Tensor`):
-            The array, or the path of its .npy file.
+            The array, or the path of its file; see [`~feature_files.FeatureFile`].
 
     Returns:
         `torch.Tensor` of shape `(num_features, feature_size)`.
@@ -430,13 +430,7 @@ def read_features(features: Any) -> torch.Tensor:
         ValueError: the file cannot be read or has no such array.
     """
     if isinstance(features, str | os.PathLike):
-        path = Path(features)
-        try:
-            features = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"Features {path} cannot be read: {error}") from error
-        if features.ndim != 2:
-            raise ValueError(f"Features {path} must have shape (num_features, feature_size), got {features.shape}.")
+        return FeatureFile(Path(features)).read()
     return torch.as_tensor(features)
 
 
@@ -444,7 +438,7 @@ def load_localizer(
     model: str | os.PathLike, encoder: str | os.PathLike | None = None, **fields: Any
 ) -> dict[str, Any]:
     """
-    What `pipeline("temporal-action-localization")` needs: a model and its processors.
+    Load a model and its processors for `pipeline("temporal-action-localization")`.
 
     Args:
         model (`str` or `os.PathLike`):
@@ -581,7 +575,7 @@ def register_temporal_localization() -> None:
 def _is_features(value: Any) -> bool:
     if isinstance(value, np.ndarray | torch.Tensor):
         return value.ndim == 2
-    return isinstance(value, str | os.PathLike) and Path(value).suffix.lower() == FEATURE_SUFFIX
+    return isinstance(value, str | os.PathLike) and Path(value).suffix.lower() in FEATURE_SUFFIXES
 
 
 def _nothing() -> ScoredSegments:

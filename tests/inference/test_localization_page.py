@@ -1,0 +1,163 @@
+"""The command, the page and the documentation of temporal localisation."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+from transformers import pipeline
+from typer.testing import CliRunner
+
+from hf_videovit.cli import app
+from hf_videovit.inference.demo import build_demo, serve_demo
+from hf_videovit.inference.temporal_localization import load_localizer
+from tests.clips import moving_square_clip, write_clip
+from tests.saved_model import LABELS, save_tiny_localizer
+
+
+ROOT = Path(__file__).parents[2]
+TASK = "temporal-action-localization"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A localiser with its encoder; both apart; a film and its features."""
+    path = tmp_path_factory.mktemp("film")
+    save_tiny_localizer(path / "localizer")
+    write_clip(path / "film.mp4", moving_square_clip(height=40, width=56, num_frames=120), fps=25)
+    parts = load_localizer(path / "localizer")
+    for name, model, processor in (
+        ("encoder", parts["model"].encoder, parts["video_processor"]),
+        ("features_localizer", parts["model"].localizer, parts["feature_extractor"]),
+    ):
+        model.save_pretrained(path / name)
+        processor.save_pretrained(path / name)
+    np.save(path / "film.npy", np.random.default_rng(0).normal(size=(59, 32)).astype(np.float32))
+    return path
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["localize", *map(str, words)])
+
+
+def test_the_command_writes_all_three(folder, tmp_path):
+    outputs = [tmp_path / f"out.{kind}" for kind in ("json", "csv", "png")]
+    words = [word for path in outputs for word in ("--output", path)]
+    result = run(folder / "film.mp4", "--model", folder / "localizer", "--top-k", 9, *words)
+    assert result.exit_code == 0, result.output
+    said = json.loads(outputs[0].read_text())["segments"]
+    expected = pipeline(TASK, model=str(folder / "localizer"))(str(folder / "film.mp4"), top_k=9)
+    assert said == expected and len(said) == 9
+    rows = list(csv.DictReader(outputs[1].open()))
+    assert [float(row["start"]) for row in rows] == pytest.approx([one["segment"]["start"] for one in said], abs=1e-3)
+    assert {row["label"] for row in rows} <= set(LABELS)
+    assert Image.open(outputs[2]).width == 1200
+
+
+def test_the_command_joins_an_encoder_and_takes_features(folder, tmp_path):
+    whole = run(folder / "film.mp4", "--model", folder / "localizer", "--batch-size", 3)
+    apart = run(
+        folder / "film.mp4",
+        "--model",
+        folder / "features_localizer",
+        "--encoder",
+        folder / "encoder",
+        "--batch-size",
+        3,
+    )
+    assert whole.exit_code == apart.exit_code == 0
+    found, expected = (json.loads(one.stdout)["segments"] for one in (apart, whole))
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
+    for name in ("start", "end"):
+        times = [[one["segment"][name] for one in segments] for segments in (found, expected)]
+        assert times[0] == pytest.approx(times[1], abs=1e-4)
+    words = ["--model", folder / "features_localizer", "--fps", 25, "--output", tmp_path / "timeline.png"]
+    result = run(folder / "film.npy", *words)
+    assert result.exit_code == 0 and Image.open(tmp_path / "timeline.png").width == 1200
+
+
+def test_names_from_a_classifier(folder, tmp_path):
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"results": {"film": [0.9, 0.1, 0.0]}, "classes": ["run", "jump", "rest"]}))
+    result = run(folder / "film.mp4", "--model", folder / "localizer", "--scores", scores, "--threshold", 0)
+    assert result.exit_code == 0, result.output
+    assert {one["label"] for one in json.loads(result.stdout)["segments"]} == {"run", "jump"}
+    scores.write_text(json.dumps({"results": {"other": [1.0]}}))
+    result = run(folder / "film.mp4", "--model", folder / "localizer", "--scores", scores)
+    assert result.exit_code == 2 and "no scores of 'film'" in result.output
+    scores.write_text("[]")
+    result = run(folder / "film.mp4", "--model", folder / "localizer", "--scores", scores)
+    assert result.exit_code == 2 and "must be a JSON object with `results`" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("film.mp4", "--model", "localizer", "--output", "x.txt"), "must end in .json, .csv, .png"),
+        (("film.mp4", "--model", "features_localizer"), "a localiser without an encoder"),
+        (("film.npy", "--model", "features_localizer"), "`fps` is needed"),
+        (("film.mp4", "--model", "localizer", "--encoder", "encoder"), "has its own"),
+    ],
+)
+def test_the_command_refuses(folder, words, message, monkeypatch):
+    monkeypatch.chdir(folder)
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_the_page_shows_a_timeline_and_a_table(folder):
+    page = build_demo(str(folder / "localizer"))
+    try:
+        client = Client(serve_demo(page, wait=False), verbose=False)
+        picture, table = client.predict(handle_file(folder / "film.mp4"), 0.2, api_name="/localize")
+        expected = pipeline(TASK, model=str(folder / "localizer"))(str(folder / "film.mp4"), threshold=0.2, top_k=20)
+        assert table["headers"] == ["start", "end", "action", "score"]
+        assert sorted(float(row[3]) for row in table["data"]) == pytest.approx(
+            sorted(one["score"] for one in expected), abs=1e-4
+        )
+        starts = [float(row[0]) for row in table["data"]]
+        assert starts == sorted(starts) and len(starts) > 0
+        assert Image.open(picture).width == 1200
+        with pytest.raises(AppError, match="No film"):
+            client.predict(None, 0.2, api_name="/localize")
+    finally:
+        page.close()
+    with pytest.raises(ValueError, match="must have an encoder"):
+        build_demo(str(folder / "features_localizer"))
+
+
+def code_of_page(kind):
+    text = (ROOT / "docs" / "temporal_localization.md").read_text(encoding="utf-8")
+    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_page_takes_a_newcomer_from_a_film_to_segments(folder, tmp_path, monkeypatch, capsys):
+    """The commands and the Python code of the page, on a film and a tiny model."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    segments = [{"segment": [1.0, 2.0], "label": "run", "label_id": 0}]
+    video = {"subset": "test", "duration": 4.0, "fps": 25, "annotations": segments}
+    (tmp_path / "thumos14.json").write_text(json.dumps({"version": "1", "database": {"film": video}}))
+    found = [{"segment": [1.0, 2.0], "label": "run", "score": 0.9}]
+    (tmp_path / "predictions.json").write_text(json.dumps({"version": "1", "results": {"film": found}}))
+    command = next(code for code in code_of_page("bash") if "localize film.mp4" in code)
+    command = command.replace("hf-videovit", f"{sys.executable} -m hf_videovit.cli")
+    subprocess.run(["bash", "-ec", command], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (tmp_path / "timeline.png").stat().st_size > 0
+    assert (tmp_path / "segments.csv").read_text().startswith("start,end,label,score")
+    for code in code_of_page("python"):
+        exec(compile(code, "docs/temporal_localization.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert any(label in said for label in LABELS)
+    assert pipeline(TASK, model=str(tmp_path / "whole"))("film.mp4")
