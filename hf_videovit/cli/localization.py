@@ -16,7 +16,9 @@ SUFFIXES = (".json", ".csv", ".png")
 
 @commands.command()
 def localize(
-    video: Annotated[str, typer.Argument(help="Video file or URL, or its features (.npy, .safetensors, .pt).", show_default=False)],
+    video: Annotated[
+        str, typer.Argument(help="Video file or URL, or its features (.npy, .safetensors, .pt).", show_default=False)
+    ],
     model: Model,
     encoder: Annotated[
         str | None, typer.Option(help="For a localiser without one: folder or Hub id of the features' encoder.")
