@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -173,6 +174,18 @@ def loading(what: str, place: str | os.PathLike) -> Iterator[None]:
     except StrictDataclassFieldValidationError as error:
         fault = " ".join(str(error).split()).removeprefix("Validation error for field ")
         raise ValueError(f"{name}: `config` {fault}") from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ValueError(
+            f"{name}: the weights do not fit config.json: the tensors listed above have other shapes"
+        ) from error
+    except ValueError as error:
+        # pipelines repeat the tracebacks of every class that they tried
+        causes = re.findall(r"^\w*Error: (.+)$", str(error), re.MULTILINE)
+        if "See the original errors" not in str(error) or not causes:
+            raise
+        raise ValueError(f"{name} cannot be loaded: {causes[-1]}") from error
     except (OSError, HFValidationError) as error:
         raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
 

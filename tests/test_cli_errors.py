@@ -163,3 +163,64 @@ def test_any_accelerator_is_chosen(monkeypatch):
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
     assert choose_device(None) == "meta"
     assert choose_device(None, cpu=True) == choose_device("cpu") == "cpu"
+
+
+@pytest.fixture
+def copied(model, tmp_path):
+    return shutil.copytree(model, tmp_path / "copied")
+
+
+@pytest.mark.parametrize("content", [None, '{"a": '])
+def test_a_damaged_or_missing_processor_is_named(copied, place, content):
+    path = next(copied.glob("*preprocessor_config.json"))
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    for name in ("classify", "embed", "evaluate", "probe"):
+        assert f"--model '{copied}'" in command(*commands_with(copied, place)[name])
+
+
+def test_weights_that_are_missing_or_of_other_shapes_are_named_in_one_short_line(copied, place):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
+    for name in ("classify", "evaluate", "embed"):
+        message = command(*commands_with(copied, place)[name])
+        assert f"'{copied}'" in message and "Traceback" not in message
+    (copied / "model.safetensors").unlink()
+    for name in ("classify", "evaluate", "embed", "train"):
+        message = command(*commands_with(copied, place)[name])
+        assert f"'{copied}' cannot be loaded: Error no file named model.safetensors" in message
+        assert "Traceback" not in message
+
+
+def test_a_checkpoint_that_does_not_fit_its_configuration_is_not_trained_from_scratch(copied, place):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"intermediate_size": 2 * config["intermediate_size"]}))
+    assert "has other shapes than its config.json" in command(*commands_with(copied, place)["train"], "--cpu")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "results.json' has no `metrics`"),
+        ('{"metrics": {"top1": 1.0}, "seed": "x"}', "results.json' is damaged: `seed` is 'x'"),
+        ('{"metrics": 3}', "results.json' is damaged: `metrics` is 3"),
+        ('{"metrics": {"top1": 1.0}, "held_out": [1]}', r"results.json' is damaged: `held_out` is \[1\]"),
+    ],
+)
+def test_damaged_results_are_named(copied, place, content, message):
+    (copied / "results.json").write_text(content)
+    assert re.search(message, command("reproduce", copied, "--data", place / "clips"))
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:77"])
+def test_classify_names_the_devices_that_there_are(model, place, device):
+    words = ["classify", place / "clips" / "left" / "0.mp4", "--model", model, "--device", device]
+    assert "--device must be a device of this machine" in command(*words)
+
+
+def test_an_empty_recipe_and_models_of_images_are_refused(place, tmp_path):
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert "empty.yaml is empty" in command("train", "--recipe", tmp_path / "empty.yaml", "--data", place / "clips")
+    words = ["train", "--model_type", "vit", "--data", place / "clips", "--plan"]
+    assert "`model_type` must be that of a model of clips, got 'vit'" in command(*words)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import BatchSize, Device, Model, print_json, screen
+from .common import BatchSize, Device, Model, choose_device, print_json, screen
 
 
 commands = typer.Typer()
@@ -49,7 +49,7 @@ def detect_actions(
     people: dict[str, Any] = {"boxes": read_boxes_by_time(boxes)} if boxes else {"person_detector": detector}
     if detector is not None:
         people |= {"every": every, "person_threshold": person_threshold}
-    detect: Any = pipeline("action-detection", model=model, device=device)
+    detect: Any = pipeline("action-detection", model=model, device=choose_device(device))
     complete = detect(video, threshold=0.0, batch_size=batch_size, **people)
     timelines = person_timelines(complete, threshold)
     answers = [_shown(answer, threshold, top_k) for answer in complete]

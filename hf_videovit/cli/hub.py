@@ -106,7 +106,7 @@ def demo(
             raise
         raise ImportError(f"The page needs {error.name}: pip install 'hf_videovit[space]'") from error
 
-    page = build_demo(model, device=device, top_k=top_k, detector=detector)
+    page = build_demo(model, device=choose_device(device), top_k=top_k, detector=detector)
     address = serve_demo(page, host=host, port=port, open_browser=open_browser, wait=False)
     typer.echo(f"{model} is shown at {address} (Ctrl+C to stop)")
     page.block_thread()

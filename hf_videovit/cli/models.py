@@ -99,14 +99,15 @@ def classify(
     as_json: AsJson = False,
 ) -> None:
     """Classify videos. Exit code 1 if a file could not be read; the others are still classified."""
-    from transformers import pipeline
+    from transformers import AutoVideoProcessor, pipeline
 
     from ..doctor import find_videos
 
     files = find_videos(videos)
     check_classifier(model)
     with loading("--model", model):
-        classifier: Any = pipeline("video-classification", model=model, device=device)
+        AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
+        classifier: Any = pipeline("video-classification", model=model, device=choose_device(device))
     overrides = given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))

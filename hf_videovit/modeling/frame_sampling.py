@@ -318,8 +318,8 @@ def sample_clips(
         ("frame_stride", frame_stride),
         ("num_clips", num_clips),
     ):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if not isinstance(value, int | float | np.number) or value < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {value!r}.")
     if frame_sampling not in FRAME_SAMPLINGS:
         raise ValueError(f"`frame_sampling` must be one of {FRAME_SAMPLINGS}, got {frame_sampling!r}.")
     if sampling_mode not in SAMPLING_MODES:

@@ -581,7 +581,9 @@ FIELD_GROUP: dict[str, str] = {
 
 
 def _read_recipe(path: str | Path) -> Mapping[str, Any]:
-    values = parse_yaml(read_text(path, "`recipe`"), f"`recipe` {str(path)!r}") or {}
+    values = parse_yaml(read_text(path, "`recipe`"), f"`recipe` {str(path)!r}")
+    if values is None:
+        raise ValueError(f"Recipe {path} is empty: leave out `recipe` for the defaults, which follow the model")
     if not isinstance(values, Mapping):
         raise ValueError(f"Recipe {path} must contain groups of fields, got {type(values).__name__}")
     return values

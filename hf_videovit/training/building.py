@@ -429,6 +429,12 @@ def _load_classifier(
             f"`checkpoint` {arguments.checkpoint!r} lacks {', '.join(sorted(missing - allowed)[:8])} of "
             f"{type(model).__name__}" + ("; set `head` to new for a new head" if keep else "")
         )
+    others = sorted({name for name, *_ in info["mismatched_keys"]} - allowed)
+    if others:
+        raise ValueError(
+            f"`checkpoint` {arguments.checkpoint!r} has other shapes than its config.json and `config` say: "
+            f"{', '.join(others[:8])}"
+        )
     if not keep:
         logger.warning(f"The head for {len(theirs)} labels is replaced by a new one for {len(label_names)} labels.")
         _renew_head(model, missing | {name for name, *_ in info["mismatched_keys"]})

@@ -90,6 +90,7 @@ def test_uniform_sampling_reaches_the_tail():
     [
         ({"total": 0}, "`total` must be at least 1, got 0"),
         ({"num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"num_frames": "four"}, "`num_frames` must be at least 1, got 'four'"),
         ({"frame_stride": -1}, "`frame_stride` must be at least 1"),
         ({"num_clips": 0}, "`num_clips` must be at least 1"),
         ({"frame_sampling": "spread"}, "`frame_sampling` must be one of .*'spread'"),

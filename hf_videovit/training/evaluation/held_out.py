@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from transformers.utils import cached_file, logging
@@ -28,6 +29,17 @@ logger = logging.get_logger(__name__)
 RESULTS_FILE = "results.json"
 CLIPS_FILE = "logs/training_clips.json"
 HELD_OUT = "held_out"  # field of results.json: digest by id
+# Types of the fields of results.json that are read.
+CLAIM_TYPES: dict[str, type | tuple[type, ...]] = {
+    "metrics": dict,
+    "seed": int,
+    "data": (str, NoneType),
+    "split": (str, NoneType),
+    "max_samples": (int, NoneType),
+    "reading": dict,
+    HELD_OUT: dict,
+    "protocol": dict,
+}
 MOST_CLIPS = 20_000  # larger training sets are not recorded
 # How data are read, which results.json records where it differs from the defaults.
 READING = ("data_config", "data_root", "video_column", "label_column", "label_names", "label_separator")
@@ -110,6 +122,9 @@ def read_claim(model: str) -> dict[str, Any]:
 
     Returns:
         `dict[str, Any]`: its content; empty if there is none.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     path = cached_file(
         model,
@@ -118,7 +133,11 @@ def read_claim(model: str) -> dict[str, Any]:
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return {} if path is None else _read(Path(path))
+    claim = {} if path is None else _read(Path(path))
+    for name, kind in CLAIM_TYPES.items():
+        if name in claim and not isinstance(claim[name], kind):
+            raise ValueError(f"the file {str(path)!r} is damaged: `{name}` is {claim[name]!r}")
+    return claim
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
 
+from ...files import loading
 from ..arguments import DataArguments
 from .action_detection import ActionDetectionResult
 from .detection_receipts import DetectionClaim, evaluate_again
@@ -110,6 +111,8 @@ def reproduce(
     if not path.is_file():
         raise ValueError(f"`folder` {str(folder)!r} has no results.json, so there are no scores to reproduce")
     claim = read_claim(str(folder))
+    if not claim.get("metrics"):
+        raise ValueError(f"`folder`: {str(path)!r} has no `metrics`, so there are no scores to reproduce")
     data = data or claim.get("data")
     if data is None:
         raise ValueError(f"`data` is needed: {str(path)!r} does not name its data")
@@ -144,8 +147,9 @@ def _classified(
         **claim.get("reading", {}),
     )
     clips = open_clips(str(folder), claim, arguments, all_clips=claim.get("all_clips", False))
-    model = AutoModelForVideoClassification.from_pretrained(folder).to(device)
-    processor = AutoVideoProcessor.from_pretrained(folder)
+    with loading("`folder`", folder):
+        model = AutoModelForVideoClassification.from_pretrained(folder).to(device)
+        processor = AutoVideoProcessor.from_pretrained(folder)
     result = evaluate_model(
         model,
         processor,

@@ -150,6 +150,8 @@ def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None 
     Returns:
         `torch.Tensor` of shape `(clips, frames, num_channels, height, width)`.
     """
+    if frames is None and "num_frames" not in config.to_dict():
+        raise ValueError(f"`model_type` must be that of a model of clips, got {config.model_type!r}")
     height, width = frame_size(config.image_size)
     shape = (clips, config.num_frames if frames is None else frames, config.num_channels, height, width)
     return torch.empty(shape, device="meta")
