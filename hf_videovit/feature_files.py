@@ -23,7 +23,7 @@ DESCRIPTION_FILE = "features.json"
 MANIFEST_FILE = "manifest.jsonl"
 TENSOR_NAME = "features"
 # What must agree between the features that a localiser was trained on and those that it is given.
-DECISIVE = ("encoder", "feature_size", "window", "stride", "fps", "pooling", "frames", "normalized")
+DECISIVE = ("weights", "feature_size", "window", "stride", "fps", "pooling", "frames", "normalized")
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ def describe_features(
     *,
     encoder: str,
     revision: str | None,
+    weights: str,
     feature_size: int,
     window: int,
     stride: int,
@@ -165,7 +166,9 @@ def describe_features(
         encoder (`str`):
             Name of the encoder's checkpoint, without its folder.
         revision (`str` or `None`):
-            Revision of the checkpoint, or a hash of its weights.
+            Revision of the checkpoint on a Hub.
+        weights (`str`):
+            Hash of the encoder's weights: the same encoder under any name.
         feature_size (`int`):
             Channels of a feature.
         window (`int`):
@@ -192,6 +195,7 @@ def describe_features(
     return {
         "encoder": encoder,
         "revision": revision,
+        "weights": weights,
         "feature_size": feature_size,
         "window": window,
         "stride": stride,
@@ -220,7 +224,8 @@ def check_description(expected: Mapping[str, Any] | None, found: Mapping[str, An
     """
     if not expected or not found:
         return
-    for name in DECISIVE:
+    named = () if {"weights"} <= expected.keys() & found.keys() else ("encoder",)
+    for name in (*named, *DECISIVE):
         if name in expected and name in found and expected[name] != found[name]:
             raise ValueError(
                 f"{where} has features with `{name}` {found[name]!r}, but the localiser was trained on `{name}` "

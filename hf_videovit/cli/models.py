@@ -131,17 +131,33 @@ def embed(
     squash: Annotated[
         bool, typer.Option(help="With windows: resize as for the published localisation features.")
     ] = False,
+    dtype: Annotated[str, typer.Option(help="Windows into a folder: store as float32 or float16.")] = "float32",
+    plan: Annotated[bool, typer.Option(help="Windows into a folder: state the cost and stop.")] = False,
     batch_size: BatchSize = 1,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Save features of videos. Exit code 1 if a file could not be read; the others are still saved."""
+    """
+    Save features of videos. Exit code 1 if a file could not be read; the others are still saved.
+
+    Windows into a folder make a set of features for temporal localisation, with a description and a list of the
+    videos. The cost is stated first. A run that was stopped continues.
+    """
     from ..doctor import find_videos
     from ..folders import refuse_existing
     from ..inference.features import feature_files, iter_video_features, save_features
     from ..modeling.video_decoding import VideoDecodingError
 
     files = find_videos(videos)
+    windowed = window is not None or stride is not None
+    if windowed and output.suffix not in (".safetensors", ".npy"):
+        from .feature_sets import embed_windows
+
+        settings = {"window": window, "stride": stride, "squash": squash, "pooling": pooling, "dtype": dtype}
+        embed_windows(files, model, output, settings, batch_size=batch_size, device=device, plan=plan, as_json=as_json)
+        return
+    if plan or dtype != "float32":
+        raise ValueError("--plan and --dtype are for features of windows (--stride) into a folder")
     refuse_existing(feature_files(files, output), "output")
     encoder, processor = load_encoder(model, device)
     options: dict[str, Any] = {

@@ -3,6 +3,7 @@ Features of videos: one vector per video, all tokens, or one vector per window o
 masked.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ..ahead import read_ahead
 from ..folders import refuse_existing
 from ..modeling.video_decoding import VideoDecodingError, decode_in_chunks
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
@@ -169,14 +171,9 @@ def iter_video_features(
         yield from _features_by_protocol(encoder, processor, _listed(videos), batch_size, pooling, on_error)
         return
     window = window or model.config.num_frames
-    for video in _listed(videos):
-        frames = processed_frames(video, processor, encoder.device, squash)
-        try:
-            yield _features_of_windows(encoder, frames, window, stride or window, batch_size, pooling)
-        except VideoDecodingError as error:
-            if on_error == "raise":
-                raise
-            yield error
+    clips = _windows(_listed(videos), processor, encoder.device, squash, (window, stride or window))
+    ahead = read_ahead(clips, 2 * batch_size)  # decoded while the encoder computes
+    yield from _features_of_windows(encoder, ahead, batch_size, pooling, on_error)
 
 
 def save_features(
@@ -372,29 +369,79 @@ def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.d
     return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=False)
 
 
+Window = tuple[int, torch.Tensor | VideoDecodingError | None]
+
+
+def _windows(
+    videos: Iterable[Any],
+    processor: ClipVideoProcessor,
+    device: torch.device,
+    squash: bool,
+    plan: tuple[int, int],
+) -> Iterator[Window]:
+    """
+    Number of the video, and a window `(window, channels, height, width)` of it: those that start at frame 0, stride,
+    2 * stride, ... and lie wholly inside the video. After its last window `None`, or the error that ended it.
+
+    Frames are decoded and processed once, however many windows share them.
+    """
+    window, stride = plan
+    for number, video in enumerate(videos):
+        recent: deque[torch.Tensor] = deque(maxlen=window)
+        try:
+            for index, frame in enumerate(processed_frames(video, processor, device, squash)):
+                recent.append(frame)
+                start = index + 1 - window
+                if start >= 0 and start % stride == 0:
+                    yield number, torch.stack(tuple(recent))
+        except VideoDecodingError as error:
+            yield number, error
+        else:
+            yield number, None
+
+
 def _features_of_windows(
-    encoder: PreTrainedModel,
-    frames: Iterable[torch.Tensor],
-    window: int,
-    stride: int,
-    batch_size: int,
-    pooling: str,
-) -> torch.Tensor:
-    """Features of the windows that start at frame 0, stride, 2 * stride, ... and lie wholly inside the video."""
-    recent: deque[torch.Tensor] = deque(maxlen=window)
-    batch: list[torch.Tensor] = []
-    features = [torch.empty(0, encoder.config.hidden_size)]
-    for index, frame in enumerate(frames):
-        recent.append(frame)
-        start = index + 1 - window
-        if start >= 0 and start % stride == 0:
-            batch.append(torch.stack(tuple(recent)))  # (window, channels, height, width)
-        if len(batch) == batch_size:
-            features.append(_encode(encoder, torch.stack(batch), pooling))
-            batch = []
-    if batch:
-        features.append(_encode(encoder, torch.stack(batch), pooling))
-    return torch.cat(features[1:] or features)
+    encoder: PreTrainedModel, windows: Iterator[Window], batch_size: int, pooling: str, on_error: str
+) -> Iterator[torch.Tensor | VideoDecodingError]:
+    """Features of each video in order. A batch holds windows of several videos where they are short."""
+    waiting: list[tuple[int, torch.Tensor]] = []
+    features: dict[int, list[torch.Tensor]] = {}
+    ended: dict[int, VideoDecodingError | None] = {}
+    done = 0
+
+    def encode() -> None:
+        if waiting:
+            encoded = _encode(encoder, torch.stack([clip for _, clip in waiting]), pooling)
+            for (owner, _), feature in zip(waiting, encoded):
+                features[owner].append(feature)
+            waiting.clear()
+
+    def finished(everything: bool = False) -> Iterator[torch.Tensor | VideoDecodingError]:
+        nonlocal done
+        first_waiting = waiting[0][0] if waiting and not everything else math.inf
+        while done in ended and done < first_waiting:
+            error, found = ended.pop(done), features.pop(done, [])
+            done += 1
+            empty = torch.empty(0, encoder.config.hidden_size)
+            yield error if error is not None else torch.stack(found) if found else empty
+
+    for number, item in windows:
+        if isinstance(item, torch.Tensor):
+            if waiting and waiting[0][1].shape != item.shape:  # no crop: another frame size
+                encode()
+            features.setdefault(number, [])
+            waiting.append((number, item))
+            if len(waiting) == batch_size:
+                encode()
+        else:
+            if item is not None and on_error == "raise":
+                raise item
+            if item is not None:
+                waiting[:] = [one for one in waiting if one[0] != number]
+            ended[number] = item
+        yield from finished()
+    encode()
+    yield from finished(everything=True)
 
 
 __all__ = ["feature_files", "get_video_features", "iter_video_features", "processed_frames", "save_features"]

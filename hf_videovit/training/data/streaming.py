@@ -4,10 +4,8 @@ them. The order therefore does not depend on the number of workers, every sample
 run resumes at any sample by skipping samples without decoding them.
 """
 
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers.utils import logging
 
+from ...ahead import read_ahead
 from ...modeling.video_decoding import VideoDecodingError
 from .bad_videos import BadVideo
 from .loaders import Record, SampleLoader
@@ -350,55 +349,3 @@ def _in_order(chunk: dict[str, Any]) -> list[_Item]:
     for index, (position, name) in enumerate(zip(chunk["positions"], chunk["ids"])):
         items.append(_Item(position, name, {key: rows[index] for key, rows in chunk["rows"].items()}))
     return sorted(items, key=lambda item: item.position)
-
-
-def read_ahead(items: Iterable[Any], size: int) -> Iterator[Any]:
-    """
-    Read an iterable in a thread. Exceptions of the iterable are raised where the items are used.
-
-    Args:
-        items (`Iterable`):
-            The items.
-        size (`int`):
-            Largest number of items that are read ahead.
-
-    Returns:
-        `Iterator`: the items.
-
-    Raises:
-        Exception: any exception of the iterable.
-    """
-    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=size)
-    stopped = threading.Event()
-
-    def put(kind: str, value: Any) -> bool:
-        while not stopped.is_set():
-            try:
-                ready.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-            put("end", None)
-        except Exception as error:  # raised in the thread that uses the items
-            put("error", error)
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
-            yield value
-    finally:
-        stopped.set()
-        thread.join()

@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_videovit.ahead import read_ahead
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training.data.bad_videos import BadVideoLedger
 from hf_videovit.training.data.sources import VideoList
-from hf_videovit.training.data.streaming import ClipStream, read_ahead
+from hf_videovit.training.data.streaming import ClipStream
 
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,66 @@
+"""The part of `embed` that writes a set of features of windows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .common import fail_if, load_encoder, print_json, tracked
+
+
+def embed_windows(
+    files: Sequence[str],
+    model: str,
+    output: Path,
+    settings: Mapping[str, Any],
+    *,
+    batch_size: int,
+    device: str | None,
+    plan: bool,
+    as_json: bool,
+) -> None:
+    """
+    State the cost, make the features, and print the rows of the manifest.
+
+    Args:
+        files (`Sequence[str]`):
+            The videos.
+        model (`str`):
+            Folder or Hub id of the encoder.
+        output (`Path`):
+            Folder of the features.
+        settings (`Mapping[str, Any]`):
+            Fields of [`FeatureSettings`]; without a window that of the model is taken, without a stride the window.
+        batch_size (`int`):
+            Windows in a forward pass.
+        device (`str` or `None`):
+            Value of `--device`.
+        plan (`bool`):
+            Whether to stop after stating the cost.
+        as_json (`bool`):
+            Whether to print JSON.
+    """
+    from ..inference.feature_sets import FeatureSettings, make_features, plan_features
+
+    encoder, processor = load_encoder(model, device)
+    window = settings["window"] or encoder.config.num_frames
+    chosen = FeatureSettings(**{**settings, "window": window, "stride": settings["stride"] or window})
+    cost = plan_features(encoder, processor, files, output, chosen, batch_size=batch_size)
+    typer.echo(str(cost), err=True)
+    if plan:
+        return
+    made = make_features(encoder, processor, cost, output, chosen, name=model, batch_size=batch_size)
+    rows = [*cost.kept, *tracked(made, "Embedding", len(cost.rows))]
+    failed = [row["file"] for row in rows if "error" in row]
+    if as_json:
+        print_json(rows)
+    else:
+        for row in rows:
+            text = row.get("error") or f"{row['windows']}x{cost.feature_size}"
+            typer.echo(f"{row['file']}: {text}", err="error" in row)
+        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
+    fail_if(failed)
+
+
+__all__ = ["embed_windows"]
