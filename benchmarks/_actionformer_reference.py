@@ -1,6 +1,6 @@
 """
-A plain ActionFormer for THUMOS14 in the form of the official code: channels before steps, convolutions and norms written
-out, attention over all pairs of steps with a mask of the window. Names of weights are the official ones.
+A plain ActionFormer for THUMOS14 in the form of the official code: channels before steps, convolutions and norms
+written out, attention over all pairs of steps with a mask of the window. Names of weights are the official ones.
 """
 
 import math

@@ -9,8 +9,9 @@ process's peak during one forward pass, or one forward and backward pass, after 
 """
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -96,9 +97,19 @@ def peak(side: str, kind: str, steps: int, threads: int) -> float:
 def measure_peak(side: str, kind: str, steps: int) -> float:
     model = build(side)
     make_pass(side, model, "forward", 64)()  # libraries are loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    make_pass(side, model, kind, steps)()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    one = make_pass(side, model, kind, steps)
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident("VmRSS")
+    one()
+    return (resident("VmHWM") - before) / 1024
+
+
+def resident(name: str) -> int:
+    """A figure of this process's memory in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def compare(rounds: int, threads: int) -> list[dict[str, Any]]:
