@@ -16,11 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoVideoProcessor
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from .. import FAMILIES, __version__
-from ..auto import AutoModelForActionDetection
+from ..auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
 from ..files import read_json
 
 
@@ -30,6 +30,12 @@ MANIFEST = "modeling_code.json"
 PROCESSOR_FILES = {
     AutoVideoProcessor: "video_preprocessor_config.json",
     AutoImageProcessor: "preprocessor_config.json",
+    AutoFeatureExtractor: "preprocessor_config.json",
+}
+# Auto classes of tasks that transformers does not know: `AutoModel` loads these models, with their heads.
+HEADS = {
+    "ForActionDetection": AutoModelForActionDetection,
+    "ForTemporalActionLocalization": AutoModelForTemporalActionLocalization,
 }
 
 
@@ -38,8 +44,8 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     Copy the code of a saved model into its folder, and name it in `config.json` and in the processors' files.
 
     Every auto class of the family is named, so the same repo loads as backbone, for pretraining or as classifier.
-    transformers has no auto class for action detection, so that `AutoModel` loads a detector as what it is, with its
-    head.
+    transformers has no auto class for action detection and temporal localisation, so that `AutoModel` loads a detector
+    or a localiser as what it is, with its head.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -55,8 +61,9 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     written = []
     addresses = {auto.__name__: _address(model_class) for auto, model_class in family_classes(folder).items()}
     fields = read_json(folder / "config.json", "`folder`:")
-    if any(name.endswith("ForActionDetection") for name in fields.get("architectures") or ()):
-        addresses[AutoModel.__name__] = addresses[AutoModelForActionDetection.__name__]
+    for ending, auto in HEADS.items():
+        if any(name.endswith(ending) for name in fields.get("architectures") or ()):
+            addresses[AutoModel.__name__] = addresses[auto.__name__]
     named = {AutoConfig.__name__} | {
         name for name in addresses if name not in {auto.__name__ for auto in PROCESSOR_FILES}
     }
@@ -89,10 +96,15 @@ def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"`folder` {str(folder)!r} has no config.json")
-    model_type = read_json(path, "`folder`:").get("model_type")
-    for config_class, classes in FAMILIES:
-        if config_class.model_type == model_type:
-            return {AutoConfig: config_class, **classes}
+    fields = read_json(path, "`folder`:")
+    model_type = fields.get("model_type")
+    by_type = {config_class.model_type: (config_class, classes) for config_class, classes in FAMILIES}
+    if model_type in by_type:
+        config_class, classes = by_type[model_type]
+        # frames are prepared by the processor of a localiser's encoder
+        encoder = by_type.get(fields.get("encoder_config", {}).get("model_type"))
+        frames = {} if encoder is None else {AutoVideoProcessor: encoder[1][AutoVideoProcessor]}
+        return {AutoConfig: config_class, **frames, **classes}
     known = ", ".join(config_class.model_type for config_class, _ in FAMILIES)
     raise ValueError(f"`folder` {str(folder)!r} has a model of type {model_type!r}, must be one of {known}")
 

@@ -12,8 +12,10 @@ from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
 from hf_videovit import AutoModelForActionDetection
 from hf_videovit.hub.remote_code import MANIFEST, package_revision, write_remote_code
+from hf_videovit.inference.temporal_localization import load_localizer
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES
+from tests.saved_model import save_tiny_localizer
 
 
 LOAD = """
@@ -51,6 +53,31 @@ for folder in folders:
         outputs = model(**inputs)
     (answer,) = processor.post_process_action_detection(outputs, {**inputs, "original_sizes": sizes}, threshold=0.0)
     answers.append([type(model).__name__, outputs.logits.double().tolist(), answer["boxes"].tolist()])
+    model.save_pretrained(folder + "-again")
+print(json.dumps(answers))
+"""
+# So does a localiser. Frames are made features by the encoder in the repo.
+LOCALIZE = """
+import json, sys
+sys.modules["hf_videovit"] = None
+import torch
+from transformers import AutoFeatureExtractor, AutoModel, AutoVideoProcessor
+video, folders = json.loads(sys.argv[1])
+answers = []
+for folder in folders:
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=True)
+    if hasattr(model, "encode"):
+        frames = AutoVideoProcessor.from_pretrained(folder, trust_remote_code=True)
+        pixels = frames(video, num_frames=20, frame_stride=1, return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            features = model.encode(pixels)[0]
+    else:
+        features = torch.arange(20.0 * processor.feature_size).sin().view(20, -1)
+    with torch.no_grad():
+        outputs = getattr(model, "localizer", model)(**processor(features))
+    (found,) = processor.post_process_temporal_localization(outputs, [(25.0, 1.0)])
+    answers.append([type(model).__name__, outputs.logits.double().tolist(), found["segments"].tolist()])
     model.save_pretrained(folder + "-again")
 print(json.dumps(answers))
 """
@@ -122,6 +149,31 @@ def folders(tmp_path_factory):
         write_remote_code(folder)
         paths.append(folder)
     return paths
+
+
+@pytest.mark.slow
+def test_localisers_answer_alike_without_the_package(tmp_path):
+    whole = save_tiny_localizer(tmp_path / "whole")
+    parts, features = load_localizer(whole), tmp_path / "features"
+    parts["model"].localizer.save_pretrained(features)
+    parts["feature_extractor"].save_pretrained(features)
+    write_remote_code(whole), write_remote_code(features)
+    auto_map = json.loads((whole / "config.json").read_text())["auto_map"]
+    assert auto_map["AutoModel"] == "modeling_video_temporal_localizer.VideoTemporalLocalizer"
+    clip = moving_square_clip(height=40, width=56, num_frames=20)
+    video = str(write_clip(tmp_path / "clip.mp4", clip))
+    there = run_without_package(LOCALIZE, [video, [str(whole), str(features)]], tmp_path)
+    torch.set_num_threads(1)
+    pixels = parts["video_processor"](video, num_frames=20, frame_stride=1, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        of_video = parts["model"].encode(pixels)[0]
+        for (name, logits, segments), given in zip(there, (of_video, torch.arange(640.0).sin().view(20, -1))):
+            outputs = parts["model"].localizer(**parts["feature_extractor"](given))
+            torch.testing.assert_close(torch.tensor(logits), outputs.logits, check_dtype=False)
+            assert len(segments) > 0 and name in (
+                "VideoTemporalLocalizer",
+                "ActionFormerForTemporalActionLocalization",
+            )
 
 
 @pytest.mark.slow
