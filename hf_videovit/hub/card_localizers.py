@@ -40,7 +40,7 @@ def pyramid_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[str, s
     Rows on a localiser: class, number of parameters, input, levels.
 
     Args:
-        config ([`ActionFormerConfig`]):
+        config ([`ActionFormerConfig`] or [`VideoTemporalLocalizerConfig`]):
             The model's configuration.
         auto_class (`Any`):
             The auto class that builds the model.
@@ -51,10 +51,14 @@ def pyramid_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[str, s
     with torch.device("meta"):
         model = auto_class.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows = [("class", type(model).__name__), ("parameters", f"{parameters:,}")]
+    encoder = getattr(config, "encoder_config", None)
+    if encoder is not None:
+        part = sum(parameter.numel() for parameter in model.encoder.parameters())
+        rows.append(("encoder", f"{encoder.model_type}, {part:,} parameters, {config.encoder_training} in training"))
+        config = config.localizer_config  # type: ignore[attr-defined]
     windows = ", ".join("all" if window < 0 else str(window) for window in config.attention_windows)
-    rows = [
-        ("class", type(model).__name__),
-        ("parameters", f"{parameters:,}"),
+    rows += [
         ("input", f"features of size {', '.join(map(str, config.feature_sizes))}"),
         ("levels, width", f"{config.num_levels}, {config.hidden_size}"),
     ]
@@ -68,14 +72,19 @@ def localizer_limits(config: PreTrainedConfig) -> list[str]:
     Limits of a localiser.
 
     Args:
-        config ([`ActionFormerConfig`]):
+        config ([`ActionFormerConfig`] or [`VideoTemporalLocalizerConfig`]):
             The model's configuration.
 
     Returns:
         `list[str]`: a sentence or more each.
     """
+    reads = (
+        "The model reads features, not frames: they must be made by the encoder and in the way of the protocol above."
+    )
+    if hasattr(config, "encoder_config"):
+        reads = "Segments are placed as finely as the windows of the protocol above allow."
     limits = [
-        "The model reads features, not frames: they must be made by the encoder and in the way of the protocol above.",
+        reads,
         f"Each of the {config.num_labels} labels has a separate score; choose a threshold for your use.",
     ]
     if config.num_labels == 1:

@@ -103,6 +103,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         model_id=facts.model_id,
         task=facts.task,
         auto_class=auto_class.__name__,
+        has_encoder=hasattr(facts.config, "encoder_config"),
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
         protocol=protocol,
         architecture=architecture,
@@ -327,7 +328,7 @@ def task_of(config: PreTrainedConfig) -> str:
         return KEYPOINTS
     if architecture.endswith("ForActionDetection"):
         return ACTIONS
-    if architecture.endswith("ForTemporalActionLocalization"):
+    if architecture.endswith(("ForTemporalActionLocalization", "VideoTemporalLocalizer")):
         return LOCALIZATION
     if architecture.endswith("Classification"):
         return CLASSIFICATION
@@ -433,7 +434,8 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
         BACKBONE: "computes feature maps of an image for dense prediction",
         KEYPOINTS: f"locates {config.num_labels} keypoints of a person in a cropped image",
         ACTIONS: f"scores {config.num_labels} actions for each person in a video",
-        LOCALIZATION: f"finds the segments of {config.num_labels} actions in a long video, from features",
+        LOCALIZATION: f"finds the segments of {config.num_labels} actions in a long video"
+        + ("" if hasattr(config, "encoder_config") else ", from features"),
         PRETRAINING: "was pretrained without labels; fine-tune it or use its features",
         FEATURES: "computes features of a video",
     }

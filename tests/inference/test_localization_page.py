@@ -18,8 +18,10 @@ from transformers import pipeline
 from typer.testing import CliRunner
 
 from hf_videovit.cli import app
+from hf_videovit.hub.cards import write_model_card
 from hf_videovit.inference.demo import build_demo, serve_demo
 from hf_videovit.inference.temporal_localization import load_localizer
+from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_localizer
 
@@ -161,3 +163,14 @@ def test_the_page_takes_a_newcomer_from_a_film_to_segments(folder, tmp_path, mon
     said = capsys.readouterr().out
     assert any(label in said for label in LABELS)
     assert pipeline(TASK, model=str(tmp_path / "whole"))("film.mp4")
+
+
+def test_the_card_says_how_to_use_a_localiser(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    whole = write_model_card(tmp_path / "localizer", summary="A test.").read_text(encoding="utf-8")
+    assert problems(whole) == []
+    assert 'pipeline("temporal-action-localization"' in whole and "VideoTemporalLocalizer" in whole
+    assert "videomae_v2, " in whole and "windows of 4 frames, 2 apart" in whole
+    apart = write_model_card(tmp_path / "features_localizer", summary="A test.").read_text(encoding="utf-8")
+    assert problems(apart) == []
+    assert 'np.load("film.npy")' in apart and "reads features, not frames" in apart
