@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .backbone_timesformer import TimesformerAttention, TimesformerTemporalProjection, resize_times
+from .backbone_timesformer import TEMPORAL_PROJECTION, TimesformerAttention, resize_times
 from .backbone_video_swin import (
     SwinWindows,
     VideoSwinEncoder,
@@ -22,6 +22,7 @@ from .backbone_video_swin import (
     VideoSwinPatchEmbeddings,
     VideoSwinStage,
 )
+from .layers import starting
 
 
 class DividedSwinLayer(VideoSwinLayer):
@@ -42,7 +43,7 @@ class DividedSwinLayer(VideoSwinLayer):
         dim, num_heads = config.hidden_sizes[stage], config.num_attention_heads[stage]
         self.temporal_norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.temporal_attention = TimesformerAttention(config, dim, num_heads)
-        self.temporal_fc = TimesformerTemporalProjection(dim, dim)
+        self.temporal_fc = starting(TEMPORAL_PROJECTION, nn.Linear(dim, dim))
 
     def forward(self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any) -> torch.Tensor:
         """See [`VideoSwinLayer.forward`]."""

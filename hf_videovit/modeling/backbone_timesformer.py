@@ -30,6 +30,8 @@ from .layers import (
     drop_path_rates,
     eager_attention_forward,
     init_as_torch,
+    start_of,
+    starting,
     token_grid,
 )
 
@@ -213,8 +215,7 @@ class TimesformerAttention(nn.Module):
         return self.dropout(self.o_proj(context.flatten(2))), probabilities
 
 
-class TimesformerTemporalProjection(nn.Linear):
-    """Projects the result of temporal attention. It is zero in a fresh model, which thus starts as an image ViT."""
+TEMPORAL_PROJECTION = "temporal projection"  # zero in a fresh model, which thus starts as an image ViT
 
 
 class _TimesformerMLP(nn.Module):
@@ -248,7 +249,7 @@ class TimesformerLayer(GradientCheckpointingLayer):
         if self.divided:
             self.temporal_norm = nn.LayerNorm(width, eps=eps)
             self.temporal_attention = TimesformerAttention(config, width, heads)
-            self.temporal_fc = TimesformerTemporalProjection(width, width)
+            self.temporal_fc = starting(TEMPORAL_PROJECTION, nn.Linear(width, width))
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = TimesformerAttention(config, width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
@@ -354,7 +355,7 @@ def init_timesformer(module: nn.Module, initializer_range: float) -> None:
             Standard deviation.
     """
     bounds = {"std": initializer_range, "a": -2.0, "b": 2.0}  # cut at absolute values, as timm does
-    if isinstance(module, TimesformerTemporalProjection):
+    if start_of(module) == TEMPORAL_PROJECTION and isinstance(module, nn.Linear):
         init.zeros_(module.weight)
         init.zeros_(module.bias)
     elif isinstance(module, TimesformerEmbeddings):
@@ -371,12 +372,12 @@ def init_timesformer(module: nn.Module, initializer_range: float) -> None:
 
 
 __all__ = [
+    "TEMPORAL_PROJECTION",
     "TimesformerAttention",
     "TimesformerBackbone",
     "TimesformerEmbeddings",
     "TimesformerLayer",
     "TimesformerPatchEmbeddings",
-    "TimesformerTemporalProjection",
     "init_timesformer",
     "resize_times",
 ]

@@ -28,7 +28,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers import drop_path_rates, eager_attention_forward, init_as_torch
+from .layers import apply_to_tokens, drop_path_rates, eager_attention_forward, init_as_torch
 
 
 Size3 = tuple[int, int, int]
@@ -290,7 +290,7 @@ class VideoSwinAttention(nn.Module):
             window_length, window_length)` if the implementation returns them.
         """
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
+        qkv = apply_to_tokens(self.qkv, hidden_states).unflatten(-1, (3, self.num_heads, -1))
         bias = self.bias(windows.index).to(hidden_states.dtype)
         outcomes = []
         for where, mask in windows.parts:
@@ -308,9 +308,12 @@ class VideoSwinAttention(nn.Module):
             )
             outcomes.append(outcome)
         contexts, weights = zip(*outcomes)
-        context = windows.gather(contexts, qkv.shape[:4]).reshape(hidden_states.shape)
+        context = windows.gather(contexts, qkv.shape[:4])
+        if torch.compiler.is_exporting():  # the operators that replace the attention kernel leave other strides
+            context = context.clone(memory_format=torch.contiguous_format)
+        context = context.reshape(hidden_states.shape)
         probabilities = None if weights[0] is None else windows.gather(weights, qkv.shape[:4])
-        return self.dropout(self.o_proj(context)), probabilities
+        return self.dropout(apply_to_tokens(self.o_proj, context)), probabilities
 
     @torch.no_grad()
     def resize_window(self, window: Size3) -> None:
@@ -348,8 +351,9 @@ class _VideoSwinMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))
-        return self.dropout(self.fc2(hidden_states))
+        tokens = hidden_states.flatten(1, -2)  # kernels for 8-bit weights take no more than three axes
+        tokens = self.dropout(self.fc2(self.dropout(self.activation(self.fc1(tokens)))))
+        return tokens.view(hidden_states.shape)
 
 
 class VideoSwinLayer(GradientCheckpointingLayer):
@@ -426,7 +430,7 @@ class VideoSwinPatchMerging(nn.Module):
         batch_size, frames, height, width, dim = hidden_states.shape
         quads = hidden_states.view(batch_size, frames, height // 2, 2, width // 2, 2, dim)
         quads = quads.permute(0, 1, 2, 4, 5, 3, 6).flatten(4)  # rows run fastest within a quad: 00, 10, 01, 11
-        return self.reduction(self.norm(quads))
+        return apply_to_tokens(self.reduction, self.norm(quads))
 
 
 class VideoSwinStage(nn.Module):

@@ -4,7 +4,7 @@ losses.
 """
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -60,6 +60,41 @@ class LayerScale(nn.Module):
                 Output of the branch.
         """
         return hidden_states * self.gamma
+
+
+LayerT = TypeVar("LayerT", bound=nn.Module)
+
+
+def starting(start: str, layer: LayerT) -> LayerT:
+    """
+    Mark a layer that `_init_weights` initialises unlike others of its type. The layer keeps its exact type: tools that
+    quantise or adapt a model pass over subclasses of `nn.Linear` and cannot build subclasses of convolutions.
+
+    Args:
+        start (`str`):
+            How it starts: a name that the family's `_init_weights` knows.
+        layer (`nn.Module`):
+            The layer, marked in place.
+
+    Returns:
+        `nn.Module`: the layer.
+    """
+    layer.start = start  # type: ignore[assignment]
+    return layer
+
+
+def start_of(module: nn.Module) -> str | None:
+    """
+    How a layer starts that was marked by [`starting`].
+
+    Args:
+        module (`nn.Module`):
+            Any module.
+
+    Returns:
+        `str`, or `None` for a module without a mark.
+    """
+    return vars(module).get("start")
 
 
 def init_as_torch(
@@ -286,8 +321,8 @@ def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     """
     Positions of the entries of each row of a mask that are `False`, in ascending order.
 
-    A stable sort is used instead of boolean selection: the shape does not depend on the data, so the graph can be
-    compiled and exported.
+    The places are sorted instead of selected by the mask: the shape does not depend on the data, so the graph can be
+    compiled and exported. Each has a key of its own, since a stable sort has no counterpart in ONNX.
 
     Args:
         mask (`torch.Tensor` of shape `(batch_size, length)`):
@@ -298,7 +333,78 @@ def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     Returns:
         `torch.LongTensor` of shape `(batch_size, num_kept)`.
     """
-    return mask.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_kept]
+    places = torch.arange(mask.shape[1], device=mask.device)
+    return (mask.long() * mask.shape[1] + places).topk(num_kept, dim=1, largest=False).values
+
+
+def stable_order(scores: torch.Tensor) -> torch.Tensor:
+    """
+    Positions of the scores of each row, largest first and equal ones in ascending order: a stable sort in operators
+    that can be exported. Among equal scores an order by keys of their own decides.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch_size, length)`):
+            Scores.
+
+    Returns:
+        `torch.LongTensor` of shape `(batch_size, length)`.
+    """
+    length = scores.shape[1]
+    ranked, order = scores.topk(length, dim=1)
+    groups = F.pad((ranked[:, 1:] < ranked[:, :-1]).long().cumsum(dim=1), (1, 0))  # equal scores are one group
+    return (groups * length + order).topk(length, dim=1, largest=False).values % length
+
+
+class KeepsStatistics:
+    """
+    Running statistics of batch norms stay as they are in a model with adapters of PEFT: an adapter holds no buffers,
+    so what it learnt with other statistics would be lost when it is loaded. Norms that the adapter saves
+    (`modules_to_save`) go on. List it before `PreTrainedModel` among the bases.
+    """
+
+    def train(self, mode: bool = True) -> Any:
+        """
+        As in torch, except for batch norms under adapters.
+
+        Args:
+            mode (`bool`, *optional*, defaults to `True`):
+                Training mode or evaluation mode.
+        """
+        model: Any = super().train(mode)  # type: ignore[misc]
+        if mode and "peft_config" in vars(model):
+            for name, module in model.named_modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".modules_to_save." not in f".{name}.":
+                    module.eval()
+        return model
+
+
+class TracedAsTuple:
+    """
+    `torch.jit.trace` gets a tuple from a model whose output has tuples among its entries: it takes no dictionary of
+    them. List it before `PreTrainedModel` among the bases.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.jit.is_tracing():
+            kwargs.setdefault("return_dict", False)
+        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+
+
+def apply_to_tokens(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tensor:
+    """
+    Apply a layer for channels to a map as to a sequence of tokens: kernels for 8-bit weights take no more than three
+    axes.
+
+    Args:
+        layer (`nn.Module`):
+            A layer that changes the last axis only.
+        hidden_states (`torch.Tensor` of shape `(batch_size, ..., channels)`):
+            Map.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, ..., out_channels)`.
+    """
+    return layer(hidden_states.flatten(1, -2)).unflatten(1, hidden_states.shape[1:-1])
 
 
 def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | None) -> torch.Tensor:
@@ -422,7 +528,7 @@ class VideoClassificationMixin:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
         """
-        return self.base_model(pixel_values, **kwargs)
+        return self.base_model(pixel_values, return_dict=True, **kwargs)
 
 
 def classification_loss(

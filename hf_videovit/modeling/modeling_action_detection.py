@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_action_detection import ActionDetectionConfig
-from .layers import shares_of_step
+from .layers import shares_of_step, start_of, starting
 
 
 Boxes = torch.Tensor | Sequence[torch.Tensor]
@@ -54,10 +54,6 @@ class ActionDetectionOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class _ActionClassifier(nn.Linear):
-    """The last layer; starts close to zero."""
-
-
 class ActionDetectionHead(nn.Module):
     """
     Scores of actions for boxes on a feature map.
@@ -81,7 +77,7 @@ class ActionDetectionHead(nn.Module):
         sizes = [width, *config.head_hidden_sizes]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes[:-1], sizes[1:]))
         self.dropout = nn.Dropout(config.head_dropout)
-        self.classifier = _ActionClassifier(sizes[-1], num_labels)
+        self.classifier = starting("near zero", nn.Linear(sizes[-1], num_labels))
 
     def forward(
         self, feature_map: torch.Tensor, boxes: torch.Tensor, scale: float, pooled: torch.Tensor | None = None
@@ -233,7 +229,7 @@ class ActionDetectionMixin:
         """
         if self.config.detection_config.fused_stages != 1:
             raise ValueError(f"`fused_stages` must be 1: {type(self).__name__} has no stages.")
-        outputs = self.base_model(pixel_values, **kwargs)
+        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
         return self._feature_map(pixel_values, outputs), outputs
 
     def proposals(self, boxes: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
@@ -314,7 +310,7 @@ class ActionDetectionMixin:
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[misc]  # of the family's `PreTrainedModel`
-        if isinstance(module, _ActionClassifier):
+        if start_of(module) == "near zero" and isinstance(module, nn.Linear):
             std = self.config.detection_config.head_init_std
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
             init.zeros_(module.bias)
@@ -399,7 +395,7 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
         asked = kwargs.pop("output_hidden_states", None)
         asked = self.config.output_hidden_states if asked is None else asked
         needed = self.config.detection_config.fused_stages > 1
-        outputs = self.base_model(pixel_values, output_hidden_states=asked or needed, **kwargs)
+        outputs = self.base_model(pixel_values, output_hidden_states=asked or needed, return_dict=True, **kwargs)
         feature_map = self._feature_map(pixel_values, outputs)
         if not asked:
             outputs.hidden_states = None

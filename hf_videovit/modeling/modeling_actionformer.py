@@ -475,7 +475,7 @@ class ActionFormerForTemporalActionLocalization(ActionFormerPreTrainedModel):
         Raises:
             ValueError: a shape does not fit the configuration, or `labels` are wrong.
         """
-        outputs = self.actionformer(features, attention_mask, **kwargs)
+        outputs = self.actionformer(features, attention_mask, return_dict=True, **kwargs)
         levels, masks = outputs.feature_maps, [mask[..., None].bool() for mask in outputs.feature_masks]
         logits = torch.cat(self.classification_head(levels, masks), dim=1)
         offsets = self.offset_head(levels, masks)

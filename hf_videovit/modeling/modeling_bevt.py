@@ -32,12 +32,16 @@ from .backbone_video_swin import (
 from .configuration_bevt import BevtConfig
 from .layers import (
     IGNORED_LABEL,
+    TracedAsTuple,
     VideoClassificationMixin,
+    apply_to_tokens,
     check_clips,
     check_pixels,
     classification_loss,
     init_as_torch,
     shares_of_step,
+    start_of,
+    starting,
 )
 from .modeling_action_detection import PyramidActionDetectionMixin
 
@@ -106,12 +110,6 @@ class BevtForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with its own initialisation has its own class; see `_init_weights`.
-class _BevtClassifier(nn.Linear):
-    """Classification head."""
-
-
 class _BevtImagePatchEmbeddings(nn.Module):
     """Patches of images; their own convolution and norm."""
 
@@ -138,7 +136,8 @@ class _BevtImageDecoder(nn.Module):
 
     def forward(self, finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
         upsampled = self.upsample(coarser[:, 0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, None]
-        return self.projection(torch.cat((finer, upsampled), dim=-1))  # (batch, 1, height, width, hidden)
+        joined = torch.cat((finer, upsampled), dim=-1)
+        return apply_to_tokens(self.projection, joined)  # (batch, 1, height, width, hidden)
 
 
 class _BevtVideoDecoder(nn.Module):
@@ -154,8 +153,10 @@ class _BevtVideoDecoder(nn.Module):
 
     def forward(self, finer: torch.Tensor, coarser: torch.Tensor) -> torch.Tensor:
         upsampled = self.upsample(coarser.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        joined = self.projection(torch.cat((finer, upsampled), dim=-1))  # (batch, frames, height, width, hidden)
-        return self.upsample_time(joined.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        joined = apply_to_tokens(self.projection, torch.cat((finer, upsampled), dim=-1))
+        return self.upsample_time(joined.permute(0, 4, 1, 2, 3)).permute(
+            0, 2, 3, 4, 1
+        )  # (batch, frames, h, w, hidden)
 
 
 class BevtPreTrainedModel(PreTrainedModel):
@@ -179,7 +180,7 @@ class BevtPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _BevtClassifier):
+        if start_of(module) == "classifier" and isinstance(module, nn.Linear):
             init.normal_(module.weight, std=self.config.classifier_initializer_range)
             init.zeros_(module.bias)
         elif isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d):
@@ -228,7 +229,7 @@ class BevtPreTrainedModel(PreTrainedModel):
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
 
-class BevtModel(BevtPreTrainedModel):
+class BevtModel(TracedAsTuple, BevtPreTrainedModel):
     """
     The encoder. Clips may have any length and size: they are zero-padded at the end to whole patches.
 
@@ -300,7 +301,7 @@ class BevtForVideoClassification(VideoClassificationMixin, BevtPreTrainedModel):
         self.loss_function = classification_loss
         self.bevt = BevtModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = _BevtClassifier(config.hidden_size, config.num_labels)
+        self.classifier = starting("classifier", nn.Linear(config.hidden_size, config.num_labels))
         self.post_init()
 
 
@@ -506,7 +507,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         check_clips(pixel_values, self.config.num_channels)
         _check_sizes("pixel_values", pixel_values, (self.config.tubelet_size, 1, 1), self.config)
         embedded = self._hide(self.bevt.embeddings(pixel_values), mask, "mask")
-        outputs = self.bevt(patch_embeds=embedded, **kwargs)
+        outputs = self.bevt(patch_embeds=embedded, return_dict=True, **kwargs)
         decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         if mask is not None:  # the mask of a tubelet is that of all its frames
             mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
@@ -535,7 +536,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         _check_sizes("image_pixel_values", pixel_values[:, None], (1, *self.config.window_size[1:]), self.config)
         mask = None if mask is None else mask[:, None]
         embedded = self._hide(self.image_embeddings(pixel_values), mask, "image_mask")
-        outputs = self.bevt(patch_embeds=embedded, still=True, **kwargs)
+        outputs = self.bevt(patch_embeds=embedded, still=True, return_dict=True, **kwargs)
         decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         scored = self._score(decoded, mask, labels, masked_only, shares, "image_labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
@@ -581,7 +582,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         if masked_only:
             errors = torch.zeros_like(places, dtype=errors.dtype).masked_scatter(places, errors)
             hits = torch.zeros_like(places).masked_scatter(places, hits)
-        errors, hits = errors.view_as(labels) * counted, hits.view_as(labels) & counted
+        errors, hits = errors.reshape(labels.shape) * counted, hits.reshape(labels.shape) & counted
         counts = counted.sum(dim=1).clamp(min=1)  # (batch,)
         if shares is None:
             loss = errors.sum() / counted.sum().clamp(min=1)

@@ -26,9 +26,16 @@ from .backbone_timesformer import TimesformerAttention, TimesformerBackbone, Tim
 from .backbone_video_swin import VideoSwinAttention, VideoSwinLayer, init_video_swin
 from .configuration_base import frame_size
 from .configuration_lstcl import LstclConfig
-from .layers import VideoClassificationMixin, check_clips, classification_loss, init_as_torch
+from .layers import (
+    KeepsStatistics,
+    VideoClassificationMixin,
+    check_clips,
+    classification_loss,
+    init_as_torch,
+    start_of,
+)
 from .modeling_action_detection import PyramidActionDetectionMixin
-from .modeling_lstcl_heads import LstclHead, LstclHeadLinear, contrastive_loss, cosine_loss, follow_parameters
+from .modeling_lstcl_heads import HEAD_LAYER, LstclHead, contrastive_loss, cosine_loss, follow_parameters
 
 
 @dataclass
@@ -61,11 +68,7 @@ class LstclForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class _LstclClassifier(nn.Linear):
-    """Classification head."""
-
-
-class LstclPreTrainedModel(PreTrainedModel):
+class LstclPreTrainedModel(KeepsStatistics, PreTrainedModel):
     """Weight initialisation of the official codes, and what transformers and a trainer must know of the models."""
 
     config: LstclConfig
@@ -89,7 +92,7 @@ class LstclPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         spread = self.config.initializer_range
-        if isinstance(module, LstclHeadLinear):
+        if start_of(module) == HEAD_LAYER and isinstance(module, nn.Linear):
             init_as_torch(module)
         elif isinstance(module, SpaceTimeSwinBackbone) and module.time_embeddings is not None:
             init.zeros_(module.time_embeddings)
@@ -178,8 +181,8 @@ class LstclModel(LstclPreTrainedModel):
         """
         _check_clips(pixel_values, self.config)
         if self.config.backbone_config is None:
-            return self._encode(pixel_values, **kwargs)
-        outputs = self.backbone(pixel_values=pixel_values, **kwargs)
+            return self._encode(pixel_values, return_dict=True, **kwargs)
+        outputs = self.backbone(pixel_values=pixel_values, return_dict=True, **kwargs)
         tokens = outputs.last_hidden_state
         if self.config.feature_pooling == "pooler":
             pooled = outputs.pooler_output
@@ -219,7 +222,7 @@ class LstclForVideoClassification(VideoClassificationMixin, LstclPreTrainedModel
         self.loss_function = classification_loss
         self.lstcl = LstclModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = _LstclClassifier(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
 
@@ -279,7 +282,7 @@ class _LstclTarget(nn.Module):
     @torch.no_grad()
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Keys `(batch_size, projection_size)` of clips."""
-        return self.projector(self.lstcl(pixel_values).pooler_output)
+        return self.projector(self.lstcl(pixel_values, return_dict=True).pooler_output)
 
 
 class LstclForPreTraining(LstclPreTrainedModel):
@@ -393,18 +396,20 @@ class LstclForPreTraining(LstclPreTrainedModel):
                 "`long_pixel_values` must have as many clips as `pixel_values`, got "
                 f"{len(long_pixel_values)} and {len(pixel_values)}."
             )
-        outputs = self.lstcl(pixel_values, **kwargs)
+        outputs = self.lstcl(pixel_values, return_dict=True, **kwargs)
         short_projection = self.projector(outputs.pooler_output)
         short_query, long_query, short_key = self.predictor(short_projection), None, None
         if self.target is None:
             with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.symmetric):
-                long_key = self.projector(self.lstcl(long_pixel_values).pooler_output)
+                long_key = self.projector(self.lstcl(long_pixel_values, return_dict=True).pooler_output)
             if self.config.symmetric:
                 long_query, short_key = self.predictor(long_key), short_projection.detach()
             long_key = long_key.detach()
         else:
             if self.config.symmetric:
-                long_query = self.predictor(self.projector(self.lstcl(long_pixel_values).pooler_output))
+                long_query = self.predictor(
+                    self.projector(self.lstcl(long_pixel_values, return_dict=True).pooler_output)
+                )
             if self.training if update_target is None else update_target:
                 self.update_target(target_momentum)
             if self.config.symmetric:

@@ -14,6 +14,8 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
+from .layers import starting
+
 
 def world_size() -> int:
     """Number of processes that train together; 1 without distributed training."""
@@ -94,8 +96,7 @@ class LstclBatchNorm(nn.BatchNorm1d):
             kept.lerp_(value.to(kept.dtype), self.share)
 
 
-class LstclHeadLinear(nn.Linear):
-    """Layer of a head; initialised as by torch, like the official codes."""
+HEAD_LAYER = "head"  # mark of the layers of a head: initialised as by torch, like the official codes
 
 
 class LstclHead(nn.Sequential):
@@ -118,7 +119,7 @@ class LstclHead(nn.Sequential):
         layers: list[nn.Module] = []
         last = len(sizes) - 2
         for index, (size_in, size_out) in enumerate(zip(sizes, sizes[1:])):
-            layers.append(LstclHeadLinear(size_in, size_out, bias=index == last and last_bias))
+            layers.append(starting(HEAD_LAYER, nn.Linear(size_in, size_out, bias=index == last and last_bias)))
             if index < last:
                 layers += [LstclBatchNorm(size_out, eps=eps, momentum=momentum), nn.ReLU()]
             elif last_norm:
@@ -222,9 +223,9 @@ def follow_parameters(target: nn.Module, online: nn.Module, momentum: torch.Tens
 
 
 __all__ = [
+    "HEAD_LAYER",
     "LstclBatchNorm",
     "LstclHead",
-    "LstclHeadLinear",
     "contrastive_loss",
     "cosine_loss",
     "follow_parameters",

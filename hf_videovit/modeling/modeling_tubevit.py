@@ -613,7 +613,7 @@ class _TubeViTClassificationModel(TubeViTPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         """Loss and logits of images (4 axes), clips (5) or several views of each video (6)."""
-        outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
+        outputs = self.tubevit(as_single_views(pixel_values), return_dict=True, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, self.config.problem_type)
         loss = None
@@ -808,7 +808,7 @@ class TubeViTForJointClassification(TubeViTPreTrainedModel):
             ValueError: an unknown data set, or a shape does not fit the configuration.
         """
         problem_type = self._fields(dataset)["problem_type"]
-        outputs = self.tubevit(as_single_views(pixel_values), **kwargs)
+        outputs = self.tubevit(as_single_views(pixel_values), return_dict=True, **kwargs)
         logits = self.classifiers[dataset](self.dropout(outputs.pooler_output))  # (batch * views, labels)
         logits = merge_single_views(logits, pixel_values, self.config.view_merging, problem_type)
         loss = None

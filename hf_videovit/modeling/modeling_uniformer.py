@@ -33,7 +33,9 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_uniformer import UniFormerConfig
 from .layers import (
+    KeepsStatistics,
     LayerScale,
+    apply_to_tokens,
     as_single_views,
     check_pixels,
     classification_loss,
@@ -43,6 +45,9 @@ from .layers import (
     init_as_torch,
     merge_single_views,
     scale_to_step,
+    stable_order,
+    start_of,
+    starting,
 )
 from .modeling_uniformer_inflation import StartsFromImageUniFormer
 from .modeling_uniformer_maps import (
@@ -109,18 +114,10 @@ class UniFormerClassifierOutput(ImageClassifierOutput):
     class_token_logits: torch.Tensor | None = None
 
 
-# transformers initialises out-of-tree models leaf by leaf, so a layer with its own initialisation has its own class;
-# see `_init_weights`.
-class _UniFormerPointwise(nn.Linear):
-    """A convolution with a kernel of one: a linear layer over channels that starts as torch's convolutions do."""
-
-
-class _UniFormerTemporalQKV(nn.Linear):
-    """Projection of the attention over time; starts at zero."""
-
-
-class _UniFormerTemporalProjection(nn.Linear):
-    """Output projection of the attention over time; weights start at one (official code)."""
+# Marks of layers with an initialisation of their own; see `_init_weights`.
+TORCH = "torch"  # a convolution with a kernel of one: a linear layer that starts as torch's convolutions do
+ZERO = "zero"  # projection of the attention over time
+ONE = "one"  # output projection of the attention over time (official code)
 
 
 TimeAndSpace = tuple[int, int]
@@ -193,16 +190,18 @@ def _depthwise(config: UniFormerConfig, stage: int, kernel: int) -> nn.Conv2d | 
 
 
 class _UniFormerMLP(nn.Module):
-    def __init__(self, config: UniFormerConfig, stage: int, linear: type[nn.Linear] = nn.Linear):
+    def __init__(self, config: UniFormerConfig, stage: int):
         super().__init__()
         width = config.mlp_size(stage)
-        self.fc1 = linear(config.hidden_sizes[stage], width)
+        self.fc1 = nn.Linear(config.hidden_sizes[stage], width)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = linear(width, config.hidden_sizes[stage])
+        self.fc2 = nn.Linear(width, config.hidden_sizes[stage])
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.fc2(self.dropout(self.activation(self.fc1(hidden_states)))))
+        tokens = hidden_states.flatten(1, -2)  # kernels for 8-bit weights take no more than three axes
+        tokens = self.dropout(self.fc2(self.dropout(self.activation(self.fc1(tokens)))))
+        return tokens.view(hidden_states.shape)
 
 
 # In convolution blocks gradient checkpointing goes around the branches, not the block: computing a BatchNorm twice
@@ -211,7 +210,9 @@ class _UniFormerConvMLP(GradientCheckpointingLayer, _UniFormerMLP):
     """The MLP of a convolution block."""
 
     def __init__(self, config: UniFormerConfig, stage: int):
-        super().__init__(config, stage, _UniFormerPointwise)
+        super().__init__(config, stage)
+        starting(TORCH, self.fc1)
+        starting(TORCH, self.fc2)
 
 
 class _UniFormerConvMixer(GradientCheckpointingLayer):
@@ -220,12 +221,13 @@ class _UniFormerConvMixer(GradientCheckpointingLayer):
     def __init__(self, config: UniFormerConfig, stage: int):
         super().__init__()
         channels = config.hidden_sizes[stage]
-        self.conv1 = _UniFormerPointwise(channels, channels)
+        self.conv1 = starting(TORCH, nn.Linear(channels, channels))
         self.depthwise = _depthwise(config, stage, 5)
-        self.conv2 = _UniFormerPointwise(channels, channels)
+        self.conv2 = starting(TORCH, nn.Linear(channels, channels))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.conv2(apply_convolution(self.depthwise, self.conv1(hidden_states)))
+        mixed = apply_convolution(self.depthwise, apply_to_tokens(self.conv1, hidden_states))
+        return apply_to_tokens(self.conv2, mixed)
 
 
 def _layer_scales(config: UniFormerConfig, stage: int) -> tuple[nn.Module, nn.Module]:
@@ -269,8 +271,11 @@ class _UniFormerAttention(nn.Module):
         self.scaling = (channels // self.num_heads) ** -0.5
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.qkv = (_UniFormerTemporalQKV if over_time else nn.Linear)(channels, 3 * channels, bias=config.qkv_bias)
-        self.o_proj = (_UniFormerTemporalProjection if over_time else nn.Linear)(channels, channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(channels, channels)
+        if over_time:
+            starting(ZERO, self.qkv)
+            starting(ONE, self.o_proj)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def project(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -450,7 +455,7 @@ class _UniFormerPruningBlock(GradientCheckpointingLayer):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         num_kept = int(tokens.shape[1] * self.prune_ratio)
-        order = scores.argsort(dim=1, descending=True, stable=True)
+        order = stable_order(scores)
         tokens, scores = gather_tokens(tokens, order), scores.gather(1, order)
         kept, dropped = tokens[:, :num_kept], tokens[:, num_kept:]
         weights = scores[:, num_kept:, None]
@@ -543,7 +548,7 @@ class _UniFormerStageRecorder(OutputRecorder):
     num_hidden_layers_key: str = "num_stages"
 
 
-class UniFormerPreTrainedModel(PreTrainedModel):
+class UniFormerPreTrainedModel(KeepsStatistics, PreTrainedModel):
     """Weight initialisation of the official code, and what transformers and a trainer must know of the models."""
 
     config: UniFormerConfig
@@ -566,11 +571,12 @@ class UniFormerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _UniFormerPointwise | nn.Conv2d | nn.Conv3d):
+        start = start_of(module)
+        if start == TORCH or isinstance(module, nn.Conv2d | nn.Conv3d):
             init_as_torch(module)
-        elif isinstance(module, _UniFormerTemporalQKV):
+        elif start == ZERO:
             init.zeros_(module.weight)
-        elif isinstance(module, _UniFormerTemporalProjection):
+        elif start == ONE:
             init.ones_(module.weight)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
@@ -770,7 +776,7 @@ class UniFormerForImageClassification(UniFormerPreTrainedModel):
             raise ValueError(f"`mix_box` is for training mode, got {mix_box} in evaluation.")
         if pixel_values.ndim == 5 and pixel_values.shape[1] == 1:
             pixel_values = pixel_values.squeeze(1)
-        outputs = self.uniformer(pixel_values, mix_box=mix_box, **kwargs)
+        outputs = self.uniformer(pixel_values, mix_box=mix_box, return_dict=True, **kwargs)
         result = UniFormerClassifierOutput(
             logits=self.classifier(outputs.pooler_output),
             hidden_states=outputs.hidden_states,
@@ -897,7 +903,7 @@ class UniFormerForVideoClassification(StartsFromImageUniFormer, UniFormerPreTrai
             ValueError: a shape does not fit the configuration.
         """
         views = as_single_views(pixel_values)
-        outputs = self.uniformer(views, **kwargs)
+        outputs = self.uniformer(views, return_dict=True, **kwargs)
         result = UniFormerClassifierOutput(
             logits=self._merge(self.classifier(outputs.pooler_output), pixel_values),
             hidden_states=outputs.hidden_states,
@@ -976,7 +982,7 @@ class UniFormerBackbone(BackboneMixin, UniFormerPreTrainedModel):
         >>> [list(one.shape) for one in maps]
         [[1, 64, 16, 24], [1, 128, 8, 12], [1, 320, 4, 6], [1, 512, 2, 3]]
         ```"""
-        outputs = self.uniformer(pixel_values, **kwargs)
+        outputs = self.uniformer(pixel_values, return_dict=True, **kwargs)
         maps = {name: one for name, one in zip(self.stage_names, outputs.hidden_states) if name in self.out_features}
         for name in maps:
             if name != "stem":

@@ -15,12 +15,13 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_uniformer import UniFormerConfig
-from .layers import scale_to_step
+from .layers import scale_to_step, start_of, starting
 from .modeling_uniformer import UniFormerModel, UniFormerPreTrainedModel
 from .modeling_uniformer_maps import last_map_side
 
 
 HEAD_INIT_STD = 1e-3
+POSE_HEAD = "pose head"  # mark of its layers; see `_init_weights`
 
 
 @dataclass
@@ -44,21 +45,6 @@ class UniFormerPoseEstimatorOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-# Classes of their own for `_init_weights`, as in modeling_uniformer.
-class _UniFormerPoseDeconvolution(nn.ConvTranspose2d):
-    """Doubles the sides of a map."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
-
-
-class _UniFormerPoseProjection(nn.Conv2d):
-    """Channels to keypoints at each place."""
-
-    def __init__(self, in_channels: int, num_keypoints: int):
-        super().__init__(in_channels, num_keypoints, 1)
-
-
 class _UniFormerPoseHead(nn.Module):
     """
     Deconvolutions with BatchNorm and ReLU, `(batch, channels, h, w)` to `(batch, keypoints, 8 h, 8 w)` with three.
@@ -69,9 +55,10 @@ class _UniFormerPoseHead(nn.Module):
         widths = [config.hidden_size, *config.pose_hidden_sizes]
         layers: list[nn.Module] = []
         for in_channels, out_channels in zip(widths, widths[1:]):
-            layers += [_UniFormerPoseDeconvolution(in_channels, out_channels), nn.BatchNorm2d(out_channels), nn.ReLU()]
+            doubling = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+            layers += [starting(POSE_HEAD, doubling), nn.BatchNorm2d(out_channels), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
-        self.projection = _UniFormerPoseProjection(widths[-1], config.num_labels)
+        self.projection = starting(POSE_HEAD, nn.Conv2d(widths[-1], config.num_labels, 1))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.projection(self.layers(hidden_states))
@@ -107,7 +94,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _UniFormerPoseDeconvolution | _UniFormerPoseProjection):
+        if start_of(module) == POSE_HEAD and isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             init.normal_(module.weight, std=HEAD_INIT_STD)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -153,7 +140,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         ```"""
         if label_weights is not None and labels is None:
             raise ValueError("`label_weights` need `labels`, got None.")
-        outputs = self.uniformer(pixel_values, **kwargs)
+        outputs = self.uniformer(pixel_values, return_dict=True, **kwargs)
         grid = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
         maps = self.norm(outputs.last_hidden_state).unflatten(1, grid).movedim(-1, 1)
         heatmaps = self.head(maps)

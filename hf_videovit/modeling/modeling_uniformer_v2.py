@@ -10,6 +10,7 @@ its attention.
 Axes: `frames` are those after the patch embedding, `tokens` are the class token and the patches of one frame.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +31,18 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_uniformer_v2 import UniFormerV2Config
 from .layers import (
+    KeepsStatistics,
+    TracedAsTuple,
     VideoClassificationMixin,
+    apply_to_tokens,
     check_clips,
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
     init_as_torch,
     interpolate_positions,
+    start_of,
+    starting,
     token_grid,
 )
 from .modeling_action_detection import ActionDetectionMixin
@@ -97,51 +103,11 @@ class UniFormerV2LayerNorm(nn.LayerNorm):
         return normalised.to(hidden_states.dtype)
 
 
-# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with its own initialisation has its own class; see `_init_weights`.
-class _UniFormerV2QKVLinear(nn.Linear):
-    """Query, key or value projection: a third of the fused projection of the official code."""
-
-
-class _UniFormerV2AttentionOutput(nn.Linear):
-    """Output projection of the tower's attention; its bias starts at zero."""
-
-
-class _UniFormerV2ZeroLinear(nn.Linear):
-    """Last layer of a local module or of a global branch: starts at zero, so that training starts from CLIP."""
-
-
-class _UniFormerV2GlobalLinear(nn.Linear):
-    """First layer of a global block's MLP."""
-
-
-class _UniFormerV2DynamicPosition(nn.Conv3d):
-    """
-    Depth-wise 3 x 3 x 3 convolution over the patches of a clip, `(batch, frames, height, width, hidden)`.
-
-    The convolution takes tokens with channels last: measured four times as fast on a CPU as with channels first, and
-    faster than three 2-D convolutions.
-    """
-
-    def __init__(self, hidden_size: int):
-        super().__init__(hidden_size, hidden_size, kernel_size=3, padding=1, groups=hidden_size)
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return super().forward(patches.contiguous().permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-
-
-class _UniFormerV2PatchProjection(nn.Conv3d):
-    """
-    Convolution of clips `(batch, channels, frames, height, width)`. A kernel of one frame is applied to each frame as
-    a 2-D convolution, which is faster.
-    """
-
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        if self.kernel_size[0] > 1:
-            return super().forward(pixel_values)
-        frames = pixel_values.transpose(1, 2).flatten(0, 1)
-        embedded = F.conv2d(frames, self.weight.squeeze(2), stride=self.stride[1:])
-        return embedded.unflatten(0, (pixel_values.shape[0], -1)).transpose(1, 2)
+# Marks of layers with an initialisation of their own; see `_init_weights`.
+PART_OF_QKV = "part of qkv"  # query, key or value projection: a third of the fused projection of the official code
+BIAS_AT_ZERO = "bias at zero"
+ZERO = "zero"  # last layer of a local module or of a global branch, so that training starts from CLIP
+XAVIER = "xavier"
 
 
 class _UniFormerV2PatchEmbeddings(nn.Module):
@@ -151,7 +117,7 @@ class _UniFormerV2PatchEmbeddings(nn.Module):
         super().__init__()
         downsamples = config.temporal_downsample
         frames = config.temporal_kernel_size if downsamples else 1
-        self.projection = _UniFormerV2PatchProjection(
+        self.projection = nn.Conv3d(
             config.num_channels,
             config.hidden_size,
             kernel_size=(frames, config.patch_size, config.patch_size),
@@ -201,16 +167,16 @@ class _UniFormerV2Embeddings(nn.Module):
 class _UniFormerV2Attention(nn.Module):
     """Multi-head attention of one sequence over another, or over itself. All projections have a bias."""
 
-    def __init__(self, config: UniFormerV2Config, num_heads: int, output: type[nn.Linear]):
+    def __init__(self, config: UniFormerV2Config, num_heads: int, output_start: str):
         super().__init__()
         self.config = config
         self.num_heads, self.head_dim = num_heads, config.hidden_size // num_heads
         self.scaling = self.head_dim**-0.5
         self.is_causal = False
-        self.q_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
-        self.k_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
-        self.v_proj = _UniFormerV2QKVLinear(config.hidden_size, config.hidden_size)
-        self.o_proj = output(config.hidden_size, config.hidden_size)
+        self.q_proj = starting(PART_OF_QKV, nn.Linear(config.hidden_size, config.hidden_size))
+        self.k_proj = starting(PART_OF_QKV, nn.Linear(config.hidden_size, config.hidden_size))
+        self.v_proj = starting(PART_OF_QKV, nn.Linear(config.hidden_size, config.hidden_size))
+        self.o_proj = starting(output_start, nn.Linear(config.hidden_size, config.hidden_size))
 
     def forward(
         self, queries: torch.Tensor, keys_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
@@ -230,14 +196,14 @@ class _UniFormerV2SelfAttention(_UniFormerV2Attention):
     """Attention among the tokens of a frame, class token included."""
 
     def __init__(self, config: UniFormerV2Config):
-        super().__init__(config, config.num_attention_heads, _UniFormerV2AttentionOutput)
+        super().__init__(config, config.num_attention_heads, BIAS_AT_ZERO)
 
 
 class _UniFormerV2CrossAttention(_UniFormerV2Attention):
     """Attention of the query over all tokens of the clip, every frame's class token included."""
 
     def __init__(self, config: UniFormerV2Config):
-        super().__init__(config, config.global_num_attention_heads or 1, _UniFormerV2ZeroLinear)
+        super().__init__(config, config.global_num_attention_heads or 1, ZERO)
 
 
 class UniFormerV2QuickGELU(nn.Module):
@@ -275,10 +241,10 @@ class _UniFormerV2GlobalMLP(nn.Module):
     def __init__(self, config: UniFormerV2Config, dropout: float):
         super().__init__()
         width = config.global_intermediate_size or 4 * config.hidden_size
-        self.fc1 = _UniFormerV2GlobalLinear(config.hidden_size, width)
+        self.fc1 = starting(XAVIER, nn.Linear(config.hidden_size, width))
         self.activation = UniFormerV2QuickGELU()
         self.dropout = nn.Dropout(dropout)
-        self.fc2 = _UniFormerV2ZeroLinear(width, config.hidden_size)
+        self.fc2 = starting(ZERO, nn.Linear(width, config.hidden_size))
 
     def forward(self, query: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.dropout(self.activation(self.fc1(query))))
@@ -297,12 +263,14 @@ class _UniFormerV2LocalModule(nn.Module):
         self.temporal = nn.Conv3d(
             config.local_size, config.local_size, (3, 1, 1), padding=(1, 0, 0), groups=config.local_size
         )
-        self.up = _UniFormerV2ZeroLinear(config.local_size, config.hidden_size)
+        self.up = starting(ZERO, nn.Linear(config.local_size, config.hidden_size))
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         normalised = self.norm(patches.flatten(0, 2)).view(patches.shape)  # (batch, frames, patches, hidden)
-        reduced = self.down(normalised).unsqueeze(3).permute(0, 4, 1, 2, 3)  # (batch, local, frames, patches, 1)
-        return self.up(self.temporal(reduced).permute(0, 2, 3, 4, 1).squeeze(3))
+        reduced = (
+            apply_to_tokens(self.down, normalised).unsqueeze(3).permute(0, 4, 1, 2, 3)
+        )  # (batch, local, frames, patches, 1)
+        return apply_to_tokens(self.up, self.temporal(reduced).permute(0, 2, 3, 4, 1).squeeze(3))
 
 
 class _UniFormerV2Layer(GradientCheckpointingLayer):
@@ -341,7 +309,8 @@ class _UniFormerV2GlobalBlock(GradientCheckpointingLayer):
 
     def __init__(self, config: UniFormerV2Config, dropout: float, drop_path_rate: float):
         super().__init__()
-        self.dynamic_position = _UniFormerV2DynamicPosition(config.hidden_size)
+        width = config.hidden_size
+        self.dynamic_position = starting(BIAS_AT_ZERO, nn.Conv3d(width, width, 3, padding=1, groups=width))
         self.norm_query = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.norm_tokens = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = _UniFormerV2CrossAttention(config)
@@ -354,11 +323,19 @@ class _UniFormerV2GlobalBlock(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         tokens = hidden_states.unflatten(1, (grid[0], -1))
         class_tokens, patches = tokens[:, :, :1], tokens[:, :, 1:]
-        patches = patches + self.dynamic_position(patches.unflatten(2, grid[1:])).flatten(2, 3)
+        patches = patches + self._positions(patches.unflatten(2, grid[1:])).flatten(2, 3)
         tokens = torch.cat((class_tokens, patches), dim=2).flatten(1, 2)  # (batch, frames * tokens, hidden)
         context, _ = self.attention(self.norm_query(query), self.norm_tokens(tokens), **kwargs)
         query = query + self.drop_path(context)
         return query + self.drop_path(self.mlp(self.norm2(query)))
+
+    def _positions(self, patches: torch.Tensor) -> torch.Tensor:
+        """
+        Depth-wise 3 x 3 x 3 convolution over the patches of a clip, `(batch, frames, height, width, hidden)`. It takes
+        tokens with channels last: measured four times as fast on a CPU as with channels first, and faster than three
+        2-D convolutions.
+        """
+        return self.dynamic_position(patches.contiguous().permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
 
 
 class _UniFormerV2Query(nn.Module):
@@ -414,7 +391,7 @@ class _UniFormerV2Encoder(nn.Module):
         return hidden_states, tuple(queries)
 
 
-class UniFormerV2PreTrainedModel(PreTrainedModel):
+class UniFormerV2PreTrainedModel(KeepsStatistics, PreTrainedModel):
     """Weight initialisation of the official code, freezing, and what transformers and a trainer must know."""
 
     config: UniFormerV2Config
@@ -438,18 +415,19 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _UniFormerV2ZeroLinear):
+        start = start_of(module)
+        if start == ZERO:
             init.zeros_(module.weight)
             init.zeros_(module.bias)
-        elif isinstance(module, _UniFormerV2QKVLinear):
+        elif start == PART_OF_QKV:
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))  # Xavier on the fused matrix
             init.uniform_(module.weight, -bound, bound)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Linear | nn.Conv3d):
             init_as_torch(module)
-            if isinstance(module, _UniFormerV2GlobalLinear):
+            if start == XAVIER:
                 init.xavier_uniform_(module.weight)
-            elif isinstance(module, _UniFormerV2AttentionOutput | _UniFormerV2DynamicPosition):
+            elif start == BIAS_AT_ZERO:
                 init.zeros_(module.bias)
         elif isinstance(module, _UniFormerV2Embeddings):
             std = self.config.hidden_size**-0.5
@@ -521,16 +499,19 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
     def set_image_tower_trainable(self, trainable: bool) -> None:
         """
         Freeze or unfreeze embeddings and blocks. Local modules are not changed: they are not part of the image model.
+        Nor are quantised weights, which have no gradient.
 
         Args:
             trainable (`bool`):
                 Whether the image tower is trained.
         """
         base: UniFormerV2Model = self.base_model  # type: ignore[assignment]
-        base.embeddings.requires_grad_(trainable)
+        parts = [base.embeddings]
         for layer in base.encoder.layers:
-            for part in (layer.norm1, layer.attention, layer.norm2, layer.mlp):
-                part.requires_grad_(trainable)
+            parts += [layer.norm1, layer.attention, layer.norm2, layer.mlp]
+        for parameter in itertools.chain.from_iterable(part.parameters() for part in parts):
+            if parameter.is_floating_point():
+                parameter.requires_grad_(trainable)
 
     def layer_groups(self) -> list[tuple[str, ...]]:
         """
@@ -548,7 +529,7 @@ class UniFormerV2PreTrainedModel(PreTrainedModel):
         return set()
 
 
-class UniFormerV2Model(UniFormerV2PreTrainedModel):
+class UniFormerV2Model(TracedAsTuple, UniFormerV2PreTrainedModel):
     """
     Image tower, global blocks and their fusion.
 

@@ -38,6 +38,8 @@ from .layers import (
     interpolate_positions,
     kept_indices,
     sinusoid_table,
+    start_of,
+    starting,
     token_grid,
 )
 from .modeling_action_detection import ActionDetectionMixin
@@ -134,18 +136,9 @@ class _VideoMAEV2Embeddings(nn.Module):
         return tokens + self.position_embeddings(grid).to(tokens.dtype)
 
 
-# transformers initialises out-of-tree models leaf by leaf (a module without own parameters is passed over), so a layer
-# with its own initialisation has its own class; see `_init_weights`.
-class _VideoMAEV2QKVLinear(nn.Linear):
+def _part_of_qkv(hidden_size: int, bias: bool) -> nn.Linear:
     """Query, key or value projection: a third of the fused projection of the official code."""
-
-
-class _VideoMAEV2EncoderToDecoder(nn.Linear):
-    """From the encoder's width to the decoder's."""
-
-
-class _VideoMAEV2Classifier(nn.Linear):
-    """Classification head."""
+    return starting("part of qkv", nn.Linear(hidden_size, hidden_size, bias=bias))
 
 
 class _VideoMAEV2Attention(nn.Module):
@@ -157,9 +150,9 @@ class _VideoMAEV2Attention(nn.Module):
         self.num_heads, self.head_dim = num_heads, hidden_size // num_heads
         self.is_causal = False
         self.attention_dropout = config.attention_probs_dropout_prob
-        self.q_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
-        self.k_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=False)
-        self.v_proj = _VideoMAEV2QKVLinear(hidden_size, hidden_size, bias=config.qkv_bias)
+        self.q_proj = _part_of_qkv(hidden_size, config.qkv_bias)
+        self.k_proj = _part_of_qkv(hidden_size, False)
+        self.v_proj = _part_of_qkv(hidden_size, config.qkv_bias)
         self.o_proj = nn.Linear(hidden_size, hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         cosine = config.use_cosine_attention
@@ -208,10 +201,6 @@ class _VideoMAEV2MLP(nn.Module):
         return self.dropout(self.fc2(self.activation(self.fc1(hidden_states))))
 
 
-class _VideoMAEV2AdapterUp(nn.Linear):
-    """Last layer of an adapter, which starts at 0."""
-
-
 class _VideoMAEV2Adapter(nn.Module):
     """
     Adapter of AdaTAD: a narrow branch with a depth-wise convolution over the time of the whole video, across the
@@ -224,7 +213,7 @@ class _VideoMAEV2Adapter(nn.Module):
         self.down_proj = nn.Linear(config.hidden_size, width)
         self.time_conv = nn.Conv1d(width, width, 3, padding=1, groups=width)
         self.channel_conv = nn.Conv1d(width, width, 1)
-        self.up_proj = _VideoMAEV2AdapterUp(width, config.hidden_size)
+        self.up_proj = starting("zero", nn.Linear(width, config.hidden_size))
         self.gamma = nn.Parameter(torch.ones(1))
 
     def forward(self, hidden_states: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
@@ -333,12 +322,13 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, _VideoMAEV2Classifier):
+        start = start_of(module)
+        if start == "classifier":
             std = self.config.initializer_range * self.config.classifier_init_scale
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-        elif isinstance(module, _VideoMAEV2EncoderToDecoder | nn.Conv3d):
+        elif start == "torch" or isinstance(module, nn.Conv3d):
             init_as_torch(module)  # the official code never re-initialises these
-        elif isinstance(module, _VideoMAEV2AdapterUp):
+        elif start == "zero":
             init.zeros_(module.weight)
             init.zeros_(module.bias)
         elif isinstance(module, nn.Conv1d):
@@ -346,7 +336,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, _VideoMAEV2Adapter):
             init.ones_(module.gamma)
-        elif isinstance(module, _VideoMAEV2QKVLinear) and self._xavier_init:
+        elif start == "part of qkv" and self._xavier_init:
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, nn.Linear):
@@ -470,7 +460,7 @@ class VideoMAEV2ForVideoClassification(VideoClassificationMixin, VideoMAEV2PreTr
         self.loss_function = classification_loss
         self.videomae_v2 = VideoMAEV2Model(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = _VideoMAEV2Classifier(config.hidden_size, config.num_labels)
+        self.classifier = starting("classifier", nn.Linear(config.hidden_size, config.num_labels))
         self.post_init()
 
 
@@ -500,8 +490,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         super().__init__(config)
         self._xavier_init = True
         self.videomae_v2 = VideoMAEV2Model(config, add_pooling_layer=False)
-        self.encoder_to_decoder = _VideoMAEV2EncoderToDecoder(
-            config.hidden_size, config.decoder_hidden_size, bias=False
+        self.encoder_to_decoder = starting(
+            "torch", nn.Linear(config.hidden_size, config.decoder_hidden_size, bias=False)
         )
         self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_hidden_size))
         self.decoder = _VideoMAEV2Decoder(config)
@@ -537,7 +527,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         visible, decoded = _visible_and_decoded_indices(
             encoder_mask, decoder_mask, pixel_values.shape[0], grid, self.config
         )
-        outputs = self.videomae_v2(pixel_values, visible_indices=visible, **kwargs)
+        outputs = self.videomae_v2(pixel_values, visible_indices=visible, return_dict=True, **kwargs)
         logits = self._decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
         error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
         weight = encoder_mask.bool().gather(1, decoded).to(error.dtype)
