@@ -21,7 +21,12 @@ from transformers import (
     AutoVideoProcessor,
 )
 
-from .auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
+from .adapters import lora_targets, register_lora_targets
+from .auto import (
+    AutoModelForActionDetection,
+    AutoModelForJointClassification,
+    AutoModelForTemporalActionLocalization,
+)
 from .inference.action_detection import register_action_detection
 from .inference.pipeline import register_pipeline
 from .inference.temporal_localization import register_temporal_localization
@@ -131,6 +136,7 @@ FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
         {
             AutoModel: TubeViTModel,
             AutoModelForActionDetection: TubeViTForActionDetection,
+            AutoModelForJointClassification: TubeViTForJointClassification,
             AutoModelForImageClassification: TubeViTForImageClassification,
             AutoModelForVideoClassification: TubeViTForVideoClassification,
             AutoImageProcessor: TubeViTImageProcessor,
@@ -212,6 +218,7 @@ register_families()
 register_pipeline()
 register_action_detection()
 register_temporal_localization()
+register_lora_targets()
 
 __all__ = [
     "ActionDetectionConfig",
@@ -219,6 +226,7 @@ __all__ = [
     "ActionFormerForTemporalActionLocalization",
     "ActionFormerModel",
     "AutoModelForActionDetection",
+    "AutoModelForJointClassification",
     "AutoModelForTemporalActionLocalization",
     "BevtConfig",
     "BevtForActionDetection",
@@ -268,6 +276,7 @@ __all__ = [
     "convert_checkpoint",
     "get_video_features",
     "list_published",
+    "lora_targets",
     "published_config",
     "published_labels",
     "resize_tubes",

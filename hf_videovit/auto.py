@@ -41,4 +41,27 @@ class AutoModelForTemporalActionLocalization(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
 
 
-__all__ = ["AutoModelForActionDetection", "AutoModelForTemporalActionLocalization"]
+class AutoModelForJointClassification(_BaseAutoModelClass):
+    """
+    The model of a configuration with one classifier for each of several data sets, as [`AutoModelForActionDetection`]
+    for its task.
+
+    Example:
+
+    ```python
+    >>> from hf_videovit import AutoModelForJointClassification, TubeViTConfig
+
+    >>> datasets = {"kinetics-600": {"num_labels": 600}, "imagenet-1k": {"num_labels": 1000}}
+    >>> model = AutoModelForJointClassification.from_config(TubeViTConfig.from_size("tiny", datasets=datasets))
+    >>> type(model).__name__
+    'TubeViTForJointClassification'
+    ```"""
+
+    _model_mapping = _LazyAutoMapping(CONFIG_MAPPING_NAMES, OrderedDict())
+
+
+__all__ = [
+    "AutoModelForActionDetection",
+    "AutoModelForJointClassification",
+    "AutoModelForTemporalActionLocalization",
+]

@@ -130,7 +130,7 @@ def test_splits_agree_for_pose_with_weights(tmp_path):
     case = next(case for case in cases(options=False) if str(case) == "UniFormerForPoseEstimation")
     inputs = case.inputs(batch_size=4)
     weights = (torch.rand(4, inputs["labels"].shape[1]) < 0.6).float()
-    assert_all_splits_agree(case.model(), {**inputs, "label_weights": weights}, tmp_path)
+    assert_all_splits_agree(case.model(), {**inputs, "keypoint_weights": weights}, tmp_path)
 
 
 @pytest.mark.parametrize("reduction", ["mean_over_boxes", "sum_over_boxes"])

@@ -205,8 +205,9 @@ def encode_heatmaps(
             Whether to use the unbiased geometry, see the module. The official one also rounds the peak to a cell.
 
     Returns:
-        `tuple`: `labels` of shape `(batch_size, num_keypoints, height / stride, width / stride)`, and `label_weights`
-        of shape `(batch_size, num_keypoints)`, which are also 0 if no part of a target is on the map.
+        `tuple`: `labels` of shape `(batch_size, num_keypoints, height / stride, width / stride)`, and
+        `keypoint_weights` of shape `(batch_size, num_keypoints)`, which are also 0 if no part of a target is on the
+        map.
 
     Raises:
         ValueError: `sigma` is not positive, or a shape does not fit.

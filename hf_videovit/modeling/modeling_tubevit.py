@@ -708,9 +708,41 @@ class TubeViTForActionDetection(ActionDetectionMixin, TubeViTPreTrainedModel):
 
 
 class TubeViTForImageClassification(_TubeViTClassificationModel):
-    """Classifier of images; only tubes of one frame are used. Its weights fit the video classifier."""
+    """
+    Classifier of images. Only tubes of one frame are used, and only they are trained: distributed training stops at
+    parameters that wait for a gradient. Its weights fit the video classifier.
+
+    Args:
+        config ([`TubeViTConfig`]):
+            Configuration.
+    """
 
     input_modalities = ("image",)
+
+    def __init__(self, config: TubeViTConfig):
+        super().__init__(config)
+        self._freeze_long_tubes()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers. Loading makes new parameters, so the tubes without use are frozen afterwards."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze_long_tubes()
+        return loaded
+
+    def _freeze_long_tubes(self) -> None:
+        """Freeze the tubes that need more than the one frame of an image."""
+        for module in tubes_in(self.tubevit):
+            if module.tube.grid((1, 1, 1))[0] == 0:
+                for parameter in module.parameters():
+                    if parameter.is_floating_point():
+                        parameter.requires_grad_(False)
+
+    def has_idle_parameters(self) -> bool:
+        """Whether some tubes of one frame do not fit into images of the configured size."""
+        height, width = frame_size(self.config.image_size)
+        grids = [module.tube.grid((1, height, width)) for module in tubes_in(self.tubevit)]
+        return any(grid[0] > 0 and min(grid) == 0 for grid in grids)
 
     @can_return_tuple
     def forward(

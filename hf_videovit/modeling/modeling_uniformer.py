@@ -572,7 +572,7 @@ class UniFormerPreTrainedModel(KeepsStatistics, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         start = start_of(module)
-        if start == TORCH or isinstance(module, nn.Conv2d | nn.Conv3d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d) or (start == TORCH and isinstance(module, nn.Linear)):
             init_as_torch(module)
         elif start == ZERO:
             init.zeros_(module.weight)

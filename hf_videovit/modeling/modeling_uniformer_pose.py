@@ -70,7 +70,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
     one keypoint a label of the configuration.
 
     ```
-    loss = mean over samples, keypoints and places of (label_weight * (heatmap - label)) ** 2
+    loss = mean over samples, keypoints and places of (keypoint_weight * (heatmap - label)) ** 2
     ```
 
     Args:
@@ -104,7 +104,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
-        label_weights: torch.Tensor | None = None,
+        keypoint_weights: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> UniFormerPoseEstimatorOutput:
@@ -115,7 +115,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
                 not a multiple of 32, the heatmaps do not cover the image to its edge.
             labels (`torch.Tensor` of shape `(batch_size, num_keypoints, height / 4, width / 4)`, *optional*):
                 Target heatmaps, made by `hf_videovit.dense.encode_heatmaps` for example.
-            label_weights (`torch.Tensor` of shape `(batch_size, num_keypoints)`, *optional*):
+            keypoint_weights (`torch.Tensor` of shape `(batch_size, num_keypoints)`, *optional*):
                 Weight of each keypoint: 0 for one that is not labelled. Defaults to 1.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*):
                 Elements of the labels of the whole optimiser step; see [`scale_to_step`].
@@ -124,7 +124,7 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
             [`UniFormerPoseEstimatorOutput`]
 
         Raises:
-            ValueError: a shape does not fit the configuration, or `label_weights` are given without `labels`.
+            ValueError: a shape does not fit the configuration, or `keypoint_weights` are given without `labels`.
 
         Example:
 
@@ -138,15 +138,15 @@ class UniFormerForPoseEstimation(UniFormerPreTrainedModel):
         >>> list(model(torch.rand(1, 3, 256, 192)).heatmaps.shape)
         [1, 17, 64, 48]
         ```"""
-        if label_weights is not None and labels is None:
-            raise ValueError("`label_weights` need `labels`, got None.")
+        if keypoint_weights is not None and labels is None:
+            raise ValueError("`keypoint_weights` need `labels`, got None.")
         outputs = self.uniformer(pixel_values, return_dict=True, **kwargs)
         grid = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
         maps = self.norm(outputs.last_hidden_state).unflatten(1, grid).movedim(-1, 1)
         heatmaps = self.head(maps)
         loss = None
         if labels is not None:
-            loss = scale_to_step(_heatmap_loss(heatmaps, labels, label_weights), labels, num_items_in_batch)
+            loss = scale_to_step(_heatmap_loss(heatmaps, labels, keypoint_weights), labels, num_items_in_batch)
         return UniFormerPoseEstimatorOutput(
             loss=loss,
             heatmaps=heatmaps,
@@ -163,7 +163,7 @@ def _heatmap_loss(heatmaps: torch.Tensor, labels: torch.Tensor, weights: torch.T
     if weights is not None:
         if weights.shape != heatmaps.shape[:2]:
             raise ValueError(
-                f"`label_weights` must have shape {tuple(heatmaps.shape[:2])}, got {tuple(weights.shape)}."
+                f"`keypoint_weights` must have shape {tuple(heatmaps.shape[:2])}, got {tuple(weights.shape)}."
             )
         errors = errors * weights.float()[..., None, None]
     return errors.square().mean()

@@ -416,10 +416,10 @@ class UniFormerV2PreTrainedModel(KeepsStatistics, PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         start = start_of(module)
-        if start == ZERO:
+        if start == ZERO and isinstance(module, nn.Linear):
             init.zeros_(module.weight)
             init.zeros_(module.bias)
-        elif start == PART_OF_QKV:
+        elif start == PART_OF_QKV and isinstance(module, nn.Linear):
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))  # Xavier on the fused matrix
             init.uniform_(module.weight, -bound, bound)
             init.zeros_(module.bias)
@@ -427,7 +427,7 @@ class UniFormerV2PreTrainedModel(KeepsStatistics, PreTrainedModel):
             init_as_torch(module)
             if start == XAVIER:
                 init.xavier_uniform_(module.weight)
-            elif start == BIAS_AT_ZERO:
+            elif start == BIAS_AT_ZERO and module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, _UniFormerV2Embeddings):
             std = self.config.hidden_size**-0.5
@@ -506,7 +506,7 @@ class UniFormerV2PreTrainedModel(KeepsStatistics, PreTrainedModel):
                 Whether the image tower is trained.
         """
         base: UniFormerV2Model = self.base_model  # type: ignore[assignment]
-        parts = [base.embeddings]
+        parts: list[Any] = [base.embeddings]
         for layer in base.encoder.layers:
             parts += [layer.norm1, layer.attention, layer.norm2, layer.mlp]
         for parameter in itertools.chain.from_iterable(part.parameters() for part in parts):

@@ -326,7 +326,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
         if start == "classifier":
             std = self.config.initializer_range * self.config.classifier_init_scale
             init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
-        elif start == "torch" or isinstance(module, nn.Conv3d):
+        elif isinstance(module, nn.Conv3d) or (start == "torch" and isinstance(module, nn.Linear)):
             init_as_torch(module)  # the official code never re-initialises these
         elif start == "zero":
             init.zeros_(module.weight)
@@ -336,7 +336,7 @@ class VideoMAEV2PreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
         elif isinstance(module, _VideoMAEV2Adapter):
             init.ones_(module.gamma)
-        elif start == "part of qkv" and self._xavier_init:
+        elif start == "part of qkv" and isinstance(module, nn.Linear) and self._xavier_init:
             bound = math.sqrt(6.0 / (module.in_features + 3 * module.out_features))
             init.uniform_(module.weight, -bound, bound)
         elif isinstance(module, nn.Linear):

@@ -207,7 +207,7 @@ def test_an_estimator_learns_its_targets():
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
     for _ in range(40):
-        loss = model(pixels, labels=labels, label_weights=weights).loss
+        loss = model(pixels, labels=labels, keypoint_weights=weights).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -57,15 +57,15 @@ def test_weights_silence_keypoints_without_a_label():
     """Against the loss as it is defined, a loop over keypoints."""
     model, pixels = estimator(), torch.randn(2, 3, 64, 64)
     labels, weights = torch.rand(2, 3, 16, 16), torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 0.0]])
-    outputs = model(pixels, labels=labels, label_weights=weights)
+    outputs = model(pixels, labels=labels, keypoint_weights=weights)
     expected = 0.0
     for index in range(3):
         weight = weights[:, index, None, None]
         expected = expected + ((weight * outputs.heatmaps[:, index] - weight * labels[:, index]) ** 2).mean() / 3
     torch.testing.assert_close(outputs.loss, expected)
     spoilt = torch.where(weights[..., None, None] == 0, 9.0, labels)
-    torch.testing.assert_close(model(pixels, labels=spoilt, label_weights=weights).loss, outputs.loss)
-    ones = model(pixels, labels=labels, label_weights=torch.ones(2, 3)).loss
+    torch.testing.assert_close(model(pixels, labels=spoilt, keypoint_weights=weights).loss, outputs.loss)
+    ones = model(pixels, labels=labels, keypoint_weights=torch.ones(2, 3)).loss
     torch.testing.assert_close(model(pixels, labels=labels).loss, ones)
 
 
@@ -74,8 +74,8 @@ def test_what_does_not_fit_is_refused():
     labels = torch.rand(1, 3, 16, 16)
     for arguments, named in (
         ({"labels": labels[:, :2]}, "`labels`"),
-        ({"labels": labels, "label_weights": torch.ones(1, 3, 1)}, "`label_weights`"),
-        ({"label_weights": torch.ones(1, 3)}, "`label_weights`"),
+        ({"labels": labels, "keypoint_weights": torch.ones(1, 3, 1)}, "`keypoint_weights`"),
+        ({"keypoint_weights": torch.ones(1, 3)}, "`keypoint_weights`"),
     ):
         with pytest.raises(ValueError, match=named):
             model(pixels, **arguments)
