@@ -1,5 +1,6 @@
 """Commands for training and for the steps around it: train, pretrain, preview, probe, prepare, generate."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -240,20 +241,27 @@ def generate(
 
 def _report_key_frames(found: "PreparedKeyFrames", as_json: bool) -> None:
     """Print what was prepared. Exit code 1 if videos are missing or damaged."""
+    from ..training.data.key_frames import video_name
+
+    counts_by_name = Counter({video_name(name): count for name, count in found.missing.items()})
+    broken = set(map(video_name, found.damaged))
+    lost = [name for name in found.missing if video_name(name) not in broken]
     counts = {"key_frames": found.num_key_frames, "people": found.num_people, "num_labels": len(found.label_names)}
     if as_json:
         lists = {"missing": found.missing, "damaged": found.damaged, "skipped": found.skipped}
         print_json({"file": str(found.file), **counts, **lists})
     else:
-        for video, count in list(found.missing.items())[:20]:
-            typer.echo(f"missing: {video} ({count} annotations)", err=True)
+        for video in lost[:20]:
+            typer.echo(f"missing: {video} ({found.missing[video]} annotations)", err=True)
         for video, reason in list(found.damaged.items())[:20]:
-            typer.echo(f"damaged: {video}: {reason}", err=True)
+            typer.echo(f"damaged: {video} ({counts_by_name[video_name(video)]} annotations): {reason}", err=True)
         for reason, count in found.skipped.items():
             typer.echo(f"left out: {count} {reason}", err=True)
+        if found.skipped:
+            typer.echo("`hf-videovit doctor` names the lines of the annotations", err=True)
         numbers = f"{found.num_key_frames} key-frames, {found.num_people} people, {len(found.label_names)} labels"
         typer.echo(f"{numbers} -> {found.file}")
-    fail_if([*found.missing, *found.damaged], "missing or damaged")
+    fail_if([*lost, *found.damaged], "missing or damaged")
 
 
 def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:

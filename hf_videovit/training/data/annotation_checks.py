@@ -92,13 +92,16 @@ def _check_boxes(table: Table, report: Report) -> None:
     report.add("error", "corners that are not finite", lines[~finite])
     if table.extent is None:
         shares, in_pixels = boxes, (boxes > SHARES_LIMIT).any(axis=1)
+        report.add("error", "boxes in pixels where shares of width and height are meant", lines[in_pixels])
         if in_pixels.mean() > MOST:
-            report.add("error", "boxes in pixels where shares of width and height are meant", lines[in_pixels])
             return
     else:
-        shares, in_shares = boxes / np.tile(table.extent, 2), (boxes <= 1).all(axis=1)
+        unsized = ~(table.extent > 0).all(axis=1)
+        report.add("error", "frames without width and height", lines[unsized])
+        shares = boxes / np.tile(np.where(table.extent > 0, table.extent, np.inf), 2)
+        in_shares = (boxes <= 1).all(axis=1) & (boxes % 1 > 0).any(axis=1) & (table.extent > 1).all(axis=1)
+        report.add("error", "boxes as shares of width and height where pixels are meant", lines[in_shares])
         if in_shares.mean() > MOST:
-            report.add("error", "boxes as shares of width and height where pixels are meant", lines[in_shares])
             return
     flat = finite & ~(boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     if flat.mean() > MOST / 2:
@@ -106,7 +109,12 @@ def _check_boxes(table: Table, report: Report) -> None:
         report.add("error", hint, lines[flat])
     else:
         report.add("warning", "boxes without area, which are left out", lines[flat])
-    outside = finite & ((shares < -SLACK) | (shares > 1 + SLACK)).any(axis=1)
+    limits = np.ones((1, 2)) if table.extent is None else table.extent
+    gone = finite & ((boxes[:, 2:] <= 0) | (boxes[:, :2] >= limits)).any(axis=1) & ~flat
+    gone &= table.extent is not None or ~(boxes > SHARES_LIMIT).any(axis=1)
+    report.add("error", "boxes outside the frame", lines[gone])
+    outside = finite & ((shares < -SLACK) | (shares > 1 + SLACK)).any(axis=1) & ~gone
+    outside &= table.extent is not None or ~(boxes > SHARES_LIMIT).any(axis=1)
     report.add("warning", "boxes that reach outside the frame, which are clipped", lines[outside])
 
 

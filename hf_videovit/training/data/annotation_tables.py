@@ -271,7 +271,10 @@ def _load_json_lines(path: str | os.PathLike, report: Report, expected: Expected
                 continue
             try:
                 row = json.loads(line)
-                boxes = np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4)
+                boxes = np.asarray(row["boxes"], dtype=np.float64)
+                boxes = boxes.reshape(0, 4) if not boxes.size else boxes
+                if boxes.shape != (len(boxes), 4):
+                    raise ValueError
                 key = (str(row["video"]), float(row["time"]))
                 size = (float(row["width"]), float(row["height"]))
             except (KeyError, TypeError, ValueError):
@@ -386,7 +389,9 @@ def _load_coco(content: dict[str, Any], report: Report) -> Table:
         video = videos.get(image.get("video_id"), {})
         frame = float(image.get("frame_id", 0)) / float(video.get("fps") or 1)
         times.append(float(image.get("time", frame)))
-        names.append(str(video.get("file_name") or str(image.get("file_name", "")).rpartition("/")[0]))
+        names.append(
+            str(video.get("file_name") or video.get("name") or str(image.get("file_name", "")).rpartition("/")[0])
+        )
         sizes.append((float(image["width"]), float(image["height"])))
     return Table(
         np.array([number for number, _ in entries], dtype=np.int64),

@@ -20,6 +20,7 @@ from .key_frames import DIGITS, KeyFrame, KeyFrames, merge_people
 
 # Attributes of CVAT's export that are no actions.
 STATES = ("occluded", "keyframe", "outside", "track_id", "rotation", "crowd")
+IN_SHARES = "boxes as shares of width and height where pixels are meant"
 DIFFERENT_BOXES = "annotations of one person whose boxes differ"
 
 
@@ -87,8 +88,14 @@ def _fault(entry: dict[str, Any], images: Mapping[Any, Any], categories: Mapping
     if entry.get("category_id") not in categories:
         return "annotations of unknown categories"
     box = entry.get("bbox") or ()
-    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+    numbers = len(box) == 4 and all(isinstance(one, (int, float)) for one in box)
+    if not numbers or not np.isfinite(box).all() or min(box[2:]) <= 0:
         return "annotations without a box"
+    sizes = [images[entry["image_id"]].get(name) for name in ("width", "height")]
+    if not all(isinstance(size, (int, float)) and size > 0 for size in sizes):
+        return "annotations of images without width and height"
+    if min(sizes) > 1 and max(box[0] + box[2], box[1] + box[3]) <= 1 and any(value % 1 for value in box):
+        return IN_SHARES
     return "crowds" if entry.get("iscrowd") else ""
 
 
@@ -117,7 +124,9 @@ def _video(
     folder = str(image.get("file_name", "")).rpartition("/")[0]
     found = name or listed.get("file_name") or listed.get("name") or folder
     if not found:
-        raise ValueError(f"{path}: image {image['id']} does not name its video; give `video`")
+        raise ValueError(
+            f"{path}: image {image['id']} does not name its video; add `videos` to the file, or give the one video"
+        )
     rate = fps.get(found) if isinstance(fps, Mapping) else fps
     return found, rate or listed.get("fps")
 

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from ...modeling.box_geometry import scale_boxes, to_corners
+from ...modeling.video_decoding import VideoDecodingError
 from ...modeling.video_processing_key_frames import KeyFrameVideoProcessor
 from .augmentation import sample_seed
 from .box_augmentation import BoxAugmentation
@@ -19,6 +21,9 @@ from .key_frames import KeyFrame, read_key_frames
 from .loaders import Record
 from .manifest import read_label_names
 from .sources import EVAL_SPLITS, Sample, VideoSource, fingerprint, label_mapping, shuffled_indices
+
+
+OTHER_FORMATS = (".csv", ".json", ".xml", ".pkl")  # of annotations, which are prepared first
 
 
 @dataclass(frozen=True)
@@ -185,9 +190,12 @@ def open_key_frames(
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{str(path)!r} is not a file of key-frames (JSON lines)")
+    if path.suffix.lower() in OTHER_FORMATS:
+        raise ValueError(f"{str(path)!r} must be JSON lines of key-frames; `hf-videovit prepare` writes them from it")
     found = read_key_frames(path)
     folder = path.parent if root is None else Path(root)
     names = label_names or read_label_names(path.parent) or found.label_names
+    _check_rows(path, found.rows, names)
     exists = {video: (folder / video).is_file() for video in {row.video for row in found.rows}}
     missing = Counter(row.video for row in found.rows if not exists[row.video])
     rows = [replace(row, video=str(folder / row.video)) for row in found.rows if exists[row.video]]
@@ -197,6 +205,22 @@ def open_key_frames(
             f"{len(missing)} of {len(exists)} videos do not exist; their {missing.total()} key-frames are left out"
         )
     return KeyFrameSource(rows, names, missing, remarks)
+
+
+def _check_rows(path: Path, rows: Sequence[KeyFrame], label_names: Sequence[str]) -> None:
+    """Refuse a label without a name or a repeated key-frame, by its line."""
+    known, seen = set(label_names), set()
+    for index, row in enumerate(rows):
+        unknown = sorted({name for names in row.labels for name in names} - known)
+        key = key_frame_id(row)
+        if unknown or key in seen:
+            with path.open(encoding="utf-8") as lines:
+                line = [number for number, text in enumerate(lines, start=1) if text.strip()][index]
+            fault = f"the key-frame {key} is on an earlier line, too: merge its people"
+            if unknown:
+                fault = f"labels {', '.join(unknown[:8])} are not among the {len(known)} label names"
+            raise ValueError(f"{path}, line {line}: {fault}")
+        seen.add(key)
 
 
 def find_key_frames(data: str, split: str | None) -> Path | None:
@@ -223,6 +247,19 @@ def find_key_frames(data: str, split: str | None) -> Path | None:
     if not (path / f"{split}.jsonl").is_file():
         raise ValueError(f"{str(path)!r} has no file {split}.jsonl of key-frames")
     return path / f"{split}.jsonl"
+
+
+@contextmanager
+def _named(row: KeyFrame) -> Iterator[None]:
+    """Name the key-frame in an error about it."""
+    try:
+        yield
+    except VideoDecodingError:
+        raise
+    except ValueError as error:
+        raise ValueError(
+            f"Key-frame {key_frame_id(row)}: {error} `hf-videovit doctor ANNOTATIONS --videos FOLDER` names the lines"
+        ) from error
 
 
 class KeyFrameClipLoader:
@@ -289,7 +326,8 @@ class KeyFrameClipLoader:
             `torch.Tensor` of shape `(num_frames, num_channels, height, width)`: uint8 frames before augmentation.
         """
         row = self.row_of(record)
-        return self.processor.resize_clip(self.processor.load_key_frames(row.video, [row.time])[0])
+        with _named(row):
+            return self.processor.resize_clip(self.processor.load_key_frames(row.video, [row.time])[0])
 
     def people(self, record: Record) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
@@ -361,9 +399,10 @@ class WholeFrameLoader:
         """
         row = KeyFrameClipLoader.row_of(record)
         shares = np.clip(row.boxes / [row.width, row.height, row.width, row.height], 0, 1)
-        inputs = self.processor(
-            row.video, boxes=[shares], key_frame=[[row.time]], normalized=True, return_tensors="pt"
-        )
+        with _named(row):
+            inputs = self.processor(
+                row.video, boxes=[shares], key_frame=[[row.time]], normalized=True, return_tensors="pt"
+            )
         kept = inputs.pop("kept_boxes")[0]
         return {name: inputs[name][0] for name in ("pixel_values", "sizes", "boxes")} | {"kept_boxes": kept}
 

@@ -169,9 +169,17 @@ def read_key_frames(path: str | os.PathLike) -> KeyFrames:
 def _parse(row: dict[str, Any]) -> KeyFrame:
     if not isinstance(row, dict):
         raise ValueError("not an object")
-    boxes = np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4)
+    boxes = np.asarray(row["boxes"], dtype=np.float64)
+    boxes = boxes.reshape(0, 4) if not boxes.size else boxes
+    width, height = int(row["width"]), int(row["height"])
+    if boxes.shape != (len(boxes), 4):
+        raise ValueError(f"`boxes` must have 4 numbers for each person, got the shape {boxes.shape}")
     if not np.isfinite(boxes).all():
         raise ValueError("`boxes` must be finite numbers")
+    if width < 1 or height < 1:
+        raise ValueError(f"`width` and `height` must be those of the frame in pixels, got {width} and {height}")
+    if min(width, height) > 1 and len(boxes) and boxes.max() <= 1 and (boxes % 1).any():
+        raise ValueError("`boxes` must be pixels, these are shares of width and height")
     scores, label_scores = row.get("scores"), row.get("label_scores")
     labels, people = row.get("labels") or [()] * len(boxes), row.get("person_ids") or [None] * len(boxes)
     if any(isinstance(names, str) or not all(isinstance(name, str) for name in names) for names in labels):
@@ -179,8 +187,8 @@ def _parse(row: dict[str, Any]) -> KeyFrame:
     return KeyFrame(
         str(row["video"]),
         float(row["time"]),
-        int(row["width"]),
-        int(row["height"]),
+        width,
+        height,
         boxes,
         tuple(tuple(names) for names in labels),
         tuple(None if person is None else int(person) for person in people),

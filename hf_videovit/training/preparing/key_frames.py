@@ -26,6 +26,7 @@ DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco")
 AVA_LAYOUTS = ("ava", "ava-kinetics")
 LABELS_FILE = "labels.json"
 AFTER_THE_END = "key-frames outside the video"
+NO_PEOPLE = ("it has none", "nobody is on a key-frame; a smaller `every` gives more of them")  # CVAT: the second
 PREVIEW = 10
 
 
@@ -166,7 +167,10 @@ def prepare_key_frames(
         missing = ", ".join(list(read.missing)[:PREVIEW])
         reasons = ", ".join(f"{reason}: {count}" for reason, count in read.skipped.items())
         facts = "; ".join(part for part in (reasons, f"videos not found: {missing}" if missing else "") if part)
-        raise ValueError(f"No key-frame of `source` {str(source)!r} is left ({facts or 'it has none'})")
+        raise ValueError(
+            f"No key-frame of `source` {str(source)!r} is left ({facts or NO_PEOPLE[layout == 'cvat']}). "
+            f"`hf-videovit doctor {source} --videos {root}` names lines"
+        )
     names = _label_names(rows, output.parent / LABELS_FILE, layout, label_names, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_key_frames(output, rows)
@@ -239,8 +243,11 @@ def _read_coco(source: Path, videos: _Videos, person_label: str | None, num_work
 
 def _first_column(path: Path) -> list[str]:
     """Names of the videos of a csv."""
-    with path.open(encoding="utf-8-sig") as lines:
-        return list(dict.fromkeys(line.split(",", 1)[0] for line in lines if "," in line))
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return list(dict.fromkeys(line.split(",", 1)[0] for line in lines if "," in line))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a csv in UTF-8: {error}") from error
 
 
 def _numbered(label_names: Sequence[str] | None) -> dict[int, str] | None:

@@ -272,3 +272,47 @@ def test_csv_is_compared_with_json_lines_by_name_and_timestamp(check, tmp_path, 
     assert check_annotations(tmp_path / "p.csv", truth=truth, offset=offset) == []
     findings = check_annotations(tmp_path / "p.csv", truth=truth, offset=offset + 1)
     assert any("no key-frame in common" in finding.message for finding in findings)
+
+
+PIXELS = {"video": "v.mp4", "time": 0.4, "width": 64, "height": 48, "boxes": [[4, 4, 20, 30]], "labels": [["sit"]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"boxes": [[0.1, 0.1, 0.2, 0.3]]}, "boxes as shares of width and height where pixels are meant"),
+        ({"boxes": [[200, 4, 220, 30]]}, "boxes outside the frame"),
+        ({"boxes": [[-20, 4, -2, 30]]}, "boxes outside the frame"),
+        ({"width": 0}, "frames without width and height"),
+        ({"boxes": [[4, 4], [20, 30]]}, "rows need"),
+    ],
+)
+def test_one_faulty_row_among_good_ones_is_an_error_with_its_line(check, change, message):
+    rows = [PIXELS | {"time": float(index)} for index in range(9)] + [PIXELS | change]
+    findings = check([json.dumps(row) for row in rows], "a.jsonl")
+    assert [(one.level, one.lines) for one in findings if message in one.message] == [("error", (10,))]
+
+
+def test_one_row_in_pixels_among_shares_is_an_error(check):
+    (finding,) = check([*GOOD, "abcdefghijk,0905,10,12,50,60,12,1"])
+    assert (finding.level, finding.lines) == ("error", (5,)) and "boxes in pixels" in finding.message
+
+
+def test_coco_names_its_videos_by_file_name_or_name(tmp_path):
+    content = json.loads((CLIENT / "coco.json").read_text())
+    for video in content["videos"]:
+        video["name"] = video.pop("file_name", None) or video["name"]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    known = {Path(video["name"]).stem: 1e6 for video in content["videos"]}
+    assert check_annotations(tmp_path / "a.json", durations=known) == []
+
+
+@pytest.mark.parametrize("box", [["a", 1, 2, 3], [0.1, 0.1, 0.2, 0.3], None])
+def test_odd_boxes_of_coco_are_counted(tmp_path, box):
+    from hf_videovit.training.data.coco import read_coco
+
+    content = json.loads((CLIENT / "coco.json").read_text())
+    before = len(content["annotations"])
+    content["annotations"].append(content["annotations"][0] | {"id": 99, "bbox": box})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert sum(read_coco(tmp_path / "a.json", 30.0).skipped.values()) == 1 and before

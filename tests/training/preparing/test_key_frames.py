@@ -147,3 +147,22 @@ def test_prepare_and_doctor_on_the_command_line(videos, tmp_path):
     assert any("fit an offset of 900" in finding["message"] for finding in findings)
     assert run("doctor", tmp_path / "a.csv", videos).exit_code == 2
     assert run("doctor", videos, "--truth", tmp_path / "a.csv").exit_code == 2
+
+
+def test_a_damaged_video_is_counted_once(videos, tmp_path):
+    (videos / "bad.mp4").write_bytes(b"nothing" * 100)
+    (tmp_path / "a.csv").write_text("v,0001,0.2,0.5,0.5,1.0,12,0\nbad,0001,0.2,0.5,0.5,1.0,12,0\n")
+    result = run("prepare", tmp_path / "a.csv", tmp_path / "a.jsonl", "--layout", "ava", "--videos", videos)
+    assert result.exit_code == 1 and "damaged: bad.mp4 (1 annotations)" in result.output
+    assert "1 file(s) missing or damaged: bad.mp4" in " ".join(result.output.split())
+
+
+def test_what_leaves_nothing_says_where_to_look(videos, tmp_path):
+    (tmp_path / "a.csv").write_text("v,0901,0.2,0.5,0.5,1.0,12,0\n")
+    with pytest.raises(
+        ValueError, match=r"outside the video: 1\)\. `hf-videovit doctor .*a\.csv --videos .*names lines"
+    ):
+        prepare_key_frames(tmp_path / "a.csv", tmp_path / "a.jsonl", "ava", videos)
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfev,0001\n")
+    with pytest.raises(ValueError, match=r"b\.csv is not a csv in UTF-8"):
+        prepare_key_frames(tmp_path / "b.csv", tmp_path / "a.jsonl", "ava", videos)
