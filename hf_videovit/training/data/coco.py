@@ -87,7 +87,7 @@ def _fault(entry: dict[str, Any], images: Mapping[Any, Any], categories: Mapping
         return "annotations of unknown images"
     if entry.get("category_id") not in categories:
         return "annotations of unknown categories"
-    box = entry.get("bbox") or ()
+    box: list[Any] = list(entry.get("bbox") or ())
     numbers = len(box) == 4 and all(isinstance(one, (int, float)) for one in box)
     if not numbers or not np.isfinite(box).all() or min(box[2:]) <= 0:
         return "annotations without a box"
