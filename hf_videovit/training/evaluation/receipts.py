@@ -111,11 +111,11 @@ def reproduce(
     if not path.is_file():
         raise ValueError(f"`folder` {str(folder)!r} has no results.json, so there are no scores to reproduce")
     claim = read_claim(str(folder))
-    if not claim.get("metrics"):
-        raise ValueError(f"`folder`: {str(path)!r} has no `metrics`, so there are no scores to reproduce")
     data = data or claim.get("data")
     if data is None:
         raise ValueError(f"`data` is needed: {str(path)!r} does not name its data")
+    if not claim.get("metrics"):
+        raise ValueError(f"`folder`: {str(path)!r} has no `metrics`, so there are no scores to reproduce")
     running: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
     moved = {"data_root": videos, "people": boxes, "excluded": excluded}
     if getattr(AutoConfig.from_pretrained(folder), "detection_config", None) is None:
