@@ -12,13 +12,14 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoVideoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from ..auto import AutoModelForTemporalActionLocalization
-from ..feature_files import FEATURE_SUFFIXES, FeatureFile
+from ..feature_files import FEATURE_SUFFIXES, FeatureFile, check_description, read_description
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor, fuse_class_scores
 from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization
 from ..modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
 from ..modeling.segment_suppression import ScoredSegments
 from ..modeling.video_decoding import VideoDecodingError, opened_once, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor, is_frames, is_one_video
+from .feature_sets import weights_hash
 from .features import processed_frames
 from .pipeline import video_of_row
 
@@ -174,6 +175,9 @@ class TemporalActionLocalizationPipeline(Pipeline):
             ValueError: the features cannot be read, or the model has no encoder for a video.
         """
         if _is_features(video):
+            if isinstance(video, str | os.PathLike):
+                described = read_description(Path(video).parent)
+                check_description(self.feature_extractor.feature_description, described, f"{str(video)!r}")
             return {"features": read_features(video)}
         if not isinstance(self.model, VideoTemporalLocalizer):
             raise ValueError(
@@ -507,6 +511,11 @@ def join_localizer(
         known |= {"feature_window": int(feature_extractor.feature_window)}
     model = VideoTemporalLocalizer.from_encoder_localizer_pretrained(encoder, localizer, **{**known, **fields})
     check_windows(model.config, feature_extractor)
+    if "weights" in described and described["weights"] != weights_hash(model.encoder):
+        raise ValueError(
+            f"`encoder` has other weights than that of the features ({described.get('encoder')!r}) that the localiser "
+            "was trained on"
+        )
     return {"model": model, "feature_extractor": feature_extractor, "video_processor": video_processor}
 
 

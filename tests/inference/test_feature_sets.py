@@ -5,12 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
-from hf_videovit import get_video_features
+from hf_videovit import (
+    ActionFormerConfig,
+    ActionFormerForTemporalActionLocalization,
+    TemporalLocalizationProcessor,
+    get_video_features,
+)
 from hf_videovit.feature_files import open_features
 from hf_videovit.inference import features as features_module
 from hf_videovit.inference.feature_sets import FeatureSettings, make_features, plan_features, weights_hash
 from hf_videovit.inference.features import iter_video_features
+from hf_videovit.inference.temporal_localization import join_localizer
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import tiny_classifier, tiny_processor
 
@@ -157,3 +164,29 @@ def test_unreadable_videos_are_listed(classifier, clips, tmp_path):
 def test_settings_are_checked(fields, message):
     with pytest.raises(ValueError, match=message):
         FeatureSettings(**{"window": 4, "stride": 3, **fields})
+
+
+def test_a_localiser_takes_only_its_own_features(classifier, clips, tmp_path):
+    make(classifier, clips[:1], tmp_path / "set")
+    description = open_features(tmp_path / "set").description
+    processor = TemporalLocalizationProcessor(
+        feature_size=32, feature_stride=3, feature_window=4, feature_description=description
+    )
+    config = ActionFormerConfig(
+        feature_size=32, hidden_size=16, head_hidden_size=16, num_branch_layers=1, num_labels=2
+    )
+    localizer = ActionFormerForTemporalActionLocalization(config).eval()
+    parts = join_localizer(classifier.base_model, localizer, processor, tiny_processor())
+    assert parts["model"].config.pooling == "default"
+    other = tiny_classifier().base_model
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(ValueError, match="`encoder` has other weights than that of the features \\('tiny'\\)"):
+        join_localizer(other, localizer, processor, tiny_processor())
+    localize = pipeline("temporal-action-localization", model=localizer, feature_extractor=processor)
+    file = str(tmp_path / "set" / "right.npy")
+    assert isinstance(localize(file, fps=25.0), list)
+    changed = tmp_path / "set" / "features.json"
+    changed.write_text(json.dumps(description | {"stride": 6}))
+    with pytest.raises(ValueError, match="`stride` 6, but the localiser was trained on `stride` 3"):
+        localize(file, fps=25.0)
