@@ -1,4 +1,4 @@
-"""The command for temporal localisation."""
+"""The commands for temporal localisation."""
 
 import csv
 import json
@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Device, Model, given, print_json, screen
+from .common import (
+    BatchSize,
+    Device,
+    Model,
+    Videos,
+    check_classifier,
+    choose_device,
+    fail_if,
+    given,
+    loading,
+    print_json,
+    screen,
+    tracked,
+)
 
 
 commands = typer.Typer()
@@ -32,8 +45,9 @@ def localize(
     duration: Annotated[
         float | None, typer.Option(help="Its length in seconds. Default: end of the last window.")
     ] = None,
-    scores: Annotated[
-        Path | None, typer.Option(help="JSON of classifier scores, {results: {video: [p, ...]}}, to name segments.")
+    scores_file: Annotated[
+        Path | None,
+        typer.Option("--scores", help="JSON of classifier scores, {results: {video: [p, ...]}}, to name segments."),
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per forward pass of the encoder.")] = None,
     device: Device = None,
@@ -47,7 +61,7 @@ def localize(
     for path in outputs:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output {path} must end in {', '.join(SUFFIXES)}.")
-    named = {} if scores is None else read_class_scores(scores, video)
+    named = {} if scores_file is None else _class_scores(scores_file, video)
     find: Any = pipeline(TASK, **load_localizer(model, encoder), device=device)
     options = given(top_k=top_k, fps=fps, duration=duration, batch_size=batch_size)
     segments = find(video, threshold=threshold, **options, **named)
@@ -64,27 +78,59 @@ def localize(
         print_json({"video": video, "segments": segments})
 
 
-def read_class_scores(path: Path, video: str) -> dict[str, Any]:
+@commands.command()
+def scores(
+    videos: Videos,
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .json file.")],
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Annotations as JSON, whose classes give the order. Default: that of the classifier."),
+    ] = None,
+    num_clips: Annotated[int | None, typer.Option(min=1, help="Clips per video. Default: the checkpoint's.")] = None,
+    num_crops: Annotated[int | None, typer.Option(min=1, help="Crops per clip. Default: the checkpoint's.")] = None,
+    batch_size: BatchSize = 1,
+    device: Device = None,
+) -> None:
     """
-    Read a classifier's scores of a video.
+    Write a classifier's scores of whole videos, which name the segments of a localiser.
 
-    Args:
-        path (`Path`):
-            JSON file `{"results": {video: [p, ...]}}`, with the names of the classes as `classes` or `class`.
-        video (`str`):
-            The video; its name without suffix is looked up.
-
-    Returns:
-        `dict[str, Any]`: `class_scores`, and `class_names` where the file has them: arguments of the pipeline.
-
-    Raises:
-        ValueError: the file is not such a JSON, or lacks the video.
+    Exit code 1 if a file could not be read; the others are still scored. Classes are matched by name.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        results, names = content["results"], content.get("classes", content.get("class"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"--scores {path} must be a JSON object with `results` by video: {error!r}") from error
+    from transformers import pipeline
+
+    from ..doctor import find_videos
+    from ..folders import refuse_existing
+    from ..inference.video_scores import video_scores, write_scores
+    from ..training.data.activitynet import read_activitynet
+
+    refuse_existing([output], "--output")
+    files = find_videos(videos)
+    stems = [Path(file).stem for file in files]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise ValueError(f"Two videos are named {twice[0]!r}; files of scores know videos by name.")
+    check_classifier(model)
+    with loading("--model", model):
+        classifier: Any = pipeline("video-classification", model=model, device=choose_device(device))
+    names = list(classifier.model.config.id2label.values())
+    if truth is not None:
+        table = read_activitynet(truth)
+        names = [table.class_names[number] for number in sorted(table.class_names)]
+    options = given(num_clips=num_clips, num_crops=num_crops, batch_size=batch_size)
+    answers = video_scores(classifier, files, names, **options)
+    rows = list(zip(files, tracked(answers, "Scoring", len(files)), strict=True))
+    results = {Path(file).stem: row for file, row in rows if not isinstance(row, dict)}
+    write_scores(output, results, names, model=model)
+    screen.print(f"Written: {output}, {len(results)} videos, {len(names)} classes")
+    fail_if([file for file, row in rows if isinstance(row, dict)])
+
+
+def _class_scores(path: Path, video: str) -> dict[str, Any]:
+    """Arguments of the pipeline from a file of scores."""
+    from ..inference.video_scores import read_scores
+
+    results, names = read_scores(path)
     name = Path(video).stem
     if name not in results:
         raise ValueError(f"--scores {path} has no scores of {name!r}; it has {len(results)} other videos.")

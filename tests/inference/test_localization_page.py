@@ -21,9 +21,10 @@ from hf_videovit.cli import app
 from hf_videovit.hub.cards import write_model_card
 from hf_videovit.inference.demo import build_demo, serve_demo
 from hf_videovit.inference.temporal_localization import load_localizer
+from hf_videovit.inference.video_scores import order_scores, read_scores, write_scores
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
-from tests.saved_model import LABELS, save_tiny_localizer
+from tests.saved_model import LABELS, save_tiny_classifier, save_tiny_localizer
 
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def test_names_from_a_classifier(folder, tmp_path):
     assert result.exit_code == 2 and "no scores of 'film'" in result.output
     scores.write_text("[]")
     result = run(folder / "film.mp4", "--model", folder / "localizer", "--scores", scores)
-    assert result.exit_code == 2 and "must be a JSON object with `results`" in result.output
+    assert result.exit_code == 2 and "must be a JSON object with `results`" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
@@ -174,3 +175,45 @@ def test_the_card_says_how_to_use_a_localiser(folder, tmp_path):
     apart = write_model_card(tmp_path / "features_localizer", summary="A test.").read_text(encoding="utf-8")
     assert problems(apart) == []
     assert 'np.load("film.npy")' in apart and "reads features, not frames" in apart
+
+
+def test_scores_of_a_classifier_name_segments(folder, tmp_path):
+    save_tiny_classifier(tmp_path / "classifier")
+    for name in ("film", "other"):
+        shutil.copy(folder / "film.mp4", tmp_path / f"{name}.mp4")
+    names = [name.upper() for name in reversed(LABELS[:4])]
+    annotations = [{"segment": [0.0, 1.0], "label": name, "label_id": index} for index, name in enumerate(names)]
+    truth = {"database": {"film": {"subset": "test", "duration": 4.8, "fps": 25, "annotations": annotations}}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    words = ["scores", tmp_path / "film.mp4", tmp_path / "other.mp4", "--model", tmp_path / "classifier"]
+    command = [*words, "--truth", tmp_path / "truth.json", "--num-clips", 2, "--output", tmp_path / "scores.json"]
+    result = CliRunner().invoke(app, [str(word) for word in command])
+    assert result.exit_code == 0, result.output
+    rows, classes = read_scores(tmp_path / "scores.json")
+    classify = pipeline("video-classification", model=str(tmp_path / "classifier"))
+    expected = {one["label"]: one["score"] for one in classify(str(tmp_path / "film.mp4"), top_k=None, num_clips=2)}
+    assert classes == names and set(rows) == {"film", "other"}
+    assert rows["film"] == pytest.approx([expected[label] for label in reversed(LABELS[:4])], abs=1e-6)
+    words = [folder / "film.mp4", "--model", folder / "localizer", "--scores", tmp_path / "scores.json"]
+    named = json.loads(run(*words, "--threshold", 0).stdout)["segments"]
+    assert {one["label"] for one in named} == {names[index] for index in np.argsort(-rows["film"])[:2]}
+    again = CliRunner().invoke(app, [str(word) for word in command])
+    assert again.exit_code == 2 and "scores.json" in again.output
+
+
+def test_classes_are_matched_by_name(tmp_path):
+    scores = {"Long Jump": 0.7, "high-jump": 0.3}
+    assert order_scores(scores, ["HighJump", "long_jump"]) == [0.3, 0.7]
+    with pytest.raises(ValueError, match="1 of 2 are not, such as 'Diving'"):
+        order_scores(scores, ["HighJump", "Diving"])
+    with pytest.raises(ValueError, match="differ in spelling only"):
+        order_scores({"a b": 0.1, "A_b": 0.9}, ["ab"])
+    path = write_scores(tmp_path / "x.json", {"a": [0.1, 0.9]}, ["x", "y"])
+    rows, names = read_scores(path)
+    assert names == ["x", "y"] and rows["a"].tolist() == [0.1, 0.9]
+    write_scores(path, {"a": [0.1, 0.9], "b": [0.2]}, ["x", "y"])
+    with pytest.raises(ValueError, match=r"as many scores of each video as classes, got \[1, 2\]"):
+        read_scores(path)
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        read_scores(path)
