@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..files import loading
 from .common import (
     AsJson,
     BatchSize,
@@ -132,7 +133,7 @@ def prepare(
         str,
         typer.Option(
             help="auto, generic, kinetics, ssv2, ucf101, hmdb51 or diving48; for action detection ava, ava-kinetics, "
-            "cvat or coco."
+            "cvat or coco, for detected people slowfast, alphaction or fair, or people to run --detector."
         ),
     ] = "auto",
     videos: Annotated[
@@ -153,28 +154,55 @@ def prepare(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
     num_workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
-    offset: Annotated[float, typer.Option(help="ava: timestamp of the start of the videos, in seconds.")] = 0.0,
-    every: Annotated[float, typer.Option(help="cvat: distance of the key-frames, in seconds.")] = 1.0,
+    offset: Annotated[
+        float, typer.Option(help="ava, detected people: timestamp of the start of the videos, in seconds.")
+    ] = 0.0,
+    every: Annotated[float, typer.Option(help="cvat, people: distance of the key-frames, in seconds.")] = 1.0,
     person_label: Annotated[
         str, typer.Option(help="cvat, coco: label of people that is no action; '' if there is none.")
     ] = "person",
+    movies: Annotated[Path | None, typer.Option(help="alphaction: list of the movies, one in a line.")] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="people: folder or Hub id of an object detector that finds the people.")
+    ] = None,
+    person_threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="people, slowfast, alphaction, fair: lowest score of a person.")
+    ] = 0.5,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """
     Turn a data set as it is published into training data. The exit code is 1 if clips are missing or damaged.
 
-    Annotations of action detection become JSON lines; their videos stay as they are.
+    Annotations of action detection become JSON lines; their videos stay as they are. With --layout people, SOURCE is a
+    video, a folder of videos, or JSON lines whose key-frames are used; an interrupted run goes on.
     """
     from ..published import published_labels
     from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.key_frames import DETECTION_LAYOUTS, prepare_key_frames
     from ..training.preparing.writing import prepare as prepare_data
 
+    if (detector is not None) != (layout == "people"):
+        raise ValueError("--detector must be given with --layout people, and only there")
+    if detector is not None:
+        _find_people(source, output, videos, detector, device, every, person_threshold, overwrite, as_json)
+        return
     names = parse_label_names(labels)
     if layout in DETECTION_LAYOUTS:
         label_names = published_labels(names) if isinstance(names, str) else names
         found = prepare_key_frames(
-            source, output, layout, videos, label_names, offset, every, person_label or None, num_workers, overwrite
+            source,
+            output,
+            layout,
+            videos,
+            label_names,
+            offset,
+            every,
+            person_label or None,
+            num_workers,
+            overwrite,
+            movies,
+            person_threshold,
         )
         _report_key_frames(found, as_json)
         return
@@ -237,6 +265,59 @@ def generate(
     else:
         folder = build_people_scenes(output, clips, seed=seed, **given(num_train=num_train, num_val=num_eval))
     typer.echo(str(folder))
+
+
+def _find_people(
+    source: Path,
+    output: Path,
+    videos: Path | None,
+    detector: str,
+    device: str | None,
+    every: float,
+    threshold: float,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run a detector of people over videos, and print what it found. Exit code 1 if videos are missing or damaged."""
+    from dataclasses import asdict
+    from functools import partial
+
+    from ..doctor import find_videos
+    from ..inference.people import detect_people, person_detector
+    from ..training.data.key_frames import read_key_frames
+    from ..training.preparing.people import find_people
+
+    wanted: dict[str, list[float] | None] = {}
+    if source.suffix == ".jsonl":
+        for row in read_key_frames(source).rows:
+            times = wanted.setdefault(str((videos or source.parent) / row.video), [])
+            assert times is not None
+            times.append(row.time)
+    else:
+        wanted = dict.fromkeys(find_videos([str(source)]))
+    if not wanted:
+        raise ValueError(f"SOURCE {source} has no videos")
+    with loading("--detector", detector):
+        people = person_detector(detector, device)
+    found = find_people(
+        wanted,
+        output,
+        partial(detect_people, people, threshold=threshold),
+        {"detector": detector, "person_threshold": threshold},
+        every=every,
+        overwrite=overwrite,
+        progress=screen.is_terminal,
+    )
+    if as_json:
+        print_json(asdict(found) | {"file": str(found.file)})
+    else:
+        for video in found.missing[:20]:
+            typer.echo(f"missing: {video}", err=True)
+        for video, reason in list(found.damaged.items())[:20]:
+            typer.echo(f"damaged: {video}: {reason}", err=True)
+        gone = f" ({found.resumed} videos were done)" if found.resumed else ""
+        typer.echo(f"{found.num_key_frames} key-frames, {found.num_people} people -> {found.file}{gone}")
+    fail_if([*found.missing, *found.damaged], "missing or damaged")
 
 
 def _report_key_frames(found: "PreparedKeyFrames", as_json: bool) -> None:

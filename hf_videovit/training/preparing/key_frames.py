@@ -15,14 +15,17 @@ import numpy as np
 
 from ...files import parse_json, read_text
 from ...modeling.video_decoding import VideoDecodingError, VideoProbe, probe_video
-from ..data.ava_csv import ava_labels, read_ava, read_ava_kinetics
+from ..data.ava_csv import ava_labels, read_ava, read_ava_kinetics, read_slowfast
 from ..data.coco import read_coco
 from ..data.cvat import parse_cvat, read_cvat
 from ..data.key_frames import KeyFrame, KeyFrames, read_key_frames, video_name, write_key_frames
+from ..data.proposals import read_alphaction_people, read_fair_people, read_movies
 from .annotations import Clip, VideoIndex
 
 
-DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco")
+PEOPLE_LAYOUTS = ("slowfast", "alphaction", "fair")  # detected people without labels
+DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco", *PEOPLE_LAYOUTS)
+ALPHACTION_SIDE = 360  # largest shorter side of its images, in pixels
 AVA_LAYOUTS = ("ava", "ava-kinetics")
 LABELS_FILE = "labels.json"
 AFTER_THE_END = "key-frames outside the video"
@@ -110,6 +113,8 @@ def prepare_key_frames(
     person_label: str | None = "person",
     num_workers: int = 1,
     overwrite: bool = False,
+    movies: str | os.PathLike | None = None,
+    person_threshold: float = 0.5,
 ) -> PreparedKeyFrames:
     """
     Write the annotations of a data set as JSON lines, see [`read_key_frames`]. Paths of videos are relative to the
@@ -119,7 +124,8 @@ def prepare_key_frames(
     Args:
         source (`str` or `os.PathLike`):
             The annotations: a csv (`"ava"`, `"ava-kinetics"`), a JSON file (`"coco"`), an XML file or a folder of them
-            (`"cvat"`).
+            (`"cvat"`). Or detected people, without label names: a csv (`"slowfast"`), a JSON file (`"alphaction"`), a
+            pickle (`"fair"`).
         output (`str` or `os.PathLike`):
             The JSON lines to write, a name that ends in `.jsonl`.
         layout (`str`):
@@ -130,7 +136,7 @@ def prepare_key_frames(
             Names of the labels in order; the first has number 1 in csv files. Defaults to AVA's 80 for its layouts,
             and otherwise to the names that occur, sorted.
         offset (`float`, *optional*, defaults to 0.0):
-            For `"ava"`: timestamp of the start of the videos, in seconds; 900 for the usual cuts.
+            For `"ava"` and detected people: timestamp of the start of the videos, in seconds; 900 for the usual cuts.
         every (`float`, *optional*, defaults to 1.0):
             For `"cvat"`: distance of the key-frames in seconds.
         person_label (`str`, *optional*, defaults to `"person"`):
@@ -139,6 +145,10 @@ def prepare_key_frames(
             Number of threads that open videos.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether to replace key-frames and label names of another preparation. Other files are never replaced.
+        movies (`str` or `os.PathLike`, *optional*):
+            For `"alphaction"`: list of the movies whose numbers the file has.
+        person_threshold (`float`, *optional*, defaults to 0.5):
+            For detected people: lowest score.
 
     Returns:
         [`PreparedKeyFrames`]
@@ -161,7 +171,7 @@ def prepare_key_frames(
         "ava-kinetics": lambda: _read_ava_kinetics(source, found, label_names, num_workers),
         "cvat": lambda: _read_cvat(source, found, every, person_label, num_workers),
         "coco": lambda: _read_coco(source, found, person_label, num_workers),
-    }[layout]()
+    }.get(layout, lambda: _read_people(source, found, layout, offset, movies, person_threshold))()
     rows = _placed(read, found, output.parent)
     if not rows:
         missing = ", ".join(list(read.missing)[:PREVIEW])
@@ -171,10 +181,13 @@ def prepare_key_frames(
             f"No key-frame of `source` {str(source)!r} is left ({facts or NO_PEOPLE[layout == 'cvat']}). "
             f"`hf-videovit doctor {source} --videos {root}` names lines"
         )
-    names = _label_names(rows, output.parent / LABELS_FILE, layout, label_names, overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
+    names: list[str] = []
+    if layout not in PEOPLE_LAYOUTS:
+        names = _label_names(rows, output.parent / LABELS_FILE, layout, label_names, overwrite)
+        text = json.dumps(names, indent=1, ensure_ascii=False) + "\n"
+        (output.parent / LABELS_FILE).write_text(text, encoding="utf-8")
     write_key_frames(output, rows)
-    (output.parent / LABELS_FILE).write_text(json.dumps(names, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     people = sum(len(row.boxes) for row in rows)
     return PreparedKeyFrames(output, names, len(rows), people, dict(read.missing), found.damaged, dict(+read.skipped))
 
@@ -239,6 +252,36 @@ def _read_coco(source: Path, videos: _Videos, person_label: str | None, num_work
         files |= videos.open([single], 1)
     rates = {name: videos.probes[path].fps or 0.0 for name, path in files.items()}
     return _of_files(read_coco(source, rates, single, person_label), files)
+
+
+def _read_people(
+    source: Path,
+    videos: _Videos,
+    layout: str,
+    offset: float,
+    movies: str | os.PathLike | None,
+    threshold: float,
+) -> KeyFrames:
+    """Detected people, of all videos that are there."""
+    if layout == "alphaction" and movies is None:
+        raise ValueError("`movies` is needed for alphaction: a list such as ava_file_names_trainval_v2.1.txt")
+    files = videos.open(videos.names, 1)
+    sizes = _sizes(files, videos)
+    if layout == "slowfast":
+        read = read_slowfast(source, sizes, None, offset, threshold)
+    elif layout == "fair":
+        read = read_fair_people(source, sizes, threshold, offset)
+    else:
+        sizes = {name: _within(size, ALPHACTION_SIDE) for name, size in sizes.items()}
+        read = read_alphaction_people(source, read_movies(str(movies)), sizes, threshold, offset)
+    read.rows = [replace(row, labels=((),) * len(row.boxes)) for row in read.rows]
+    return _of_files(read, files)
+
+
+def _within(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Width and height with a shorter side of at most so many pixels."""
+    scale = min(1.0, short_side / min(size))
+    return round(size[0] * scale), round(size[1] * scale)
 
 
 def _first_column(path: Path) -> list[str]:
