@@ -115,6 +115,27 @@ def refuse_existing(paths: Iterable[Path], name: str) -> None:
         raise ValueError(f"`{name}` must not exist, got {shorten(existing)}: move or delete it, or give another name")
 
 
+def refuse_foreign(path: Path | None, name: str, mark: str) -> None:
+    """
+    Raise an error if a file would be replaced that an earlier call of the same command did not write.
+
+    Args:
+        path (`Path` or `None`):
+            The file to be written.
+        name (`str`):
+            The option that names it, for the message.
+        mark (`str`):
+            A text that is in every file of this kind.
+
+    Raises:
+        ValueError: `path` is a folder, or such a file.
+    """
+    if path is not None and path.is_dir():
+        raise ValueError(f"{name} must be a file, {str(path)!r} is a folder")
+    if path is not None and path.exists() and mark.encode() not in path.read_bytes():
+        raise ValueError(f"{name} {str(path)!r} exists, and no earlier call wrote it: move it, or give another name")
+
+
 def shorten(names: Iterable[str]) -> str:
     """
     The first few of many names, for messages.

@@ -224,3 +224,35 @@ def test_an_empty_recipe_and_models_of_images_are_refused(place, tmp_path):
     assert "empty.yaml is empty" in command("train", "--recipe", tmp_path / "empty.yaml", "--data", place / "clips")
     words = ["train", "--model_type", "vit", "--data", place / "clips", "--plan"]
     assert "`model_type` must be that of a model of clips, got 'vit'" in command(*words)
+
+
+@pytest.mark.parametrize(("option", "name"), [("--output", "mine.json"), ("--predictions", "mine.jsonl")])
+def test_evaluate_replaces_only_its_own_files(model, place, tmp_path, option, name):
+    words = ["evaluate", "--model", model, "--data", place / "clips", "--cpu", option, tmp_path / name]
+    for _ in range(2):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+    (tmp_path / name).write_text('{"mine": 1}')
+    assert f"{option} '{tmp_path / name}' exists, and no earlier call wrote it" in command(*words)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    assert f"{option} must be a file, '{tmp_path}' is a folder" in command(*words[:-1], tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_doctor_replaces_only_its_own_reports(place, tmp_path, suffix):
+    words = ["doctor", place / "clips", "--report", tmp_path / f"report{suffix}"]
+    for _ in range(2):
+        assert CliRunner().invoke(app, [str(word) for word in words]).exit_code == 0
+    (tmp_path / f"report{suffix}").write_text("mine")
+    assert "exists, and no earlier call wrote it" in command(*words)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".mp4"])
+def test_detect_actions_replaces_no_files_of_users(model, place, tmp_path, suffix):
+    clip = place / "clips" / "left" / "0.mp4"
+    (tmp_path / f"mine{suffix}").write_text("mine")
+    words = ["detect-actions", clip, "--model", model, "--boxes", tmp_path / "boxes.json", "--output"]
+    assert "exists, and no earlier call wrote it" in command(*words, tmp_path / f"mine{suffix}")
+    (tmp_path / "link.mp4").symlink_to(clip)
+    for path in (clip, tmp_path / "link.mp4"):
+        assert "is the video itself" in command(*words, path)

@@ -37,13 +37,17 @@ def detect_actions(
     """Name what each person in a video does. Prints JSON, or writes JSON, CSV and a film with boxes."""
     from transformers import pipeline
 
+    from ..folders import refuse_foreign
     from ..inference.people import person_timelines
-    from ..pictures.films import write_labelled_film
+    from ..pictures.films import FILM_MARK, write_labelled_film
 
     outputs = output or []
     for path in outputs:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output {path} must end in {', '.join(SUFFIXES)}.")
+        if path.exists() and Path(video).exists() and path.samefile(video):
+            raise ValueError(f"--output {path} is the video itself: give another name.")
+        refuse_foreign(path, "--output", {".json": '"key_frames"', ".csv": "person_score"}.get(path.suffix, FILM_MARK))
     if (boxes is None) == (detector is None):
         raise ValueError("Pass either --boxes or --detector.")
     people: dict[str, Any] = {"boxes": read_boxes_by_time(boxes)} if boxes else {"person_detector": detector}

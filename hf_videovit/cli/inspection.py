@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..folders import refuse_foreign
 from .common import AsJson, Model, fail_if, load_encoder, make_table, parse_label_names, print_json, tracked
 
 
@@ -79,6 +80,7 @@ def doctor(
         raise ValueError("--truth needs an annotation file to compare: .csv, .jsonl, .json, .xml or .pkl.")
     if report is not None and report.suffix not in (".csv", ".json"):
         raise ValueError(f"--report must end in .csv or .json, got {str(report)!r}.")
+    refuse_foreign(report, "--report", "decoded_frames")
     environment = environment_report()
     files = find_videos(videos or [])
     checks = sorted(

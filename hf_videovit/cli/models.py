@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from ..files import loading, parse_yaml
+from ..folders import refuse_foreign
 from .common import (
     AsJson,
     BatchSize,
@@ -254,6 +255,8 @@ def evaluate(
         return
     if data is None:
         raise ValueError("--data is needed: labelled videos")
+    refuse_foreign(output, "--output", '"manifest_sha256"')
+    refuse_foreign(predictions, "--predictions", '"probability"')
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments

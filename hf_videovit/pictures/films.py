@@ -13,6 +13,7 @@ from torchvision.utils import draw_bounding_boxes
 from ..modeling.video_decoding import decode_video, probe_video
 
 
+FILM_MARK = "drawn by hf_videovit"  # comment in the file
 FRAMES_AT_ONCE = 32
 CLOCK = 90_000  # ticks of a second, as in MPEG
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
@@ -59,6 +60,7 @@ def write_labelled_film(
     nearest = np.abs(times[:, None] - moments).argmin(axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
+        container.metadata["comment"] = FILM_MARK
         stream = container.add_stream("libx264", rate=Fraction(probe.fps or 25).limit_denominator(1001))
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, CLOCK)
