@@ -7,6 +7,7 @@ return what a converted checkpoint needs.
 
 import json
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -500,7 +501,9 @@ def one_of(argument: str, value: Any, allowed: Any) -> None:
         ValueError: `value` is not among them.
     """
     if value not in allowed:
-        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.")
+        close = get_close_matches(str(value), [str(one) for one in allowed], 3)
+        hint = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.{hint}")
 
 
 @cache

@@ -64,6 +64,8 @@ def test_names():
         list_published("vit")
     with pytest.raises(ValueError, match="`name` must be one of .*, got 'videomae-v3'"):
         published_entry("videomae-v3")
+    with pytest.raises(ValueError, match="got 'videomae-v2-base'. Did you mean videomae-v2-base-encoder or "):
+        published_entry("videomae-v2-base")
 
 
 def test_every_file_of_the_zoo_is_there():
