@@ -45,6 +45,9 @@ EXTRAS_REQUIRE = {
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
     "space": SPACE,
     "deepspeed": ["deepspeed>=0.16"],
+    "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
+    "lora": ["peft>=0.21"],
+    "openvino": ["openvino>=2026.4"],
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
         *SPACE,

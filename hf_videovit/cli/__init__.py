@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..processes import start_tracker
-from . import detection, hub, inspection, localization, models, training
+from . import detection, exporting, hub, inspection, localization, models, training
 from .errors import explain
 
 
@@ -65,7 +65,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Video transformers: convert official checkpoints, classify and embed videos, train and evaluate.",
 )
-for part in (models, detection, localization, training, hub, inspection):  # the order of `hf-videovit --help`
+for part in (
+    models,
+    exporting,
+    detection,
+    localization,
+    training,
+    hub,
+    inspection,
+):  # the order of `hf-videovit --help`
     app.add_typer(part.commands)
 
 

@@ -20,6 +20,10 @@ EXTRAS = {
     "trackio": "hf_videovit[track]",
     "deepspeed": "hf_videovit[deepspeed]",
     "torchcodec": "hf_videovit[torchcodec]",
+    "onnx": "hf_videovit[export]",
+    "onnxscript": "hf_videovit[export]",
+    "onnxruntime": "hf_videovit[export]",
+    "openvino": "hf_videovit[openvino]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 

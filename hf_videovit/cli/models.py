@@ -103,12 +103,17 @@ def classify(
     from transformers import AutoVideoProcessor, pipeline
 
     from ..doctor import find_videos
+    from ..inference.exporting import is_export, load_export
 
     files = find_videos(videos)
     check_classifier(model)
     with loading("--model", model):
-        AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
-        classifier: Any = pipeline("video-classification", model=model, device=choose_device(device))
+        processor = AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
+        if is_export(model):
+            opened: Any = load_export(model)
+            classifier: Any = pipeline("video-classification", model=opened, video_processor=processor)
+        else:
+            classifier = pipeline("video-classification", model=model, device=choose_device(device))
     overrides = given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))

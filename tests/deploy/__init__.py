@@ -1,0 +1,1 @@
+"""Exports in the runtimes that are installed."""
