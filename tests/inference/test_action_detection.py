@@ -190,7 +190,7 @@ def answer(time, **scores):
 
 
 def test_an_action_begins_at_the_threshold_and_ends_below_a_share_of_it():
-    scores = [0.1, 0.9, 0.9, 0.9, 0.4, 0.3, 0.1, 0.1, 0.1]
+    scores = [0.1, 0.9, 0.9, 0.9, 0.4, 0.3, 0.5, 0.1, 0.1]
     (interval,) = person_timelines([answer(0.5 * index, walk=score) for index, score in enumerate(scores)])
     averages = [np.mean(scores[max(index - 2, 0) : index + 1]) for index in range(len(scores))]
     begin = next(index for index, value in enumerate(averages) if value >= 0.5)
