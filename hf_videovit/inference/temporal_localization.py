@@ -35,7 +35,7 @@ class TemporalActionLocalizationPipeline(Pipeline):
 
     A video is read once, a few windows of frames at a time. The localiser sees the features of up to `steps_at_once`
     steps; a longer video is cut into such parts that overlap by half, whose candidates are pooled before suppression.
-    Memory does not grow with the length of the video.
+    Only the candidates and the features grow with the length of the video, not the frames in memory.
 
     Args:
         fps (`float`, *optional*):
