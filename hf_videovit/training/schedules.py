@@ -42,11 +42,16 @@ def cosine_with_warmup(
     if step < warmup_steps and peak_after_warmup:
         return peak * step / warmup_steps
     if step < warmup_steps:
-        return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
+        return _warm_up(step, warmup_steps, peak)
     if step >= total_steps:
         return final
     progress = (step - warmup_steps) / (total_steps - warmup_steps)
     return final + 0.5 * (peak - final) * (1 + math.cos(math.pi * progress))
+
+
+def _warm_up(step: float, warmup_steps: int, peak: float) -> float:
+    """From 0 at the first step to the peak at the last."""
+    return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
 
 
 def steps_with_warmup(
@@ -72,7 +77,7 @@ def steps_with_warmup(
         `float`: the learning rate.
     """
     if step < warmup_steps:
-        return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
+        return _warm_up(step, warmup_steps, peak)
     return peak * factor ** sum(step - warmup_steps >= milestone for milestone in milestones)
 
 

@@ -413,7 +413,7 @@ def _read_text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str
 
 class Scan(NamedTuple):
     """
-    What is known of a shard without reading its videos.
+    Facts of a shard that are known without reading its videos.
 
     Args:
         num_samples (`int`):

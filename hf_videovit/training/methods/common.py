@@ -149,6 +149,9 @@ def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None 
 
     Returns:
         `torch.Tensor` of shape `(clips, frames, num_channels, height, width)`.
+
+    Raises:
+        ValueError: the model's clips have no number of frames.
     """
     if frames is None and "num_frames" not in config.to_dict():
         raise ValueError(f"`model_type` must be that of a model of clips, got {config.model_type!r}")
