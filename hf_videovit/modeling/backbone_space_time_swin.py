@@ -87,21 +87,22 @@ class SpaceTimeSwinBackbone(nn.Module):
         self.encoder = (DividedSwinEncoder if divided else VideoSwinEncoder)(config)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips; padded at the end to whole patches.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, frames * height * width, hidden_size)` in tokens of the last stage.
+            `tuple`: the tokens of the last stage, `(batch_size, frames * height * width, hidden_size)`, and the maps
+            of the earlier stages, `(batch_size, frames, height, width, channels)`.
         """
         hidden_states = self.patch_embeddings(pixel_values)
         if self.time_embeddings is not None:
             times = resize_times(self.time_embeddings, hidden_states.shape[1], self.time_interpolation)
             hidden_states = hidden_states + times.to(hidden_states.dtype)[:, :, None, None]
         outputs = self.encoder(self.dropout(hidden_states), **kwargs)
-        return self.layernorm(outputs[-1]).flatten(1, 3)
+        return self.layernorm(outputs[-1]).flatten(1, 3), outputs[:-1]
 
 
 __all__ = ["DividedSwinEncoder", "DividedSwinLayer", "DividedSwinStage", "SpaceTimeSwinBackbone"]

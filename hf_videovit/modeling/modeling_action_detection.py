@@ -189,8 +189,6 @@ class ActionDetectionMixin:
         if self.config.detection_config is None:
             self.config.detection_config = ActionDetectionConfig(**self.default_head)
         head = self.config.detection_config
-        if head.fused_stages is None:
-            head.fused_stages = 1
         if head.global_feature == "pooled" and not pooled_size:
             raise ValueError(f"`global_feature` must be None or 'map' for {type(self).__name__}, got 'pooled'.")
         self.num_labels = self.config.num_labels
@@ -227,7 +225,7 @@ class ActionDetectionMixin:
         Returns:
             `tuple`: the feature map `(batch_size, channels, frames, height, width)` and the encoder's output.
         """
-        if self.config.detection_config.fused_stages != 1:
+        if self.config.detection_config.fused_stages not in (None, 1):
             raise ValueError(f"`fused_stages` must be 1: {type(self).__name__} has no stages.")
         outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
         return self._feature_map(pixel_values, outputs), outputs
@@ -318,12 +316,14 @@ class ActionDetectionMixin:
 
 class PyramidActionDetectionMixin(ActionDetectionMixin):
     """
-    The same for encoders with stages, each of half the resolution of the one before: with
-    `config.detection_config.fused_stages` the maps of the last stages become one. All but the last are normalised, all
+    The same for encoders with stages, each of half the resolution of the one before: the maps of the last stages
+    (`config.detection_config.fused_stages`, 2 by default) become one. All but the last are normalised, all
     are resampled to the finest (linearly) and concatenated. A family defines `_stage_maps`.
     """
 
     stage_norms: nn.ModuleList
+    fused_stages: int
+    maps_on_request = True  # the encoder returns its stages' maps with `output_feature_maps=True` only
 
     @property
     def last_stride(self) -> int:
@@ -343,14 +343,11 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
         Raises:
             ValueError: more stages are fused than there are.
         """
-        if self.config.detection_config is None:
-            self.config.detection_config = ActionDetectionConfig(**self.default_head)
-        head = self.config.detection_config
-        if head.fused_stages is None:
-            head.fused_stages = min(2, len(hidden_sizes))
-        fused = head.fused_stages
+        fused = self.config.detection_config.fused_stages if self.config.detection_config else None
+        fused = min(2, len(hidden_sizes)) if fused is None else fused
         if fused > len(hidden_sizes):
             raise ValueError(f"`fused_stages` must be at most {len(hidden_sizes)}, the number of stages, got {fused}.")
+        self.fused_stages = fused
         sizes = list(hidden_sizes)[-fused:]
         self.stage_norms = nn.ModuleList(nn.LayerNorm(size, eps=self.config.layer_norm_eps) for size in sizes[:-1])
         self.add_action_head(sum(sizes), pooled_size)
@@ -358,7 +355,7 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
     @property
     def feature_stride(self) -> int:
         """Pixels between neighbouring places of the feature map."""
-        return self.last_stride // 2 ** (self.config.detection_config.fused_stages - 1)
+        return self.last_stride // 2 ** (self.fused_stages - 1)
 
     def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
         """
@@ -368,7 +365,7 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 The clips.
             outputs (`ModelOutput`):
-                Of the encoder, with its hidden states where more than one stage is asked for.
+                Of the encoder, with its `feature_maps` where more than one stage is asked for.
             count (`int`):
                 Number of stages.
 
@@ -379,7 +376,7 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
 
     def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
-        maps = self._stage_maps(pixel_values, outputs, self.config.detection_config.fused_stages)
+        maps = self._stage_maps(pixel_values, outputs, self.fused_stages)
         finest = tuple(maps[0].shape[1:4])
         normed = [norm(one) for norm, one in zip(self.stage_norms, maps)] + maps[-1:]
         fused = []
@@ -392,14 +389,10 @@ class PyramidActionDetectionMixin(ActionDetectionMixin):
 
     def _encode(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, Any]:
         """See [`ActionDetectionMixin`]."""
-        asked = kwargs.pop("output_hidden_states", None)
-        asked = self.config.output_hidden_states if asked is None else asked
-        needed = self.config.detection_config.fused_stages > 1
-        outputs = self.base_model(pixel_values, output_hidden_states=asked or needed, return_dict=True, **kwargs)
-        feature_map = self._feature_map(pixel_values, outputs)
-        if not asked:
-            outputs.hidden_states = None
-        return feature_map, outputs
+        if self.fused_stages > 1 and self.maps_on_request:
+            kwargs["output_feature_maps"] = True
+        outputs = self.base_model(pixel_values, return_dict=True, **kwargs)
+        return self._feature_map(pixel_values, outputs), outputs
 
 
 def pad_boxes(

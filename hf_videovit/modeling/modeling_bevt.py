@@ -314,6 +314,8 @@ class BevtForActionDetection(PyramidActionDetectionMixin, BevtPreTrainedModel):
             Configuration; `detection_config` describes the head.
     """
 
+    maps_on_request = False
+
     def __init__(self, config: BevtConfig):
         super().__init__(config)
         self.bevt = BevtModel(config)

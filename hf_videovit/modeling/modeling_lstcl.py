@@ -39,6 +39,22 @@ from .modeling_lstcl_heads import HEAD_LAYER, LstclHead, contrastive_loss, cosin
 
 
 @dataclass
+class LstclModelOutput(BaseModelOutputWithPooling):
+    """
+    Output of [`LstclModel`].
+
+    Args:
+        last_hidden_state, pooler_output, hidden_states, attentions (`torch.Tensor` or `tuple(torch.Tensor)`):
+            See the class.
+        feature_maps (`tuple(torch.Tensor)`, *optional*):
+            Output of all stages of Swin but the last, with `output_feature_maps=True`: maps of shape `(batch_size,
+            frames, height, width, channels)`.
+    """
+
+    feature_maps: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
 class LstclForPreTrainingOutput(ModelOutput):
     """
     Output of [`LstclForPreTraining`].
@@ -167,28 +183,32 @@ class LstclModel(LstclPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+    def forward(
+        self, pixel_values: torch.Tensor, output_feature_maps: bool = False, **kwargs: Unpack[TransformersKwargs]
+    ) -> LstclModelOutput:
         r"""
         Args:
             pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
                 Normalised clips.
+            output_feature_maps (`bool`, *optional*, defaults to `False`):
+                Whether to return the maps of Swin's stages. Unlike hidden states they are part of a compiled graph.
 
         Returns:
-            [`BaseModelOutputWithPooling`]
+            [`LstclModelOutput`]
 
         Raises:
             ValueError: a shape does not fit the configuration.
         """
         _check_clips(pixel_values, self.config)
         if self.config.backbone_config is None:
-            return self._encode(pixel_values, return_dict=True, **kwargs)
+            return self._encode(pixel_values, output_feature_maps, return_dict=True, **kwargs)
         outputs = self.backbone(pixel_values=pixel_values, return_dict=True, **kwargs)
         tokens = outputs.last_hidden_state
         if self.config.feature_pooling == "pooler":
             pooled = outputs.pooler_output
         else:
             pooled = self._pool(tokens)
-        return BaseModelOutputWithPooling(
+        return LstclModelOutput(
             last_hidden_state=tokens,
             pooler_output=pooled,
             hidden_states=outputs.hidden_states,
@@ -196,10 +216,16 @@ class LstclModel(LstclPreTrainedModel):
         )
 
     @capture_outputs(tie_last_hidden_states=False)
-    def _encode(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BaseModelOutputWithPooling:
+    def _encode(
+        self, pixel_values: torch.Tensor, output_feature_maps: bool, **kwargs: Unpack[TransformersKwargs]
+    ) -> LstclModelOutput:
         """Output of TimeSformer or Swin; arguments as of `forward`."""
-        tokens = self.backbone(pixel_values, **kwargs)
-        return BaseModelOutputWithPooling(last_hidden_state=tokens, pooler_output=self._pool(tokens))
+        if self.config.backbone == "timesformer":
+            tokens, maps = self.backbone(pixel_values, **kwargs), []
+        else:
+            tokens, maps = self.backbone(pixel_values, **kwargs)
+        feature_maps = tuple(maps) if output_feature_maps else None
+        return LstclModelOutput(last_hidden_state=tokens, pooler_output=self._pool(tokens), feature_maps=feature_maps)
 
     def _pool(self, tokens: torch.Tensor) -> torch.Tensor:
         """First or mean of tokens `(batch_size, ..., hidden_size)`."""
@@ -261,14 +287,13 @@ class LstclForActionDetection(PyramidActionDetectionMixin, LstclPreTrainedModel)
         return tokens.unflatten(2, (height, width, -1)).movedim(-1, 2)  # TimeSformer's frames run fastest
 
     def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
-        """See [`PyramidActionDetectionMixin`]. Swin's hidden states are its input and each block's output."""
+        """See [`PyramidActionDetectionMixin`]."""
         config = self.config
         sides = [-(-side // config.patch_size) for side in pixel_values.shape[-2:]]
         for _ in config.depths[1:]:
             sides = [-(-side // 2) for side in sides]
         last = outputs.last_hidden_state.unflatten(1, (-1, *sides))
-        ends = [sum(config.depths[: stage + 1]) for stage in range(len(config.depths))]
-        return [*(outputs.hidden_states[end] for end in ends[-count:-1]), last]
+        return [*(outputs.feature_maps[1 - count :] if count > 1 else ()), last]
 
 
 class _LstclTarget(nn.Module):
@@ -515,5 +540,6 @@ __all__ = [
     "LstclForPreTrainingOutput",
     "LstclForVideoClassification",
     "LstclModel",
+    "LstclModelOutput",
     "LstclPreTrainedModel",
 ]

@@ -87,9 +87,13 @@ class UniFormerModelOutput(BaseModelOutputWithPooling):
             over space.
         class_token (`torch.Tensor` of shape `(batch_size, hidden_sizes[-1])`, *optional*):
             The normalised class token of a model with token pruning; used only in training.
+        feature_maps (`tuple(torch.Tensor)`, *optional*):
+            Output of stages 1 to 3, with `output_feature_maps=True`: maps of shape `(batch_size, channels, [frames,]
+            height, width)`.
     """
 
     class_token: torch.Tensor | None = None
+    feature_maps: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -634,7 +638,11 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
-        self, pixel_values: torch.Tensor, mix_box: MixBox | None = None, **kwargs: Unpack[TransformersKwargs]
+        self,
+        pixel_values: torch.Tensor,
+        mix_box: MixBox | None = None,
+        output_feature_maps: bool = False,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> UniFormerModelOutput:
         r"""
         Args:
@@ -643,6 +651,8 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
             mix_box (`tuple[int, int, int, int]`, *optional*):
                 MixToken: top, left, bottom and right of a box on the map of stage 1 in which each sample takes the
                 embeddings of its mirror image in the batch (the last's, for the first).
+            output_feature_maps (`bool`, *optional*, defaults to `False`):
+                Whether to return the maps of stages 1 to 3. Unlike hidden states they are part of a compiled graph.
 
         Returns:
             [`UniFormerModelOutput`]
@@ -656,35 +666,41 @@ class UniFormerModel(StartsFromImageUniFormer, UniFormerPreTrainedModel):
             hidden_states = hidden_states.transpose(1, 2)  # (batch, channels, frames, height, width)
         hidden_states = mix_tokens(self.dropout(self.patch_embeddings[0](hidden_states)), mix_box)
         hidden_states = self.stages[0](hidden_states, **kwargs)
-        hidden_states = self.stages[1](self.patch_embeddings[1](hidden_states), **kwargs)
-        class_token = None
-        if self.class_token is None:
-            for embed, stage in zip(self.patch_embeddings[2:], self.stages[2:], strict=True):
-                hidden_states = stage(embed(hidden_states), **kwargs)
-        else:
-            hidden_states, class_token = self._run_pruned_stages(hidden_states, self.class_token, **kwargs)
+        maps, class_token = [], None
+        unpruned = len(self.stages) if self.class_token is None else 2
+        for embed, stage in zip(self.patch_embeddings[1:unpruned], self.stages[1:unpruned], strict=True):
+            if output_feature_maps:
+                maps.append(hidden_states)
+            hidden_states = stage(embed(hidden_states), **kwargs)
+        if self.class_token is not None:
+            second = hidden_states
+            third, hidden_states, class_token = self._run_pruned_stages(second, self.class_token, **kwargs)
+            if output_feature_maps:
+                maps += [second, third]
         hidden_states = hidden_states.flatten(2).transpose(1, 2)  # (batch, tokens, channels)
+        feature_maps = tuple(maps) if output_feature_maps else None
         if self.norm is None:
-            return UniFormerModelOutput(last_hidden_state=hidden_states)
+            return UniFormerModelOutput(last_hidden_state=hidden_states, feature_maps=feature_maps)
         hidden_states = apply_batch_norm(self.norm, hidden_states)
         return UniFormerModelOutput(
             last_hidden_state=hidden_states,
             pooler_output=hidden_states.mean(dim=1),
             class_token=None if class_token is None else self.class_norm(class_token[:, 0]),
+            feature_maps=feature_maps,
         )
 
     def _run_pruned_stages(
         self, hidden_states: torch.Tensor, class_token: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stages 3 and 4 of a light model: the map and the class token `(batch, 1, channels)`."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Stages 3 and 4 of a light model: their maps and the class token `(batch, 1, channels)`."""
         hidden_states = self.patch_embeddings[2](hidden_states)
         grid, class_token = hidden_states.shape[2:], class_token.expand(hidden_states.shape[0], -1, -1)
-        hidden_states, class_token, scores = self.stages[2](hidden_states, class_token, None, **kwargs)
-        hidden_states, scores = self.patch_embeddings[3](hidden_states), pool_scores(scores, grid)
+        third, class_token, scores = self.stages[2](hidden_states, class_token, None, **kwargs)
+        hidden_states, scores = self.patch_embeddings[3](third), pool_scores(scores, grid)
         hidden_states, class_token, _ = self.stages[3](
             hidden_states, self.class_upsample(class_token), scores, **kwargs
         )
-        return hidden_states, class_token
+        return third, hidden_states, class_token
 
     def _check_pixels(self, pixel_values: torch.Tensor) -> None:
         """ValueError for the wrong number of axes or channels, and for a map that would have no tokens left."""

@@ -35,10 +35,10 @@ class UniFormerForActionDetection(PyramidActionDetectionMixin, UniFormerPreTrain
         return self.config.use_token_pruning
 
     def _stage_maps(self, pixel_values: torch.Tensor, outputs: Any, count: int) -> list[torch.Tensor]:
-        """See [`PyramidActionDetectionMixin`]. UniFormer's hidden states are the input of stage 1 and each output."""
+        """See [`PyramidActionDetectionMixin`]."""
         sides = [last_map_side(side, self.config.stem) for side in pixel_values.shape[-2:]]
         last = outputs.last_hidden_state.unflatten(1, (-1, *sides))  # (batch, frames, height, width, channels)
-        finer = outputs.hidden_states[-count:-1] if count > 1 else ()
+        finer = outputs.feature_maps[1 - count :] if count > 1 else ()
         return [*(one.movedim(1, -1) for one in finer), last]
 
 

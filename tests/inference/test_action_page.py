@@ -146,9 +146,9 @@ def test_the_command_shows_a_detector(folder, monkeypatch):
         "hf_videovit.inference.demo.build_demo", lambda model, **named: (shown.append((model, named)), Page())[1]
     )
     monkeypatch.setattr("hf_videovit.inference.demo.serve_demo", lambda page, **named: "http://here")
-    done = CliRunner().invoke(app, ["demo", folder, "--detector", "org/people", "--top-k", "3"])
+    done = CliRunner().invoke(app, ["demo", folder, "--detector", "org/people", "--top-k", "3", "--device", "cpu"])
     assert done.exit_code == 0, done.output
-    assert shown == [(folder, {"device": None, "top_k": 3, "detector": "org/people"}), "served"]
+    assert shown == [(folder, {"device": "cpu", "top_k": 3, "detector": "org/people"}), "served"]
 
 
 @pytest.mark.slow

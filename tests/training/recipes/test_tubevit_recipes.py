@@ -41,7 +41,7 @@ def read(name: str) -> RunConfig:
 
 
 def test_every_recipe_is_checked_here():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "digit_motion"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "digit_motion", "digit_scenes"}
     for name in RECIPES:
         assert RunConfig.from_dict(read(name).to_dict()) == read(name)
 

@@ -116,7 +116,7 @@ def read(name):
 
 
 def test_every_recipe_is_checked_here_and_says_what_it_promises():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, "digit_motion"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, "digit_motion", "digit_scenes"}
     for name in (*VIDEO, *IMAGE):
         promises = {"reproduces", "hardware", "processes", "cost", "expected", "departures"}
         promises |= {"starts_from"} if read(name).model.needs_checkpoint else set()

@@ -66,7 +66,7 @@ def read(name):
 
 
 def test_every_recipe_is_checked_here_and_says_what_it_promises():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "digit_motion"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "digit_motion", "digit_scenes"}
     for name in RECIPES:
         assert {"reproduces", "hardware", "processes", "cost", "expected", "departures"} <= read(name).about.keys()
         assert RunConfig.from_dict(read(name).to_dict()) == read(name)
