@@ -84,6 +84,7 @@ def test_every_classifier_agrees_on_other_batches(case: Case, to, tmp_path):
     case.family.processor_class(**case.family.processor).save_pretrained(tmp_path / "model")
     clip = torch.randint(256, (12, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     report = export_classifier(tmp_path / "model", tmp_path / "export", [clip, clip.flip(0)], to=to)
+    # other runtimes have other kernels, which sum in another order
     assert report["max_difference"] < 1e-3, report
     if to != "torch":
         pixels = torch.randn(3, *case.inputs(batch_size=1)["pixel_values"].shape[1:])

@@ -142,7 +142,7 @@ def test_the_card_says_which_boxes_were_scored(trained):
 
 def test_published_results_name_no_folders(trained):
     results = json.loads((trained[0] / "results.json").read_text())
-    results["missing_videos"] = {"/home/me/films/a.mp4": 3}
+    results["missing_videos"] = {"/films/of/mine/a.mp4": 3}
     public = json.dumps(public_results(results))
-    assert str(trained[1]) not in public and "/home/me" not in public and '"a.mp4": 3' in public
+    assert str(trained[1]) not in public and "/films/of/mine" not in public and '"a.mp4": 3' in public
     assert eval_entries(results | {"data": "data/val.jsonl"}) == []
