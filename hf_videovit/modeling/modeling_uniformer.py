@@ -24,7 +24,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
@@ -60,6 +60,7 @@ from .modeling_uniformer_maps import (
     partition_windows,
     pool_scores,
 )
+from .modeling_uniformer_outputs import UniFormerClassifierOutput, UniFormerModelOutput
 
 
 PATCH_NORM_EPS = 1e-5  # of patch embeddings and of the class token, unlike all other LayerNorms
@@ -67,55 +68,6 @@ HYBRID_PERIOD = 4  # with `attention_type="hybrid"`, every fourth block is globa
 AUXILIARY_WEIGHT = 0.5  # of the auxiliary logits in evaluation
 MIX_BOX_STRIDE = 8  # of stage 4 over stage 1
 CLASS_TOKEN_LOSS_WEIGHT = 0.5
-
-
-@dataclass
-class UniFormerModelOutput(BaseModelOutputWithPooling):
-    """
-    Output of [`UniFormerModel`].
-
-    Args:
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_sizes[-1])`):
-            The normalised map of stage 4 as tokens in frame, row, column order.
-        pooler_output (`torch.Tensor` of shape `(batch_size, hidden_sizes[-1])`):
-            Their mean.
-        hidden_states (`tuple(torch.Tensor)`, *optional*):
-            Input of stage 1 and output of each stage: maps of shape `(batch_size, channels, [frames,] height, width)`.
-        attentions (`tuple(torch.Tensor)`, *optional*):
-            Probabilities `(batch_size, num_heads, tokens, tokens)` of each attention in stages 3 and 4. The first axis
-            is `batch_size * num_windows` where attention is windowed. Split attention has two a block: over time, then
-            over space.
-        class_token (`torch.Tensor` of shape `(batch_size, hidden_sizes[-1])`, *optional*):
-            The normalised class token of a model with token pruning; used only in training.
-        feature_maps (`tuple(torch.Tensor)`, *optional*):
-            Output of stages 1 to 3, with `output_feature_maps=True`: maps of shape `(batch_size, channels, [frames,]
-            height, width)`.
-    """
-
-    class_token: torch.Tensor | None = None
-    feature_maps: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class UniFormerClassifierOutput(ImageClassifierOutput):
-    """
-    Output of the classifiers.
-
-    Args:
-        loss (`torch.Tensor` of shape `()`, *optional*):
-            See the class.
-        logits (`torch.Tensor` of shape `(batch_size, num_labels)`):
-            Predictions.
-        hidden_states, attentions (`tuple(torch.Tensor)`, *optional*):
-            As in [`UniFormerModelOutput`].
-        token_logits (`torch.Tensor` of shape `(batch_size, sequence_length, num_labels)`, *optional*):
-            Of the auxiliary head.
-        class_token_logits (`torch.Tensor` of shape `(batch_size, num_labels)`, *optional*):
-            Of the class token, in training only.
-    """
-
-    token_logits: torch.Tensor | None = None
-    class_token_logits: torch.Tensor | None = None
 
 
 # Marks of layers with an initialisation of their own; see `_init_weights`.
@@ -1010,10 +962,8 @@ class UniFormerBackbone(BackboneMixin, UniFormerPreTrainedModel):
 
 __all__ = [
     "UniFormerBackbone",
-    "UniFormerClassifierOutput",
     "UniFormerForImageClassification",
     "UniFormerForVideoClassification",
     "UniFormerModel",
-    "UniFormerModelOutput",
     "UniFormerPreTrainedModel",
 ]
