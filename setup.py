@@ -39,6 +39,8 @@ SPACE = ["gradio>=6.0", "pandas>=2.0"]
 
 TRACK = ["tensorboard>=2.15", "trackio>=0.10"]
 
+LORA = ["peft>=0.21"]
+
 EXTRAS_REQUIRE = {
     "train": ["matplotlib>=3.8"],
     "track": TRACK,
@@ -46,7 +48,7 @@ EXTRAS_REQUIRE = {
     "space": SPACE,
     "deepspeed": ["deepspeed>=0.16"],
     "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
-    "lora": ["peft>=0.21"],
+    "lora": LORA,
     "openvino": ["openvino>=2026.4"],
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
@@ -54,6 +56,7 @@ EXTRAS_REQUIRE = {
         *TRACK,
         "hypothesis>=6.100",
         "parameterized>=0.9",
+        *LORA,
         "playwright>=1.45",
         "pytest>=9.0",
         "pytest-timeout>=2.3.1",

@@ -97,6 +97,8 @@ class CardFacts:
             Hub ids of the training data.
         tags (`Sequence[str]`, *optional*):
             Further tags for the metadata.
+        adapter_of (`str`, *optional*):
+            Folder or Hub id of the model that an adapter of PEFT is for.
     """
 
     title: str
@@ -116,6 +118,7 @@ class CardFacts:
     base_model: str | None = None
     datasets: Sequence[str] = ()
     tags: Sequence[str] = field(default_factory=tuple)
+    adapter_of: str | None = None
 
 
 def card_metadata(facts: CardFacts) -> ModelCardData:
@@ -132,12 +135,13 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
     shown = [one for one in facts.results if one.in_metadata and (one.source is None or one.source_url)]
     results = _eval_results(shown, facts.task)
     return ModelCardData(
-        library_name="transformers",
+        library_name="transformers" if facts.adapter_of is None else "peft",
         pipeline_tag=PIPELINE_TAGS.get(facts.task, facts.task),
         license=facts.licence,
         license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
         tags=[
             *("image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type),
+            *(() if facts.adapter_of is None else ("lora",)),
             *([facts.task] if facts.task in (ACTIONS, LOCALIZATION) else []),
             *facts.tags,
         ],

@@ -104,6 +104,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         task=facts.task,
         auto_class=auto_class.__name__,
         has_encoder=hasattr(facts.config, "encoder_config"),
+        adapter_of=facts.adapter_of,
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
         protocol=protocol,
         architecture=architecture,
@@ -191,6 +192,7 @@ def write_model_card(
         citation=citation,
         base_model=base_model or hub_id(run.get("model", {}).get("checkpoint")),
         datasets=datasets,
+        adapter_of=last_part(_read_json(folder / "adapter_config.json").get("base_model_name_or_path")),
     )
     return _write_sealed(folder / "README.md", render_card(card))
 

@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 
 from ..files import read_json
 from .asking import asking, check_id
+from .card_rows import hub_id
 from .cards import is_rendered, seal_card, write_model_card
 from .remote_code import write_remote_code
 
@@ -39,8 +40,10 @@ from .remote_code import write_remote_code
 CARD, RESULTS, WEIGHTS = "README.md", "results.json", "model.safetensors"
 EVAL_RESULTS = ".eval_results/hf_videovit.yaml"
 NEEDED = ("config.json",)
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # of PEFT
 SENT = (
     "config.json",
+    ADAPTER_CONFIG,
     "video_preprocessor_config.json",
     "preprocessor_config.json",
     "processor_config.json",
@@ -49,7 +52,7 @@ SENT = (
     "results_confusion.png",
 )
 # Files that a commit replaces as a whole, so that no weights in other shards are left.
-OWN_FILES = re.compile(r"model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
+OWN_FILES = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json")
 MAX_SHARD_SIZE = "5GB"
 
 
@@ -285,6 +288,10 @@ def finish_run(folder: str | os.PathLike, run: Any, facts: Mapping[str, Any]) ->
         [`Publication`], or `None` if `push_to_hub` is not set.
     """
     write_model_card(folder, facts=facts, model_id=run.push_to_hub)
+    adapter = Path(folder) / "adapter"
+    if is_adapter(adapter):
+        results = Path(folder) / RESULTS
+        write_model_card(adapter, facts=facts, results=read_json(results, "`folder`:") if results.is_file() else None)
     if run.push_to_hub is None:
         return None
     return publish(folder, run.push_to_hub, private=run.hub_private, with_code=run.hub_with_code)
@@ -324,6 +331,8 @@ def stage(
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"`folder` {str(folder)!r} has no {', '.join(missing)}; it is not a saved model")
+    if is_adapter(folder):
+        _check_base(folder)
     _stage_weights(folder, target, max_shard_size)
     for name in SENT:
         if (folder / name).is_file():
@@ -334,6 +343,30 @@ def stage(
     if with_code:
         write_remote_code(target)
     return list_staged(target)
+
+
+def is_adapter(folder: str | os.PathLike) -> bool:
+    """
+    Whether a folder has an adapter of PEFT instead of a whole model.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder.
+
+    Returns:
+        `bool`
+    """
+    return all((Path(folder) / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
+
+
+def _check_base(folder: Path) -> None:
+    """Refuse an adapter whose model is a local folder, which nobody else has."""
+    base = read_json(folder / ADAPTER_CONFIG, "`folder`:").get("base_model_name_or_path")
+    if hub_id(base) is None:
+        raise ValueError(
+            f"`folder` {str(folder)!r} is an adapter of {base!r}, which is not a Hub id: publish that model and "
+            f"write its id into `base_model_name_or_path` of {ADAPTER_CONFIG}; or publish the merged model"
+        )
 
 
 def list_staged(folder: Path) -> list[StagedFile]:
@@ -368,6 +401,8 @@ def weight_files(folder: str | os.PathLike) -> list[Path]:
         ValueError: there are no weights, or shards are missing.
     """
     folder = Path(folder)
+    if is_adapter(folder):
+        return [folder / ADAPTER_WEIGHTS]
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():
         if (folder / WEIGHTS).is_file():

@@ -45,6 +45,9 @@ class ModelArguments:
     frozen_layers: int | None = option(
         None, "freeze the embeddings and this many of the first blocks; 0 freezes only the embeddings"
     )
+    lora: dict[str, Any] = option(
+        {}, "train a LoRA adapter and the head: fields of peft.LoraConfig, such as r=16,lora_alpha=32"
+    )
     attn_implementation: str | None = option(None, "eager, sdpa, flash_attention_2, ...; none keeps the default")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, but slower")
     compile: bool = option(False, "compile the task with torch.compile")

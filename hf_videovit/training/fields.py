@@ -1,6 +1,7 @@
 """Fields of arguments: how a field is declared, how a word becomes its value, and how a value is checked."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +95,9 @@ def _cast(name: str, value: Any, hint: Any) -> Any:
             raise ValueError(f"`{name}` must be a list, got {value!r}")
         return [_cast(name, item, members[0]) for item in items]
     if origin is dict:
+        if isinstance(value, str) and "=" in value:  # r=16,lora_alpha=32
+            pairs = re.split(r",\s*(?=\w+=)", value)
+            value = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
         if not isinstance(value, Mapping):
             raise ValueError(f"`{name}` must contain names and values, such as `{name}.NAME` VALUE, got {value!r}")
         return {key: _open_value(f"{name}.{key}", item) for key, item in value.items()}

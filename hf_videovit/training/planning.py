@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..files import check_weights
 from .arguments import AugmentationArguments, RunConfig
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
+from .lora import add_adapter
 from .methods.choosing import method_of
 from .methods.common import Goal, Method, Pass
 from .schedules import schedule_steps
@@ -236,7 +237,7 @@ def plan_run(
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
-    measured = [(one, measure(one)) for one in method.passes(num_labels)]
+    measured = [(one, measure(one, config.model.lora)) for one in method.passes(num_labels)]
     (_, cost), *others = measured
     unknown = num_videos is None and arguments.max_steps is None
     batches = [
@@ -361,6 +362,8 @@ class ModelCost:
             Family of the model.
         num_parameters (`int`):
             Number of parameters.
+        num_trained (`int`):
+            Number of those that are trained: of the adapter and the head, where there is an adapter.
         forward_macs (`int`):
             Multiply-accumulates of matrix products and convolutions.
         activation_bytes (`int`):
@@ -371,24 +374,29 @@ class ModelCost:
 
     model_type: str
     num_parameters: int
+    num_trained: int
     forward_macs: int
     activation_bytes: int
     checkpointed_bytes: int
 
 
-def measure(one: Pass) -> ModelCost:
+def measure(one: Pass, lora: Mapping[str, Any] | None = None) -> ModelCost:
     """
     Measure the cost of one sample by a forward pass on torch's meta device, which has shapes but no memory.
 
     Args:
         one ([`Pass`]):
             The model and its example inputs.
+        lora (`Mapping[str, Any]`, *optional*):
+            Fields of the adapter that is trained instead of all weights.
 
     Returns:
         [`ModelCost`]
     """
     with torch.device("meta"):
         model: Any = one.build().to("meta").train(one.trained)
+        if lora and one.trained:
+            add_adapter(model, lora)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     held: dict[int, int] = {}
     block_inputs: list[int] = []
@@ -415,9 +423,9 @@ def measure(one: Pass) -> ModelCost:
     activations = sum(held.values()) // one.batch_size
     checkpointed = sum(block_inputs) // one.batch_size + activations // max(len(block_inputs), 1)
     macs = counter.get_total_flops() // (2 * one.batch_size)
-    return ModelCost(
-        model.config.model_type, model.num_parameters(), macs, activations, min(checkpointed, activations)
-    )
+    checkpointed = min(checkpointed, activations)
+    trained = model.num_parameters(only_trainable=True)
+    return ModelCost(model.config.model_type, model.num_parameters(), trained, macs, activations, checkpointed)
 
 
 def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
@@ -435,7 +443,9 @@ def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]
     """
     mixed = config.run.mixed_precision in ("fp16", "bf16")
     per_parameter = BYTES_PER_PARAMETER + (4 if config.optimization.ema_decay else 0) + (2 if mixed else 0)
-    bytes_needed: float = measured[0][1].num_parameters * per_parameter
+    trained = measured[0][1]
+    frozen = trained.num_parameters - trained.num_trained
+    bytes_needed: float = trained.num_trained * per_parameter + frozen * (6 if mixed else 4)
     in_turn = 0.0  # passes of some batches only are never held together: the largest counts
     for one, cost in measured:
         if one.trained:

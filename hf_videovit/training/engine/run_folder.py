@@ -25,9 +25,10 @@ logger = logging.get_logger(__name__)
 RECORD = "logs/run.json"
 # Files of the saved model, relative to the folder of the run.
 RESULTS = re.compile(
-    r"((images|joint)/)?(config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
+    r"((images|joint|adapter)/)?(config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"
     r"|(video_)?(pre)?processor_config\.json)"
-    r"|run\.yaml|results\.json|results_confusion\.png|reconstructions\.png|words\.png|README\.md"
+    r"|adapter/(adapter_config\.json|adapter_model\.safetensors)"
+    r"|(adapter/)?(run\.yaml|README\.md)|results\.json|results_confusion\.png|reconstructions\.png|words\.png"
 )
 # Files of `logs`, relative to it.
 RECORDS = re.compile(
@@ -35,6 +36,8 @@ RECORDS = re.compile(
     r"|training_clips\.json|(reconstructions|words)/step_\d+\.png"
     r"|([^/]+/)*(events\.out\.tfevents\.[^/]+|hparams\.yml)"
 )
+MODELS = ("images", "joint", "adapter")  # folders of further saved models
+ROOMS = ("checkpoints", "logs", *MODELS)
 BEST = ("best.safetensors", ".best.safetensors.draft")
 INPUTS = ("checkpoint", "image_model", "teacher", "tokenizer")
 
@@ -90,12 +93,12 @@ class RunFolder:
     def _walk(self) -> Iterator[str]:
         """Files at the places where a run writes."""
         for path in sorted(self.path.iterdir()) if self.path.is_dir() else []:
-            if path.is_dir() and path.name in ("images", "joint", "logs"):
+            if path.is_dir() and path.name in ("logs", *MODELS):
                 inner = (file for file in path.rglob("*") if file.is_symlink() or not file.is_dir())
                 yield from (file.relative_to(self.path).as_posix() for file in sorted(inner))
             elif path.is_dir() and path.name == "checkpoints":
                 yield from (f"checkpoints/{entry.name}" for entry in sorted(path.iterdir()))
-            elif RESULTS.fullmatch(path.name) or path.name in ("images", "joint", "logs", "checkpoints"):
+            elif RESULTS.fullmatch(path.name) or path.name in ROOMS:
                 yield path.name
 
     def _sort_files(self, record: dict[str, Any] | None) -> tuple[list[str], list[str]]:
@@ -139,7 +142,7 @@ class RunFolder:
         if not path.is_relative_to(own):
             return False
         inside = path.relative_to(own).as_posix()
-        return inside in (".", "images", "joint") or RESULTS.fullmatch(inside) is not None
+        return inside in (".", *MODELS) or RESULTS.fullmatch(inside) is not None
 
     def _refuse_foreign(self, foreign: list[str]) -> None:
         if foreign:
@@ -169,7 +172,7 @@ class RunFolder:
                 remove_folder(self.path / path)
             else:
                 (self.path / path).unlink(missing_ok=True)
-        for room in ("checkpoints", "logs", "images", "joint"):
+        for room in ROOMS:
             folders = [path for path in (self.path / room).rglob("*") if path.is_dir() and not path.is_symlink()]
             for folder in [*sorted(folders, reverse=True), self.path / room]:
                 if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -31,16 +31,20 @@ from ..evaluation.evaluation import EvaluationResult, evaluate_model
 from ..evaluation.probes import online_probe
 from ..evaluation.temporal_localization import LocalizationResult
 from ..fields import build_group
+from ..lora import ADAPTER, add_adapter, merge_adapter
 from ..tasks import Task
 from .previewing import PreviewedClip, PreviewedCopies, preview_stream
 
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Goal = Literal["classifier", "encoder"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 Rows = dict[str, torch.Tensor]
 Sources = tuple[VideoSource, VideoSource | None]
 
-PRETRAINING_UNREAD = ("image_model", "head")  # fields that concern classifiers only
+PRETRAINING_UNREAD = ("image_model", "head", "lora")  # fields that concern classifiers only
 
 
 @dataclass
@@ -207,6 +211,7 @@ class Method(ABC):
     processor: ClipProcessor
     train_source: VideoSource
     eval_source: VideoSource | None
+    adapted: "PeftModel | None" = None  # the model, where an adapter is trained
 
     def __init__(
         self,
@@ -257,6 +262,8 @@ class Method(ABC):
             off |= dict.fromkeys(("probe_data", "probe_steps", "probe_max_samples"), "`probe` is needed for it")
         if self.config.run.push_to_hub is None:
             off |= dict.fromkeys(("hub_private", "hub_with_code"), "`push_to_hub` is needed for it")
+        if self.config.model.checkpoint is None:
+            off["lora"] = "`checkpoint`, the model that the adapter is for, is needed for it"
         return off
 
     @classmethod
@@ -341,6 +348,8 @@ class Method(ABC):
             self.model, self.processor = self.given_model or model, self.given_processor or processor
         else:
             self.model, self.processor = self.given_model, self.given_processor
+        if self.config.model.lora:
+            self.adapted = add_adapter(self.model, self.config.model.lora)
 
     @abstractmethod
     def task(self) -> Task:
@@ -609,6 +618,25 @@ class Method(ABC):
         stream = ClipStream(source, load, num_clips, self.config.run.seed)
         return preview_stream(stream, load, self.preview_batch)
 
+    def merged(self, fitted: FitResult) -> FitResult:
+        """
+        The result of the training loop without adapters. A trained adapter is saved and merged into the model.
+
+        Args:
+            fitted ([`FitResult`]):
+                Result of the training loop.
+
+        Returns:
+            [`FitResult`]
+        """
+        if self.adapted is None:
+            return fitted
+        folder = self.output_dir / ADAPTER if self.accelerator.is_main_process else None
+        if folder is not None:
+            self.processor.save_pretrained(folder)
+            self.config.save(folder / "run.yaml")
+        return replace(fitted, model=merge_adapter(self.adapted, fitted.model, folder))
+
     def save(self, model: PreTrainedModel, processor: ClipProcessor, folder: Path | None = None) -> None:
         """
         Save config, weights, processor and `run.yaml`.
@@ -725,7 +753,7 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
         )
         if accelerator.is_main_process:
             folder.begin_saving()
-        result = method.finish(fitted)
+        result = method.finish(method.merged(fitted))
         if accelerator.is_main_process:
             folder.record_results()
     return result
