@@ -29,7 +29,7 @@ TRAINING_STOREYS = (
     ("fields",),
     ("arguments",),
     ("optimization", "data"),
-    ("schedules", "opening"),
+    ("schedules", "opening", "lora"),
     ("words", "preparing"),
     ("tasks",),
     ("engine", "building"),
