@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .keys import open_checkpoint
-from .kinds import DETECTION_TASK, refuse_other_kinds, without_box_classifier
+from .kinds import DETECTION_TASK, holds_encoder, refuse_other_kinds, without_box_classifier
 from .plan import SAFETENSORS_DTYPES, Conversion, build_converted, write_folder
-from .published_sizes import check_depths, report_unshown_fields
+from .published_sizes import SIZES, check_depths, report_unshown_fields
 
 
 # Module of each family; each has a `plan_conversion`.
@@ -25,14 +25,16 @@ CONVERTERS = {
     "tubevit": "convert_tubevit",
     "uniformer": "convert_uniformer",
     "uniformer_v2": "convert_uniformer_v2",
+    "video_temporal_localizer": "convert_adatad",
     "videomae_v2": "convert_videomae_v2",
 }
 # Averaged weights, which the official code evaluates; `entry` chooses the others.
-PREFERRED_ENTRIES = {"actionformer": "state_dict_ema"}
+PREFERRED_ENTRIES = dict.fromkeys(("actionformer", "video_temporal_localizer"), "state_dict_ema")
 TASKS = (
     *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
     *("keypoint-detection", "action-detection", "temporal-action-localization"),
 )
+TOLD = ("config", "published", "settings")  # arguments that say what no shape shows
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -79,7 +81,8 @@ def convert_checkpoint(
             Fields of the configuration that no tensor shape shows: `image_size` and `num_frames` if they are not 224
             and 16, `num_attention_heads` (and `decoder_num_attention_heads`) for widths that no published model has,
             `num_labels` or `id2label` for a new classifier on a checkpoint without one. For TubeViT also `tube_init`,
-            `"fan_in"` or `"inflate"`; for ActionFormer `settings`, its official configuration file or its content.
+            `"fan_in"` or `"inflate"`; for ActionFormer and AdaTAD `settings`, the official configuration file or its
+            content.
 
     Returns:
         `PreTrainedModel`: in evaluation mode.
@@ -194,12 +197,14 @@ def plan_conversion(
         raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
     opened = open_checkpoint(checkpoint, entry=entry, preferred=PREFERRED_ENTRIES.get(model_type))
     refuse_other_kinds(opened, task)
+    if model_type == "actionformer" and holds_encoder(opened):  # both parts become one model
+        converter = import_module(f".{CONVERTERS['video_temporal_localizer']}", __name__)
     left_out: dict[str, str] = {}
     if task != DETECTION_TASK:
         opened, left_out = without_box_classifier(opened)
     plan = converter.plan_conversion(opened, task=task, **options)
     plan.dropped |= left_out
-    if options.get("config") is None and options.get("published") is None:
+    if plan.config.model_type in SIZES and all(options.get(name) is None for name in TOLD):
         check_depths(plan, set(options), task)
         report_unshown_fields(plan, set(options), task)
     return plan

@@ -19,6 +19,10 @@ LOCALISATION = (
     (re.compile(r"(?:.+\.)?rpn_head\.(?:cls|reg|start|end|offset)_.+"), "OpenTAD"),
 )
 ADAPTERS = re.compile(r"(?:.+\.)?blocks\.\d+\.adapter\..+")
+# OpenTAD's wrapper of an encoder, around MMAction2's, and the localiser beside it.
+OPENTAD_WRAPPERS = r"(?:_orig_mod\.|module\.)*"
+OPENTAD_ENCODER = re.compile(OPENTAD_WRAPPERS + r"backbone\.(?:model\.)?(?:backbone\.)?(.+)")
+OPENTAD_HEAD = re.compile(OPENTAD_WRAPPERS + r"(?:projection|rpn_head)\..+")
 # Heads that classify boxes. Those of detectors of objects also move the boxes (`fc_reg`) or propose them (`rpn_head`).
 DETECTION = (
     (re.compile(r"(?:.+\.)?roi_head\.bbox_head\.fc_cls\..+"), "MMAction2"),
@@ -50,7 +54,8 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
                 f"{checkpoint.name} is a temporal-localisation checkpoint ({source}): `{name}` finds actions in a "
                 f"sequence of features. Convert it as the family 'actionformer', with task={LOCALISATION_TASK!r}."
             )
-    if task != FEATURES and (name := _first(ADAPTERS, checkpoint)):
+    alone = not any(_first(pattern, checkpoint) for pattern, _ in LOCALISATION)
+    if alone and task != FEATURES and (name := _first(ADAPTERS, checkpoint)):
         raise ValueError(
             f"{checkpoint.name} is the encoder of a temporal-localisation model (AdaTAD): `{name}` is part of an "
             f"adapter. Convert it as the family 'videomae_v2', with task={FEATURES!r}."
@@ -67,6 +72,22 @@ def refuse_other_kinds(checkpoint: Checkpoint, task: str) -> None:
             f"boxes around people, not of videos, so it cannot be converted with task={task!r}. Use "
             f"task={DETECTION_TASK!r}, or task={FEATURES!r} for its encoder."
         )
+
+
+def holds_encoder(checkpoint: Checkpoint) -> bool:
+    """
+    Whether a file of OpenTAD has an encoder beside the localiser.
+
+    Args:
+        checkpoint ([`~convert.keys.Checkpoint`]):
+            The opened file.
+
+    Returns:
+        `bool`
+    """
+    found = (OPENTAD_ENCODER.fullmatch(name) for name in checkpoint.shapes)
+    of_encoder = any(match and match[1].startswith(("patch_embed.", "blocks.")) for match in found)
+    return of_encoder and any(OPENTAD_HEAD.fullmatch(name) for name in checkpoint.shapes)
 
 
 def without_box_classifier(checkpoint: Checkpoint) -> tuple[Checkpoint, dict[str, str]]:

@@ -50,6 +50,16 @@ DATASET = {
     "force_upsampling": "resize_to_max_length",
     "max_seq_len": "max_sequence_length",
 }
+# What OpenTAD's suppression does without a word in the file.
+OPENTAD_NMS = {
+    "use_soft_nms": True,
+    "sigma": 0.5,
+    "iou_threshold": 0.0,
+    "min_score": 0.0,
+    "max_seg_num": 100,
+    "multiclass": True,
+    "voting_thresh": 0.0,
+}
 Fields = dict[str, Any]
 
 
@@ -146,18 +156,43 @@ def _of_opentad(model: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[
     fields["center_sampling_radius"] = (
         head.get("center_sample_radius", 1.5) if head.get("center_sample", "radius") == "radius" else None
     )
-    processing = settings.get("post_processing", {})
-    nms = processing.get("nms") or {}
-    decoding = (
-        (processing, {"pre_nms_thresh": "score_threshold", "pre_nms_topk": "max_candidates"}),
-        (nms, {"sigma": "nms_sigma", "iou_threshold": "iou_threshold", "min_score": "min_score"}),
-        (nms, {"max_seg_num": "max_segments", "voting_thresh": "voting_threshold"}),
-    )
-    processor = {ours: one[theirs] for one, names in decoding for theirs, ours in names.items() if theirs in one}
-    if nms:
-        processor["nms_method"] = "soft" if nms.get("use_soft_nms") else "hard"
-        processor["class_agnostic"] = not nms.get("multiclass", False)
-    return fields, processor
+    return fields, {**_opentad_grid(settings), **_opentad_decoding(settings.get("post_processing", {}))}
+
+
+def _opentad_decoding(processing: Mapping[str, Any]) -> Fields:
+    """Choice of segments. What a file leaves out has the default of OpenTAD's function, not of our processor."""
+    processor = {
+        ours: processing[theirs]
+        for theirs, ours in (("pre_nms_thresh", "score_threshold"), ("pre_nms_topk", "max_candidates"))
+        if theirs in processing
+    }
+    if not processing.get("nms"):
+        return processor
+    nms = {**OPENTAD_NMS, **processing["nms"]}
+    return {
+        **processor,
+        "nms_method": "soft" if nms["use_soft_nms"] else "hard",
+        "nms_sigma": nms["sigma"],
+        "iou_threshold": nms["iou_threshold"],
+        "min_score": nms["min_score"],
+        "max_segments": nms["max_seg_num"],
+        "class_agnostic": not nms["multiclass"],
+        "voting_threshold": nms["voting_thresh"],
+    }
+
+
+def _opentad_grid(settings: Mapping[str, Any]) -> Fields:
+    """Where features lie in a video, by the data set's section for tests."""
+    dataset = settings.get("dataset", {})
+    dataset = dataset.get("test") or dataset.get("val") or dataset.get("train") or {}
+    processor: Fields = {"feature_fps": dataset["fps"]} if dataset.get("fps", -1) > 0 else {}
+    if "resize_length" in dataset:
+        return {**processor, "feature_stride": None, "resize_to_max_length": True}
+    if dataset.get("feature_stride", -1) > 0:
+        processor["feature_stride"] = dataset["feature_stride"]
+        processor["downsample_rate"] = dataset.get("sample_stride", 1)
+        processor["feature_offset"] = dataset.get("offset_frames", 0)
+    return processor
 
 
 __all__ = ["localizer_fields", "read_settings"]

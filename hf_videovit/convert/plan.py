@@ -82,7 +82,9 @@ class Conversion:
         fresh (`dict[str, str]`, *optional*):
             Our names that are not in the file, each with the reason. They are initialised as in a new model.
         processor (`Any`, *optional*):
-            Video processor with the protocol of the checkpoint.
+            Processor with the protocol of the checkpoint: of videos, images or features.
+        video_processor (`Any`, *optional*):
+            Beside a processor of features: the video processor of the encoder.
         official_names (`dict[str, str]`, *optional*):
             Our names of modules or tensors outside the blocks, each with the official name. For messages.
     """
@@ -94,6 +96,7 @@ class Conversion:
     dropped: dict[str, str] = field(default_factory=dict)
     fresh: dict[str, str] = field(default_factory=dict)
     processor: Any = None
+    video_processor: Any = None
     official_names: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> dict[str, tuple[int, ...]]:
@@ -319,8 +322,9 @@ def write_folder(plan: Conversion, folder: str | os.PathLike, dtype: torch.dtype
         config = copy.deepcopy(plan.config)
         config.architectures, config.dtype = [plan.model_class.__name__], dtype
         config.save_pretrained(unfinished)
-        if plan.processor is not None:
-            plan.processor.save_pretrained(unfinished)
+        for processor in (plan.processor, plan.video_processor):
+            if processor is not None:
+                processor.save_pretrained(unfinished)
         unfinished.replace(folder)
     return folder
 

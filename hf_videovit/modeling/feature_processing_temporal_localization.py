@@ -31,7 +31,7 @@ class FeatureGrid:
         stride (`float`):
             Frames from one step to the next.
         offset (`float`):
-            Frame of step 0: half a window, because a feature stands at the centre of its window.
+            Frame of step 0: usually half a window, because a feature stands at the centre of its window.
         steps (`int`, *optional*):
             Length of the sequence, where it is known.
     """
@@ -87,6 +87,9 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
             whole video.
         feature_window (`float`, *optional*, defaults to 16):
             Frames of a window.
+        feature_offset (`float`, *optional*):
+            Frame of a video that its first feature stands at. Defaults to half a window; some of OpenTAD's models have
+            another. It has no effect on features that are resized or spread over the video.
         feature_fps (`float`, *optional*):
             Frame rate that the features were made at, whatever the video's own.
         feature_description (`dict`, *optional*):
@@ -154,6 +157,7 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         feature_size: int = 1408,
         feature_stride: float | None = 4,
         feature_window: float = 16,
+        feature_offset: float | None = None,
         feature_fps: float | None = None,
         feature_description: dict[str, Any] | None = None,
         downsample_rate: int = 1,
@@ -180,6 +184,7 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         self.feature_size = feature_size
         self.feature_stride = feature_stride
         self.feature_window = feature_window
+        self.feature_offset = feature_offset
         self.feature_fps = feature_fps
         self.feature_description = feature_description
         self.downsample_rate = downsample_rate
@@ -342,7 +347,8 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         if self.feature_stride is not None and not self.resize_to_max_length:
             stride = self.feature_stride * self.downsample_rate
             steps = None if num_features is None else -(-num_features // self.downsample_rate)
-            return FeatureGrid(fps, duration, stride, self.feature_window / 2, steps)
+            offset = self.feature_window / 2 if self.feature_offset is None else self.feature_offset
+            return FeatureGrid(fps, duration, stride, offset, steps)
         steps = self.max_sequence_length if self.resize_to_max_length else num_features
         assert steps is not None
         if self.feature_stride is None:

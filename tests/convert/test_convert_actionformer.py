@@ -173,6 +173,41 @@ def test_opentads_decoding():
     assert (processor.resized_offset, processor.min_length) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (
+            {"feature_stride": 4, "sample_stride": 2, "offset_frames": 8},
+            {"feature_stride": 4, "downsample_rate": 2, "feature_offset": 8},
+        ),
+        ({"feature_stride": 8, "fps": 15}, {"feature_stride": 8, "feature_offset": 0, "feature_fps": 15}),
+        ({"resize_length": 192, "fps": -1}, {"feature_stride": None, "resize_to_max_length": True}),
+    ],
+)
+def test_the_place_of_opentads_features(dataset, expected):
+    settings = {**settings_of("opentad_forward"), "dataset": {"train": {}, "test": dataset}}
+    _, processor = localizer_fields(settings)
+    assert {name: processor[name] for name in expected} == expected
+    plan = plan_conversion(
+        "actionformer", FIXTURES / "opentad_forward" / "checkpoint.pth", task=TASK, settings=settings
+    )
+    assert {name: getattr(plan.processor, name) for name in expected} == expected
+
+
+def test_what_opentads_settings_leave_out_is_its_default():
+    nms = {"sigma": 0.7, "voting_thresh": 0.7}
+    _, processor = localizer_fields({**settings_of("opentad_forward"), "post_processing": {"nms": nms}})
+    assert processor == {
+        "nms_method": "soft",
+        "nms_sigma": 0.7,
+        "iou_threshold": 0.0,
+        "min_score": 0.0,
+        "max_segments": 100,
+        "class_agnostic": False,
+        "voting_threshold": 0.7,
+    }
+
+
 @pytest.mark.parametrize("suffix", [".yaml", ".json", ".txt"])
 def test_settings_files(suffix, tmp_path):
     content = {

@@ -9,7 +9,8 @@ from hf_videovit.published import list_published, published_entry
 from tests.convert.layouts import UNSHOWN, official_layout, same_weights, tiny_model
 
 
-OF_VIDEOS = [name for name in CONVERTERS if name != "actionformer"]  # the others take features
+LOCALIZERS = ("actionformer", "video_temporal_localizer")
+OF_VIDEOS = [name for name in CONVERTERS if name not in LOCALIZERS]
 CLASSIFICATION, FEATURES = "video-classification", "feature-extraction"
 WRAPPERS = {
     "torch": lambda state: {"model": state, "epoch": 7},
@@ -138,6 +139,9 @@ def test_an_encoder_with_adapters_is_of_features():
     assert converted.config.adapter_layers == [1] and same_weights(converted, model)
     with pytest.raises(ValueError, match=r"\(AdaTAD\): `blocks\.1\.adapter.*task='feature-extraction'"):
         convert_checkpoint("videomae_v2", state, task=CLASSIFICATION, num_labels=3, **UNSHOWN)
+    for family in LOCALIZERS:
+        with pytest.raises(ValueError, match=r"\(AdaTAD\): `blocks\.1\.adapter.*family 'videomae_v2'"):
+            convert_checkpoint(family, state, task="temporal-action-localization")
 
 
 @pytest.mark.parametrize("others", [("rpn_head.rpn_cls.weight",), ("roi_head.bbox_head.fc_reg.weight",)])
