@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..ahead import read_ahead
+from ..films import processed_frames
 from ..folders import refuse_existing
-from ..modeling.video_decoding import VideoDecodingError, decode_in_chunks
-from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video, without_colours
+from ..modeling.video_decoding import VideoDecodingError
+from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video
 from ..modes import evaluation_mode
 from .pipeline import video_of_row
 
@@ -28,8 +28,6 @@ from .pipeline import video_of_row
 logger = logging.get_logger(__name__)
 
 POOLINGS = ("default", "mean", "first", "tokens")
-CHUNK_BYTES = 256 * 2**20
-PROCESSED_FRAMES = 32
 
 
 def get_video_features(
@@ -309,66 +307,6 @@ def _encode(encoder: PreTrainedModel, pixel_values: torch.Tensor, pooling: str) 
     return pooled[pooling]().float().view(batch, -1, tokens.shape[-1]).mean(dim=1).cpu()
 
 
-def processed_frames(
-    video: Any, processor: ClipVideoProcessor, device: torch.device, squash: bool = False, step: float = 1.0
-) -> Iterator[torch.Tensor]:
-    """
-    Frames of a whole video in order, ready for a model; decoded and processed a few at a time.
-
-    Args:
-        video:
-            One video, in any form that the processor accepts.
-        processor ([`ClipVideoProcessor`]):
-            The checkpoint's processor.
-        device (`torch.device`):
-            Where the frames are processed.
-        squash (`bool`, *optional*, defaults to `False`):
-            See [`get_video_features`].
-        step (`float`, *optional*, defaults to 1.0):
-            Frame `int(k * step)` is the one at place `k`; below 1 frames are repeated.
-
-    Yields:
-        `torch.Tensor` of shape `(num_channels, height, width)`.
-
-    Raises:
-        VideoDecodingError: the video cannot be read.
-    """
-    chunks = decode_in_chunks(
-        video,
-        CHUNK_BYTES,
-        decoder=processor.decoder,
-        policy=processor.decoding_policy,
-        isolate=processor.isolate_decoding,
-    )
-    read = taken = 0
-    for chunk in chunks:
-        for part in torch.from_numpy(chunk.frames).split(PROCESSED_FRAMES):  # floats need more memory
-            places = []
-            while (place := int(taken * step)) < read + len(part):
-                places.append(place - read)
-                taken += 1
-            read += len(part)
-            if places:
-                yield from _processed(part[places], processor, device, squash)
-
-
-def _processed(
-    frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device, squash: bool
-) -> torch.Tensor:
-    if squash:
-        return _squash(frames, processor, device)
-    options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
-    return processor(frames, **options)["pixel_values"][0]
-
-
-def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device) -> torch.Tensor:
-    target = processor.crop_size if processor.do_center_crop else processor.size
-    size = (target["height"], target["width"])
-    pixels = frames.to(device).permute(0, 3, 1, 2).float() / 255
-    pixels = without_colours(pixels) if processor.do_grayscale else pixels
-    return F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=False)
-
-
 Window = tuple[int, torch.Tensor | VideoDecodingError | None]
 
 
@@ -444,4 +382,4 @@ def _features_of_windows(
     yield from finished(everything=True)
 
 
-__all__ = ["feature_files", "get_video_features", "iter_video_features", "processed_frames", "save_features"]
+__all__ = ["feature_files", "get_video_features", "iter_video_features", "save_features"]

@@ -1,8 +1,7 @@
 """`pipeline("temporal-action-localization")`: when actions happen in a video of any length."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,19 @@ from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from ..auto import AutoModelForTemporalActionLocalization
 from ..feature_files import FEATURE_SUFFIXES, FeatureFile, check_description, read_description
+from ..films import FilmLocalizer, check_windows
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor, fuse_class_scores
 from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization
 from ..modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
 from ..modeling.segment_suppression import ScoredSegments
-from ..modeling.video_decoding import VideoDecodingError, opened_once, probe_video
-from ..modeling.video_processing_base import ClipVideoProcessor, is_frames, is_one_video
+from ..modeling.video_decoding import VideoDecodingError
+from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video
 from .feature_sets import weights_hash
-from .features import processed_frames
 from .pipeline import video_of_row
 
 
 TASK = "temporal-action-localization"
 ON_ERROR = ("raise", "report")
-STEPS_AT_ONCE = 16_384  # of the localiser; longer sequences are cut into windows that overlap by half
 
 
 class TemporalActionLocalizationPipeline(Pipeline):
@@ -98,10 +96,6 @@ class TemporalActionLocalizationPipeline(Pipeline):
                     f"{type(self.video_processor).__name__}."
                 )
             check_windows(self.model.config, self.feature_extractor)
-
-    @property
-    def _localizer(self) -> Any:
-        return self.model.localizer if isinstance(self.model, VideoTemporalLocalizer) else self.model
 
     def _sanitize_parameters(  # type: ignore[override]
         self,
@@ -195,12 +189,12 @@ class TemporalActionLocalizationPipeline(Pipeline):
         windows_at_once: int | None = None,
         on_error: str = "raise",
     ) -> dict[str, Any]:
+        parts = (self.model, self.feature_extractor, self.video_processor)
+        film_localizer = FilmLocalizer(*parts, steps_at_once, windows_at_once)
         if "features" in model_inputs:
-            features = model_inputs["features"]
-            return {"found": self._of_features(features, fps, duration, steps_at_once or STEPS_AT_ONCE)}
+            return {"found": film_localizer.of_features(model_inputs["features"], fps, duration)}
         try:
-            with opened_once(model_inputs["video"]) as video:
-                return {"found": self._of_video(video, fps, steps_at_once, windows_at_once)}
+            return {"found": film_localizer.of_film(model_inputs["video"], fps)}
         except (VideoDecodingError, OSError) as error:
             if on_error == "raise":
                 raise
@@ -267,156 +261,6 @@ class TemporalActionLocalizationPipeline(Pipeline):
         super().save_pretrained(save_directory, **kwargs)
         if self.video_processor is not None:
             self.video_processor.save_pretrained(save_directory, **kwargs)
-
-    # Features to segments
-
-    def _of_features(
-        self, features: torch.Tensor, fps: float | None, duration: float | None, steps: int
-    ) -> ScoredSegments:
-        processor = self.feature_extractor
-        rate = processor.feature_fps or fps
-        if rate is None:
-            raise ValueError("`fps` is needed: features do not say at which frame rate they were made.")
-        if not len(features):
-            return _nothing()
-        if duration is None:
-            if processor.feature_stride is None:
-                raise ValueError("`duration` is needed: the features of this model are spread over the whole video.")
-            duration = ((len(features) - 1) * processor.feature_stride + processor.feature_window) / rate
-        parts = [(0, features)]
-        if not processor.resize_to_max_length and processor.feature_stride is not None:
-            parts = self._parts_of_features(iter(features), steps)  # type: ignore[assignment]
-        found = [self._candidates(part, start) for start, part in parts]
-        return self._in_seconds(found, processor.grid(len(features), rate, duration))
-
-    def _parts_of_features(self, rows: Iterable[torch.Tensor], steps: int) -> Iterator[tuple[int, torch.Tensor]]:
-        every = self.feature_extractor.downsample_rate
-        return sliding_windows(rows, steps * every, max(steps // 2, 1) * every, every)
-
-    def _candidates(self, features: torch.Tensor, start: int) -> ScoredSegments:
-        """Candidates in features from number `start` on; in steps of the whole video."""
-        processor = self.feature_extractor
-        batch = processor(features)
-        inputs = {name: value.to(self.device) for name, value in batch.items()}
-        found = processor.candidates(self._localizer(**inputs), 0)
-        found.segments = found.segments + np.float32(start / processor.downsample_rate)
-        return found
-
-    def _in_seconds(
-        self, parts: Sequence[ScoredSegments], grid: Any, times: np.ndarray | None = None
-    ) -> ScoredSegments:
-        """Suppress the candidates of all parts, and place the segments in time: at the frames' own times, if given."""
-        pooled = ScoredSegments(
-            *(np.concatenate([getattr(one, name) for one in parts]) for name in ("segments", "scores", "labels"))
-        )
-        found = self.feature_extractor.suppress(pooled)
-        if times is None:
-            found.segments = grid.to_seconds(found.segments)
-        else:
-            frames = found.segments.astype(np.float64) * grid.stride + grid.offset
-            found.segments = np.interp(frames, np.arange(len(times)), times).astype(np.float32)
-        return found
-
-    # Videos to features
-
-    def _of_video(
-        self, video: Any, fps: float | None, steps: int | None, windows_at_once: int | None
-    ) -> ScoredSegments:
-        probe = probe_video(video, isolate=self.video_processor.isolate_decoding)
-        rate = (fps if is_frames(video) else probe.fps) or fps
-        if not rate:
-            raise ValueError("`fps` is needed: the video does not say its frame rate.")
-        duration = probe.duration if probe.duration and not is_frames(video) else probe.num_frames / rate
-        config, processor = self.model.config, self.feature_extractor
-        step = config.frame_step * rate / (processor.feature_fps or rate)
-        frames = processed_frames(video, self.video_processor, self.device, config.squash_frames, step)
-        found, count = [], 0
-        if config.feature_source == "moments":
-            parts = self._parts_of_moments(frames, steps)
-        else:
-            rows = self._features_of_windows(frames, windows_at_once or config.windows_at_once)
-            if processor.resize_to_max_length or processor.feature_stride is None:
-                rows = iter([torch.stack(all_rows)] if (all_rows := list(rows)) else [])
-                parts = ((0, one) for one in rows)
-            else:
-                parts = self._parts_of_features(rows, steps or STEPS_AT_ONCE)
-        for start, part in parts:
-            found.append(self._candidates(part, start))
-            count = start + len(part)
-        if not found:  # shorter than a window
-            return _nothing()
-        grid = processor.grid(count, rate, duration)
-        return self._in_seconds(found, grid, None if processor.feature_fps else _uneven_times(probe, duration))
-
-    def _features_of_windows(self, frames: Iterator[torch.Tensor], windows_at_once: int) -> Iterator[torch.Tensor]:
-        """Features in order, of as many windows at a time."""
-        config = self.model.config
-        window, stride = config.feature_window, config.feature_stride
-        held: list[torch.Tensor] = []
-        skipped = 0
-        for frame in frames:
-            if skipped:
-                skipped -= 1
-                continue
-            held.append(frame)
-            if len(held) == window + (windows_at_once - 1) * stride:
-                yield from self._encode(held)
-                skipped = max(windows_at_once * stride - len(held), 0)
-                held = held[windows_at_once * stride :]
-        if len(held) >= window:
-            yield from self._encode(held)
-
-    def _encode(self, frames: list[torch.Tensor]) -> torch.Tensor:
-        pixel_values = torch.stack(frames)[None].to(self.device, self.model.dtype)
-        return self.model.encode(pixel_values)[0].float().cpu()
-
-    def _parts_of_moments(
-        self, frames: Iterator[torch.Tensor], steps: int | None
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Features of long windows of frames; their ends are filled with the last frame."""
-        config, processor = self.model.config, self.feature_extractor
-        stride, clip = config.feature_stride, config.encoder_config.num_frames
-        multiple = math.lcm(stride, clip)
-        length = (steps or processor.max_sequence_length) * stride
-        length = max(length // (2 * multiple), 1) * 2 * multiple
-        for start, part in sliding_windows(frames, length, length // 2, multiple):
-            missing = (length if processor.pad_to_max_length else -(-len(part) // multiple) * multiple) - len(part)
-            filled = [*part, *[part[-1]] * missing]
-            yield start // stride, self._encode(filled)[: -(-len(part) // stride)]
-
-
-def sliding_windows(
-    items: Iterable[torch.Tensor], length: int, hop: int, multiple: int = 1
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """
-    Windows over a stream of tensors. The last one is moved back, so that it ends with the stream and is as long as the
-    others.
-
-    Args:
-        items (`Iterable[torch.Tensor]`):
-            Tensors of one shape. Only those of a window and of the hop before it are held.
-        length (`int`):
-            Length of a window.
-        hop (`int`):
-            Distance between windows.
-        multiple (`int`, *optional*, defaults to 1):
-            Windows start at a multiple of it, of which `hop` is one.
-
-    Yields:
-        `tuple[int, torch.Tensor]`: number of the first item, and the items, stacked.
-    """
-    held: list[torch.Tensor] = []
-    before: list[torch.Tensor] = []
-    start = 0
-    for item in items:
-        if len(held) == length:
-            yield start, torch.stack(held)
-            before, held = held[:hop], held[hop:]
-            start += hop
-        held.append(item)
-    if held:
-        back = (length - len(held)) // multiple * multiple if before else 0
-        yield start - back, torch.stack([*before[len(before) - back :], *held])
 
 
 def read_features(features: Any) -> torch.Tensor:
@@ -547,30 +391,6 @@ def save_localizer(
     return Path(folder)
 
 
-def check_windows(config: Any, processor: TemporalLocalizationProcessor) -> None:
-    """
-    Refuse a processor that places features elsewhere than the model makes them.
-
-    Args:
-        config ([`VideoTemporalLocalizerConfig`]):
-            Of the model.
-        processor ([`TemporalLocalizationProcessor`]):
-            Its processor.
-
-    Raises:
-        ValueError: strides or windows differ.
-    """
-    if processor.feature_stride is None:
-        return
-    for name in ("stride", "window"):
-        made = getattr(config, f"feature_{name}") * config.frame_step
-        placed = getattr(processor, f"feature_{name}")
-        if made != placed:
-            raise ValueError(
-                f"`feature_{name}` of the processor must be the {made} frames of the model's windows, got {placed}."
-            )
-
-
 def register_temporal_localization() -> None:
     """Register [`TemporalActionLocalizationPipeline`] for `pipeline("temporal-action-localization")`."""
     # not by `register_pipeline`, which would make `save_pretrained` copy this file into the saved folder
@@ -587,28 +407,11 @@ def _is_features(value: Any) -> bool:
     return isinstance(value, str | os.PathLike) and Path(value).suffix.lower() in FEATURE_SUFFIXES
 
 
-def _nothing() -> ScoredSegments:
-    return ScoredSegments(np.zeros((0, 2), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-
-
-def _uneven_times(probe: Any, duration: float) -> np.ndarray | None:
-    """Times of frames, and of the end, where the rate varies; `None` for an even rate."""
-    if probe.timestamps is None or len(probe.timestamps) < 2:
-        return None
-    times = np.asarray(probe.timestamps, np.float64) - probe.timestamps[0]
-    even = np.arange(len(times)) / probe.fps
-    if np.abs(times - even).max() <= 0.5 / probe.fps:
-        return None
-    return np.append(times, duration)
-
-
 __all__ = [
     "TemporalActionLocalizationPipeline",
-    "check_windows",
     "join_localizer",
     "load_localizer",
     "read_features",
     "register_temporal_localization",
     "save_localizer",
-    "sliding_windows",
 ]

@@ -11,10 +11,10 @@ from hf_videovit import (
     ActionFormerConfig,
     ActionFormerForTemporalActionLocalization,
     TemporalLocalizationProcessor,
+    films,
     get_video_features,
 )
 from hf_videovit.feature_files import open_features
-from hf_videovit.inference import features as features_module
 from hf_videovit.inference.feature_sets import FeatureSettings, make_features, plan_features, weights_hash
 from hf_videovit.inference.features import iter_video_features
 from hf_videovit.inference.temporal_localization import join_localizer
@@ -77,9 +77,9 @@ def test_a_stopped_run_continues_and_makes_nothing_twice(classifier, clips, tmp_
     with (folder / "manifest.jsonl").open("a") as file:
         file.write('{"video": "up", "fi')  # cut off by a crash
     read = []
-    decode = features_module.decode_in_chunks
+    decode = films.decode_in_chunks
     monkeypatch.setattr(
-        features_module,
+        films,
         "decode_in_chunks",
         lambda video, *rest, **more: read.append(video) or decode(video, *rest, **more),
     )

@@ -104,7 +104,7 @@ def test_windows(classifier, clips, window, stride, count):
 
 def test_windows_are_not_cut_at_the_decoders_chunks(classifier, clips, monkeypatch):
     whole = get_video_features(classifier, tiny_processor(), clips[0], stride=1)[0]
-    monkeypatch.setattr("hf_videovit.inference.features.CHUNK_BYTES", 1)  # the smallest chunks: 16 frames
+    monkeypatch.setattr("hf_videovit.films.CHUNK_BYTES", 1)  # the smallest chunks: 16 frames
     torch.testing.assert_close(get_video_features(classifier, tiny_processor(), clips[0], stride=1)[0], whole)
 
 

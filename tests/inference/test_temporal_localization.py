@@ -14,11 +14,11 @@ from hf_videovit import (
     TemporalLocalizationProcessor,
     get_video_features,
 )
+from hf_videovit.films import sliding_windows
 from hf_videovit.inference.temporal_localization import (
     join_localizer,
     load_localizer,
     save_localizer,
-    sliding_windows,
 )
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case

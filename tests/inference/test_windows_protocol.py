@@ -12,9 +12,8 @@ import pytest
 import torch
 from transformers import pipeline
 
-from hf_videovit import get_video_features
+from hf_videovit import films, get_video_features
 from hf_videovit.doctor import check_video
-from hf_videovit.inference import features as features_module
 from hf_videovit.inference.timeline import moments_that_mattered, scores_over_time
 from hf_videovit.modeling import video_decoding, video_decoding_pyav
 from hf_videovit.modeling.video_decoding import VideoDecodingError, decode_in_chunks, decode_video, probe_video
@@ -42,7 +41,7 @@ def clip(tmp_path_factory):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Several chunks for each of the small clips here: 16 frames."""
-    monkeypatch.setattr(features_module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(films, "CHUNK_BYTES", 1)
 
 
 @pytest.fixture
