@@ -8,14 +8,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..published import CLASSIFICATION_TASKS, IMAGE_TASKS
+from ..published import CLASSIFICATION_TASKS, IMAGE_TASKS, KEYPOINTS
 from .card_sources import METRIC_TYPES, METRICS
 
 
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
-IMAGE_CLASSIFICATION, BACKBONE, KEYPOINTS = "image-classification", "backbone", "keypoint-detection"
+IMAGE_CLASSIFICATION, BACKBONE = "image-classification", "backbone"
 ACTIONS, LOCALIZATION = "action-detection", "temporal-action-localization"
-ON_IMAGES = (*IMAGE_TASKS, KEYPOINTS)
 # Pipeline tags of the Hub that differ from our task names. It has none for action detection and localisation, and
 # would run a classifier of videos under any other.
 PIPELINE_TAGS: dict[str, str | None] = {
@@ -140,7 +139,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         license=facts.licence,
         license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
         tags=[
-            *("image" if facts.task in ON_IMAGES else "video", "hf_videovit", facts.config.model_type),
+            *("image" if facts.task in IMAGE_TASKS else "video", "hf_videovit", facts.config.model_type),
             *(() if facts.adapter_of is None else ("lora",)),
             *([facts.task] if facts.task in (ACTIONS, LOCALIZATION) else []),
             *facts.tags,

@@ -25,6 +25,7 @@ from transformers import (
     AutoModelForVideoClassification,
     AutoVideoProcessor,
     PreTrainedConfig,
+    VitPoseImageProcessor,
 )
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
@@ -33,6 +34,7 @@ from ..auto import AutoModelForActionDetection, AutoModelForTemporalActionLocali
 from ..files import parse_yaml, read_json, read_text
 from ..published import (
     CLASSIFICATION_TASKS,
+    IMAGE_TASKS,
     NEVER_RELEASED,
     PublishedCheckpoint,
     PublishedResult,
@@ -50,7 +52,6 @@ from .card_facts import (
     IMAGE_CLASSIFICATION,
     KEYPOINTS,
     LOCALIZATION,
-    ON_IMAGES,
     PRETRAINING,
     CardFacts,
     Result,
@@ -166,7 +167,7 @@ def write_model_card(
     folder = Path(folder)
     config = AutoConfig.from_pretrained(folder)
     task = task_of(config)
-    readers = {LOCALIZATION: AutoFeatureExtractor, **dict.fromkeys(ON_IMAGES, AutoImageProcessor)}
+    readers = {LOCALIZATION: AutoFeatureExtractor, **dict.fromkeys(IMAGE_TASKS, AutoImageProcessor)}
     processor = readers.get(task, AutoVideoProcessor).from_pretrained(folder)
     if results is None:
         results = _read_json(folder / "results.json")
@@ -358,7 +359,9 @@ def _result_row(result: Result) -> dict[str, str]:
 
 
 def _processor_class(config: PreTrainedConfig, task: str) -> Any:
-    registered: Any = (IMAGE_PROCESSOR_MAPPING if task in ON_IMAGES else VIDEO_PROCESSOR_MAPPING)[type(config)]
+    if task == KEYPOINTS:
+        return VitPoseImageProcessor
+    registered: Any = (IMAGE_PROCESSOR_MAPPING if task in IMAGE_TASKS else VIDEO_PROCESSOR_MAPPING)[type(config)]
     return registered["torchvision"] if isinstance(registered, dict) else registered
 
 
@@ -409,6 +412,8 @@ def _published_limits(entry: PublishedCheckpoint, config: PreTrainedConfig) -> l
         return _detector_limits(config)
     if entry.task == BACKBONE:
         return ["The model returns feature maps. Train a head for dense prediction on them."]
+    if entry.task == KEYPOINTS:
+        return _pose_limits()
     if entry.task not in CLASSIFICATION_TASKS:
         return ["The model has no classifier. Fine-tune it, or use its features."]
     unit = _unit(entry.task).split()[1]
@@ -445,7 +450,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
 
 
 def _unit(task: str) -> str:
-    return "an image" if task in ON_IMAGES else "a video"
+    return "an image" if task in IMAGE_TASKS else "a video"
 
 
 def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
@@ -475,11 +480,17 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
         limits = [*_detector_limits(config), *limits]
     elif task == LOCALIZATION:
         limits = [*localizer_limits(config), *limits]
+    elif task == KEYPOINTS:
+        limits = [*_pose_limits(), *limits]
     elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _pose_limits() -> list[str]:
+    return ["People are not found by the model: it locates the keypoints of one person in the box that it is given."]
 
 
 def _detector_limits(config: PreTrainedConfig) -> list[str]:

@@ -31,7 +31,8 @@ LABEL_LISTS = (
     *("coco-keypoints", "ava"),
 )
 AVA_SUBSETS = ("evaluated", "person_movement", "object_manipulation", "person_interaction")
-IMAGE_TASKS = ("image-classification", "backbone")
+KEYPOINTS = "keypoint-detection"
+IMAGE_TASKS = ("image-classification", "backbone", KEYPOINTS)
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
 ACTION_DETECTION = "action-detection"
 TASKS = ("video-classification", ACTION_DETECTION, "feature-extraction", "pretraining", *IMAGE_TASKS)
@@ -229,7 +230,7 @@ class PublishedCheckpoint:
             Description in one sentence.
         task (`str`):
             Task of the file: `"video-classification"`, `"action-detection"`, `"image-classification"`, `"backbone"`
-            (feature maps for dense prediction), `"feature-extraction"` or `"pretraining"`.
+            (feature maps for dense prediction), `"keypoint-detection"`, `"feature-extraction"` or `"pretraining"`.
         file ([`PublishedFile`]):
             The official file.
         num_labels (`int`, *optional*):
@@ -273,9 +274,10 @@ class PublishedCheckpoint:
         one_of("task", self.task, TASKS)
         if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
             raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
-        if (self.task in (*CLASSIFICATION_TASKS, ACTION_DETECTION)) != (self.num_labels is not None):
+        if (self.task in (*CLASSIFICATION_TASKS, ACTION_DETECTION, KEYPOINTS)) != (self.num_labels is not None):
             raise ValueError(
-                f"`num_labels` of {self.name} must be given for a classifier or detector, and only there."
+                f"`num_labels` of {self.name} must be given for a classifier, detector or pose estimator, and only "
+                "there."
             )
 
 
@@ -369,7 +371,10 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
     """
     protocol, task = published_entry(name).protocol, published_entry(name).task
     normalisation = {"image_mean": list(protocol.image_mean), "image_std": list(protocol.image_std)}
-    if task == "backbone":  # the detector, segmenter or pose estimator decides on sizes
+    if task == KEYPOINTS:
+        height, width = published_entry(name).config["image_size"]
+        return {"size": {"height": height, "width": width}, **normalisation}
+    if task == "backbone":  # the detector or segmenter decides on sizes
         return {"do_resize": False, "do_center_crop": False, **normalisation}
     crop = {"height": protocol.image_size, "width": protocol.image_size}
     rate = {} if protocol.frame_rate is None else {"frame_rate": protocol.frame_rate}

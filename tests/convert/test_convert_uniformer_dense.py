@@ -21,6 +21,7 @@ from hf_videovit import (
 )
 from hf_videovit.convert import convert_to_folder
 from hf_videovit.convert.convert_uniformer import logger
+from hf_videovit.published import published_config, published_entry
 from tests.parity.uniformer import official_layout
 
 
@@ -172,6 +173,18 @@ def test_a_folder_of_a_pose_estimator_serves_the_auto_classes(tmp_path):
     image = torch.randint(0, 255, (3, 60, 80), dtype=torch.uint8)
     inputs = processor(image, boxes=[[[5.0, 5.0, 20.0, 40.0]]], return_tensors="pt")
     assert loaded.eval()(**inputs).heatmaps.shape == (1, 17, 96, 72)
+
+
+def test_a_published_pose_estimator_keeps_its_head(tmp_path):
+    name = "uniformer-small-coco-pose-256x192"
+    model = UniFormerForPoseEstimation(published_config(name))
+    assert sum(one.numel() for one in model.parameters()) == 25_232_465
+    checkpoint = {"state_dict": pose_state(model)}
+    convert_to_folder("uniformer", checkpoint, tmp_path, task=published_entry(name).task, published=name)
+    loaded = AutoModelForKeypointDetection.from_pretrained(tmp_path)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert loaded.config.id2label[16] == "right_ankle"
+    assert AutoImageProcessor.from_pretrained(tmp_path).size == {"height": 256, "width": 192}
 
 
 def test_a_classifier_starts_a_pose_estimator():

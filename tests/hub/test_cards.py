@@ -38,7 +38,7 @@ from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_pr
 
 ROOT = Path(__file__).parents[2]
 PIPELINE_TAGS = {
-    **{name: name for name in ("video-classification", "image-classification")},
+    **{name: name for name in ("video-classification", "image-classification", "keypoint-detection")},
     "backbone": "image-feature-extraction",
 }
 TINY_IMAGE_MODEL = next(family.tiny for family in FAMILIES if family.name == "uniformer") | {"modality": "image"}

@@ -21,9 +21,17 @@ from huggingface_hub import (
 )
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from PIL import Image
+from transformers import VitPoseImageProcessor
 
 from hf_videovit import TubeViTImageProcessor, UniFormerImageProcessor
-from hf_videovit.hub.cards import ACTIONS, AUTO_CLASSES, ON_IMAGES, render_published_card, write_model_card
+from hf_videovit.hub.cards import (
+    ACTIONS,
+    AUTO_CLASSES,
+    IMAGE_TASKS,
+    KEYPOINTS,
+    render_published_card,
+    write_model_card,
+)
 from hf_videovit.hub.publishing import publish
 from hf_videovit.hub.space import write_space
 from hf_videovit.published import list_published, published_entry
@@ -130,8 +138,11 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
     """A tiny model of a family for a task, with its processor and the official one's card."""
     family = next(one for one in FAMILIES if one.name == model_type)
     head = family.head(AUTO_CLASSES[task])
-    head.model_class(family.config(**head.fields)).save_pretrained(folder)
-    if task in ON_IMAGES:
+    fields = {**head.fields, "id2label": {0: "left_eye", 1: "right_eye"}} if task == KEYPOINTS else head.fields
+    head.model_class(family.config(**fields)).save_pretrained(folder)
+    if task == KEYPOINTS:
+        VitPoseImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    elif task in IMAGE_TASKS:
         IMAGE_PROCESSORS[model_type](**SMALL).save_pretrained(folder)
     elif task == ACTIONS:
         family.processor_class(**{**family.processor, "do_center_crop": False}).save_pretrained(folder)
@@ -180,6 +191,8 @@ def test_usage_lines_of_every_card_run(hub, tmp_path):
             assert re.fullmatch(r"(\d\.\d{3} \w+\n){3}", text) and sum(label in text for label in LABELS) == 3
         elif task == ACTIONS:
             assert re.fullmatch(r"1\.0 \[\[.*\]\]\n", text), text
+        elif task == KEYPOINTS:
+            assert "keypoints" in text and "scores" in text, text
         else:
             assert "torch.Size([1, " in text, names[0]
     downloads = {request.split("/resolve/")[0] for request in hub.requests if "GET /org/" in request}

@@ -184,8 +184,9 @@ UNIFORMER_COUNTS = {
     "image-classification": 5 + 6 + 7 + 4,
     # Kinetics-400 8 and 600 5, Something-Something 8 each, UCF101, HMDB51, 8 light, 3 ports
     "video-classification": 8 + 5 + 8 + 8 + 2 + 8 + 3,
-    # Mask R-CNN 6, Cascade 2, Semantic FPN 6 and UperNet 4 sets of weights, pose 6
-    "backbone": 6 + 2 + 6 + 4 + 6,
+    # Mask R-CNN 6, Cascade 2, Semantic FPN 6 and UperNet 4 sets of weights
+    "backbone": 6 + 2 + 6 + 4,
+    "keypoint-detection": 6,
 }
 
 
