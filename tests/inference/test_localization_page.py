@@ -25,6 +25,7 @@ from hf_videovit.inference.video_scores import order_scores, read_scores, write_
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, save_tiny_localizer
+from tests.segments import assert_same_segments
 
 
 ROOT = Path(__file__).parents[2]
@@ -79,10 +80,7 @@ def test_the_command_joins_an_encoder_and_takes_features(folder, tmp_path):
     )
     assert whole.exit_code == apart.exit_code == 0
     found, expected = (json.loads(one.stdout)["segments"] for one in (apart, whole))
-    assert [one["label"] for one in found] == [one["label"] for one in expected]
-    for name in ("start", "end"):
-        times = [[one["segment"][name] for one in segments] for segments in (found, expected)]
-        assert times[0] == pytest.approx(times[1], abs=1e-4)
+    assert_same_segments(found, expected, seconds=1e-4)
     words = ["--model", folder / "features_localizer", "--fps", 25, "--output", tmp_path / "timeline.png"]
     result = run(folder / "film.npy", *words)
     assert result.exit_code == 0 and Image.open(tmp_path / "timeline.png").width == 1200

@@ -22,6 +22,7 @@ from hf_videovit.inference.temporal_localization import (
 )
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case
+from tests.segments import assert_same_segments
 
 
 TASK = "temporal-action-localization"
@@ -78,13 +79,6 @@ def folder(tmp_path_factory):
     return path
 
 
-def same(found, expected, tolerance=1e-3):
-    assert [one["label"] for one in found] == [one["label"] for one in expected]
-    for one, other in zip(found, expected):
-        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
-        assert list(one["segment"].values()) == pytest.approx(list(other["segment"].values()), abs=tolerance)
-
-
 @pytest.mark.parametrize("name", [family.name for family in FAMILIES])
 def test_the_pipeline_is_features_localiser_and_processor(name, tmp_path):
     joined_folder(tmp_path, name)
@@ -101,7 +95,7 @@ def test_the_pipeline_is_features_localiser_and_processor(name, tmp_path):
     (expected,) = processor.post_process_temporal_localization(outputs, [(FPS, 61 / FPS)])
     assert len(found) == len(expected["scores"]) > 3
     rows = zip(expected["segments"].tolist(), expected["scores"].tolist(), expected["labels"].tolist())
-    same(
+    assert_same_segments(
         found,
         [
             {"label": NAMES[label], "score": score, "segment": {"start": start, "end": end}}
@@ -109,14 +103,14 @@ def test_the_pipeline_is_features_localiser_and_processor(name, tmp_path):
         ],
     )
     assert all(0 <= one["segment"]["start"] <= one["segment"]["end"] <= 61 / FPS + 1e-5 for one in found)
-    same(localize(features, fps=FPS, duration=61 / FPS, threshold=0.0), found)
+    assert_same_segments(localize(features, fps=FPS, duration=61 / FPS, threshold=0.0), found)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_the_number_of_windows_in_a_pass_changes_nothing(folder, batch_size):
     localize = pipeline(TASK, model=str(folder))
     video = str(folder / "film.mp4")
-    same(localize(video, batch_size=batch_size), localize(video))
+    assert_same_segments(localize(video, batch_size=batch_size), localize(video))
 
 
 @pytest.mark.parametrize("stride", [1, 3, 7])
@@ -129,7 +123,7 @@ def test_windows_that_overlap_and_windows_apart(folder, stride, tmp_path):
         localize.model.encoder, localize.video_processor, [video], window=4, stride=stride
     )
     for batch_size in (1, 2, 5):
-        same(
+        assert_same_segments(
             localize(video, batch_size=batch_size, threshold=0.0),
             localize(features, fps=FPS, duration=90 / FPS, threshold=0.0),
         )
@@ -144,8 +138,8 @@ def test_features_come_as_arrays_and_files(folder, tmp_path):
     np.save(tmp_path / "film.npy", features.half().numpy())
     expected = localize(features.half().float(), fps=30.0)
     assert expected and all(one["score"] >= 0.1 for one in expected)
-    same(localize(str(tmp_path / "film.npy"), fps=30.0), expected)
-    same(localize([features.half().numpy(), tmp_path / "film.npy"], fps=30.0)[1], expected)
+    assert_same_segments(localize(str(tmp_path / "film.npy"), fps=30.0), expected)
+    assert_same_segments(localize([features.half().numpy(), tmp_path / "film.npy"], fps=30.0)[1], expected)
     assert len(localize(features, fps=30.0, top_k=2)) == 2
     scores = [one["score"] for one in localize(features, fps=30.0, threshold=0.3)]
     assert scores == sorted(scores, reverse=True) and min(scores) >= 0.3
@@ -259,7 +253,7 @@ def test_resized_features_and_short_videos(folder, tmp_path):
     localize = pipeline(TASK, model=str(tmp_path))
     video = str(folder / "film.mp4")
     (features,) = get_video_features(localize.model.encoder, localize.video_processor, [video], window=4, stride=2)
-    same(localize(video, threshold=0.0), localize(features, fps=FPS, duration=90 / FPS, threshold=0.0))
+    assert_same_segments(localize(video, threshold=0.0), localize(features, fps=FPS, duration=90 / FPS, threshold=0.0))
     short = str(write_clip(tmp_path / "short.mp4", moving_square_clip(height=40, width=56, num_frames=3), fps=FPS))
     assert localize(short) == []
 
@@ -297,12 +291,12 @@ def test_a_localiser_is_joined_when_it_is_loaded(folder, tmp_path):
     model.video_processor.save_pretrained(tmp_path / "encoder")
     parts = load_localizer(tmp_path / "localizer", tmp_path / "encoder")
     video = str(folder / "film.mp4")
-    same(pipeline(TASK, **parts)(video), model(video))
+    assert_same_segments(pipeline(TASK, **parts)(video), model(video))
     assert load_localizer(tmp_path / "localizer")["video_processor"] is None
     with pytest.raises(ValueError, match="`encoder` must be None"):
         load_localizer(folder, tmp_path / "encoder")
     model.save_pretrained(tmp_path / "again")
-    same(pipeline(TASK, model=str(tmp_path / "again"))(video), model(video))
+    assert_same_segments(pipeline(TASK, model=str(tmp_path / "again"))(video), model(video))
 
 
 def test_parts_that_do_not_fit_are_refused(folder, tmp_path):
