@@ -265,8 +265,8 @@ def _processed(
 ) -> torch.Tensor:
     if squash:
         return _squash(frames, processor, device)
-    options = {"do_sample_frames": False, "num_crops": 1, "device": device, "return_tensors": "pt"}
-    return processor(frames, **options)["pixel_values"][0]
+    options = {"do_sample_frames": False, "input_data_format": "channels_last", "num_crops": 1, "return_tensors": "pt"}
+    return processor(frames, device=device, **options)["pixel_values"][0]
 
 
 def _squash(frames: torch.Tensor, processor: ClipVideoProcessor, device: torch.device) -> torch.Tensor:

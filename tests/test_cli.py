@@ -114,6 +114,9 @@ def test_embed_windows_into_a_folder(model, folder, damaged, tmp_path):
     assert result.exit_code == 1
     assert "2 of 3 videos" in result.stdout
     assert np.load(tmp_path / "npy" / "up.npy").shape == (6, 32)
+    result = run("embed", folder, "--model", model, "--output", tmp_path / "long", "--window", 400)
+    assert result.exit_code == 0
+    assert "2 videos are shorter than a window and have no features: right, up" in result.stderr
 
 
 @pytest.mark.parametrize("output", ["x.safetensors", "x.npy", "folder/up.npy"])

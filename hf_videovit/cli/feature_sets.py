@@ -60,6 +60,9 @@ def embed_windows(
             text = row.get("error") or f"{row['windows']}x{cost.feature_size}"
             typer.echo(f"{row['file']}: {text}", err="error" in row)
         typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
+        if short := [row["video"] for row in rows if row.get("windows") == 0]:
+            names = ", ".join(short[:8]) + (", ..." if len(short) > 8 else "")
+            typer.echo(f"{len(short)} videos are shorter than a window and have no features: {names}", err=True)
     fail_if(failed)
 
 

@@ -234,12 +234,16 @@ def feature_files(names: Iterable[str], path: str | os.PathLike) -> list[Path]:
     path = Path(path)
     if path.suffix in (".safetensors", ".npy"):
         return [path]
-    targets = [path / f"{Path(name).stem}.npy" for name in names]
-    if len(set(targets)) != len(targets):
-        raise ValueError(
-            f"Two videos have the same name and would share one file in {str(path)!r}; use a .safetensors file."
-        )
-    return targets
+    targets: dict[Path, str] = {}
+    for name in names:
+        target = path / f"{Path(name).stem}.npy"
+        if target in targets:
+            raise ValueError(
+                f"Two videos would share one file in {str(path)!r}: {targets[target]!r} and {name!r}. Leave one out "
+                "or rename it, or save all in one .safetensors file."
+            )
+        targets[target] = name
+    return list(targets)
 
 
 def _save_folder(features: dict[str, torch.Tensor], folder: Path) -> list[Path]:

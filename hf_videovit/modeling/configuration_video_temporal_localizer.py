@@ -100,7 +100,11 @@ class VideoTemporalLocalizerConfig(PreTrainedConfig):
             self.feature_stride = self.feature_stride or self.feature_window
         self._share_labels(kwargs)
         self.validate_architecture()
+        parts: Any = (self.encoder_config, self.localizer_config)
+        chosen = [part._attn_implementation for part in parts]
         super().__post_init__(**kwargs)
+        for part, implementation in zip(parts, chosen):  # the base class clears what built models have chosen
+            part._attn_implementation = part._attn_implementation or implementation
 
     def _share_labels(self, kwargs: dict[str, Any]) -> None:
         """Classes that the caller gives are the localiser's; otherwise the localiser's are this configuration's."""

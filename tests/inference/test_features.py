@@ -194,7 +194,7 @@ def test_saving(tmp_path):
     assert [path.name for path in save_features(features, tmp_path / "folder")] == ["one.npy", "two.npy"]
     with pytest.raises(ValueError, match="several shapes"):
         save_features({**features, "c": torch.ones(1, 4)}, tmp_path / "bad.npy")
-    with pytest.raises(ValueError, match="same name"):
+    with pytest.raises(ValueError, match="share one file in .*: 'a/one.mp4' and 'b/one.avi'"):
         save_features({**features, "b/one.avi": torch.ones(3, 4)}, tmp_path / "folder")
 
 
@@ -213,3 +213,9 @@ def test_a_model_that_trains_goes_on_training(clips, options):
     assert [module.training for module in model.modules()] == before  # between two videos, too
     list(features)
     assert [module.training for module in model.modules()] == before
+
+
+def test_a_film_that_is_as_low_as_it_has_channels(classifier, tmp_path):
+    """Decoded frames have one layout: nothing is guessed from their shape, which could be either here."""
+    film = str(write_clip(tmp_path / "low.mp4", moving_square_clip("up", num_frames=6, width=96)[:, :4, :4]))
+    assert get_video_features(classifier, tiny_processor(), [film], window=4, stride=2)[0].shape == (2, 32)

@@ -222,3 +222,18 @@ def test_refused_inputs():
     moments = joined(encoder_config(adapter_layers=[0]), feature_source="moments", feature_stride=8)
     with pytest.raises(ValueError, match="a multiple of 8 frames"):
         moments(clips(config, 1, num_frames=12))
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_joined_models_keep_their_attention(implementation):
+    """The base class of configurations clears the choice of nested ones, which would then be eager in silence."""
+    encoder = AutoModel.from_config(encoder_config(), attn_implementation=implementation)
+    localizer = ActionFormerForTemporalActionLocalization._from_config(
+        localizer_config(encoder.config), attn_implementation=implementation
+    )
+    model = VideoTemporalLocalizer.from_encoder_localizer_pretrained(encoder, localizer, feature_stride=2)
+    chosen = {part.config._attn_implementation for part in model.modules() if hasattr(part, "config")} - {None}
+    parts = (model.encoder, model.localizer)
+    assert all(part.config._attn_implementation == implementation for part in parts) and implementation in chosen
+    model.set_attn_implementation("eager")
+    assert {part.config._attn_implementation for part in parts} == {"eager"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...files import plain_name
+from ...files import parse_json, plain_name, read_text
 
 
 SAME_SECONDS = 1e-3  # annotations that differ by less are one
@@ -92,13 +92,14 @@ def read_activitynet(
         [`SegmentTable`]
 
     Raises:
-        ValueError: the file has no `database`, the subset does not exist, or a segment is not two finite numbers with
-            the end after the start.
+        ValueError: the file has no `database`, the subset does not exist, a segment is not two finite numbers with
+            the end after the start, or a duration or frame rate is not positive.
     """
     name, content = _read_json(source)
     database = content.get("database")
     if not isinstance(database, Mapping):
         raise ValueError(f"{name} has no `database`: it is not an annotation file of ActivityNet's form.")
+    check_database(database, name)
     numbers = _class_numbers(database, name)
     subsets = {str(entry.get("subset", "")).lower() for entry in database.values()}
     if subset is not None and subset.lower() not in subsets:
@@ -107,9 +108,9 @@ def read_activitynet(
     for video, entry in database.items():
         if subset is not None and str(entry.get("subset", "")).lower() != subset.lower():
             continue
-        durations[video] = float(entry.get("duration", np.inf))
-        if "fps" in entry:
-            rates[video] = float(entry["fps"])
+        durations[video] = positive_number(entry.get("duration"), f"{name}: `duration` of {video}") or np.inf
+        if rate := positive_number(entry.get("fps"), f"{name}: `fps` of {video}"):
+            rates[video] = rate
         annotations = [(*_bounds(one, video, name), numbers[one["label"]]) for one in entry.get("annotations") or ()]
         rows += [(video, *one, None) for one in distinct_segments(annotations, tolerance)]
     table = segment_table(rows)
@@ -235,13 +236,59 @@ def _read_json(source: str | os.PathLike | Mapping[str, Any]) -> tuple[str, Mapp
     if isinstance(source, Mapping):
         return "the given mapping", source
     path = Path(source)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    content = parse_json(read_text(path, "the file"), path.name)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name} must hold a mapping, got {type(content).__name__}.")
     return path.name, content
+
+
+def check_database(database: Mapping[str, Any], name: str) -> None:
+    """
+    Check that the entries of an annotation file have ActivityNet's form.
+
+    Args:
+        database (`Mapping[str, Any]`):
+            Its videos.
+        name (`str`):
+            The file, for the error message.
+
+    Raises:
+        ValueError: an entry is no mapping, its annotations are no list of mappings, or one of them has no label.
+    """
+    for video, entry in database.items():
+        annotations = entry.get("annotations") or [] if isinstance(entry, Mapping) else None
+        if not isinstance(annotations, list):
+            raise ValueError(f"{name}: {video} must be a mapping with a list of `annotations`, got {entry!r}.")
+        for one in annotations:
+            if not isinstance(one, Mapping) or not isinstance(one.get("label"), str) or not one["label"]:
+                raise ValueError(f"{name}: an annotation of {video} needs a `label` and a `segment`, got {one!r}.")
+
+
+def positive_number(value: Any, what: str) -> float | None:
+    """
+    A frame rate or a length.
+
+    Args:
+        value (`Any`):
+            As a file has it.
+        what (`str`):
+            What it is, for the error message.
+
+    Returns:
+        `float` or `None`: `None` if there is no value.
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    if value is None or value == "":
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = np.nan
+    if not 0 < number < np.inf:
+        raise ValueError(f"{what} must be a positive number, got {value!r}.")
+    return number
 
 
 def _class_numbers(database: Mapping[str, Any], name: str) -> dict[str, int]:
@@ -297,7 +344,9 @@ def distinct_segments(annotations: list[Annotation], tolerance: float | None = S
 
 __all__ = [
     "SegmentTable",
+    "check_database",
     "distinct_segments",
+    "positive_number",
     "read_activitynet",
     "read_class_scores",
     "read_predictions",

@@ -99,6 +99,19 @@ class PartColumns:
             return None
         return VideoPart(low or 0.0, high, self.unit == "frames")
 
+    def has_start(self, row: Mapping[str, Any]) -> bool:
+        """
+        Whether a row says where its part starts. A part without a start begins with the file.
+
+        Args:
+            row (`Mapping[str, Any]`):
+                The row.
+
+        Returns:
+            `bool`
+        """
+        return any(_is_given(_flat(row).get(name)) for name in (self.start, self.pair) if name is not None)
+
     def _number(self, value: Any) -> float | None:
         if not _is_given(value):
             return None

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...files import decode_text, parse_json, plain_name, read_text
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
-from .activitynet import distinct_segments, read_activitynet
+from .activitynet import check_database, distinct_segments, positive_number, read_activitynet
 from .lists import LABEL_COLUMNS, LIST_SUFFIXES, VIDEO_COLUMNS, choose_column, read_rows
 from .manifest import read_file
 from .parts import find_part_columns
@@ -196,6 +196,9 @@ def _has_database(path: Path) -> bool:
 
 def _read_json(path: Path) -> SegmentAnnotations:
     content = parse_json(read_text(path, "`data`"), f"`data` {str(path)!r}")
+    if not isinstance(content["database"], Mapping):
+        raise ValueError(f"`data` {str(path)!r}: `database` must map names of videos to their annotations")
+    check_database(content["database"], path.name)
     database, ambiguous = _without_ambiguous(content["database"])
     table = read_activitynet({"database": database} if ambiguous else path)
     rows: dict[str, list[int]] = defaultdict(list)
@@ -272,6 +275,8 @@ def _read_list(path: Path) -> SegmentAnnotations:
     for number, row in enumerate(rows, start=1):
         place, name = f"{what}, row {number}", stem_of(str(row.get(video_column) or ""))
         own = {key: row[key] for key in ("split", "fps", "video_duration") if row.get(key) not in (None, "")}
+        for key in own.keys() - {"split"}:
+            own[key] = positive_number(own[key], f"{place}: `{key}`")
         known = facts.setdefault(name, own)
         if known != own:
             raise ValueError(f"{place}: the rows of {name!r} differ in split, fps or video_duration: {known}, {own}")
@@ -283,13 +288,13 @@ def _read_list(path: Path) -> SegmentAnnotations:
             raise ValueError(f"{place}: {error}") from error
         if not label and part is None:
             continue
-        if not label or part is None or part.end is None:
+        if not label or part is None or part.end is None or not parts.has_start(row):
             raise ValueError(f"{place}: a segment needs a label, a start and an end, got {row}")
         start, end = part.start, part.end
         if part.in_frames:
             if "fps" not in own:
                 raise ValueError(f"{place}: start and end are frames; a column `fps` is needed")
-            start, end = start / float(own["fps"]), end / float(own["fps"])
+            start, end = start / own["fps"], end / own["fps"]
         segments.append((*_bounds(start, end, place), label))
     videos = [
         _annotated(name, segments, facts[name].get("split"), facts[name].get("fps"), facts[name].get("video_duration"))
@@ -307,14 +312,13 @@ def _annotated(
     name: str,
     segments: list[tuple[float, float, str]],
     subset: Any = None,
-    fps: Any = None,
-    duration: Any = None,
+    fps: float | None = None,
+    duration: float | None = None,
 ) -> AnnotatedVideo:
     segments = distinct_segments(segments)
     bounds = np.array([one[:2] for one in segments], np.float64).reshape(-1, 2)
     labels = tuple(one[2] for one in segments)
-    numbers = [None if value is None else float(value) for value in (fps, duration)]
-    return AnnotatedVideo(name, bounds, labels, None if subset is None else str(subset), *numbers)
+    return AnnotatedVideo(name, bounds, labels, None if subset is None else str(subset), fps, duration)
 
 
 def _bounds(start: Any, end: Any, place: str) -> tuple[float, float]:

@@ -228,7 +228,20 @@ def join_features(
     if missing:
         lost = sum(len(video.segments) for video in missing)
         found.append(f"{len(missing)} of {len(videos)} videos with {lost} segments have no features")
-    return SegmentSource(rows, label_names, missing, found)
+    return SegmentSource(rows, label_names, missing, [*found, *_remark_on_late(rows, folder)])
+
+
+def _remark_on_late(rows: Sequence[SegmentRow], folder: FeatureFolder) -> list[str]:
+    """A remark on segments that no feature shows, because their video ends before they start."""
+    lengths = {
+        row.name: min(row.duration, folder.videos.get(row.name, {}).get("duration") or OPEN_END) for row in rows
+    }
+    late = [(row.name, start) for row in rows for start in row.segments[:, 0] if start >= lengths[row.name]]
+    if not late:
+        return []
+    name, start = late[0]
+    example = f"{name!r} has one at {start:g} s and a length of {lengths[name]:g} s"
+    return [f"{len(late)} segments start after the end of their video: {example}. Check the unit of start and end"]
 
 
 class SegmentFeatureLoader:

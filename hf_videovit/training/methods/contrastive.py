@@ -198,7 +198,13 @@ class ShortLongEvaluationLoader:
         rng = np.random.default_rng(stable_hash(record.sample.id))
         clips = self.processor.load_short_and_long(record.sample.video, rng)
         inputs = [
-            self.processor(clip, sampling_mode="validation", do_sample_frames=False, return_tensors="pt")
+            self.processor(
+                clip,
+                sampling_mode="validation",
+                do_sample_frames=False,
+                input_data_format="channels_first",
+                return_tensors="pt",
+            )
             for clip in clips
         ]
         return {

@@ -18,6 +18,7 @@ from ..arguments import AugmentationArguments, ModelArguments, RunConfig
 from ..building import attention_options, config_from_scratch, described_config, load_config, ready_to_train
 from ..data.activitynet import read_class_scores
 from ..data.loaders import SampleLoader
+from ..data.opening import warn_of_remarks
 from ..data.segment_files import AnnotatedVideo, SegmentAnnotations, evaluation_subset, find_subset, read_segments
 from ..data.segment_source import SegmentFeatureLoader, SegmentSource, join_features
 from ..data.sources import VideoSource, preview
@@ -146,6 +147,8 @@ class TemporalLocalization(Method):
             train = train.sample(data.max_train_samples, seed)
         if evaluated is not None and data.max_eval_samples is not None:
             evaluated = evaluated.sample(data.max_eval_samples, seed)
+        warn_of_remarks("training", train)
+        warn_of_remarks("evaluation", evaluated)
         if own.one_class is not None:
             train = train.as_one_class(own.one_class)
             if evaluated is not None and own.class_scores is None:
@@ -239,9 +242,7 @@ class TemporalLocalization(Method):
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "missing_features.json"
             path.write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            for split, missing in named.items():
-                if missing:
-                    logger.warning(f"{len(missing)} videos of `{split}` have no features; they are listed in {path}")
+            logger.warning(f"The videos without features are listed in {path}.")
 
     def task(self) -> Task:
         """The loss of the localiser."""

@@ -59,6 +59,13 @@ def test_numbers_of_classes_are_those_of_the_file():
         ({"database": {"a": annotated({"label": "run"})}}, "must be two numbers, got None"),
         ({"database": {"a": annotated(segment(5, 2, "run"))}}, "end after it starts"),
         ({"database": {"a": annotated(segment(float("nan"), 2, "run"))}}, "finite"),
+        ({"database": {"a": None}}, "a must be a mapping with a list of `annotations`, got None"),
+        ({"database": {"a": annotated() | {"annotations": "x"}}}, "a must be a mapping with a list"),
+        ({"database": {"a": annotated({"segment": [1, 2]})}}, "an annotation of a needs a `label`"),
+        ({"database": {"a": annotated([1, 2])}}, "an annotation of a needs a `label`"),
+        ({"database": {"a": annotated() | {"duration": 0}}}, "`duration` of a must be a positive number, got 0"),
+        ({"database": {"a": annotated() | {"duration": float("nan")}}}, "`duration` of a must be a positive number"),
+        ({"database": {"a": annotated() | {"fps": "fast"}}}, "`fps` of a must be a positive number, got 'fast'"),
     ],
 )
 def test_wrong_annotations_are_refused(content, message):
@@ -70,11 +77,18 @@ def test_an_unknown_subset_and_a_broken_file_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`subset` must be one of training, validation, got 'test'"):
         read_activitynet(DATABASE, "test")
     (tmp_path / "x.json").write_text("{")
-    with pytest.raises(ValueError, match=r"x\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
         read_activitynet(tmp_path / "x.json")
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(ValueError, match=r"x\.json must hold a mapping"):
         read_predictions(tmp_path / "x.json")
+
+
+def test_a_byte_order_mark_and_empty_fields(tmp_path):
+    entry = annotated(segment(1, 2, "run")) | {"fps": None, "duration": None}
+    (tmp_path / "x.json").write_text(json.dumps({"database": {"a": entry}}), encoding="utf-8-sig")
+    table = read_activitynet(tmp_path / "x.json")
+    assert len(table) == 1 and table.frame_rates == {} and table.durations == {"a": np.inf}
 
 
 def test_predictions_come_back_from_the_file(tmp_path):

@@ -107,6 +107,33 @@ def test_activitynet_with_negatives_and_gaps_in_the_numbers(tmp_path):
         read_segments(tmp_path / "truth.json")
 
 
+@pytest.mark.parametrize(
+    ("columns", "row", "message"),
+    [
+        ("start,end", "nan,2", "row 1: a segment needs a label, a start and an end"),
+        ("start,end", ",2", "row 1: a segment needs a label, a start and an end"),
+        ("end", "2", "a start and an end"),
+        ("start,end,fps", "1,2,0", "row 1: `fps` must be a positive number, got '0'"),
+        ("start,end,fps", "1,2,fast", "row 1: `fps` must be a positive number, got 'fast'"),
+        ("start,end,video_duration", "1,2,-4", "row 1: `video_duration` must be a positive number"),
+    ],
+)
+def test_rows_that_say_no_segment_are_refused(columns, row, message, tmp_path):
+    (tmp_path / "s.csv").write_text(f"video,label,{columns}\na.mp4,run,{row}\n")
+    with pytest.raises(ValueError, match=message):
+        read_segments(tmp_path / "s.csv")
+
+
+def test_segments_after_the_end_of_their_video_are_remarked(tmp_path):
+    """Such as frames in a column of seconds. The length is that of the annotation or of the features' list."""
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), np.float32))
+    (tmp_path / "manifest.jsonl").write_text('{"video": "a", "fps": 30, "duration": 8.0}\n')
+    (tmp_path / "s.csv").write_text("video,label,start,end\na,run,7,9\na,run,50,75\na,run,100,125\n")
+    found = read_segments(tmp_path / "s.csv")
+    (remark,) = join_features(found.videos, found.label_names, open_features(tmp_path)).remarks
+    assert remark.startswith("2 segments start after the end of their video: 'a' has one at 50 s and a length of 8 s")
+
+
 def test_names_of_subsets_and_videos():
     subsets = ["validation", "test"]
     assert find_subset("VAL", subsets) == "validation" and find_subset("train", subsets) is None
