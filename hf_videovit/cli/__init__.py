@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..processes import start_tracker
-from . import detection, exporting, hub, inspection, localization, models, training
+from . import deployment, detection, hub, inspection, localization, models, training
 from .errors import explain
 
 
@@ -67,7 +67,7 @@ app = typer.Typer(
 )
 for part in (
     models,
-    exporting,
+    deployment,
     detection,
     localization,
     training,

@@ -145,6 +145,35 @@ def choose_device(device: str | None, cpu: bool = False) -> str:
     return chosen
 
 
+def load_classifier(model: str, device: str | None) -> Any:
+    """
+    Load a classifier or an export of one.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+        device (`str`, *optional*):
+            As for [`choose_device`].
+
+    Returns:
+        [`~pipeline.ClipClassificationPipeline`]
+
+    Raises:
+        ValueError: the model is no classifier, or cannot be loaded.
+    """
+    from transformers import AutoVideoProcessor, pipeline
+
+    from ..inference.exporting import is_export, load_export
+
+    check_classifier(model)
+    with loading("--model", model):
+        processor = AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
+        if is_export(model):
+            opened: Any = load_export(model)
+            return pipeline("video-classification", model=opened, video_processor=processor)
+        return pipeline("video-classification", model=model, device=choose_device(device))
+
+
 def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
     """
     Load the encoder of a model and its processor.

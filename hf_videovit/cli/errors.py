@@ -24,6 +24,7 @@ EXTRAS = {
     "onnxscript": "hf_videovit[export]",
     "onnxruntime": "hf_videovit[export]",
     "openvino": "hf_videovit[openvino]",
+    "peft": "hf_videovit[lora]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 

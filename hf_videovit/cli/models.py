@@ -21,6 +21,7 @@ from .common import (
     choose_device,
     fail_if,
     given,
+    load_classifier,
     load_encoder,
     make_table,
     parse_label_names,
@@ -100,20 +101,10 @@ def classify(
     as_json: AsJson = False,
 ) -> None:
     """Classify videos. Exit code 1 if a file could not be read; the others are still classified."""
-    from transformers import AutoVideoProcessor, pipeline
-
     from ..doctor import find_videos
-    from ..inference.exporting import is_export, load_export
 
     files = find_videos(videos)
-    check_classifier(model)
-    with loading("--model", model):
-        processor = AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
-        if is_export(model):
-            opened: Any = load_export(model)
-            classifier: Any = pipeline("video-classification", model=opened, video_processor=processor)
-        else:
-            classifier = pipeline("video-classification", model=model, device=choose_device(device))
+    classifier = load_classifier(model, device)
     overrides = given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))
