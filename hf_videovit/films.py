@@ -59,7 +59,7 @@ class FilmLocalizer:
         Args:
             features (`torch.Tensor` of shape `(num_features, feature_size)`):
                 The features.
-            fps (`float`, *optional*):
+            fps (`float` or `None`):
                 Frame rate of the film. Needed unless the processor has `feature_fps`.
             duration (`float`, *optional*):
                 Its length in seconds. By default to the end of the last window.

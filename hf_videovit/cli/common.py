@@ -152,7 +152,7 @@ def load_classifier(model: str, device: str | None) -> Any:
     Args:
         model (`str`):
             Folder or Hub id.
-        device (`str`, *optional*):
+        device (`str` or `None`):
             As for [`choose_device`].
 
     Returns:

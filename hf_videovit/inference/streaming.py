@@ -44,7 +44,7 @@ class StreamAnswer:
             Labels with scores, best first.
         latency (`float`):
             Seconds from the arrival of the last frame to the answer.
-        skipped (`int`):
+        skipped (`int`, *optional*, defaults to 0):
             Windows so far that were skipped because the model was slower than the stream.
     """
 

@@ -117,12 +117,10 @@ def test_errors_of_a_stream_reach_its_user(tmp_path):
             yield index / 10, frame
         raise OSError("unplugged")
 
-    stream = StreamingClassifier(classifier, fps=10.0, seconds=0.4)
-    found = []
+    answers = StreamingClassifier(classifier, fps=10.0, seconds=0.4).follow(broken())
+    assert next(answers).frame == 4
     with pytest.raises(OSError, match="unplugged"):
-        for answer in stream.follow(broken()):
-            found.append(answer)
-    assert found
+        next(answers)
 
 
 @pytest.mark.parametrize(
