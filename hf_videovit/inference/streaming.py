@@ -363,11 +363,11 @@ def read_frames(source: str, processor: Any = None) -> Iterator[tuple[float, np.
             "isolate": processor.isolate_decoding,
         }
     probe = probe_video(source)
+    times = [] if probe.timestamps is None else list(probe.timestamps)
     number = 0
     for chunk in decode_in_chunks(source, CHUNK_BYTES, **options):
         for frame in chunk.frames:
-            known = probe.timestamps is not None and number < len(probe.timestamps)
-            seconds = probe.timestamps[number] - probe.timestamps[0] if known else number / (probe.fps or 30.0)
+            seconds = times[number] - times[0] if number < len(times) else number / (probe.fps or 30.0)
             yield float(seconds), frame
             number += 1
 
