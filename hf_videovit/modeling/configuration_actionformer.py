@@ -296,6 +296,8 @@ class ActionFormerConfig(PreTrainedConfig):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, got {getattr(self, name)!r}.")
         for name, least in (
+            ("hidden_size", 1),
+            ("head_hidden_size", 1),
             ("num_embedding_layers", 1),
             ("num_stem_layers", 0),
             ("num_branch_layers", 0),

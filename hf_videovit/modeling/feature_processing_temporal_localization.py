@@ -8,14 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from transformers import BatchFeature, FeatureExtractionMixin
-from transformers.utils import logging
 
 from .segment_suppression import METHODS, VOTING_WEIGHTS, ScoredSegments, suppress_segments
-
-
-logger = logging.get_logger(__name__)
-
-LONGEST_STRETCH = 4  # sequences of more than this many times `max_sequence_length` are warned of
 
 
 @dataclass(frozen=True)
@@ -215,6 +209,9 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         for name in (*positive, "nms_sigma"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("max_candidates", "max_segments"):
+            if getattr(self, name) is not None and getattr(self, name) % 1:
+                raise ValueError(f"`{name}` must be a whole number or None, got {getattr(self, name)}.")
         for name in ("feature_stride", "feature_fps", "max_candidates", "max_segments"):
             if getattr(self, name) is not None and getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` must be positive or None, got {getattr(self, name)}.")
@@ -238,7 +235,10 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         """
         if kwargs.pop("return_tensors", "pt") != "pt" or kwargs:
             raise ValueError(f"Only `return_tensors='pt'` is supported beside `features`, got {kwargs}.")
-        videos = [features] if isinstance(features, torch.Tensor | np.ndarray) else list(features)
+        alone = isinstance(features, torch.Tensor | np.ndarray)
+        if not alone and not isinstance(features, list | tuple):
+            raise ValueError(f"`features` must be an array or a list of arrays, got {features!r}.")
+        videos = [features] if alone else list(features)
         return self.pad([self.resample(one) for one in videos])
 
     def pad(self, sequences: Sequence[torch.Tensor]) -> BatchFeature:
@@ -280,7 +280,12 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         Raises:
             ValueError: there are no features, or features of another size or that are not finite.
         """
-        sequence = torch.as_tensor(features)
+        try:
+            sequence = torch.as_tensor(features)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"`features` must be arrays of real numbers: {error}.") from error
+        if sequence.is_complex():
+            raise ValueError(f"`features` must be arrays of real numbers, got {sequence.dtype}.")
         if sequence.ndim != 2 or not len(sequence) or sequence.shape[1] != self.feature_size:
             raise ValueError(
                 f"`features` of a video must have shape (num_features, {self.feature_size}) with at least one row, "
@@ -308,11 +313,6 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         Returns:
             `int`
         """
-        if steps > LONGEST_STRETCH * self.max_sequence_length:
-            logger.warning_once(
-                f"A sequence of {steps} steps is more than {LONGEST_STRETCH} times as long as those of the training "
-                f"({self.max_sequence_length}); a model with absolute positions stretches them."
-            )
         if not self.pad_to_max_length:
             return steps
         if steps <= self.max_sequence_length:
@@ -436,13 +436,13 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
         Raises:
             ValueError: there is another number of videos, or a name is no field.
         """
-        if len(target_sizes) != len(outputs.logits):
+        count = len(target_sizes) if hasattr(target_sizes, "__len__") else repr(target_sizes)
+        if count != len(outputs.logits):
             raise ValueError(
-                f"`target_sizes` must have an entry for each of the {len(outputs.logits)} videos, got "
-                f"{len(target_sizes)}."
+                f"`target_sizes` must have an entry for each of the {len(outputs.logits)} videos, got {count}."
             )
         processor = self.replaced(**nms)
-        grids = [one if isinstance(one, FeatureGrid) else self.grid(None, *one) for one in target_sizes]
+        grids = [self._grid_of(one) for one in target_sizes]
         results = []
         for index, grid in enumerate(grids):
             found = processor.suppress(processor.candidates(outputs, index))
@@ -458,6 +458,18 @@ class TemporalLocalizationProcessor(FeatureExtractionMixin):
                 }
             )
         return results
+
+    def _grid_of(self, given: Any) -> FeatureGrid:
+        """The grid of a video, from itself or from its frame rate and duration."""
+        if isinstance(given, FeatureGrid):
+            return given
+        try:
+            fps, duration = map(float, given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`target_sizes` must hold (frame rate, duration) of each video, or a FeatureGrid, got {given!r}."
+            ) from error
+        return self.grid(None, fps, duration)
 
     def replaced(self, **fields: Any) -> "TemporalLocalizationProcessor":
         """

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple
+from transformers.utils import ModelOutput, TransformersKwargs, can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
@@ -36,6 +36,9 @@ from .modeling_actionformer_blocks import (
 from .modeling_actionformer_losses import Labels, localization_losses, make_points, make_targets
 
 
+logger = logging.get_logger(__name__)
+
+LONGEST_STRETCH = 4  # sequences of more than this many times `max_sequence_length` are warned of
 EMPTY_PRIOR = 1e-6  # probability that a fresh classifier gives to a class without training examples
 
 
@@ -143,6 +146,11 @@ class _Positions(nn.Module):
             raise ValueError(
                 f"`features` must have at most {longest} steps (`max_sequence_length`) to train with "
                 f"`use_absolute_positions`, got {steps}."
+            )
+        if steps > LONGEST_STRETCH * longest and not torch.compiler.is_compiling():
+            logger.warning_once(
+                f"A sequence of {steps} steps is more than {LONGEST_STRETCH} times as long as those of the training "
+                f"({longest}); its absolute positions are stretched."
             )
         # linear interpolation without aligned corners; padding must not change it unless the official code's does
         length = mask.sum(dim=1) if self.of_each_sequence else mask.new_full((1, 1), steps, dtype=torch.long)
@@ -442,6 +450,8 @@ class ActionFormerForTemporalActionLocalization(ActionFormerPreTrainedModel):
 
     def __init__(self, config: ActionFormerConfig):
         super().__init__(config)
+        if config.num_labels < 1:
+            raise ValueError(f"`num_labels` must be at least 1, got {config.num_labels}.")
         self.num_labels = config.num_labels
         self.actionformer = ActionFormerModel(config)
         self.classification_head = _ClassificationHead(config, config.head_kernel_size)

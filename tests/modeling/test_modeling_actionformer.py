@@ -301,12 +301,19 @@ def test_training_beyond_the_table_of_positions_is_refused():
         ({"center_sampling_radius": 0}, "center_sampling_radius"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
         ({"num_bins": 0}, "num_bins"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"head_hidden_size": 0}, "head_hidden_size"),
         ({"atention_window": 9}, "Did you mean `attention_window`"),
     ],
 )
 def test_wrong_configurations_are_refused(fields, name):
     with pytest.raises(Exception, match=name):
         ActionFormerConfig(**{**TINY, **fields})
+
+
+def test_a_localiser_needs_a_class():
+    with pytest.raises(ValueError, match="`num_labels` must be at least 1, got 0"):
+        ActionFormerForTemporalActionLocalization(ActionFormerConfig(**{**TINY, "num_labels": 0}))
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,10 @@ def test_a_batch_is_padded_to_its_longest_or_to_the_official_length():
         (torch.zeros(3), r"\(num_features, 3\)"),
         (torch.full((5, 3), float("nan")), "finite"),
         ([], "at least one video"),
+        (None, "an array or a list of arrays, got None"),
+        ("film.npy", "an array or a list of arrays, got 'film.npy'"),
+        (np.ones((5, 3), object), "arrays of real numbers"),
+        (torch.ones(5, 3, dtype=torch.complex64), "real numbers, got torch.complex64"),
     ],
 )
 def test_wrong_features_are_refused(features, message):
@@ -110,11 +114,19 @@ def test_wrong_features_are_refused(features, message):
         ({"voting_weights": "iou"}, "`voting_weights`"),
         ({"feature_stride": 0}, "`feature_stride`"),
         ({"nms_sigma": 0}, "`nms_sigma`"),
+        ({"max_segments": 2.5}, "`max_segments` must be a whole number or None, got 2.5"),
     ],
 )
 def test_wrong_settings_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         TemporalLocalizationProcessor(**fields)
+
+
+@pytest.mark.parametrize("sizes", [None, 3, [None, None], [(25.0,)] * 2, [("fast", 5.0)] * 2, [(25.0, 5.0)]])
+def test_wrong_sizes_of_videos_are_refused(sizes):
+    outputs = SimpleNamespace(logits=torch.zeros(2, 8, 1))
+    with pytest.raises(ValueError, match="`target_sizes` must h"):
+        TemporalLocalizationProcessor().post_process_temporal_localization(outputs, sizes)
 
 
 def test_what_a_grid_needs():
