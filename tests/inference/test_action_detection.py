@@ -80,10 +80,9 @@ def test_the_number_of_clips_in_a_pass_changes_nothing(folder):
     one, many = (detect(str(folder / "clip.mp4"), boxes=BOXES, threshold=0.0, batch_size=size) for size in (1, 8))
     for first, second in zip(one, many):
         for a, b in zip(first["people"], second["people"]):
-            assert [action["label"] for action in a["actions"]] == [action["label"] for action in b["actions"]]
-            assert [action["score"] for action in a["actions"]] == pytest.approx(
-                [action["score"] for action in b["actions"]], abs=1e-6
-            )
+            # by label: near-tied scores may change places between passes of other sizes
+            scores = [{action["label"]: action["score"] for action in person["actions"]} for person in (a, b)]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
 def test_people_are_found_by_a_detector_at_every_step(one_folder):
