@@ -91,6 +91,7 @@ def test_the_default_window_is_a_clip_of_the_protocol(tmp_path):
     assert StreamingClassifier(spread, fps=1.0).window == 4  # no fewer than the frames of a clip
 
 
+@pytest.mark.slow
 def test_a_slow_model_skips_windows_and_stays_up_to_date(film, tmp_path, monkeypatch):
     classifier = tiny_pipeline(tmp_path)
     real = classifier.forward
@@ -105,7 +106,7 @@ def test_a_slow_model_skips_windows_and_stays_up_to_date(film, tmp_path, monkeyp
     frames = [one.frame for one in answers]
     assert frames == sorted(set(frames)) and frames[-1] == 39  # the last window is answered
     assert answers[-1].skipped == 37 - len(answers) > 15
-    assert max(one.latency for one in answers) < 1.5  # a queue would be 10 s behind at the end
+    assert max(one.latency for one in answers) < 4  # a queue would be 9 s behind at the end
     assert "windows skipped" in latency_summary(answers)
 
 
@@ -158,7 +159,14 @@ def test_the_command_watches(film, tmp_path):
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["frame"] for row in rows] == [9, 19, 29, 39] and len(rows[0]["predictions"]) == 2
     assert "4 answers, 0 windows skipped" in result.stderr
-    live = CliRunner().invoke(app, [*words, "--live"])
-    assert live.exit_code == 0 and live.stdout.splitlines()[-1].split()[:2] == ["3.90", "s"]
     gone = CliRunner().invoke(app, ["watch", "gone.mp4", "--model", str(model)])
     assert gone.exit_code == 2 and "gone.mp4" in gone.output
+
+
+@pytest.mark.slow
+def test_the_command_plays_a_film(film, tmp_path):
+    model = save_tiny_classifier(tmp_path / "model")
+    start = time.perf_counter()
+    result = CliRunner().invoke(app, ["watch", film, "--model", str(model), "--seconds", "1", "--live"])
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1].split()[:2] == ["3.90", "s"]
+    assert time.perf_counter() - start > 3.8
