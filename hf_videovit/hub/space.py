@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from .. import __version__
 from ..files import read_json
 from .asking import asking, check_id
+from .card_facts import ACTIONS, CLASSIFICATION, LOCALIZATION
 from .cards import is_rendered, seal_card
 from .publishing import CARD, Publication, StagedFile, list_staged, send_files
 
@@ -23,6 +24,16 @@ APP, REQUIREMENTS, CONFIG = "app.py", "requirements.txt", "config.json"
 REQUIREMENT = re.compile(r"hf[_-]videovit\[[^\]]*space[^\]]*\]\s*([@=<>~!]|$)")
 TEMPLATE = Path(__file__).with_name("space_template.md")
 PACKAGE = f"hf_videovit[space]>={__version__}"
+# What the page of each task shows, and the classes of the task's models.
+DESCRIPTIONS = {
+    CLASSIFICATION: "Classifies a video and shows the important frames",
+    ACTIONS: "Names what each person in a video does",
+    LOCALIZATION: "Finds when which actions happen in a film",
+}
+CLASSES = {
+    ACTIONS: ("ForActionDetection",),
+    LOCALIZATION: ("ForTemporalActionLocalization", "VideoTemporalLocalizer"),
+}
 SDK_VERSION = "6.31.0"  # used if gradio is not installed here; the page was tested with it
 APP_TEXT = '''"""Demo of {model_id}, see hf_videovit.inference.demo."""
 
@@ -79,8 +90,8 @@ def publish_space(
     with tempfile.TemporaryDirectory(prefix="space-") as name:
         api = HfApi(token=token)
         licence = None if dry_run else _licence_of(api, model_id)
-        detects = not dry_run and _detects_actions(api, model_id)
-        staged = write_space(name, model_id, title=title, licence=licence, package=package, detects_actions=detects)
+        task = CLASSIFICATION if dry_run else _task_of(api, model_id)
+        staged = write_space(name, model_id, title=title, licence=licence, package=package, task=task)
         if dry_run:
             return Publication(space_id, staged)
         return send_files(
@@ -102,7 +113,7 @@ def write_space(
     title: str | None = None,
     licence: str | None = None,
     package: str = PACKAGE,
-    detects_actions: bool = False,
+    task: str = CLASSIFICATION,
 ) -> list[StagedFile]:
     """
     Write the files of a Space into a folder: `app.py`, `requirements.txt` and `README.md` with its metadata.
@@ -119,15 +130,19 @@ def write_space(
         package (`str`, *optional*):
             The line of `requirements.txt` that installs this package with its extra `space`: a range of versions, or
             `"hf_videovit[space] @ git+https://..."` for a version that is not on a registry.
-        detects_actions (`bool`, *optional*, defaults to `False`):
-            Whether the model is an action detector, for the words of the README.
+        task (`str`, *optional*, defaults to `"video-classification"`):
+            Task of the model, for the words of the README: `"video-classification"`, `"action-detection"` or
+            `"temporal-action-localization"`.
 
     Returns:
         `list[StagedFile]`: the files, by path.
 
     Raises:
-        ValueError: `model_id` or `package` is malformed, or the folder has other files of these names.
+        ValueError: `model_id` or `package` is malformed, `task` is unknown, or the folder has other files of these
+            names.
     """
+    if task not in DESCRIPTIONS:
+        raise ValueError(f"`task` must be one of {', '.join(DESCRIPTIONS)}, got {task!r}")
     check_id(model_id, "model_id")
     if "/" not in model_id:
         raise ValueError(f"`model_id` must be a Hub id such as 'owner/name', got {model_id!r}")
@@ -140,10 +155,8 @@ def write_space(
     (folder / REQUIREMENTS).write_text(package + "\n", encoding="utf-8")
     name = title or model_id.rpartition("/")[2]
     text = TEMPLATE.read_text(encoding="utf-8")
-    facts = _metadata(name, model_id, licence, detects_actions)
-    card = SpaceCard.from_template(
-        facts, template_str=text, title=name, model_id=model_id, detects_actions=detects_actions
-    )
+    facts = _metadata(name, model_id, licence, task)
+    card = SpaceCard.from_template(facts, template_str=text, title=name, model_id=model_id, task=task)
     (folder / CARD).write_text(seal_card(str(card)), encoding="utf-8")
     return list_staged(folder)
 
@@ -185,7 +198,7 @@ def _check_space(api: HfApi, space_id: str) -> None:
         _refuse_foreign(Path(folder), present, "space_id")
 
 
-def _metadata(title: str, model_id: str, licence: str | None, detects_actions: bool) -> SpaceCardData:
+def _metadata(title: str, model_id: str, licence: str | None, task: str) -> SpaceCardData:
     return SpaceCardData(
         title=title,
         emoji="🎬",
@@ -196,10 +209,8 @@ def _metadata(title: str, model_id: str, licence: str | None, detects_actions: b
         app_file=APP,
         license=licence,
         models=[model_id],
-        tags=["action-detection" if detects_actions else "video-classification", "hf_videovit"],
-        short_description="Names what each person in a video does"
-        if detects_actions
-        else "Classifies a video and shows the important frames",
+        tags=[task, "hf_videovit"],
+        short_description=DESCRIPTIONS[task],
         preload_from_hub=[model_id],
         pinned=False,
     )
@@ -222,14 +233,14 @@ def _licence_of(api: HfApi, model_id: str) -> str | None:
     return ModelCard(Path(path).read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict().get("license")
 
 
-def _detects_actions(api: HfApi, model_id: str) -> bool:
-    """Whether a model on the Hub is an action detector."""
+def _task_of(api: HfApi, model_id: str) -> str:
+    """Task of a model on the Hub, from its class."""
     try:
         path = asking(model_id, lambda: api.hf_hub_download(model_id, CONFIG), EntryNotFoundError)
     except EntryNotFoundError:
-        return False
-    names = read_json(path, "`model_id`:").get("architectures") or [""]
-    return names[0].endswith("ForActionDetection")
+        return CLASSIFICATION
+    name = (read_json(path, "`model_id`:").get("architectures") or [""])[0]
+    return next((task for task, ends in CLASSES.items() if name.endswith(ends)), CLASSIFICATION)
 
 
 __all__ = ["publish_space", "write_space"]

@@ -58,6 +58,23 @@ def test_metadata_follows_the_rules_of_the_hub(tmp_path):
     assert "license" not in yaml.safe_load((write_space(tmp_path, "me/squares")[0].source).read_text().split("---")[1])
 
 
+def test_a_space_says_what_its_model_does(hub, tmp_path):
+    """By the class of the model, which the Hub has."""
+    kinds = {
+        "VideoMAEV2ForVideoClassification": ("video-classification", "classifies it"),
+        "UniFormerForActionDetection": ("action-detection", "names what each person does"),
+        "VideoTemporalLocalizer": ("temporal-action-localization", "when which actions happen"),
+        "ActionFormerForTemporalActionLocalization": ("temporal-action-localization", "when which actions happen"),
+    }
+    for name, (task, words) in kinds.items():
+        hub.create("models", f"me/{name}", {"config.json": json.dumps({"architectures": [name]}).encode()})
+        publish_space(f"me/{name}", f"me/space-{name}", token=WRITER)
+        card = hub.files(f"me/space-{name}", kind="spaces")["README.md"].decode()
+        assert words in card and f"- {task}" in card and problems(card, "space") == []
+    with pytest.raises(ValueError, match="`task` must be one of"):
+        write_space(tmp_path, "me/model", task="segmentation")
+
+
 def test_requirements_install_the_page(tmp_path):
     default = write_space(tmp_path / "a", "me/squares")
     assert {file.path for file in default} == FILES
