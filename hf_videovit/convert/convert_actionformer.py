@@ -15,6 +15,8 @@ from transformers.utils import logging
 from ..modeling.configuration_actionformer import ACTIONFORMER_SIZES, ActionFormerConfig
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization
+from ..published import published_processor_kwargs
+from ..published.localizers import feature_processor_fields
 from .fields import (
     Shapes,
     agreed,
@@ -22,6 +24,7 @@ from .fields import (
     default_names,
     depth,
     given_fields,
+    known_config,
     make_config,
     refuse_other_count,
     refuse_unknown_fields,
@@ -130,7 +133,7 @@ def plan_conversion(
         labels (`str` or `Sequence[str]`, *optional*):
             See [`~convert.convert_checkpoint`].
         published (`str`, *optional*):
-            Not supported: no such checkpoint is listed.
+            See [`~convert.convert_checkpoint`].
         settings (`str` or `os.PathLike` or `Mapping[str, Any]`, *optional*):
             The official configuration of the checkpoint, see [`~convert.localizer_settings.read_settings`]: windows,
             heads, ranges, positions and what the processor needs.
@@ -144,13 +147,17 @@ def plan_conversion(
         ValueError: the file is not such a checkpoint, contradicts an argument, or settings are needed.
     """
     refuse_unknown_fields(ActionFormerConfig, overrides, labels)
-    if published is not None:
-        raise ValueError(f"`published` is not supported for localisers, got {published!r}.")
+    config = known_config(ActionFormerConfig, config, published)
+    if published is not None and settings is not None:
+        raise ValueError("Pass `settings` or `published`, not both.")
     opentad, sources = _official_names(checkpoint)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}
     _refuse_other_models(shapes, checkpoint)
     told, decoding = localizer_fields(read_settings(settings)) if settings is not None else ({}, {})
     given = {**told, **given_fields(ActionFormerConfig, config, overrides, set())}
+    if published is not None:
+        _refuse_other_layout(published, given["padding_mode"] == "opentad", opentad, checkpoint)
+        decoding = published_processor_kwargs(published)
     fields = _all_fields(shapes, given, checkpoint, opentad)
     names = _class_names(shapes, labels, given, checkpoint)
     plan = Conversion(
@@ -161,6 +168,8 @@ def plan_conversion(
         decoding = {**OPENTAD_DECODING, **decoding}
         if plan.config.num_labels == 1:  # its code takes every point then
             decoding |= {"score_threshold": 0.0, "max_candidates": None}
+    elif plan.config.block_type == "sgp":
+        decoding = {"voting_weights": "score", **decoding}
     plan.processor = localizer_processor(plan.config, decoding)
     if RAW_ENTRY in checkpoint.ignored:
         logger.info(f"{checkpoint.name}: the averaged weights are used. Pass entry={RAW_ENTRY!r} for the others.")
@@ -180,13 +189,7 @@ def localizer_processor(config: Any, decoding: Mapping[str, Any]) -> TemporalLoc
     Returns:
         [`TemporalLocalizationProcessor`]
     """
-    fields = {
-        "max_sequence_length": config.max_sequence_length,
-        "length_multiple": config.length_multiple,
-        "pad_to_max_length": config.padding_mode != "zeros",
-        "feature_size": sum(config.feature_sizes),
-    }
-    return TemporalLocalizationProcessor(**{**decoding, **fields})
+    return TemporalLocalizationProcessor(**{**decoding, **feature_processor_fields(config)})
 
 
 def _official_names(checkpoint: Checkpoint) -> tuple[bool, dict[str, str]]:
@@ -201,6 +204,15 @@ def _official_names(checkpoint: Checkpoint) -> tuple[bool, dict[str, str]]:
             raise ValueError(f"{checkpoint.name} has {name!r} twice, as {cleaned[name]!r} and as {source!r}.")
         cleaned[name] = source
     return opentad, cleaned
+
+
+def _refuse_other_layout(published: str, expected: bool, opentad: bool, checkpoint: Checkpoint) -> None:
+    """ValueError if the file cannot be the published checkpoint that the caller named."""
+    if expected != opentad:
+        words = {True: "OpenTAD's", False: "the authors'"}
+        raise ValueError(
+            f"`published` {published!r} has {words[expected]} layout, but {checkpoint.name} has {words[opentad]}."
+        )
 
 
 def _refuse_other_models(shapes: Shapes, checkpoint: Checkpoint) -> None:

@@ -16,7 +16,8 @@ from ..modeling.configuration_videomae_v2 import VideoMAEV2Config
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ..modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
 from ..modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
-from ..published import published_processor_kwargs
+from ..published import published_entry, published_processor_kwargs
+from ..published.localizers import frame_processor_fields
 from . import convert_actionformer, convert_videomae_v2
 from .fields import known_config, make_config
 from .keys import Checkpoint, shorten
@@ -84,6 +85,8 @@ def plan_conversion(
             f"{shorten(list(checkpoint.shapes)[:5])}. A localiser alone is of the family 'actionformer'."
         )
     given = known_config(VideoTemporalLocalizerConfig, config, published)
+    if published is not None and settings is not None:
+        raise ValueError("Pass `settings` or `published`, not both.")
     known = read_settings(settings) if settings is not None else {}
     own, of_encoder, of_localizer = _sorted_fields(overrides)
     encoder_part, localizer_part = _parts(checkpoint)
@@ -210,7 +213,7 @@ def _feature_processor(
 ) -> TemporalLocalizationProcessor:
     """Processor of features: a feature stands at the first of its frames."""
     fields = processor.to_dict()
-    fields |= {} if published is None else published_processor_kwargs(published)["feature_extractor"]
+    fields |= {} if published is None else published_processor_kwargs(published)
     stride = config.feature_stride * config.frame_step
     if fields["feature_offset"] is None:
         fields["feature_offset"] = 0.0
@@ -224,7 +227,7 @@ def _video_processor(
     """Processor of frames: the crop of the tests and the normalisation of the settings."""
     fields = processor.to_dict()
     if published is not None:
-        return VideoMAEV2VideoProcessor(**{**fields, **published_processor_kwargs(published)["video_processor"]})
+        return VideoMAEV2VideoProcessor(**{**fields, **frame_processor_fields(published_entry(published).protocol)})
     normalisation = settings.get("model", {}).get("backbone", {}).get("data_preprocessor", {})
     for theirs, ours in (("mean", "image_mean"), ("std", "image_std")):
         if theirs in normalisation:

@@ -55,7 +55,13 @@ SHOWN = (
     *("num_local_modules", "use_gate", "temporal_downsample", "global_layers", "position_grid"),
     *("layer_scale_in_conv_blocks", "use_mean_pooling", "use_cosine_attention"),
 )
-SHOWN_BY_FAMILY = {"lstcl": ("attention_type",)}
+SHOWN_BY_FAMILY = {
+    "actionformer": (
+        *("feature_size", "num_stem_layers", "num_branch_layers", "head_hidden_size", "head_kernel_size"),
+        *("block_type", "num_bins", "padding_mode"),
+    ),
+    "lstcl": ("attention_type",),
+}
 # Fields that are no setting of the model: bookkeeping, names of classes, and settings of single tasks. The head of a
 # detector follows from the layout of its file.
 UNCOMPARED = (

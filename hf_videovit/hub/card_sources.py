@@ -13,6 +13,26 @@ METRICS = {
     "mAP_weighted": "mean average precision, weighted by videos",
 }
 CITATIONS = {
+    "actionformer": """@inproceedings{zhang2022actionformer,
+  title     = {ActionFormer: Localizing Moments of Actions with Transformers},
+  author    = {Zhang, Chenlin and Wu, Jianxin and Li, Yin},
+  booktitle = {European Conference on Computer Vision (ECCV)},
+  pages     = {492--510},
+  year      = {2022}
+}""",
+    "tridet": """@inproceedings{shi2023tridet,
+  title     = {TriDet: Temporal Action Detection with Relative Boundary Modeling},
+  author    = {Shi, Dingfeng and Zhong, Yujie and Cao, Qiong and Ma, Lin and Li, Jia and Tao, Dacheng},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  pages     = {18857--18866},
+  year      = {2023}
+}""",
+    "video_temporal_localizer": """@inproceedings{liu2024end,
+  title     = {End-to-End Temporal Action Detection with 1B Parameters Across 1000 Frames},
+  author    = {Liu, Shuming and Zhang, Chen-Lin and Zhao, Chen and Ghanem, Bernard},
+  booktitle = {Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year      = {2024}
+}""",
     "bevt": """@inproceedings{wang2022bevt,
   title     = {BEVT: BERT Pretraining of Video Transformers},
   author    = {Wang, Rui and Chen, Dongdong and Wu, Zuxuan and Chen, Yinpeng and Dai, Xiyang and Liu, Mengchen and
@@ -89,6 +109,9 @@ METRIC_TYPES = {
     "recall": "recall",
 }
 SOURCE_URLS = {
+    "actionformer_release": "https://github.com/happyharrycn/actionformer_release",
+    "TriDet": "https://github.com/dingfengshi/TriDet",
+    "OpenTAD": "https://github.com/sming256/OpenTAD",
     "BEVT README": "https://github.com/xyzforever/BEVT",
     "BEVT paper": "https://arxiv.org/abs/2112.01529",
     "Video Swin README": "https://github.com/SwinTransformer/Video-Swin-Transformer",

@@ -32,6 +32,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from ..auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
 from ..files import parse_yaml, read_json, read_text
+from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ..published import (
     CLASSIFICATION_TASKS,
     IMAGE_TASKS,
@@ -359,6 +360,8 @@ def _result_row(result: Result) -> dict[str, str]:
 
 
 def _processor_class(config: PreTrainedConfig, task: str) -> Any:
+    if task == LOCALIZATION:
+        return TemporalLocalizationProcessor
     if task == KEYPOINTS:
         return VitPoseImageProcessor
     registered: Any = (IMAGE_PROCESSOR_MAPPING if task in IMAGE_TASKS else VIDEO_PROCESSOR_MAPPING)[type(config)]
@@ -410,6 +413,8 @@ def _how_to_obtain(entry: PublishedCheckpoint) -> str:
 def _published_limits(entry: PublishedCheckpoint, config: PreTrainedConfig) -> list[str]:
     if entry.task == ACTIONS:
         return _detector_limits(config)
+    if entry.task == LOCALIZATION:
+        return localizer_limits(config)
     if entry.task == BACKBONE:
         return ["The model returns feature maps. Train a head for dense prediction on them."]
     if entry.task == KEYPOINTS:

@@ -87,6 +87,30 @@ class VideoTemporalLocalizerConfig(PreTrainedConfig):
     encoder_training: str = "frozen"
     windows_at_once: int = 8
 
+    @classmethod
+    def from_size(cls, size: str, **kwargs: Any) -> "VideoTemporalLocalizerConfig":
+        """
+        Configuration of AdaTAD: an encoder of VideoMAE V2 whose blocks end in adapters, and an ActionFormer.
+
+        Args:
+            size (`str`):
+                Size of the encoder, see [`VideoMAEV2Config.from_size`].
+            kwargs:
+                Other fields. `encoder_config` and `localizer_config` hold fields of the parts, as dictionaries.
+
+        Returns:
+            [`VideoTemporalLocalizerConfig`]
+
+        Raises:
+            ValueError: no such size.
+        """
+        encoder = VideoMAEV2Config.from_size(size, **kwargs.pop("encoder_config", {}))
+        if encoder.adapter_layers is None:
+            encoder.adapter_layers = list(range(encoder.num_hidden_layers))
+        fields = {"feature_size": encoder.hidden_size, **kwargs.pop("localizer_config", {})}
+        whole = {"feature_source": "moments", "encoder_training": "adapters", **kwargs}
+        return cls(encoder_config=encoder, localizer_config=ActionFormerConfig(**fields), **whole)
+
     def __post_init__(self, **kwargs: Any) -> None:
         refuse_misspelt_fields(self, kwargs)
         self.encoder_config = _config_of("encoder_config", self.encoder_config)

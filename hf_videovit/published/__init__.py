@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from .localizers import feature_processor_fields
+
 
 FOLDER = Path(__file__).parent
 FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "span_from_start", "sparse", "sparse_middle", "uniform")
@@ -35,7 +37,8 @@ KEYPOINTS = "keypoint-detection"
 IMAGE_TASKS = ("image-classification", "backbone", KEYPOINTS)
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
 ACTION_DETECTION = "action-detection"
-TASKS = ("video-classification", ACTION_DETECTION, "feature-extraction", "pretraining", *IMAGE_TASKS)
+LOCALIZATION = "temporal-action-localization"
+TASKS = ("video-classification", ACTION_DETECTION, LOCALIZATION, "feature-extraction", "pretraining", *IMAGE_TASKS)
 NEVER_RELEASED = "never released"
 AVAILABILITIES = ("listed", "cloud drive", "not listed", "dead link", NEVER_RELEASED)
 RESULT_KINDS = ("zoo", "paper", "third party", "recalled-unverified")
@@ -124,7 +127,8 @@ class PublishedProtocol:
             `"softmax_mean"` averages the probabilities of the views, `"logits_mean"` their logits.
         processor (`dict[str, Any]`, *optional*):
             Further fields of the video processor: those of action detection, such as `sampling_fps`. With
-            `rescale_factor` 1.0, `image_mean` and `image_std` are for pixels in [0, 255].
+            `rescale_factor` 1.0, `image_mean` and `image_std` are for pixels in [0, 255]. For a localiser, fields of
+            its processor of features; the others are then those of its encoder's clips, if it has one.
 
     Raises:
         ValueError: a value is not allowed.
@@ -229,8 +233,9 @@ class PublishedCheckpoint:
         summary (`str`):
             Description in one sentence.
         task (`str`):
-            Task of the file: `"video-classification"`, `"action-detection"`, `"image-classification"`, `"backbone"`
-            (feature maps for dense prediction), `"keypoint-detection"`, `"feature-extraction"` or `"pretraining"`.
+            Task of the file: `"video-classification"`, `"action-detection"`, `"temporal-action-localization"`,
+            `"image-classification"`, `"backbone"` (feature maps for dense prediction), `"keypoint-detection"`,
+            `"feature-extraction"` or `"pretraining"`.
         file ([`PublishedFile`]):
             The official file.
         num_labels (`int`, *optional*):
@@ -274,10 +279,11 @@ class PublishedCheckpoint:
         one_of("task", self.task, TASKS)
         if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
             raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
-        if (self.task in (*CLASSIFICATION_TASKS, ACTION_DETECTION, KEYPOINTS)) != (self.num_labels is not None):
+        named = (*CLASSIFICATION_TASKS, ACTION_DETECTION, LOCALIZATION, KEYPOINTS)
+        if (self.task in named) != (self.num_labels is not None):
             raise ValueError(
-                f"`num_labels` of {self.name} must be given for a classifier, detector or pose estimator, and only "
-                "there."
+                f"`num_labels` of {self.name} must be given for a classifier, detector, localiser or pose estimator, "
+                "and only there."
             )
 
 
@@ -341,8 +347,8 @@ def published_config(name: str) -> PreTrainedConfig:
     'riding a bike'
     ```"""
     entry = published_entry(name)
-    fields: dict[str, Any] = {"image_size": entry.protocol.image_size}
-    if entry.task not in IMAGE_TASKS:
+    fields: dict[str, Any] = {} if entry.task == LOCALIZATION else {"image_size": entry.protocol.image_size}
+    if entry.task not in (*IMAGE_TASKS, LOCALIZATION):
         fields |= {"num_frames": entry.protocol.num_frames, "view_merging": entry.protocol.view_merging}
     fields |= entry.config
     if entry.labels == "ava":
@@ -356,8 +362,8 @@ def published_config(name: str) -> PreTrainedConfig:
 
 def published_processor_kwargs(name: str) -> dict[str, Any]:
     """
-    Arguments of the family's video processor, or image processor for a task on images, for the evaluation protocol of
-    a checkpoint.
+    Arguments of the family's video processor, or image processor for a task on images, or processor of features for a
+    localiser, for the evaluation protocol of a checkpoint.
 
     Args:
         name (`str`):
@@ -370,6 +376,9 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
         ValueError: the checkpoint does not exist.
     """
     protocol, task = published_entry(name).protocol, published_entry(name).task
+    if task == LOCALIZATION:
+        config: Any = published_config(name)
+        return {**protocol.processor, **feature_processor_fields(getattr(config, "localizer_config", config))}
     normalisation = {"image_mean": list(protocol.image_mean), "image_std": list(protocol.image_std)}
     if task == KEYPOINTS:
         height, width = published_entry(name).config["image_size"]

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import (
@@ -23,17 +24,27 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from PIL import Image
 from transformers import VitPoseImageProcessor
 
-from hf_videovit import TubeViTImageProcessor, UniFormerImageProcessor
+from hf_videovit import (
+    ActionFormerConfig,
+    ActionFormerForTemporalActionLocalization,
+    TemporalLocalizationProcessor,
+    TubeViTImageProcessor,
+    UniFormerImageProcessor,
+    VideoTemporalLocalizer,
+    VideoTemporalLocalizerConfig,
+)
 from hf_videovit.hub.cards import (
     ACTIONS,
     AUTO_CLASSES,
     IMAGE_TASKS,
     KEYPOINTS,
+    LOCALIZATION,
     render_published_card,
     write_model_card,
 )
 from hf_videovit.hub.publishing import publish
 from hf_videovit.hub.space import write_space
+from hf_videovit.inference.temporal_localization import save_localizer
 from hf_videovit.published import list_published, published_entry
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
@@ -45,6 +56,7 @@ from tests.saved_model import save_tiny_classifier
 ROOT = Path(__file__).parents[2]
 CARDS = sorted((ROOT / "model_cards").glob("*.md"), key=lambda path: path.stem)
 IMAGE_PROCESSORS = {"uniformer": UniFormerImageProcessor, "tubevit": TubeViTImageProcessor}
+FEATURE_SIZE = 8
 SMALL = {"size": {"height": 32, "width": 32}, "crop_size": {"height": 32, "width": 32}}
 RUN = """
 import contextlib, io, json, sys
@@ -136,6 +148,11 @@ def shapes() -> dict[tuple[str, str, str], list[str]]:
 
 def save_tiny(folder: Path, model_type: str, task: str) -> None:
     """A tiny model of a family for a task, with its processor and the official one's card."""
+    card = (ROOT / "model_cards" / f"{folder.name}.md").read_text(encoding="utf-8")
+    if task == LOCALIZATION:
+        save_tiny_localizer(folder, with_encoder=model_type != "actionformer")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        return
     family = next(one for one in FAMILIES if one.name == model_type)
     head = family.head(AUTO_CLASSES[task])
     fields = {**head.fields, "id2label": {0: "left_eye", 1: "right_eye"}} if task == KEYPOINTS else head.fields
@@ -148,13 +165,36 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
         family.processor_class(**{**family.processor, "do_center_crop": False}).save_pretrained(folder)
     else:
         family.processor_class(**family.processor).save_pretrained(folder)
-    card = (ROOT / "model_cards" / f"{folder.name}.md").read_text(encoding="utf-8")
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def save_tiny_localizer(folder: Path, with_encoder: bool) -> None:
+    """A localiser that finds something everywhere, for features or with an encoder."""
+    family = next(one for one in FAMILIES if one.name == "videomae_v2")
+    encoder = family.config()
+    config = ActionFormerConfig(
+        feature_size=encoder.hidden_size if with_encoder else FEATURE_SIZE,
+        hidden_size=16,
+        head_hidden_size=16,
+        num_branch_layers=1,
+        classifier_prior=0.5,
+        num_labels=3,
+    )
+    model, video_processor = ActionFormerForTemporalActionLocalization(config), None
+    if with_encoder:
+        whole = VideoTemporalLocalizerConfig(encoder_config=encoder, localizer_config=config, feature_stride=2)
+        model, video_processor = VideoTemporalLocalizer(whole), family.processor_class(**family.processor)
+    processor = TemporalLocalizationProcessor(
+        feature_size=config.feature_size, feature_stride=2, feature_window=encoder.num_frames, max_segments=3
+    )
+    save_localizer(folder, model, processor, video_processor)
 
 
 def run_usage(hub, codes: dict[str, str], home: Path) -> dict[str, str]:
     """What the usage lines print in a new process that knows this Hub only, beside a clip and an image."""
     write_clip(home / "clip.mp4", moving_square_clip(height=96, width=128, num_frames=20), fps=10)
+    write_clip(home / "film.mp4", moving_square_clip(height=96, width=128, num_frames=40), fps=10)
+    np.save(home / "film.npy", np.random.default_rng(0).standard_normal((30, FEATURE_SIZE), np.float32))
     Image.fromarray(moving_square_clip()[0]).save(home / "image.jpg")
     known = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     known |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home / "home"), "HF_HUB_DISABLE_XET": "1"}
@@ -193,6 +233,8 @@ def test_usage_lines_of_every_card_run(hub, tmp_path):
             assert re.fullmatch(r"1\.0 \[\[.*\]\]\n", text), text
         elif task == KEYPOINTS:
             assert "keypoints" in text and "scores" in text, text
+        elif task == LOCALIZATION:
+            assert len(text.splitlines()) == 3 and "LABEL_" in text, text
         else:
             assert "torch.Size([1, " in text, names[0]
     downloads = {request.split("/resolve/")[0] for request in hub.requests if "GET /org/" in request}

@@ -11,6 +11,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from hf_videovit import list_published, published_config, published_labels
 from hf_videovit.convert.detectors import MMACTION2_HEAD, OFFICIAL_HEAD, detection_processor
+from hf_videovit.modeling.configuration_actionformer import ACTIONFORMER_SIZES
 from hf_videovit.modeling.configuration_bevt import BEVT_SIZES
 from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
 from hf_videovit.modeling.configuration_tubevit import TUBEVIT_SIZES
@@ -21,6 +22,7 @@ from hf_videovit.published import (
     IMAGE_TASKS,
     KINETICS_710_SUBSETS,
     LABEL_LISTS,
+    LOCALIZATION,
     PublishedFile,
     PublishedProtocol,
     PublishedResult,
@@ -35,6 +37,7 @@ from hf_videovit.published import (
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "videomae_v2" / "label_maps" / "label_maps.json"
 SIZES = {
+    "actionformer": ACTIONFORMER_SIZES,
     "bevt": BEVT_SIZES,
     "lstcl": LSTCL_SIZES,
     "tubevit": TUBEVIT_SIZES,
@@ -42,6 +45,8 @@ SIZES = {
     "uniformer_v2": UNIFORMER_V2_SIZES,
     "videomae_v2": VIDEOMAE_V2_SIZES,
 }
+GIVEN_APART = ("num_frames", "num_labels")  # in the entry's protocol, and beside its configuration
+NESTED = {"detection_config", "encoder_config", "localizer_config"}
 # The zoo's files that a listing shows, with the sizes that it gives to the byte.
 FILES = {
     "mae-g/vit_g_hybrid_pt_1200e.pth": 4105433973,
@@ -80,11 +85,13 @@ def test_every_file_of_the_zoo_is_there():
 def test_entries_are_consistent(name):
     entry, config = published_entry(name), published_config(name)
     assert config.model_type == entry.model_type
-    for field, value in SIZES[entry.model_type][entry.size].items():
-        assert getattr(config, field) == entry.config.get(field, value) or field == "num_frames"
+    encoder = getattr(config, "encoder_config", None)
+    for field, value in SIZES["videomae_v2" if encoder else entry.model_type][entry.size].items():
+        assert getattr(encoder or config, field) == entry.config.get(field, value) or field in GIVEN_APART
     for field, value in type(config).from_size(entry.size, **entry.config).to_dict().items():
-        assert field not in {*entry.config} - {"detection_config"} or config.to_dict()[field] == value
-    assert entry.task in IMAGE_TASKS or config.view_merging == entry.protocol.view_merging
+        assert field not in {*entry.config} - NESTED or config.to_dict()[field] == value
+    unmerged = (*IMAGE_TASKS, LOCALIZATION)
+    assert entry.task in unmerged or config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
         assert config.num_labels == entry.num_labels
     if entry.labels is not None:
@@ -92,6 +99,9 @@ def test_entries_are_consistent(name):
         assert config.label2id[config.id2label[3]] == 3
     if entry.file.availability == "listed":
         assert any(licence.covers == "weights" for licence in entry.licences)
+    if entry.task == LOCALIZATION:
+        assert all(result.views is None and "tIoU" in result.note for result in entry.results)
+        return
     mapping = IMAGE_PROCESSOR_MAPPING if entry.task in IMAGE_TASKS else VIDEO_PROCESSOR_MAPPING
     registered = mapping[type(config)]
     processor = (registered["torchvision"] if isinstance(registered, dict) else registered)(
@@ -296,6 +306,7 @@ ROW = yaml.safe_load("{size: base, summary: s, task: pretraining, file: {availab
         ({"num_labels": 5}, "`num_labels`"),
         ({"task": "video-classification"}, "`num_labels`"),
         ({"task": "action-detection"}, "`num_labels`"),
+        ({"task": "temporal-action-localization"}, "`num_labels`"),
         ({"task": "video-classification", "num_labels": 5, "labels": "k400"}, "does not have 5 names"),
         ({"file": {"availability": "listed"}}, "needs `repository` and `path`"),
         ({"file": {"availability": "here"}}, "`availability` must be one of"),
