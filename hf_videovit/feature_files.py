@@ -6,6 +6,7 @@ Nothing is unpickled.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from .files import visible_files
 
 
 FEATURE_SUFFIXES = (".npy", ".safetensors", ".pt", ".pth")
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+UNPICKLE = ". A pickle may run code: convert it to .npy or .safetensors with a program that you trust"
 DESCRIPTION_FILE = "features.json"
 MANIFEST_FILE = "manifest.jsonl"
 TENSOR_NAME = "features"
@@ -55,10 +58,13 @@ class FeatureFile:
             found = self._content()
         except (OSError, EOFError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"Features {self.path} cannot be read: {error}") from error
-        except Exception as error:  # numpy and torch raise many kinds for files that only pickle could read
+        except Exception as error:  # numpy and torch raise many kinds for damaged files and for pickles
+            reason = str(error).partition("\n")[0]
+            if not re.search("pickle|Python objects|Weights only", reason):
+                raise ValueError(f"Features {self.path} cannot be read: {reason}") from error
             raise ValueError(
-                f"Features {self.path} cannot be read without unpickling, which may run code of the file: {error}. "
-                "Convert them to .npy or .safetensors with a program that you trust."
+                f"Features {self.path} cannot be read without unpickling, which may run code of the file. Convert "
+                "them to .npy or .safetensors with a program that you trust."
             ) from error
         if found.ndim == 3 and len(found) == 1:
             found = found[0]
@@ -258,7 +264,8 @@ def open_features(path: str | os.PathLike) -> FeatureFolder:
         description = json.loads(metadata["description"]) if "description" in metadata else None
         return FeatureFolder(path, {name: FeatureFile(path, name) for name in names}, description)
     if not path.is_dir():
-        raise ValueError(f"`features` must be a folder or a .safetensors file, {str(path)!r} is neither")
+        advice = UNPICKLE if path.suffix.lower() in PICKLE_SUFFIXES else ""
+        raise ValueError(f"`features` must be a folder or a .safetensors file, {str(path)!r} is neither{advice}")
     files: dict[str, FeatureFile] = {}
     for file in visible_files(path):
         if file.suffix.lower() in FEATURE_SUFFIXES:
@@ -267,7 +274,8 @@ def open_features(path: str | os.PathLike) -> FeatureFolder:
                 raise ValueError(f"{files[name].path} and {file} are both features of {name!r}: keep one of them")
             files[name] = FeatureFile(file)
     if not files:
-        raise ValueError(f"`features` {str(path)!r} has no files of features ({', '.join(FEATURE_SUFFIXES)})")
+        advice = UNPICKLE if any(file.suffix.lower() in PICKLE_SUFFIXES for file in visible_files(path)) else ""
+        raise ValueError(f"`features` {str(path)!r} has no files of features ({', '.join(FEATURE_SUFFIXES)}){advice}")
     return FeatureFolder(path, files, read_description(path), {row["video"]: row for row in read_manifest(path)})
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ...feature_files import FeatureFile, FeatureFolder
+from ...feature_files import MANIFEST_FILE, FeatureFile, FeatureFolder
 from ...files import plain_name
 from ...modeling.feature_processing_temporal_localization import FeatureGrid, TemporalLocalizationProcessor
 from ...modeling.modeling_actionformer_losses import NO_SEGMENT
 from ...modeling.video_decoding_types import VideoDecodingError
+from .activitynet import positive_number
 from .augmentation import sample_seed
 from .feature_sequences import random_window
 from .loaders import Record
@@ -206,9 +207,14 @@ def join_features(
         if file is None:
             missing.append(video)
             continue
-        facts = folder.videos.get(video.name, {})
-        rate = video.fps or facts.get("fps") or fps
-        duration = video.duration or facts.get("duration")
+        facts = {
+            key: positive_number(
+                folder.videos.get(video.name, {}).get(key), f"{MANIFEST_FILE}: `{key}` of {video.name}"
+            )
+            for key in ("fps", "duration")
+        }
+        rate = video.fps or facts["fps"] or fps
+        duration = video.duration or facts["duration"]
         if needs_duration:
             rate = rate or 1.0  # features that are spread over a video do not depend on it
         if rate is None:
@@ -221,8 +227,8 @@ def join_features(
     if videos and not rows:
         example = next(iter(folder.files))
         raise ValueError(
-            f"No video has features in {str(folder.path)!r}: the annotations have {videos[0].name!r}, the features "
-            f"{example!r}. `feature_name` says how files are named after videos, such as 'v_{{video}}'."
+            f"No video has features in {str(folder.path)!r}: {form.format(video=videos[0].name)!r} is not there, but "
+            f"{example!r} is. `feature_name` says how files are named after videos, such as 'v_{{video}}'."
         )
     found = list(remarks)
     if missing:

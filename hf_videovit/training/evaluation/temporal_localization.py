@@ -206,7 +206,10 @@ def evaluate_temporal_localization(
     result.environment = describe_environment(model, world)
     result.seconds = time.perf_counter() - started
     if result.failed:
-        logger.warning(f"The features of {len(result.failed)} of {source.num_samples} videos could not be read")
+        logger.warning(
+            f"The features of {len(result.failed)} of {source.num_samples} videos could not be read, and their "
+            f"segments count as missed; the first is {result.failed[0]['id']!r}: {result.failed[0]['reason']}"
+        )
     return result
 
 

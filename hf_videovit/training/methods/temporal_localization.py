@@ -56,7 +56,7 @@ class TemporalLocalizationArguments:
     eval_features: str | None = option(None, "features of the evaluation videos; none means `features`")
     feature_name: str = option("{video}", "how files of features are named after videos, such as v_{video}")
     fps: float | None = option(None, "frame rate of videos for which neither annotations nor features name one")
-    crop_ratio: list[float] = option(
+    window_ratio: list[float] = option(
         [0.9, 1.0],
         "shares of a sequence between which the length of its random window lies; empty for whole sequences",
     )
@@ -76,10 +76,9 @@ class TemporalLocalizationArguments:
 
     def __post_init__(self) -> None:
         check_range("min_inside", self.min_inside, 0.01, 1.0)
-        if self.crop_ratio and not (len(self.crop_ratio) == 2 and 0 < self.crop_ratio[0] <= self.crop_ratio[1] <= 1):
-            raise ValueError(
-                f"`crop_ratio` must be two increasing shares of at most 1, or empty, got {self.crop_ratio}"
-            )
+        ratio = self.window_ratio
+        if ratio and not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1] <= 1):
+            raise ValueError(f"`window_ratio` must be two increasing shares of at most 1, or empty, got {ratio}")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"`fps` must be positive, got {self.fps}")
         if "{video}" not in self.feature_name:
@@ -257,7 +256,7 @@ class TemporalLocalization(Method):
             self.config.run.seed,
             max(1, *(len(row.segments) for row in self.train_source.rows)),
             own.min_inside,
-            own.crop_ratio,
+            own.window_ratio,
         )
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:

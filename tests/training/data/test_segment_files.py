@@ -1,6 +1,7 @@
 """Annotations of segments in the files of their data sets, and the features that belong to them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,40 @@ def test_segments_after_the_end_of_their_video_are_remarked(tmp_path):
     found = read_segments(tmp_path / "s.csv")
     (remark,) = join_features(found.videos, found.label_names, open_features(tmp_path)).remarks
     assert remark.startswith("2 segments start after the end of their video: 'a' has one at 50 s and a length of 8 s")
+
+
+def test_the_list_of_features_has_possible_numbers(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((3, 4), np.float32))
+    (tmp_path / "s.csv").write_text("video,label,start,end\na,run,1,2\n")
+    found = read_segments(tmp_path / "s.csv")
+    for row, message in (
+        ('"fps": "x", "duration": 8', "`fps` of a"),
+        ('"fps": 30, "duration": -1', "`duration` of a"),
+    ):
+        (tmp_path / "manifest.jsonl").write_text(f'{{"video": "a", {row}}}\n')
+        with pytest.raises(ValueError, match=f"manifest.jsonl: {message} must be a positive number"):
+            join_features(found.videos, found.label_names, open_features(tmp_path))
+
+
+def test_damaged_features_are_no_pickles(tmp_path):
+    np.save(tmp_path / "cut.npy", np.zeros((300, 40), np.float32))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:500])
+    np.save(tmp_path / "objects.npy", np.array([{1: 2}], object))
+    torch.save(Path("x"), tmp_path / "path.pt")
+    files = open_features(tmp_path).files
+    with pytest.raises(ValueError, match="cut.npy cannot be read: mmap"):
+        files["cut"].read()
+    for name in ("objects", "path"):
+        with pytest.raises(ValueError, match="cannot be read without unpickling, which may run code") as error:
+            files[name].read()
+        assert "\n" not in str(error.value)
+
+
+def test_pickled_features_are_named(tmp_path):
+    (tmp_path / "all.pkl").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "all.pkl"):
+        with pytest.raises(ValueError, match="A pickle may run code: convert it"):
+            open_features(path)
 
 
 def test_names_of_subsets_and_videos():

@@ -1,9 +1,11 @@
 """Which method a run is, and which fields it reads."""
 
+import dataclasses
+
 import pytest
 
 from hf_videovit import BevtConfig, LstclConfig, UniFormerConfig, VideoMAEV2Config
-from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.arguments import FIELD_GROUP, RunConfig
 from hf_videovit.training.methods.choosing import METHODS, choose, method_of
 
 
@@ -146,3 +148,14 @@ def test_every_method_has_a_name_of_its_own_and_known_fields():
     shared = {name for group in known.values() for name in group}
     for method in METHODS:
         assert set(method.unread) <= shared, method.name
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_methods_fields_have_names_of_their_own(method):
+    """A plain name that a shared group has too would never reach the method."""
+    assert not {one.name for one in dataclasses.fields(method.arguments_class)} & FIELD_GROUP.keys()
+
+
+def test_whole_sequences_by_a_plain_name():
+    config = RunConfig.from_fields(model_type="actionformer", window_ratio=[])
+    assert config.method["window_ratio"] == [] and choose(config).arguments_class(window_ratio=[]).window_ratio == []

@@ -260,7 +260,7 @@ def test_wrong_runs_are_refused(fields, videos, tmp_path):
         ({"train_split": "test"}, "no subset 'test', only"),
         ({"feature_name": "v_{video}"}, "No video has features"),
         ({"crop_scale": [0.5, 1.0]}, "`crop_scale` is not read"),
-        ({"crop_ratio": [1.0, 0.5]}, "`crop_ratio` must be"),
+        ({"window_ratio": [1.0, 0.5]}, "`window_ratio` must be"),
         ({"feature_name": "video"}, "`feature_name` must contain"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -63,7 +63,7 @@ def test_official_numbers(name):
     assert (method.one_class is not None) == processor.class_agnostic
     assert (optimization.weight_decay, optimization.clip_grad, optimization.min_learning_rate) == (0.05, 1.0, 1e-8)
     assert (optimization.ema_decay, config.drop_path_rate, config.num_attention_heads) == (0.999, 0.1, 4)
-    assert method.crop_ratio == [0.9, 1.0] and optimization.drop_last
+    assert method.window_ratio == [0.9, 1.0] and optimization.drop_last
 
 
 @pytest.mark.parametrize("name", ["epic_verb", "epic_noun"])
