@@ -33,8 +33,13 @@ from .common import (
 
 commands = typer.Typer()
 
-Task = Literal["video-classification", "action-detection"]
-Metric = Literal["ava", "mmaction2"]
+Task = Literal["video-classification", "action-detection", "temporal-localization"]
+Metric = Literal["ava", "mmaction2", "default", "activitynet", "actionformer"]
+METRICS: dict[str, tuple[Metric, ...]] = {
+    "action-detection": ("ava", "mmaction2"),
+    "temporal-localization": ("default", "activitynet", "actionformer"),
+}
+Overlaps = Literal["activitynet", "hacs", "fineaction", "thumos14", "epic", "multithumos"]
 
 
 @commands.command()
@@ -192,7 +197,7 @@ def embed(
 
 @commands.command()
 def evaluate(
-    model: Model,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id of a model.")] = None,
     data: Annotated[
         str | None, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")
     ] = None,
@@ -220,18 +225,83 @@ def evaluate(
     offset: Annotated[
         float, typer.Option(help="action-detection: timestamp of a video's start in csv files; 900 for AVA's cuts.")
     ] = 0.0,
-    metric: Annotated[Metric, typer.Option(help="action-detection: AVA's metric or mmaction2's variant.")] = "ava",
+    metric: Annotated[
+        Metric | None,
+        typer.Option(
+            help="action-detection: ava, or mmaction2's variant; temporal-localization: default, activitynet (copies "
+            "of annotations count) or actionformer (classes without truth are renumbered)."
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="temporal-localization: a file with segments; ActivityNet's JSON, a list, ...")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="temporal-localization: folder with the features of the videos.")
+    ] = None,
+    feature_name: Annotated[
+        str, typer.Option(help="temporal-localization: name of a video's features, such as v_{video}.")
+    ] = "{video}",
+    fps: Annotated[float | None, typer.Option(help="temporal-localization: frame rate where no file has it.")] = None,
+    protocol: Annotated[
+        Overlaps, typer.Option(help="temporal-localization: data set whose overlaps are averaged over.")
+    ] = "activitynet",
+    scores: Annotated[
+        Path | None, typer.Option(help="temporal-localization: classes of whole videos, as `scores` writes them.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="temporal-localization: count videos without features as missed.")
+    ] = False,
     batch_size: BatchSize = 1,
     num_workers: Annotated[int, typer.Option(min=0, help="Decoding processes.")] = 0,
     device: Device = None,
     cpu: Cpu = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the result to this .json file.")] = None,
     predictions: Annotated[
-        Path | None, typer.Option(help="Write one row per video to this .jsonl file; action-detection: AVA's .csv.")
+        Path | None,
+        typer.Option(
+            help="Write one row per video to this .jsonl file; action-detection: AVA's .csv; temporal-localization: "
+            "ActivityNet's .json, which is scored where --model is left out."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
+    if metric is not None and metric not in METRICS.get(task, ()):
+        allowed = ", ".join(METRICS.get(task, ())) or "none"
+        raise ValueError(f"--metric {metric} is not for --task {task}, which has {allowed}")
+    detection = {"annotations": annotations, "boxes": boxes, "videos": videos, "excluded": excluded}
+    localization = {"truth": truth, "features": features, "fps": fps, "scores": scores, "allow-missing": allow_missing}
+    others: dict[str, dict[str, Any]] = {
+        "video-classification": detection | localization,
+        "action-detection": localization | {"data": data},
+        "temporal-localization": detection | {"data": data},
+    }
+    if unread := [f"--{name}" for name, value in others[task].items() if value]:
+        raise ValueError(f"{', '.join(unread)} is not read with --task {task}: leave it out")
+    if task == "temporal-localization":
+        from .localization_scores import evaluate_localizer
+
+        evaluate_localizer(
+            model,
+            truth,
+            features,
+            predictions,
+            output,
+            split=split,
+            protocol=protocol,
+            metric=metric or "default",
+            scores=scores,
+            feature_name=feature_name,
+            fps=fps,
+            allow_missing=allow_missing,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=choose_device(device, cpu),
+            as_json=as_json,
+        )
+        return
+    if model is None:
+        raise ValueError("--model is needed: a folder or Hub id")
     if task == "action-detection":
         from .detection_scores import evaluate_detector
 
@@ -245,7 +315,7 @@ def evaluate(
             "person_threshold": person_threshold,
             "excluded": excluded,
             "offset": offset,
-            "metric": metric,
+            "metric": metric or "ava",
         }
         evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
         return

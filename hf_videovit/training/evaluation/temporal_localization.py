@@ -18,8 +18,16 @@ from transformers.utils import logging
 
 from ...modeling.feature_processing_temporal_localization import FeatureGrid, TemporalLocalizationProcessor
 from ...modes import evaluation_mode
-from ..data.activitynet import SAME_SECONDS, SegmentTable, segment_table, write_predictions
+from ..data.activitynet import (
+    SAME_SECONDS,
+    SegmentTable,
+    read_activitynet,
+    read_predictions,
+    segment_table,
+    write_predictions,
+)
 from ..data.bad_videos import BadVideo
+from ..data.segment_files import evaluation_subset, find_subset, read_segments
 from ..data.segment_source import SegmentSource, SequenceLoader, class_numbers
 from ..data.sources import label_mapping
 from ..data.streaming import ClipStream
@@ -30,6 +38,7 @@ from .metrics.segments import THRESHOLDS, segment_average_precision
 logger = logging.get_logger(__name__)
 
 Found = dict[str, np.ndarray]
+METRICS = ("default", "activitynet", "actionformer")
 
 
 @dataclass
@@ -52,7 +61,7 @@ class LocalizationResult:
         failed (`list[dict]`, *optional*, defaults to `[]`):
             Videos whose features could not be read: their segments count as missed.
         missing (`list[str]`, *optional*, defaults to `[]`):
-            Videos without features: their segments count as missed.
+            Videos without features, or without predictions in a file: their segments count as missed.
         protocol (`dict`, *optional*, defaults to `{}`):
             Settings of processor and metric.
         environment (`dict`, *optional*, defaults to `{}`):
@@ -266,7 +275,6 @@ def _localized(
 
 def _score(result: LocalizationResult, source: SegmentSource, protocol: str) -> None:
     """Fill `metrics` and `per_class`. Segments of missing and unreadable videos count as missed."""
-    truth = true_segments(source, result.label_names)
     rows = [
         (video, float(start), float(end), int(label), float(score))
         for video, one in result.predictions.items()
@@ -274,8 +282,19 @@ def _score(result: LocalizationResult, source: SegmentSource, protocol: str) -> 
     ]
     predictions = segment_table(rows)
     predictions.scores = np.zeros(0) if predictions.scores is None else predictions.scores
+    _fill(result, true_segments(source, result.label_names), predictions, protocol)
+
+
+def _fill(
+    result: LocalizationResult,
+    truth: SegmentTable,
+    predictions: SegmentTable,
+    protocol: str,
+    absent_classes: str = "ignored",
+) -> None:
+    """Fill `metrics`, `per_class` and `num_truth` from the tables."""
     thresholds = THRESHOLDS[protocol]
-    found = segment_average_precision(truth, predictions, thresholds)
+    found = segment_average_precision(truth, predictions, thresholds, absent_classes=absent_classes)
     middle = int(np.abs(np.asarray(thresholds) - 0.5).argmin())
     result.metrics = {"mAP": found.mean}
     result.metrics |= {f"mAP@{overlap:.3g}": float(value) for overlap, value in zip(thresholds, found.means)}
@@ -289,6 +308,94 @@ def _score(result: LocalizationResult, source: SegmentSource, protocol: str) -> 
             "average_precision": float(precision),
         }
         for label, precision in zip(found.classes, found.average_precision.mean(axis=0))
+    ]
+
+
+def score_predictions(
+    truth: str | Path,
+    predictions: str | Path,
+    *,
+    subset: str | None = None,
+    protocol: str = "activitynet",
+    metric: str = "default",
+) -> LocalizationResult:
+    """
+    Score a file of predictions.
+
+    Args:
+        truth (`str` or `Path`):
+            Annotations in a form that [`read_segments`] takes.
+        predictions (`str` or `Path`):
+            JSON with `results`, as ActivityNet's tools read and write it.
+        subset (`str`, *optional*):
+            Subset of the annotations. Defaults to validation or test, where the file has subsets.
+        protocol (`str`, *optional*, defaults to `"activitynet"`):
+            Overlaps over which the metric is averaged: a name in `THRESHOLDS`.
+        metric (`str`, *optional*, defaults to `"default"`):
+            Where official tools differ. `"default"`: annotations that are the same within a millisecond count once,
+            and predictions of classes without truth are ignored. `"activitynet"`: all annotations count.
+            `"actionformer"`: predictions of classes without truth are taken for other classes, see
+            [`segment_average_precision`].
+
+    Returns:
+        [`LocalizationResult`]: `missing` lists the videos of the truth that have no predictions.
+
+    Raises:
+        ValueError: a file has another form, the subset, protocol or metric is unknown, or no predicted video is in
+            the truth.
+    """
+    for name, value, allowed in (("protocol", protocol, THRESHOLDS), ("metric", metric, METRICS)):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
+    started = time.perf_counter()
+    annotations = read_segments(truth)
+    for remark in annotations.remarks:
+        logger.warning(remark)
+    part = subset or evaluation_subset(annotations.subsets, None)
+    videos = annotations.videos if part is None else annotations.subset(part)
+    numbers = class_numbers(annotations.label_names)
+    if metric == "activitynet":
+        rows = _with_copies(truth, None if part is None else find_subset(part, annotations.subsets), numbers)
+    else:
+        rows = [
+            (video.name, float(start), float(end), numbers[label], None)
+            for video in videos
+            for (start, end), label in zip(video.segments, video.labels)
+        ]
+    found = read_predictions(predictions, dict(enumerate(annotations.label_names)))
+    known, predicted = {video.name for video in videos}, set(found.videos.tolist())
+    if predicted and not predicted & known:
+        raise ValueError(
+            f"`predictions` {str(predictions)!r} are of other videos than `truth`: {sorted(predicted)[0]!r}, not "
+            f"{sorted(known)[0]!r}"
+        )
+    result = LocalizationResult({}, annotations.label_names)
+    for video in sorted(predicted & known):
+        own = np.flatnonzero(found.videos == video)
+        assert found.scores is not None
+        result.predictions[video] = {
+            "segments": found.segments[own],
+            "labels": found.labels[own],
+            "scores": found.scores[own],
+        }
+    result.missing = sorted(known - predicted)
+    unknown = len(predicted - known)
+    result.protocol = {"metric": metric, "overlaps": protocol, "subset": part, "unknown_videos": unknown}
+    _fill(result, segment_table(rows), found, protocol, "renumbered" if metric == "actionformer" else "ignored")
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _with_copies(
+    truth: str | Path, subset: str | None, numbers: Mapping[str, int]
+) -> list[tuple[str, float, float, int, None]]:
+    """All annotations, also several of one segment."""
+    if Path(truth).suffix.lower() != ".json":
+        raise ValueError(f"`metric` activitynet needs ActivityNet's JSON as `truth`, got {str(truth)!r}")
+    table = read_activitynet(truth, subset, tolerance=None)
+    return [
+        (str(video), float(start), float(end), numbers[table.class_names[int(label)]], None)
+        for video, (start, end), label in zip(table.videos, table.segments, table.labels)
     ]
 
 
@@ -316,4 +423,4 @@ def true_segments(source: SegmentSource, label_names: Sequence[str]) -> SegmentT
     )
 
 
-__all__ = ["LocalizationResult", "evaluate_temporal_localization", "true_segments"]
+__all__ = ["METRICS", "LocalizationResult", "evaluate_temporal_localization", "score_predictions", "true_segments"]

@@ -15,7 +15,7 @@ from ...data.activitynet import SegmentTable
 ABSENT_CLASSES = ("ignored", "renumbered")
 THRESHOLDS = {
     "thumos14": tuple(np.linspace(0.3, 0.7, 5)),
-    "activitynet": tuple(np.linspace(0.5, 0.95, 10)),
+    **dict.fromkeys(("activitynet", "hacs", "fineaction"), tuple(np.linspace(0.5, 0.95, 10))),
     "epic": tuple(np.linspace(0.1, 0.5, 5)),
     "multithumos": tuple(np.linspace(0.1, 0.9, 9)),
 }
