@@ -433,6 +433,9 @@ class ActionFormerForTemporalActionLocalization(ActionFormerPreTrainedModel):
         config ([`ActionFormerConfig`]):
             Configuration.
 
+    Raises:
+        ValueError: the configuration has no classes.
+
     Example:
 
     ```python
