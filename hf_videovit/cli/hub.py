@@ -117,11 +117,14 @@ def reproduce(
     folder: Annotated[Path, typer.Argument(help="Folder of a model with results.json.")],
     data: Annotated[
         str | None,
-        typer.Option(help="The videos; action-detection: the annotations. Default: those in results.json."),
+        typer.Option(help="The videos; detectors, localisers: the annotations. Default: those in results.json."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split. Default: that in results.json.")] = None,
     videos: Annotated[
-        str | None, typer.Option(help="action-detection: folder of the videos. Default: that in results.json.")
+        str | None, typer.Option(help="Detectors, localisers: folder of the videos. Default: that in results.json.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Localisers: features of the videos. Default: those in results.json.")
     ] = None,
     boxes: Annotated[
         str | None, typer.Option(help="action-detection: file of detected people. Default: that in results.json.")
@@ -145,6 +148,7 @@ def reproduce(
         data=data,
         split=split,
         videos=videos,
+        features=features,
         boxes=boxes,
         excluded=excluded,
         batch_size=batch_size,

@@ -1,5 +1,6 @@
 """`evaluate --task temporal-localization`: scores of localisers, and of files of predictions."""
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ def evaluate_localizer(
     model: str | None,
     truth: Path | None,
     features: Path | None,
+    videos: Path | None,
     predictions: Path | None,
     output: Path | None,
     *,
@@ -31,7 +33,7 @@ def evaluate_localizer(
     as_json: bool,
 ) -> None:
     """
-    Evaluate a localiser on features, or a file of predictions, and print the scores.
+    Evaluate a localiser on features or, with its encoder, on videos, or a file of predictions; print the scores.
 
     Args:
         model (`str` or `None`):
@@ -40,6 +42,8 @@ def evaluate_localizer(
             Annotations.
         features (`Path` or `None`):
             Features of the videos.
+        videos (`Path` or `None`):
+            Folder of the videos, in place of features.
         predictions (`Path` or `None`):
             Without a model the file that is scored, with a model the file to write.
         output (`Path` or `None`):
@@ -75,36 +79,37 @@ def evaluate_localizer(
     refuse_foreign(output, "--output", '"per_class"')
     if model is None:
         result = _scored_file(truth, predictions, split, protocol, metric)
-        claim: dict[str, Any] = {"predictions": str(predictions)}
+        claim: dict[str, Any] = {"data": str(truth), "split": split, "predictions": str(predictions)}
     else:
-        if features is None:
-            raise ValueError("--features is needed with --model: the folder of the videos' features")
+        if (features is None) == (videos is None):
+            raise ValueError("--features is needed with --model: the folder of the videos' features; or --videos")
         if metric == "actionformer":
             raise ValueError("--metric actionformer is for files of predictions: leave out --model")
         refuse_foreign(predictions, "--predictions", '"results"')
-        result = _evaluated(
+        options = {"features": features, "videos_folder": videos, "class_scores": scores}
+        named = {name: None if path is None else str(path) for name, path in options.items()}
+        settings = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
+        result, receipt = _evaluated(
             model,
-            truth,
-            features,
-            {"split": split, "feature_name": feature_name, "fps": fps, "allow_missing": allow_missing},
-            {"protocol": protocol, "batch_size": batch_size, "num_workers": num_workers},
-            scores,
-            device,
+            {"data": str(truth), "split": split, "feature_name": feature_name, "fps": fps, **named},
+            protocol,
+            allow_missing,
+            settings,
         )
-        claim = {"model": model, "features": str(features)}
+        claim = {"model": model, **asdict(receipt)}
         if predictions is not None:
             result.save_predictions(predictions)
     if output is not None:
-        result.save(output, data=str(truth), split=split, **claim)
+        result.save(output, **claim)
     if as_json:
         print_json(result.to_dict())
     else:
         Console().print(result.table())
         for name, value in result.metrics.items():
             typer.echo(f"{name}: {100 * value:.2f} %")
-        videos = len(result.predictions) + len(result.missing)
+        total = len(result.predictions) + len(result.missing)
         told = "predictions" if model is None else "features"
-        typer.echo(f"{result.num_truth} segments in {videos} videos, {len(result.missing)} of them without {told}")
+        typer.echo(f"{result.num_truth} segments in {total} videos, {len(result.missing)} of them without {told}")
     fail_if([failure["id"] for failure in result.failed])
 
 
@@ -120,56 +125,33 @@ def _scored_file(truth: Path, predictions: Path | None, split: str | None, proto
 
 
 def _evaluated(
-    model: str,
-    truth: Path,
-    features: Path,
-    reading: dict[str, Any],
-    settings: dict[str, Any],
-    scores: Path | None,
-    device: str,
-) -> Any:
-    from transformers import AutoFeatureExtractor
+    model: str, options: dict[str, Any], protocol: str, allow_missing: bool, settings: dict[str, Any]
+) -> tuple[Any, Any]:
+    """The result, and the claim that repeats it."""
+    from transformers import AutoConfig, AutoFeatureExtractor
 
-    from ..auto import AutoModelForTemporalActionLocalization
-    from ..feature_files import check_description, open_features
-    from ..training.data.activitynet import read_class_scores
     from ..training.data.segment_files import evaluation_subset, read_segments
-    from ..training.data.segment_source import join_features
-    from ..training.evaluation.temporal_localization import evaluate_temporal_localization
+    from ..training.evaluation.localization_receipts import LocalizationClaim, evaluate_localization_claim
 
     with loading("--model", model):
-        localizer = AutoModelForTemporalActionLocalization.from_pretrained(model).to(device)
+        config = AutoConfig.from_pretrained(model)
         processor = AutoFeatureExtractor.from_pretrained(model)
-    annotations = read_segments(truth)
-    name = reading["split"] or evaluation_subset(annotations.subsets, None)
-    folder = open_features(features)
-    check_description(processor.feature_description, folder.description, f"--features {str(features)!r}")
-    source = join_features(
-        annotations.videos if name is None else annotations.subset(name),
-        annotations.label_names,
-        folder,
-        form=reading["feature_name"],
-        fps=reading["fps"] or processor.feature_fps,
-        needs_duration=processor.feature_stride is None,
-        remarks=annotations.remarks,
-    )
-    if source.missing and not reading["allow_missing"]:
+    options["split"] = options["split"] or evaluation_subset(read_segments(options["data"]).subsets, None)
+    claim = LocalizationClaim(**options)
+    source = claim.open(processor)
+    if source.missing and not allow_missing:
+        what = "features" if claim.videos_folder is None else "file"
         raise ValueError(
-            f"{len(source.missing)} videos of the truth have no features, such as {source.missing[0].name!r}: a score "
+            f"{len(source.missing)} videos of the truth have no {what}, such as {source.missing[0].name!r}: a score "
             "without them is of another set. --allow-missing counts their segments as missed"
         )
     for remark in source.remarks:
         screen.print(remark)
-    if scores is None:
-        names = [localizer.config.id2label[index] for index in range(localizer.config.num_labels)]
-        if len(names) == 1 and names != source.label_names:
-            source = source.as_one_class(names[0])
-        class_scores = None
-    else:
-        class_scores = read_class_scores(scores, source.label_names)
-    return evaluate_temporal_localization(
-        localizer, processor, source, class_scores=class_scores, progress=screen.is_terminal, **settings
-    )
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if claim.class_scores is None and len(names) == 1 and names != source.label_names:
+        claim = replace(claim, one_class=names[0])
+    result, _ = evaluate_localization_claim(model, claim, protocol, progress=screen.is_terminal, **settings)
+    return result, claim
 
 
 __all__ = ["evaluate_localizer"]

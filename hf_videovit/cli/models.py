@@ -214,7 +214,11 @@ def evaluate(
         typer.Option(help="action-detection: JSON lines with detected people, or ground-truth for an upper bound."),
     ] = None,
     videos: Annotated[
-        Path | None, typer.Option(help="action-detection: folder of the videos. Default: that of the annotations.")
+        Path | None,
+        typer.Option(
+            help="action-detection: folder of the videos. Default: that of the annotations. temporal-localization: in "
+            "place of --features, for a model with its encoder."
+        ),
     ] = None,
     person_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="action-detection: lowest score of a detected person.")
@@ -269,10 +273,10 @@ def evaluate(
     if metric is not None and metric not in METRICS.get(task, ()):
         allowed = ", ".join(METRICS.get(task, ())) or "none"
         raise ValueError(f"--metric {metric} is not for --task {task}, which has {allowed}")
-    detection = {"annotations": annotations, "boxes": boxes, "videos": videos, "excluded": excluded}
+    detection = {"annotations": annotations, "boxes": boxes, "excluded": excluded}
     localization = {"truth": truth, "features": features, "fps": fps, "scores": scores, "allow-missing": allow_missing}
     others: dict[str, dict[str, Any]] = {
-        "video-classification": detection | localization,
+        "video-classification": detection | localization | {"videos": videos},
         "action-detection": localization | {"data": data},
         "temporal-localization": detection | {"data": data},
     }
@@ -285,6 +289,7 @@ def evaluate(
             model,
             truth,
             features,
+            videos,
             predictions,
             output,
             split=split,

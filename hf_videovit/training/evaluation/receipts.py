@@ -14,6 +14,8 @@ from .action_detection import ActionDetectionResult
 from .detection_receipts import DetectionClaim, evaluate_again
 from .evaluation import EvaluationResult, describe_protocol, evaluate_model
 from .held_out import HELD_OUT, EvaluationClips, open_clips, read_claim
+from .localization_receipts import LocalizationClaim, evaluate_localization_claim, is_localizer
+from .temporal_localization import LocalizationResult
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Reproduction:
             list; `None` if the claim has no hash.
         changed_protocol (`Mapping[str, tuple]`):
             Settings of frames, clips, crops and normalisation that differ: claimed and present value by name.
-        result ([`EvaluationResult`] or [`ActionDetectionResult`]):
+        result ([`EvaluationResult`], [`ActionDetectionResult`] or [`LocalizationResult`]):
             The evaluation.
         clips ([`EvaluationClips`]):
             The clips that were scored.
@@ -43,7 +45,7 @@ class Reproduction:
     measured: Mapping[str, float]
     same_videos: bool | None
     changed_protocol: Mapping[str, tuple[Any, Any]]
-    result: EvaluationResult | ActionDetectionResult
+    result: EvaluationResult | ActionDetectionResult | LocalizationResult
     clips: EvaluationClips
     tolerance: float = 0.0
 
@@ -65,6 +67,7 @@ def reproduce(
     data: str | None = None,
     split: str | None = None,
     videos: str | None = None,
+    features: str | None = None,
     boxes: str | None = None,
     excluded: str | None = None,
     batch_size: int = 1,
@@ -78,14 +81,17 @@ def reproduce(
 
     Args:
         folder (`str` or `os.PathLike`):
-            A folder with a saved classifier or action detector, its processor and `results.json`.
+            A folder with a saved classifier, action detector or localiser, its processor and `results.json`.
         data (`str`, *optional*):
-            The videos; for action detection the annotations. Defaults to the data named in `results.json`; published
-            files name no folders.
+            The videos; for action detection and temporal localisation the annotations. Defaults to the data named in
+            `results.json`; published files name no folders.
         split (`str`, *optional*):
             Split of the data. Defaults to the split named in `results.json`. Not for action detection.
         videos (`str`, *optional*):
-            For action detection: folder of the videos, if it is not that of `results.json`.
+            For action detection and localisers with an encoder: folder of the videos, if it is not that of
+            `results.json`.
+        features (`str`, *optional*):
+            For temporal localisation: features of the videos, if they are not those of `results.json`.
         boxes (`str`, *optional*):
             For action detection: file of the detected people, if it is not that of `results.json`.
         excluded (`str`, *optional*):
@@ -117,10 +123,14 @@ def reproduce(
     if not claim.get("metrics"):
         raise ValueError(f"`folder`: {str(path)!r} has no `metrics`, so there are no scores to reproduce")
     running: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
+    if is_localizer(folder):
+        _refuse_given(folder, "action detectors", boxes=boxes, excluded=excluded)
+        moved = {"data": data, "split": split, "features": features, "videos_folder": videos}
+        return _localized(folder, claim, moved, device, tolerance, running)
+    _refuse_given(folder, "localisers", features=features)
     moved = {"data_root": videos, "people": boxes, "excluded": excluded}
     if getattr(AutoConfig.from_pretrained(folder), "detection_config", None) is None:
-        if given := [name for name, value in moved.items() if value is not None]:
-            raise ValueError(f"`{given[0]}` is for action detectors, and {str(folder)!r} is none")
+        _refuse_given(folder, "action detectors", videos=videos, boxes=boxes, excluded=excluded)
         return _classified(folder, claim, data, split, device, tolerance, running)
     if split is not None:
         raise ValueError("`split` is not for action detection: `data` names the file of the annotations")
@@ -128,6 +138,30 @@ def reproduce(
     metric = claim.get("protocol", {}).get("metric", "ava")
     result, clips = evaluate_again(folder, detection, metric, device=device, **running)
     return _compared(claim, result, clips, result.protocol, tolerance)
+
+
+def _localized(
+    folder: str | os.PathLike,
+    claim: Mapping[str, Any],
+    moved: Mapping[str, str | None],
+    device: str,
+    tolerance: float,
+    running: Mapping[str, Any],
+) -> Reproduction:
+    known = dict(claim)
+    for name, other in (("features", "videos_folder"), ("videos_folder", "features")):
+        if moved[name] is not None and moved[other] is None:
+            known[other] = None  # the caller's choice between both
+    found = LocalizationClaim.read(known, **moved)
+    overlaps = claim.get("protocol", {}).get("overlaps", "activitynet")
+    result, scored = evaluate_localization_claim(folder, found, overlaps, device=device, **running)
+    return _compared(claim, result, scored, result.protocol, tolerance)
+
+
+def _refuse_given(folder: str | os.PathLike, kind: str, **options: str | None) -> None:
+    """ValueError for an option of other models."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise ValueError(f"`{given[0]}` is for {kind}, and {str(folder)!r} is none")
 
 
 def _classified(
@@ -162,7 +196,7 @@ def _classified(
 
 def _compared(
     claim: Mapping[str, Any],
-    result: EvaluationResult | ActionDetectionResult,
+    result: EvaluationResult | ActionDetectionResult | LocalizationResult,
     clips: EvaluationClips,
     protocol: Mapping[str, Any],
     tolerance: float,

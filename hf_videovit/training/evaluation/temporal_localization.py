@@ -1,5 +1,6 @@
 """Evaluation of temporal localisation with ActivityNet's metric."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,8 @@ class LocalizationResult:
             Versions, device, command.
         seconds (`float`, *optional*, defaults to 0.0):
             Duration in seconds.
+        manifest (`str`, *optional*):
+            SHA-256 of the videos, their true segments and the class scores.
     """
 
     predictions: dict[str, Found]
@@ -80,6 +83,7 @@ class LocalizationResult:
     protocol: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    manifest: str | None = None
 
     def save_predictions(self, path: str | Path) -> None:
         """
@@ -102,6 +106,7 @@ class LocalizationResult:
             "failed": self.failed,
             "missing_features": self.missing,
             "videos": sorted(self.predictions),
+            "manifest_sha256": self.manifest,
             "protocol": self.protocol,
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
@@ -209,10 +214,7 @@ def evaluate_temporal_localization(
     result = LocalizationResult(predictions, label_names)
     result.failed = [{"id": name, "reason": reason, "kind": kind} for name, reason, kind in failures]
     result.missing = [video.name for video in source.missing]
-    _score(result, source, protocol)
-    settings = {"metric": "ActivityNet's toolkit", "overlaps": protocol, "class_scores": class_scores is not None}
-    result.protocol = json.loads(processor.to_json_string()) | settings
-    result.environment = describe_environment(model, world)
+    _finish(result, source, protocol, class_scores, processor, describe_environment(model, world))
     result.seconds = time.perf_counter() - started
     if result.failed:
         logger.warning(
@@ -220,6 +222,92 @@ def evaluate_temporal_localization(
             f"segments count as missed; the first is {result.failed[0]['id']!r}: {result.failed[0]['reason']}"
         )
     return result
+
+
+def evaluate_films(
+    localize: Any,
+    source: SegmentSource,
+    *,
+    protocol: str = "activitynet",
+    class_scores: Mapping[str, Sequence[float]] | None = None,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> LocalizationResult:
+    """
+    Evaluate a localiser with its encoder on videos, as its pipeline reads them.
+
+    Args:
+        localize ([`TemporalActionLocalizationPipeline`]):
+            `pipeline("temporal-action-localization")` of a model with its encoder.
+        source ([`SegmentSource`]):
+            The videos, in the place of features. The segments of missing and unreadable ones count as missed.
+        protocol (`str`, *optional*, defaults to `"activitynet"`):
+            Overlaps over which the metric is averaged.
+        class_scores (`Mapping[str, Sequence[float]]`, *optional*):
+            See [`evaluate_temporal_localization`].
+        batch_size (`int`, *optional*):
+            Windows in a forward pass of the encoder.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a progress bar.
+
+    Returns:
+        [`LocalizationResult`]
+
+    Raises:
+        ValueError: as for [`evaluate_temporal_localization`].
+    """
+    if protocol not in THRESHOLDS:
+        raise ValueError(f"`protocol` must be one of {', '.join(THRESHOLDS)}, got {protocol!r}")
+    started, config = time.perf_counter(), localize.model.config
+    label_names = [config.id2label[index] for index in range(config.num_labels)]
+    if class_scores is None:
+        label_mapping(source.label_names, label_names)
+    else:
+        label_names = source.label_names
+        _check_class_scores(class_scores, source)
+    result = LocalizationResult({}, label_names, missing=[video.name for video in source.missing])
+    for row in tqdm(source.rows, desc="evaluating", disable=not progress):
+        named = {} if class_scores is None else {"class_scores": class_scores[row.name], "class_names": label_names}
+        found = localize(str(row.features.path), batch_size, threshold=0.0, on_error="report", **named)
+        if isinstance(found, dict):
+            result.failed.append({"id": row.name, "reason": found["error"], "kind": "unreadable"})
+            continue
+        result.predictions[row.name] = {
+            "segments": np.array([[one["segment"]["start"], one["segment"]["end"]] for one in found]).reshape(-1, 2),
+            "scores": np.array([one["score"] for one in found], np.float32),
+            "labels": np.array([label_names.index(one["label"]) for one in found], np.int64),
+        }
+    environment = describe_environment(localize.model, 1)
+    _finish(result, source, protocol, class_scores, localize.feature_extractor, environment)
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _finish(
+    result: LocalizationResult,
+    source: SegmentSource,
+    protocol: str,
+    class_scores: Mapping[str, Sequence[float]] | None,
+    processor: TemporalLocalizationProcessor,
+    environment: dict[str, Any],
+) -> None:
+    """Metrics, and what they were measured on and with."""
+    _score(result, source, protocol)
+    settings = {"metric": "ActivityNet's toolkit", "overlaps": protocol, "class_scores": class_scores is not None}
+    result.protocol = json.loads(processor.to_json_string()) | settings
+    result.environment = environment
+    result.manifest = _manifest_hash(source, class_scores)
+
+
+def _manifest_hash(source: SegmentSource, class_scores: Mapping[str, Sequence[float]] | None) -> str:
+    """Hash of what is scored: videos, also missing ones, with their segments, in any order, and class scores."""
+    videos: list[Any] = [*source.rows, *source.missing]
+    rows = [
+        [one.name, one.segments.tolist(), list(one.labels), list((class_scores or {}).get(one.name, ()))]
+        for one in videos
+    ]
+    text = json.dumps([sorted(source.label_names), sorted(rows)], ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_class_scores(class_scores: Mapping[str, Sequence[float]], source: SegmentSource) -> None:

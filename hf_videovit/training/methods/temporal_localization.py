@@ -24,6 +24,7 @@ from ..data.segment_source import SegmentFeatureLoader, SegmentSource, join_feat
 from ..data.sources import VideoSource, preview
 from ..data.streaming import Batch
 from ..engine.loop import FitResult
+from ..evaluation.localization_receipts import LocalizationClaim
 from ..evaluation.temporal_localization import LocalizationResult, evaluate_temporal_localization
 from ..fields import check_range, option
 from ..tasks import Task, TemporalLocalizationTask
@@ -306,14 +307,36 @@ class TemporalLocalization(Method):
             progress=self.config.run.progress and not validation,
         )
 
+    def claim(self) -> LocalizationClaim:
+        """
+        Data and settings of the evaluation, for `results.json`.
+
+        Returns:
+            [`LocalizationClaim`]
+        """
+        own, data = self.arguments, self.config.data
+        path = str(data.eval_data or data.data)
+        subsets = read_segments(path).subsets
+        training = None if data.eval_data is not None else find_subset(data.train_split, subsets)
+        return LocalizationClaim(
+            path,
+            data.eval_split or evaluation_subset(subsets, training),
+            own.eval_features or own.features,
+            feature_name=own.feature_name,
+            fps=own.fps or self.config.model.processor.get("feature_fps"),
+            one_class=own.one_class,
+            class_scores=own.class_scores,
+            max_samples=data.max_eval_samples,
+            seed=self.config.run.seed,
+        )
+
     def finish(self, fitted: FitResult) -> RunResult:
         """Evaluate, and save a folder that is ready for the Hub. See [`Method.finish`]."""
         evaluation = None if self.eval_source is None else self.evaluate_localizer(fitted.model)
         if self.accelerator.is_main_process:
             self.save(fitted.model, self.processor)  # type: ignore[arg-type]
             if evaluation is not None:
-                data = self.config.data.eval_data or self.config.data.data
-                evaluation.save(self.output_dir / "results.json", seed=self.config.run.seed, data=data)
+                evaluation.save(self.output_dir / "results.json", **dataclasses.asdict(self.claim()))
                 evaluation.save_predictions(self.output_dir / "predictions.json")
         self.accelerator.wait_for_everyone()
         id2label = fitted.model.config.id2label

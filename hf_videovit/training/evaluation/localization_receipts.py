@@ -1,0 +1,218 @@
+"""Data and settings in the `results.json` of a localiser, and the same evaluation again."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoFeatureExtractor, pipeline
+
+from ...auto import AutoModelForTemporalActionLocalization
+from ...feature_files import FeatureFile, check_description, open_features
+from ...files import visible_files
+from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from ..data.activitynet import read_class_scores
+from ..data.segment_files import AnnotatedVideo, read_segments
+from ..data.segment_source import OPEN_END, SegmentRow, SegmentSource, join_features
+from .held_out import EvaluationClips
+from .temporal_localization import LocalizationResult, evaluate_films, evaluate_temporal_localization
+
+
+FILES = (("data", "data"), ("features", "features"), ("videos_folder", "videos"), ("class_scores", "class_scores"))
+TASK = "temporal-action-localization"
+WITH_ENCODER = "video_temporal_localizer"
+MODEL_TYPES = ("actionformer", WITH_ENCODER)
+
+
+@dataclass(frozen=True)
+class LocalizationClaim:
+    """
+    The data and settings of an evaluation of temporal localisation, as `results.json` records them.
+
+    Args:
+        data (`str`):
+            The annotations, see [`read_segments`].
+        split (`str`, *optional*):
+            Subset of the annotations; `None` for all videos.
+        features (`str`, *optional*):
+            Features of the videos, for a localiser without an encoder.
+        videos_folder (`str`, *optional*):
+            Folder of the videos, for a model with its encoder.
+        feature_name (`str`, *optional*, defaults to `"{video}"`):
+            How files of features or videos are named after videos.
+        fps (`float`, *optional*):
+            Frame rate of videos for which neither annotations nor features name one.
+        one_class (`str`, *optional*):
+            Name of the class that all segments are taken for.
+        class_scores (`str`, *optional*):
+            JSON with scores of a classifier of whole videos.
+        max_samples (`int`, *optional*):
+            Largest number of videos; more are sampled by `seed`.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the run.
+    """
+
+    data: str
+    split: str | None = None
+    features: str | None = None
+    videos_folder: str | None = None
+    feature_name: str = "{video}"
+    fps: float | None = None
+    one_class: str | None = None
+    class_scores: str | None = None
+    max_samples: int | None = None
+    seed: int = 0
+
+    @classmethod
+    def read(cls, claim: Mapping[str, Any], **changes: Any) -> "LocalizationClaim":
+        """
+        The claim of a `results.json`.
+
+        Args:
+            claim (`Mapping[str, Any]`):
+                Its content.
+            changes:
+                Fields that differ now, such as the place of the data. `None` for those of the claim.
+
+        Returns:
+            [`LocalizationClaim`]
+
+        Raises:
+            ValueError: a file of the claim does not exist.
+        """
+        known = {name: claim[name] for name in cls.__dataclass_fields__ if name in claim}
+        found = cls(**known | {name: value for name, value in changes.items() if value is not None})
+        for name, option in FILES:
+            path = getattr(found, name)
+            if path is not None and not os.path.exists(path):
+                raise ValueError(f"`{option}` is needed: {path!r}, which results.json names, does not exist here")
+        return found
+
+    def open(self, processor: TemporalLocalizationProcessor) -> SegmentSource:
+        """
+        Open the videos or their features.
+
+        Args:
+            processor ([`TemporalLocalizationProcessor`]):
+                Processor of the model.
+
+        Returns:
+            [`SegmentSource`]
+
+        Raises:
+            ValueError: neither is named, the features were made in another way, or no video is found.
+        """
+        annotations = read_segments(self.data)
+        videos = annotations.videos if self.split is None else annotations.subset(self.split)
+        names = annotations.label_names
+        if self.videos_folder is not None:
+            source = _join_videos(videos, names, self.videos_folder, self.feature_name)
+        elif self.features is not None:
+            folder = open_features(self.features)
+            check_description(processor.feature_description, folder.description, f"`features` {self.features!r}")
+            source = join_features(
+                videos,
+                names,
+                folder,
+                form=self.feature_name,
+                fps=self.fps or processor.feature_fps,
+                needs_duration=processor.feature_stride is None,
+                remarks=annotations.remarks,
+            )
+        else:
+            raise ValueError("`features` is needed (for a model with its encoder: `videos`)")
+        if self.max_samples is not None:
+            source = source.sample(self.max_samples, self.seed)
+        if self.one_class is not None and self.class_scores is None:
+            source = source.as_one_class(self.one_class)
+        return source
+
+
+def _join_videos(
+    videos: Sequence[AnnotatedVideo], label_names: Sequence[str], folder: str, form: str
+) -> SegmentSource:
+    """Find the films of annotated videos. Those that are not there are counted in `missing`."""
+    files = {path.stem: path for path in visible_files(Path(folder)) if path.suffix.lower() in VIDEO_SUFFIXES}
+    named = [(video, files.get(form.format(video=video.name))) for video in videos]
+    rows = [
+        SegmentRow(
+            video.name, FeatureFile(file), video.segments, video.labels, video.fps or 1.0, video.duration or OPEN_END
+        )
+        for video, file in named
+        if file is not None
+    ]
+    if videos and not rows:
+        raise ValueError(f"`videos` {folder!r} has none of the annotated videos, such as {videos[0].name!r}")
+    return SegmentSource(rows, label_names, [video for video, file in named if file is None])
+
+
+def is_localizer(folder: str | os.PathLike) -> bool:
+    """
+    Whether a folder holds a localiser, with or without an encoder.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            Folder or Hub id.
+
+    Returns:
+        `bool`
+    """
+    return AutoConfig.from_pretrained(folder).model_type in MODEL_TYPES
+
+
+def evaluate_localization_claim(
+    folder: str | os.PathLike,
+    claim: LocalizationClaim,
+    overlaps: str = "activitynet",
+    *,
+    batch_size: int = 1,
+    num_workers: int = 0,
+    device: str = "cpu",
+    progress: bool = False,
+) -> tuple[LocalizationResult, EvaluationClips]:
+    """
+    Do the evaluation of a claim: on features, or on videos if the model has its encoder and `features` are not named.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            A folder with a saved localiser and its processors.
+        claim ([`LocalizationClaim`]):
+            Data and settings.
+        overlaps (`str`, *optional*, defaults to `"activitynet"`):
+            See `protocol` of [`evaluate_temporal_localization`].
+        batch_size (`int`, *optional*, defaults to 1):
+            Videos in a forward pass of the localiser, or windows in one of the encoder.
+        num_workers (`int`, *optional*, defaults to 0):
+            Number of processes that read features.
+        device (`str`, *optional*, defaults to `"cpu"`):
+            Device of the model.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a progress bar.
+
+    Returns:
+        `tuple`: the result, and the videos that were scored.
+
+    Raises:
+        ValueError: the data cannot be used, or videos are given to a model without an encoder.
+    """
+    if claim.videos_folder is not None and AutoConfig.from_pretrained(folder).model_type != WITH_ENCODER:
+        raise ValueError(f"`videos` must be None: {str(folder)!r} has no encoder. Pass `features`.")
+    processor = AutoFeatureExtractor.from_pretrained(folder)
+    source = claim.open(processor)
+    scores = None if claim.class_scores is None else read_class_scores(claim.class_scores, source.label_names)
+    shared: dict[str, Any] = {"protocol": overlaps, "class_scores": scores, "progress": progress}
+    if claim.videos_folder is not None:
+        localize = pipeline(TASK, model=os.fspath(folder), device=device)
+        result = evaluate_films(localize, source, batch_size=batch_size, **shared)
+    else:
+        model = AutoModelForTemporalActionLocalization.from_pretrained(folder).to(device)
+        localizer: Any = getattr(model, "localizer", model)
+        result = evaluate_temporal_localization(
+            localizer, processor, source, batch_size=batch_size, num_workers=num_workers, **shared
+        )
+    return result, EvaluationClips(source)
+
+
+__all__ = ["LocalizationClaim", "evaluate_localization_claim", "is_localizer"]
