@@ -30,7 +30,7 @@ demo: $(VENV)/.demo  ## build a small data set, train a model on it, classify a 
 test: $(VENV)/.test  ## run all tests
 	$(call pytest)
 
-quick: $(VENV)/.test  ## run the tests that start no processes, servers or compilers
+quick: $(VENV)/.test  ## run the tests without those that start processes or take long
 	$(call pytest,-m "not slow")
 
 floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the lowest versions of setup.py, where it is found

@@ -364,6 +364,7 @@ def test_help_names_every_command():
         assert command in result.stdout
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_prints_json_and_nothing_else(model, folder, damaged):
     command = [sys.executable, "-m", "hf_videovit.cli", "classify", folder, damaged, "--model", model, "--json"]
     result = subprocess.run(command, capture_output=True, text=True)

@@ -1,6 +1,6 @@
 """
 Parameters and multiply-accumulates of the published sizes, against those measured on the official code. All of it runs
-on the meta device: shapes only.
+on the meta device: shapes only. Published sizes are `slow`, though without memory: operators are counted one by one.
 """
 
 import pytest
@@ -81,6 +81,7 @@ def test_multiply_accumulates(size):
     assert gmacs(model) == pytest.approx(GMACS[size], rel=0.005)
 
 
+@pytest.mark.slow
 @every_size
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.75])
 def test_multiply_accumulates_of_pretraining(size, ratio):
@@ -129,6 +130,7 @@ def test_parameters_of_uniformer_v2(size):
         assert count(uniformer_v2(size, num_labels)) == expected
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("size", UNIFORMER_V2_GMACS)
 def test_multiply_accumulates_of_uniformer_v2(size):
@@ -192,6 +194,7 @@ def check_multiply_accumulates(model, shape: tuple[int, ...], expected: float, t
     assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.005, abs=to), shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIFORMER_IMAGES)
 def test_uniformer_for_images(name):
     fields, parameters, gmacs_by_size = UNIFORMER_IMAGES[name]
@@ -201,6 +204,7 @@ def test_uniformer_for_images(name):
         check_multiply_accumulates(model, (3, size, size), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNIFORMER_CLIPS)
 def test_uniformer_for_clips(name):
     fields, parameters, gmacs_by_shape = UNIFORMER_CLIPS[name]
@@ -216,6 +220,7 @@ def test_parameters_of_uniformer_with_other_classes(num_labels):
         assert count(uniformer(UniFormerForVideoClassification, size, num_labels=num_labels)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", UNIFORMER_BACKBONES, ids=str)
 def test_uniformer_backbones(kind):
     attention_type, window_size, height, width = kind

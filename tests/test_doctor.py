@@ -141,6 +141,7 @@ def test_large_videos_are_read_in_pieces(folder, monkeypatch):
     assert check_video(folder / "sub" / "a.mp4").decoded_frames == 20
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(folder):
     paths = find_videos([folder])
     alone = {check.path: check.status for check in check_videos(paths)}

@@ -13,10 +13,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 import hf_videovit
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
-from tests.families import FAMILIES, Case, cases
+from tests.families import FAMILIES, Case, cases, one_of_each_option
 
 
 every_case = pytest.mark.parametrize("case", list(cases()), ids=str)
+every_option = pytest.mark.parametrize("case", list(one_of_each_option()), ids=str)
 every_head = pytest.mark.parametrize("case", list(cases(options=False)), ids=str)
 every_loss = pytest.mark.parametrize("case", list(cases(trains=True)), ids=str)
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -154,7 +155,7 @@ def test_gradient_checkpointing_changes_nothing(case):
         close(checkpointed[name], gradient)
 
 
-@every_case
+@every_option
 def test_compiles_as_one_graph(case):
     """No graph break, in evaluation and with the loss's backward pass."""
     torch.compiler.reset()

@@ -272,6 +272,7 @@ def test_the_configuration_beside_the_weights_has_their_depth(tmp_path):
         plan_conversion("lstcl", tmp_path, **options)
 
 
+@pytest.mark.slow  # models of published sizes, though without memory
 @pytest.mark.parametrize("name", list_published("videomae_v2"))
 def test_a_complete_file_converts_under_its_published_name(name, warnings):
     entry, config = published_entry(name), published_config(name)

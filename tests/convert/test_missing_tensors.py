@@ -1,6 +1,7 @@
 """A tensor that a file lacks is named as the file itself would name it."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 CLASSIFICATION, PRETRAINING = "video-classification", "pretraining"
 HEADS = {"num_attention_heads": 2}
 CLIP = {"image_size": 16, "num_frames": 4, **HEADS}
-# Family, folder of a fixture, task, fields, and how many of its tensors the model does not need.
+# Family, folder of a fixture, task, fields, and how many of those left out the model does not need.
 FILES = [
     ("videomae_v2", "finetune", CLASSIFICATION, CLIP, 0),
     ("videomae_v2", "pretrain", PRETRAINING, {**CLIP, "decoder_num_attention_heads": 2}, 0),
@@ -27,7 +28,7 @@ FILES = [
     ("uniformer", "mmaction_layout", CLASSIFICATION, {"head_dim": 8}, 0),
     ("uniformer", "backbone", "backbone", {"head_dim": 8}, 0),
     ("uniformer", "image_light", "image-classification", {"head_dim": 8}, 0),
-    ("bevt", "swin3d_classify", CLASSIFICATION, {}, 7),  # indices of windows
+    ("bevt", "swin3d_classify", CLASSIFICATION, {}, 1),  # indices of windows, of which the first tell the size
     ("lstcl", "timesformer_classify", CLASSIFICATION, HEADS, 0),
     ("lstcl", "moco_v3_loss", PRETRAINING, HEADS, 0),
 ]
@@ -40,13 +41,20 @@ def weights(family: str, case: str) -> dict[str, torch.Tensor]:
     )
 
 
+def first_and_last_of_each_kind(names: Iterable[str]) -> set[str]:
+    """Of names that differ in their numbers only."""
+    kinds = [(re.sub(r"\d+", "#", name), name) for name in names]
+    return {*dict(kinds).values(), *dict(reversed(kinds)).values()}
+
+
 @pytest.mark.parametrize(("family", "case", "task", "fields", "not_needed"), FILES, ids=lambda value: str(value)[:20])
-def test_every_tensor_is_missed_by_its_own_name(family, case, task, fields, not_needed):
+def test_every_kind_of_tensor_is_missed_by_its_own_name(family, case, task, fields, not_needed):
     """Or refused in words that name it, where it tells the kind of file."""
     state = weights(family, case)
     plan_conversion(family, state, task=task, **fields).check()
     unnoticed, otherwise = [], []
-    for name in state:
+    names = first_and_last_of_each_kind(state)
+    for name in names:
         without = {other: tensor for other, tensor in state.items() if other != name}
         try:
             plan_conversion(family, without, task=task, **fields).check()
@@ -58,7 +66,7 @@ def test_every_tensor_is_missed_by_its_own_name(family, case, task, fields, not_
         else:
             unnoticed.append(name)
     assert len(unnoticed) == not_needed
-    assert len(otherwise) <= 13 and len(otherwise) < len(state) / 6
+    assert len(otherwise) <= 13 and len(otherwise) < len(names) / 6
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])

@@ -15,13 +15,6 @@ class ExportTesterMixin:
     test_torch_exportable = True
     export_skips: dict[str, str] = {}
 
-    def test_torch_export_static(self):
-        for model_class in self.exportable_classes():
-            with self.subTest(model_class.__name__):
-                model, inputs = self.model_and_inputs(model_class)
-                program = torch.export.export(model, (), copy.deepcopy(inputs))
-                self.check_exported(program, model, inputs)
-
     def test_torch_export_dynamic(self):
         """One program serves every batch size."""
         for model_class in self.exportable_classes():

@@ -184,6 +184,7 @@ def test_markdown_is_tidy(trained):
     check_tidy(write_model_card(trained).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow  # all of them
 def test_rendered_cards_are_current(tmp_path):
     """`make cards` renders them again."""
     rendered = write_published_cards(tmp_path)

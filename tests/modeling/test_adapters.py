@@ -80,6 +80,7 @@ def test_batch_norms_of_pretraining_rest():
     assert before and all(torch.equal(value, before[name]) for name, value in buffers(model).items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["import peft, hf_videovit", "import hf_videovit, peft"])
 def test_peft_knows_the_defaults(order):
     code = f"{order}\nfrom peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as table"
@@ -88,6 +89,7 @@ def test_peft_knows_the_defaults(order):
 
 
 def test_targets_are_in_every_family_and_none_is_missing():
+    assert LORA_TARGETS.keys() <= peft.utils.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.keys()
     for case in cases():
         model = case.model()
         targets = lora_targets(model)

@@ -81,10 +81,9 @@ def test_exported_orders_have_no_stable_sort(case: Case):
     assert not [str(node.target) for node in program.graph.nodes if "stable" in str(node.target)]
 
 
-@pytest.mark.parametrize("name", ["BevtModel", "BevtForPreTraining"])
-def test_video_swin_exports_with_gradients(name):
+def test_video_swin_exports_with_gradients():
     """Attention that is replaced by plain operators has other strides than its kernel."""
-    case = next(case for case in cases(options=False) if str(case) == name)
+    case = next(case for case in cases(options=False) if str(case) == "BevtModel")
     model, inputs = case.model(), case.inputs()
     program = torch.export.export(model, (), kwargs=inputs, strict=False)
     table = torch.export.default_decompositions()

@@ -43,6 +43,15 @@ OPTIONS = {
     "trident": {"block_type": "sgp", "sgp_downsampling": "mean", "num_bins": 4, "iou_weight_power": 0.2},
 }
 every_option = pytest.mark.parametrize("fields", OPTIONS.values(), ids=OPTIONS)
+# The same options, as many at a time as one model can have: graphs are slow to make.
+TOGETHER = {
+    "attention": {**OPTIONS["relative"], **OPTIONS["fpn"], "layer_scale_init_value": 0},
+    "global": {**OPTIONS["global"], **OPTIONS["no_norms"], **OPTIONS["streams"]},
+    "conv": OPTIONS["conv"],
+    "sgp": OPTIONS["sgp"],
+    "trident": OPTIONS["trident"],
+}
+options_together = pytest.mark.parametrize("fields", TOGETHER.values(), ids=TOGETHER)
 
 
 def model_of(seed: int = 0, **fields) -> ActionFormerForTemporalActionLocalization:
@@ -419,7 +428,7 @@ def test_gradient_checkpointing_changes_nothing():
         close(checkpointed, plain)
 
 
-@every_option
+@options_together
 def test_compiles_as_one_graph(fields):
     torch.compiler.reset()
     model = model_of(**fields)
@@ -433,7 +442,7 @@ def test_compiles_as_one_graph(fields):
     assert all(parameter.grad.isfinite().all() for parameter in compiled.parameters())
 
 
-@every_option
+@options_together
 def test_exports_with_any_batch_size(fields):
     model = model_of(**fields)
     names = ("features", "attention_mask")

@@ -466,7 +466,7 @@ class IsolatedClips(Clips):
 
 @pytest.mark.parametrize(
     ("clips", "context"),
-    [(Clips, "fork"), (Clips, "spawn"), (IsolatedClips, "fork")],
+    [(Clips, "fork"), pytest.param(Clips, "spawn", marks=pytest.mark.slow), (IsolatedClips, "fork")],
     ids=["fork", "spawn", "isolated"],
 )
 def test_workers_decode_what_the_parent_does(clips, context):
@@ -734,6 +734,7 @@ def test_frames_come_back_in_the_shape_of_the_indices(array, tmp_path):
             assert np.array_equal(found.timestamps, whole.timestamps[indices])
 
 
+@pytest.mark.slow
 def test_the_isolated_decoder_runs_nothing_of_the_working_directory(tmp_path):
     """A file named like a module that the child imports must stay a file, however the parent was started."""
     folder = tmp_path / "downloads"
