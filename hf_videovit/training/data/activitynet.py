@@ -111,7 +111,9 @@ def read_activitynet(
         durations[video] = positive_number(entry.get("duration"), f"{name}: `duration` of {video}") or np.inf
         if rate := positive_number(entry.get("fps"), f"{name}: `fps` of {video}"):
             rates[video] = rate
-        annotations = [(*_bounds(one, video, name), numbers[one["label"]]) for one in entry.get("annotations") or ()]
+        annotations = [
+            (*segment_bounds(one, video, name), numbers[one["label"]]) for one in entry.get("annotations") or ()
+        ]
         rows += [(video, *one, None) for one in distinct_segments(annotations, tolerance)]
     table = segment_table(rows)
     table.class_names = {number: label for label, number in numbers.items()}
@@ -158,7 +160,7 @@ def read_predictions(
                 unknown += 1
             else:
                 raise ValueError(f"{name}: a prediction of {video} has neither `label` nor `label_id`.")
-            rows.append((video, *_bounds(one, video, name, ordered=False), number, float(one["score"])))
+            rows.append((video, *segment_bounds(one, video, name, ordered=False), number, float(one["score"])))
     table = segment_table(rows)
     table.scores = np.zeros(0) if table.scores is None else table.scores
     if not np.isfinite(table.scores).all():
@@ -306,7 +308,26 @@ def _class_numbers(database: Mapping[str, Any], name: str) -> dict[str, int]:
     return numbers
 
 
-def _bounds(one: Mapping[str, Any], video: str, name: str, ordered: bool = True) -> tuple[float, float]:
+def segment_bounds(one: Mapping[str, Any], video: str, name: str, ordered: bool = True) -> tuple[float, float]:
+    """
+    Start and end of an annotation.
+
+    Args:
+        one (`Mapping[str, Any]`):
+            The annotation, with `segment`.
+        video (`str`):
+            Its video, for the error message.
+        name (`str`):
+            The file, for the error message.
+        ordered (`bool`, *optional*, defaults to `True`):
+            Whether the end must come after the start.
+
+    Returns:
+        `tuple[float, float]`: in seconds.
+
+    Raises:
+        ValueError: the segment is not two finite numbers, or the end is not after the start.
+    """
     try:
         start, end = (float(value) for value in one["segment"])
     except (KeyError, TypeError, ValueError) as error:
@@ -350,6 +371,7 @@ __all__ = [
     "read_activitynet",
     "read_class_scores",
     "read_predictions",
+    "segment_bounds",
     "segment_table",
     "write_predictions",
 ]

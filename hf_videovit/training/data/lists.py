@@ -12,9 +12,11 @@ import numpy as np
 
 from ...files import decode_text, parse_json, plain_name, present_path
 from ...modeling.video_decoding_parts import VideoPart
+from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from .manifest import read_file
 from .parts import find_part_columns, unread_bounds
 from .sources import SPLITS, Label, VideoList, preview, sort_label_names
+from .untrimmed import untrimmed_rows
 
 
 LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
@@ -89,7 +91,8 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
 
     Args:
         path (`str` or `Path`):
-            A CSV (separated by commas, semicolons or tabs), JSON (list of objects) or JSONL file, or its `hf://` URL.
+            A CSV (separated by commas, semicolons or tabs), JSON (list of objects, or ActivityNet's `database`, see
+            [`untrimmed_rows`]) or JSONL file, or its `hf://` URL.
 
     Returns:
         `list[dict[str, Any]]`: the rows.
@@ -108,6 +111,8 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         rows = [parse_json(line, f"{what}, row {number},") for number, line in lines]
     else:
         rows = parse_json(text, what)
+        if isinstance(rows, Mapping) and isinstance(rows.get("database"), Mapping):
+            rows = untrimmed_rows(rows["database"], what)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{what} must contain a list of rows with named columns")
     return rows
@@ -292,7 +297,20 @@ def _locate(files: Sequence[str], path: str | Path, root: str | None) -> list[st
         base = str(path).rpartition("/")[0]
         return [file if "://" in file else f"{base}/{file}" for file in files]
     folder = Path(path).parent if root is None else Path(root).expanduser()
-    return [file if "://" in file else str(present_path(folder / Path(file).expanduser())) for file in files]
+    paths = [file if "://" in file else str(present_path(folder / Path(file).expanduser())) for file in files]
+    stems: dict[Path, dict[str, str]] = {}
+    return [_with_suffix(path, stems) for path in paths]
+
+
+def _with_suffix(path: str, stems: dict[Path, dict[str, str]]) -> str:
+    """The file of a name without a suffix: `NAME.mp4`, or `v_NAME.mp4` as ActivityNet has it."""
+    name = Path(path)
+    if "://" in path or name.suffix.lower() in VIDEO_SUFFIXES or name.exists():
+        return path
+    if name.parent not in stems:
+        present = sorted(name.parent.iterdir()) if name.parent.is_dir() else []
+        stems[name.parent] = {one.stem: str(one) for one in present if one.suffix.lower() in VIDEO_SUFFIXES}
+    return next((stems[name.parent][one] for one in (name.name, f"v_{name.name}") if one in stems[name.parent]), path)
 
 
 def _note_missing(paths: Sequence[str], remarks: list[str]) -> None:
