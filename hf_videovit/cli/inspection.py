@@ -41,7 +41,9 @@ def visualize(
 def doctor(
     videos: Annotated[
         list[str] | None,
-        typer.Argument(help="Videos or folders, or annotations of people (.csv, .jsonl, .json, .xml, .pkl)."),
+        typer.Argument(
+            help="Videos or folders, or annotations: of people (.csv, .jsonl, .json, .xml, .pkl) or segments (.json)."
+        ),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write all checks of videos to this .csv or .json file.")] = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
@@ -116,6 +118,7 @@ def _check_annotations(
     from ..training.data.annotation_checks import check_annotations
     from ..training.data.key_frames import video_name
     from ..training.data.proposals import read_movies
+    from ..training.data.segment_checks import check_segments, is_segment_file
 
     names = parse_label_names(labels)
     names = published_labels(names) if isinstance(names, str) else names
@@ -123,17 +126,20 @@ def _check_annotations(
     for video in [] if video_folder is None else find_videos([str(video_folder)]):
         with suppress(VideoDecodingError):
             durations[video_name(video)] = probe_video(video).duration or float("inf")
-    found = {
-        path: check_annotations(
+    lengths = None if video_folder is None else durations
+    found = {}
+    for path in paths:
+        if is_segment_file(path):
+            found[path] = check_segments(path, durations=lengths)
+            continue
+        found[path] = check_annotations(
             path,
             truth=truth,
             labels=None if names is None else dict(enumerate(names, start=1)),
-            durations=None if video_folder is None else durations,
+            durations=lengths,
             offset=offset,
             movies=None if movies is None else read_movies(movies),
         )
-        for path in paths
-    }
     if as_json:
         print_json({"annotations": {path: [asdict(one) for one in findings] for path, findings in found.items()}})
     else:
