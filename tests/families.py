@@ -613,11 +613,10 @@ def cases(options: bool = True, **wanted: Any) -> Iterator[Case]:
                 yield from (replace(case, options=name) for name in (names if options else ()))
 
 
-def one_of_each_option() -> Iterator[Case]:
+def options_once() -> Iterator[Case]:
     """
-    Every head, and every set of options under one head of its family, of those that train where there are such: for
-    what is slow and depends on the head's code or on the encoder's, but not on both.
+    Every set of options under one head of its family, of those that train where there are such: for what is slow and
+    depends on the head's code or on the encoder's, but not on both.
     """
-    yield from cases(options=False)
     found = {(case.family.name, case.options): case for case in sorted(cases(), key=lambda case: case.head.trains)}
     yield from (case for (_, options), case in found.items() if options)

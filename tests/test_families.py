@@ -13,11 +13,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 import hf_videovit
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
-from tests.families import FAMILIES, Case, cases, one_of_each_option
+from tests.families import FAMILIES, Case, cases, options_once
 
 
 every_case = pytest.mark.parametrize("case", list(cases()), ids=str)
-every_option = pytest.mark.parametrize("case", list(one_of_each_option()), ids=str)
+every_option = pytest.mark.parametrize("case", list(options_once()), ids=str)
 every_head = pytest.mark.parametrize("case", list(cases(options=False)), ids=str)
 every_loss = pytest.mark.parametrize("case", list(cases(trains=True)), ids=str)
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -155,7 +155,9 @@ def test_gradient_checkpointing_changes_nothing(case):
         close(checkpointed[name], gradient)
 
 
-@every_option
+@pytest.mark.parametrize(
+    "case", [*cases(options=False), *(pytest.param(case, marks=pytest.mark.slow) for case in options_once())], ids=str
+)
 def test_compiles_as_one_graph(case):
     """No graph break, in evaluation and with the loss's backward pass."""
     torch.compiler.reset()
@@ -188,8 +190,9 @@ def test_compiles_with_inductor(case):
     close(answer(case, torch.compile(model, fullgraph=True), inputs), expected, 1e-4)
 
 
-@every_case
+@every_option
 def test_exports_with_any_batch_size(case):
+    """Of heads without options the common tests export all outputs."""
     model = case.model()
     inputs = {name: value for name, value in case.inputs(batch_size=2).items() if name != "labels"}
     program = torch.export.export(model, (), inputs, dynamic_shapes={name: {0: Dim.DYNAMIC} for name in inputs})

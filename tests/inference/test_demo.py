@@ -127,11 +127,15 @@ def test_models_that_cannot_be_shown_are_refused(tmp_path):
         load_classifier(str(tmp_path))
 
 
-def test_command_needs_a_classifier_and_the_extra(folder, tmp_path):
+def test_command_needs_a_classifier(folder, tmp_path):
     config = (Path(folder) / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace("ForVideoClassification", "ForPreTraining"))
     done = CliRunner().invoke(app, ["demo", str(tmp_path)])
     assert done.exit_code == 2 and "has no classifier" in done.output
+
+
+@pytest.mark.slow
+def test_command_needs_the_extra(folder):
     script = "import sys; sys.modules['gradio'] = None; from hf_videovit.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", script, "demo", folder], capture_output=True, text=True)
     assert done.returncode == 2 and "pip install 'hf_videovit[space]'" in done.stderr
