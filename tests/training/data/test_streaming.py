@@ -128,6 +128,7 @@ def test_silent_workers_are_an_error_that_names_what_they_read():
         assert worker.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_without_workers_the_start_method_stays_open():
     script = """
 import multiprocessing
@@ -139,6 +140,7 @@ multiprocessing.set_start_method("spawn")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_waits_for_a_silent_worker_at_the_end():
     script = """
 from tests.training.data.test_streaming import HANGS, FakeLoader, make_source, make_stream

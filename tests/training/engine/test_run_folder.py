@@ -194,6 +194,7 @@ def holder(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_told_who_has_the_folder(claim, holder, tmp_path):
     for flags in ({}, {"resume": True}, {"overwrite": True}):
         with pytest.raises(ValueError, match=rf"in use by process {holder.pid} on .+ since \d{{4}}-\d\d-\d\d \d\d:"):
@@ -201,6 +202,7 @@ def test_a_second_run_is_told_who_has_the_folder(claim, holder, tmp_path):
     assert snapshot(tmp_path / "out") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
 def test_the_folder_of_a_killed_run_is_free_at_once(claim, holder, sent):
     holder.send_signal(sent)
