@@ -189,8 +189,11 @@ def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
     """
     from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 
+    name = _architecture(model)
+    if name.startswith("ActionFormer"):
+        raise ValueError(f"--model {model} is {name}: give the encoder that its features come from.")
     # a pretraining checkpoint has a norm on every token; AutoModel would add an untrained norm after pooling
-    loader = AutoModelForPreTraining if _architecture(model).endswith("ForPreTraining") else AutoModel
+    loader = AutoModelForPreTraining if name.endswith("ForPreTraining") else AutoModel
     with loading("--model", model):
         return loader.from_pretrained(model).to(choose_device(device)), AutoVideoProcessor.from_pretrained(model)
 

@@ -62,7 +62,9 @@ def localize(
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output {path} must end in {', '.join(SUFFIXES)}.")
     named = {} if scores_file is None else _class_scores(scores_file, video)
-    find: Any = pipeline(TASK, **load_localizer(model, encoder), device=device)
+    with loading("--model", model):
+        parts = load_localizer(model, encoder)
+    find: Any = pipeline(TASK, **parts, device=device)
     options = given(top_k=top_k, fps=fps, duration=duration, batch_size=batch_size)
     segments = find(video, threshold=threshold, **options, **named)
     for path in outputs:

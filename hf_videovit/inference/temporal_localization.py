@@ -1,5 +1,6 @@
 """`pipeline("temporal-action-localization")`: when actions happen in a video of any length."""
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..auto import AutoModelForTemporalActionLocalization
 from ..feature_files import FEATURE_SUFFIXES, FeatureFile, check_description, read_description
 from ..films import FilmLocalizer, check_windows
 from ..modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor, fuse_class_scores
-from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization
+from ..modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization, ActionFormerModel
 from ..modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
 from ..modeling.segment_suppression import ScoredSegments
 from ..modeling.video_decoding import VideoDecodingError
@@ -111,6 +112,9 @@ class TemporalActionLocalizationPipeline(Pipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` must be between 0 and 1, got {threshold}.")
+        for name, number in (("fps", fps), ("duration", duration)):
+            if number is not None and not 0 < number < math.inf:
+                raise ValueError(f"`{name}` must be positive, got {number}.")
         for name, value in (("top_k", top_k), ("batch_size", windows_at_once)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
@@ -303,10 +307,16 @@ def load_localizer(
         [`save_localizer`].
 
     Raises:
-        ValueError: the model has an encoder and another is given, or the parts do not fit.
+        ValueError: the model is no localiser, it has an encoder and another is given, or the parts do not fit.
     """
+    whole, alone = (one.config_class.model_type for one in (VideoTemporalLocalizer, ActionFormerModel))
+    kind = AutoConfig.from_pretrained(model).model_type
+    if kind not in (whole, alone):
+        raise ValueError(f"`model` must be a localiser, {str(model)!r} is a model of type {kind}.")
+    if encoder is not None and (other := AutoConfig.from_pretrained(encoder).model_type) in (whole, alone):
+        raise ValueError(f"`encoder` must be an encoder of videos, {str(encoder)!r} is a localiser ({other}).")
+    has_encoder = kind == whole
     processor = AutoFeatureExtractor.from_pretrained(model)
-    has_encoder = AutoConfig.from_pretrained(model).model_type == VideoTemporalLocalizer.config_class.model_type
     if has_encoder and encoder is not None:
         raise ValueError(f"`encoder` must be None: {str(model)!r} has its own, got {str(encoder)!r}.")
     loaded = AutoModelForTemporalActionLocalization.from_pretrained(model)

@@ -295,6 +295,10 @@ def test_a_localiser_is_joined_when_it_is_loaded(folder, tmp_path):
     assert load_localizer(tmp_path / "localizer")["video_processor"] is None
     with pytest.raises(ValueError, match="`encoder` must be None"):
         load_localizer(folder, tmp_path / "encoder")
+    with pytest.raises(ValueError, match="`encoder` must be an encoder of videos, .* is a localiser"):
+        load_localizer(tmp_path / "localizer", tmp_path / "localizer")
+    with pytest.raises(ValueError, match="`model` must be a localiser, .* is a model of type"):
+        load_localizer(tmp_path / "encoder")
     model.save_pretrained(tmp_path / "again")
     assert_same_segments(pipeline(TASK, model=str(tmp_path / "again"))(video), model(video))
 
@@ -316,6 +320,8 @@ def test_parts_that_do_not_fit_are_refused(folder, tmp_path):
         ({"threshold": 2}, "`threshold` must be between 0 and 1, got 2"),
         ({"top_k": 0}, "`top_k` must be at least 1, got 0"),
         ({"steps_at_once": 1}, "`steps_at_once` must be at least 2, got 1"),
+        ({"fps": 0}, "`fps` must be positive, got 0"),
+        ({"duration": float("nan")}, "`duration` must be positive, got nan"),
         ({"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
         ({"on_error": "skip"}, "`on_error` must be one of"),
     ],
