@@ -85,6 +85,9 @@ class VideoTemporalLocalizer(PreTrainedModel):
         self.localizer: Any = localizer
         # one configuration each, also for `set_attn_implementation`
         self.encoder.config, self.localizer.config = parts
+        for part in parts:
+            if part._attn_implementation is None:  # the joint configuration forgot that of a part that was given
+                part._attn_implementation = config._attn_implementation
         self._freeze()
         self.post_init()
 

@@ -92,6 +92,11 @@ def test_trained_parts_are_joined(tmp_path):
     )
 
 
+def test_joined_parts_keep_fast_attention():
+    parts = joined().config.encoder_config, joined().config.localizer_config
+    assert [part._attn_implementation for part in parts] == ["sdpa", "sdpa"]
+
+
 def test_what_is_trained_of_the_encoder():
     encoder = encoder_config(adapter_layers=[1])
     video = clips(encoder, 1, num_frames=24)

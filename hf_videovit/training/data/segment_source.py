@@ -1,8 +1,9 @@
-"""Videos with true segments and the features of their windows: training and evaluation samples of localisers."""
+"""Videos with true segments, and the features of their windows: training and evaluation samples of localisers."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -29,13 +30,13 @@ OPEN_END = 1e8  # seconds: the official code's length of a video whose annotatio
 @dataclass(frozen=True)
 class SegmentRow:
     """
-    A video with its features.
+    A video with its true segments.
 
     Args:
         name (`str`):
             Name of the video.
-        features ([`FeatureFile`]):
-            Where its features are.
+        file ([`FeatureFile`] or `Path`):
+            Its features, or the video itself.
         segments (`np.ndarray` of shape `(num_segments, 2)`):
             True segments in seconds.
         labels (`tuple[str, ...]`):
@@ -43,11 +44,11 @@ class SegmentRow:
         fps (`float`):
             Frame rate.
         duration (`float`):
-            Length in seconds.
+            Length in seconds. Of videos themselves, their files say both.
     """
 
     name: str
-    features: FeatureFile
+    file: FeatureFile | Path
     segments: np.ndarray
     labels: tuple[str, ...]
     fps: float
@@ -57,13 +58,13 @@ class SegmentRow:
 @dataclass(frozen=True)
 class SegmentSample(Sample):
     """
-    A video with its features.
+    A video with its true segments.
 
     Args:
         id, video, label:
             See [`Sample`]. The label holds the indices of all classes in the video.
         row ([`SegmentRow`]):
-            Segments and features.
+            Segments and file.
     """
 
     row: SegmentRow
@@ -79,7 +80,7 @@ class SegmentSource(VideoSource):
         label_names (`Sequence[str]`):
             Names of the classes.
         missing (`Sequence[AnnotatedVideo]`, *optional*, defaults to `()`):
-            Videos without features, which are left out.
+            Videos without a file, which are left out.
         remarks (`Sequence[str]`, *optional*, defaults to `()`):
             See [`VideoSource`].
 
@@ -111,7 +112,8 @@ class SegmentSource(VideoSource):
         for index in shuffled_indices(len(self.rows), seed, epoch)[rank::world][start:]:
             row = self.rows[int(index)]
             labels = tuple(sorted({numbers[name] for name in row.labels}))
-            yield SegmentSample(row.name, str(row.features.path), labels, row)
+            path = row.file.path if isinstance(row.file, FeatureFile) else row.file
+            yield SegmentSample(row.name, str(path), labels, row)
 
     def share_size(self, rank: int, world: int) -> int:
         """See [`VideoSource.share_size`]."""
@@ -313,13 +315,31 @@ class SegmentFeatureLoader:
             offset=grid.offset / grid.stride,
             crop_ratio=self.crop_ratio or None,
         )
-        spare = self.max_segments - len(labels["segments"])
         return {
             "features": F.pad(features, (0, 0, 0, longest - len(features))),
             "attention_mask": (torch.arange(longest) < len(features)).long(),
-            "segments": F.pad(labels["segments"], (0, 0, 0, spare)),
-            "class_labels": F.pad(labels["class_labels"], (0, spare), value=NO_SEGMENT),
+            **padded_labels(labels, self.max_segments),
         }
+
+
+def padded_labels(labels: Mapping[str, torch.Tensor], max_segments: int) -> dict[str, torch.Tensor]:
+    """
+    The segments of a sample, with as many rows as those of all others.
+
+    Args:
+        labels (`Mapping[str, torch.Tensor]`):
+            `segments` and `class_labels`, see [`~TemporalLocalizationProcessor.prepare_labels`].
+        max_segments (`int`):
+            Rows of the result.
+
+    Returns:
+        `dict[str, torch.Tensor]`: both, with rows of padding of class -100.
+    """
+    spare = max_segments - len(labels["segments"])
+    return {
+        "segments": F.pad(labels["segments"], (0, 0, 0, spare)),
+        "class_labels": F.pad(labels["class_labels"], (0, spare), value=NO_SEGMENT),
+    }
 
 
 class SequenceLoader:
@@ -402,8 +422,9 @@ def read_sequence(processor: TemporalLocalizationProcessor, row: SegmentRow) -> 
     Raises:
         VideoDecodingError: the features cannot be read or are not such as the processor expects.
     """
+    assert isinstance(row.file, FeatureFile)
     try:
-        stored = row.features.read()
+        stored = row.file.read()
         sequence = processor.resample(stored)
     except ValueError as error:
         raise VideoDecodingError(row.name, None, str(error)) from error
@@ -418,6 +439,7 @@ __all__ = [
     "SequenceLoader",
     "class_numbers",
     "join_features",
+    "padded_labels",
     "read_sequence",
     "row_of",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, AutoFeatureExtractor, pipeline
 
 from ...auto import AutoModelForTemporalActionLocalization
-from ...feature_files import FeatureFile, check_description, open_features
+from ...feature_files import check_description, open_features
 from ...files import visible_files
 from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
@@ -137,9 +137,7 @@ def _join_videos(
     files = {path.stem: path for path in visible_files(Path(folder)) if path.suffix.lower() in VIDEO_SUFFIXES}
     named = [(video, files.get(form.format(video=video.name))) for video in videos]
     rows = [
-        SegmentRow(
-            video.name, FeatureFile(file), video.segments, video.labels, video.fps or 1.0, video.duration or OPEN_END
-        )
+        SegmentRow(video.name, file, video.segments, video.labels, video.fps or 1.0, video.duration or OPEN_END)
         for video, file in named
         if file is not None
     ]

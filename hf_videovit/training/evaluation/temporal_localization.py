@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ...modeling.feature_processing_temporal_localization import FeatureGrid, TemporalLocalizationProcessor
+from ...films import FilmLocalizer
+from ...modeling.feature_processing_temporal_localization import (
+    FeatureGrid,
+    TemporalLocalizationProcessor,
+    fuse_class_scores,
+)
+from ...modeling.video_decoding_types import VideoDecodingError
+from ...modeling.video_processing_base import ClipVideoProcessor
 from ...modes import evaluation_mode
 from ..data.activitynet import (
     SAME_SECONDS,
@@ -29,7 +36,7 @@ from ..data.activitynet import (
 )
 from ..data.bad_videos import BadVideo
 from ..data.segment_files import evaluation_subset, find_subset, read_segments
-from ..data.segment_source import SegmentSource, SequenceLoader, class_numbers
+from ..data.segment_source import SegmentRow, SegmentSource, SequenceLoader, class_numbers
 from ..data.sources import label_mapping
 from ..data.streaming import ClipStream
 from .evaluation import autocast_of, describe_environment, gathered
@@ -149,6 +156,7 @@ def evaluate_temporal_localization(
     mixed_precision: str | None = None,
     timeout: float = 300.0,
     progress: bool = False,
+    video_processor: ClipVideoProcessor | None = None,
 ) -> LocalizationResult:
     """
     Evaluate a localiser. With several processes, each evaluates its share, and all get the complete result.
@@ -177,6 +185,9 @@ def evaluate_temporal_localization(
             Seconds after which workers that do not answer are considered hung.
         progress (`bool`, *optional*, defaults to `False`):
             Whether to show a progress bar.
+        video_processor ([`ClipVideoProcessor`], *optional*):
+            The processor of the model's encoder. The videos of `source` are then read themselves, in the way of
+            `pipeline("temporal-action-localization")`; `batch_size` and `num_workers` are not used.
 
     Returns:
         [`LocalizationResult`]
@@ -196,18 +207,24 @@ def evaluate_temporal_localization(
         _check_class_scores(class_scores, source)
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     bad: list[BadVideo] = []
-    stream = ClipStream(
-        source,
-        SequenceLoader(processor),
-        1,
-        seed=None,
-        rank=rank,
-        world=world,
-        num_workers=num_workers,
-        timeout=timeout,
-        on_bad_video=bad.append,
-    )
-    own = _predictions(model, processor, stream, batch_size, class_scores, mixed_precision, progress and rank == 0)
+    shown = progress and rank == 0
+    if video_processor is None:
+        stream = ClipStream(
+            source,
+            SequenceLoader(processor),
+            1,
+            seed=None,
+            rank=rank,
+            world=world,
+            num_workers=num_workers,
+            timeout=timeout,
+            on_bad_video=bad.append,
+        )
+        own = _predictions(model, processor, stream, batch_size, class_scores, mixed_precision, shown)
+    else:
+        films = tqdm(source.rows[rank::world], desc="evaluating", disable=not shown)
+        film_localizer = FilmLocalizer(model, processor, video_processor)
+        own = _predictions_of_films(film_localizer, films, bad.append, class_scores, mixed_precision)
     found = dict(gathered(list(own), accelerator))
     failures = sorted(gathered([(one.id, one.reason, one.kind) for one in bad], accelerator))
     predictions = {row.name: found[row.name] for row in source.rows if row.name in found}
@@ -268,7 +285,7 @@ def evaluate_films(
     result = LocalizationResult({}, label_names, missing=[video.name for video in source.missing])
     for row in tqdm(source.rows, desc="evaluating", disable=not progress):
         named = {} if class_scores is None else {"class_scores": class_scores[row.name], "class_names": label_names}
-        found = localize(str(row.features.path), batch_size, threshold=0.0, on_error="report", **named)
+        found = localize(str(row.file), batch_size, threshold=0.0, on_error="report", **named)
         if isinstance(found, dict):
             result.failed.append({"id": row.name, "reason": found["error"], "kind": "unreadable"})
             continue
@@ -342,6 +359,29 @@ def _predictions(
                 waiting = []
         if waiting:
             yield from _localized(model, processor, waiting, class_scores, mixed_precision)
+
+
+def _predictions_of_films(
+    film_localizer: FilmLocalizer,
+    films: Iterable[SegmentRow],
+    report: Callable[[BadVideo], None],
+    class_scores: Mapping[str, Sequence[float]] | None,
+    mixed_precision: str | None,
+) -> Iterator[tuple[str, Found]]:
+    """Segments of the films of this process, each read once."""
+    model = film_localizer.model
+    with evaluation_mode(model):
+        for position, row in enumerate(films):
+            try:
+                with torch.inference_mode(), autocast_of(model.device, mixed_precision):
+                    found = film_localizer.of_film(row.file)
+            except VideoDecodingError as error:
+                report(BadVideo(row.name, position, error.reason, error.kind, error.decoder))
+                continue
+            if class_scores is not None:
+                found = fuse_class_scores(found, class_scores[row.name])
+            found = found.by_score()
+            yield row.name, {"segments": found.segments, "scores": found.scores, "labels": found.labels}
 
 
 def _localized(

@@ -12,6 +12,7 @@ from .action_detection import ActionDetection
 from .classification import Classification, Distillation
 from .common import GOALS, Goal, Method, RunResult, run
 from .contrastive import Contrastive
+from .end_to_end_localization import EndToEndLocalization
 from .image_classification import ImageClassification
 from .joint import JointClassification
 from .masked_pixels import MaskedPixels
@@ -22,6 +23,7 @@ from .temporal_localization import TemporalLocalization
 # A run that names no method uses the first one that fits.
 METHODS: tuple[type[Method], ...] = (
     JointClassification,
+    EndToEndLocalization,
     TemporalLocalization,
     ImageClassification,
     Distillation,

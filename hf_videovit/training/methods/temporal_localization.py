@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from transformers import AutoFeatureExtractor, PreTrainedConfig, PreTrainedModel
@@ -43,20 +43,14 @@ FROM_DESCRIPTION = {"feature_size": "feature_size", "feature_window": "window", 
 
 
 @dataclass
-class TemporalLocalizationArguments:
+class LocalizationArguments:
     """
-    Arguments of temporal localisation.
+    Arguments of temporal localisation, on features and on films.
 
     Raises:
         ValueError: a value is out of range.
     """
 
-    features: str | None = option(
-        None, "folder with the features of each video (.npy, .safetensors, .pt), or a .safetensors file with all"
-    )
-    eval_features: str | None = option(None, "features of the evaluation videos; none means `features`")
-    feature_name: str = option("{video}", "how files of features are named after videos, such as v_{video}")
-    fps: float | None = option(None, "frame rate of videos for which neither annotations nor features name one")
     window_ratio: list[float] = option(
         [0.9, 1.0],
         "shares of a sequence between which the length of its random window lies; empty for whole sequences",
@@ -64,11 +58,6 @@ class TemporalLocalizationArguments:
     min_inside: float = option(0.5, "smallest share of a segment that lies inside the window in which it is learnt")
     protocol: Literal["thumos14", "activitynet", "epic", "multithumos"] = option(
         "activitynet", "overlaps over which mAP is averaged: .3 to .7, .5 to .95, .1 to .5, .1 to .9"
-    )
-    missing_features: Literal["refuse", "count"] = option(
-        "refuse",
-        "evaluation videos without features: refuse to start, or count their segments as missed. They are never left "
-        "out of a score in silence",
     )
     one_class: str | None = option(None, "train on one class of this name for all segments, as on ActivityNet")
     class_scores: str | None = option(
@@ -80,6 +69,31 @@ class TemporalLocalizationArguments:
         ratio = self.window_ratio
         if ratio and not (len(ratio) == 2 and 0 < ratio[0] <= ratio[1] <= 1):
             raise ValueError(f"`window_ratio` must be two increasing shares of at most 1, or empty, got {ratio}")
+
+
+@dataclass
+class TemporalLocalizationArguments(LocalizationArguments):
+    """
+    Arguments of temporal localisation on features.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    features: str | None = option(
+        None, "folder with the features of each video (.npy, .safetensors, .pt), or a .safetensors file with all"
+    )
+    eval_features: str | None = option(None, "features of the evaluation videos; none means `features`")
+    feature_name: str = option("{video}", "how files of features are named after videos, such as v_{video}")
+    fps: float | None = option(None, "frame rate of videos for which neither annotations nor features name one")
+    missing_features: Literal["refuse", "count"] = option(
+        "refuse",
+        "evaluation videos without features: refuse to start, or count their segments as missed. They are never left "
+        "out of a score in silence",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"`fps` must be positive, got {self.fps}")
         if "{video}" not in self.feature_name:
@@ -99,14 +113,17 @@ class TemporalLocalization(Method):
 
     name = "temporal_localization"
     goal = "classifier"
-    arguments_class = TemporalLocalizationArguments
+    arguments_class: ClassVar[type] = TemporalLocalizationArguments
     unread = ("picture_every", "image_model", "probe", *OTHER_DATA, *AUGMENTATION)
-    model_types = ("actionformer",)
+    model_types: ClassVar[tuple[str, ...]] = ("actionformer",)
+    files: ClassVar[str] = "features"  # what is read of a video
+    missing_field: ClassVar[str] = "missing_features"
 
     train_source: SegmentSource  # type: ignore[assignment]
     eval_source: SegmentSource | None  # type: ignore[assignment]
     processor: TemporalLocalizationProcessor  # type: ignore[assignment]
     folder: FeatureFolder | None = None  # of the training features, once they are open
+    video_processor: Any = None  # of the encoder, if one is trained
 
     def switched_off(self) -> dict[str, str]:
         """See [`Method.switched_off`]."""
@@ -127,21 +144,28 @@ class TemporalLocalization(Method):
         Raises:
             ValueError: `data` or `features` is missing or cannot be used, or evaluation videos have no features.
         """
-        data, own, seed = self.config.data, self.arguments, self.config.run.seed
-        if data.data is None or own.features is None:
+        own = self.arguments
+        if self.config.data.data is None or own.features is None:
             raise ValueError("`data` (a file with segments) and `features` (a folder) are needed")
-        annotations = read_segments(data.data)
+        annotations = read_segments(self.config.data.data)
         videos, held_out, names = self._subsets(annotations)
         self.folder = open_features(own.features)
         others = self.folder if own.eval_features is None else open_features(own.eval_features)
         check_description(self.folder.description, others.description, f"`eval_features` {own.eval_features!r}")
         train = self._joined(videos, names, self.folder, annotations.remarks)
         evaluated = None if held_out is None else self._joined(held_out, names, others, ())
-        if evaluated is not None and evaluated.missing and own.missing_features == "refuse":
+        return self._chosen(train, evaluated)
+
+    def _chosen(self, train: SegmentSource, evaluated: SegmentSource | None) -> Sources:
+        """The videos of the run, with the classes that it trains; none may be missing in silence."""
+        data, own, seed = self.config.data, self.arguments, self.config.run.seed
+        files, missing = self.files, self.missing_field
+        if evaluated is not None and evaluated.missing and getattr(own, missing) == "refuse":
+            total = len(evaluated.missing) + len(evaluated.rows)
             raise ValueError(
-                f"{len(evaluated.missing)} of {len(held_out or ())} evaluation videos have no features: "
-                f"{preview([video.name for video in evaluated.missing])}. A score without them is of another set. "
-                "Make them, or set `missing_features` to count: their segments are then missed"
+                f"{len(evaluated.missing)} of {total} evaluation videos have no {files}: "
+                f"{preview([video.name for video in evaluated.missing])}. A score without them is of another "
+                f"set. Make them, or set `{missing}` to count: their segments are then missed"
             )
         if data.max_train_samples is not None:
             train = train.sample(data.max_train_samples, seed)
@@ -222,7 +246,7 @@ class TemporalLocalization(Method):
         if self.folder is None:
             return FeatureFacts()
         rows = self.train_source.rows if hasattr(self, "train_source") else ()
-        file = rows[0].features if rows else next(iter(self.folder.files.values()))
+        file: Any = rows[0].file if rows else next(iter(self.folder.files.values()))
         return FeatureFacts(file.shape()[1], self.folder.description)
 
     def begin_model(self) -> None:
@@ -234,15 +258,15 @@ class TemporalLocalization(Method):
             self._list_missing()
 
     def _list_missing(self) -> None:
-        """Write the videos without features to `logs/missing_features.json`."""
+        """Write the videos without features, or without a file, to the run's logs."""
         sources = {"train": self.train_source, "eval": self.eval_source}
         named = {split: [one.name for one in source.missing] for split, source in sources.items() if source}
         if any(named.values()):
             folder = self.output_dir / "logs"
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "missing_features.json"
+            path = folder / f"{self.missing_field}.json"
             path.write_text(json.dumps(named, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            logger.warning(f"The videos without features are listed in {path}.")
+            logger.warning(f"The videos without {self.files} are listed in {path}.")
 
     def task(self) -> Task:
         """The loss of the localiser."""
@@ -255,10 +279,15 @@ class TemporalLocalization(Method):
             self.processor,
             self.train_source.label_names,
             self.config.run.seed,
-            max(1, *(len(row.segments) for row in self.train_source.rows)),
+            self.max_segments,
             own.min_inside,
             own.window_ratio,
         )
+
+    @property
+    def max_segments(self) -> int:
+        """The largest number of segments in a training video, at least 1."""
+        return max(1, *(len(row.segments) for row in self.train_source.rows))
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
         """Leave out steps and places that no video of the batch has. See [`Method.prepare_batch`]."""
@@ -305,6 +334,7 @@ class TemporalLocalization(Method):
             mixed_precision=self.accelerator.mixed_precision if validation else None,
             timeout=data.worker_timeout,
             progress=self.config.run.progress and not validation,
+            video_processor=self.video_processor,
         )
 
     def claim(self) -> LocalizationClaim:
@@ -321,14 +351,18 @@ class TemporalLocalization(Method):
         return LocalizationClaim(
             path,
             data.eval_split or evaluation_subset(subsets, training),
-            own.eval_features or own.features,
-            feature_name=own.feature_name,
-            fps=own.fps or self.config.model.processor.get("feature_fps"),
             one_class=own.one_class,
             class_scores=own.class_scores,
             max_samples=data.max_eval_samples,
             seed=self.config.run.seed,
+            **self._claimed_files(),
         )
+
+    def _claimed_files(self) -> dict[str, Any]:
+        """Where the features of the evaluation are, as fields of the claim."""
+        own = self.arguments
+        fps = own.fps or self.config.model.processor.get("feature_fps")
+        return {"features": own.eval_features or own.features, "feature_name": own.feature_name, "fps": fps}
 
     def finish(self, fitted: FitResult) -> RunResult:
         """Evaluate, and save a folder that is ready for the Hub. See [`Method.finish`]."""
@@ -530,6 +564,7 @@ def _load_localizer(arguments: ModelArguments, config: PreTrainedConfig, keep: b
 
 __all__ = [
     "FeatureFacts",
+    "LocalizationArguments",
     "TemporalLocalization",
     "TemporalLocalizationArguments",
     "build_localizer",

@@ -1,4 +1,4 @@
-"""Training of a localiser on sequences of features."""
+"""Training of a localiser, on sequences of features or together with the encoder on frames."""
 
 import torch
 
@@ -22,7 +22,8 @@ class TemporalLocalizationTask(Task):
 
         Args:
             batch (`dict[str, torch.Tensor]`):
-                `features` of shape `(batch_size, steps, feature_size)`, `attention_mask` of shape
+                `features` of shape `(batch_size, steps, feature_size)`, or `pixel_values` of shape `(batch_size,
+                num_frames, num_channels, height, width)` for a model with an encoder; `attention_mask` of shape
                 `(batch_size, steps)`, `segments` of shape `(batch_size, max_segments, 2)` in steps, and
                 `class_labels` of shape `(batch_size, max_segments)`, -100 in padding.
 
@@ -33,7 +34,8 @@ class TemporalLocalizationTask(Task):
             {"segments": segments[classes != NO_SEGMENT], "class_labels": classes[classes != NO_SEGMENT]}
             for segments, classes in zip(batch["segments"], batch["class_labels"])
         ]
-        outputs = self.model(features=batch["features"], attention_mask=batch["attention_mask"], labels=labels)
+        name = self.model.main_input_name
+        outputs = self.model(**{name: batch[name]}, attention_mask=batch["attention_mask"], labels=labels)
         return {"loss": outputs.loss, **{name: value.detach() for name, value in outputs.loss_dict.items()}}
 
 

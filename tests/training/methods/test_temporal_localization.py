@@ -335,6 +335,6 @@ def test_features_in_other_files(fields, videos, tmp_path, kind):
     train, evaluated = method.checked_sources()
     assert (train.num_samples, evaluated.num_samples) == (11, 4)
     for row in train.rows:
-        torch.testing.assert_close(row.features.read(), tensors[row.name])
-        assert row.features.shape() == tuple(tensors[row.name].shape)
+        torch.testing.assert_close(row.file.read(), tensors[row.name])
+        assert row.file.shape() == tuple(tensors[row.name].shape)
     assert method.describe()[1].feature_description == DESCRIPTION
