@@ -186,6 +186,9 @@ def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
 
     Returns:
         `tuple`: the model and its video processor.
+
+    Raises:
+        ValueError: the model is a localiser of features, or cannot be loaded.
     """
     from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 

@@ -39,7 +39,7 @@ METRICS: dict[str, tuple[Metric, ...]] = {
     "action-detection": ("ava", "mmaction2"),
     "temporal-localization": ("default", "activitynet", "actionformer"),
 }
-Overlaps = Literal["activitynet", "hacs", "fineaction", "thumos14", "epic", "multithumos"]
+Overlaps = Literal["activitynet", "hacs", "fineaction", "thumos14", "epic", "ego4d", "multithumos", "charades"]
 
 
 @commands.command()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 
 from hf_videovit.training.words.tokenizers import PatchTokenizer
@@ -97,3 +98,11 @@ def word_fields(tiny_fields, picture_folder, words_folder):
     }
     images = {"image_data": str(picture_folder), "image_batch_size": 3, "tokenizer": str(words_folder)}
     return tiny_fields | fields | images
+
+
+@pytest.fixture
+def precision():
+    """Forgets the precision that a process is otherwise given once and for all, before and after."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)

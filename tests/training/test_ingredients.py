@@ -139,14 +139,6 @@ def test_a_compiled_model_gives_the_same_losses(plain, monkeypatch):
     assert losses(result) == pytest.approx(losses(train(plain)), rel=1e-5)
 
 
-@pytest.fixture
-def precision():
-    """Forgets the precision that a process is otherwise given once and for all, before and after."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
-
-
 def test_bf16_is_for_the_passes_and_not_for_the_weights(plain, precision):
     exact = train(plain)
     AcceleratorState._reset_state(True)

@@ -40,6 +40,7 @@ OTHER_DATA = (
     *("label_names", "shuffle_buffer"),
 )
 FROM_DESCRIPTION = {"feature_size": "feature_size", "feature_window": "window", "feature_stride": "stride"}
+Protocol = Literal["activitynet", "charades", "ego4d", "epic", "fineaction", "hacs", "multithumos", "thumos14"]
 
 
 @dataclass
@@ -56,8 +57,10 @@ class LocalizationArguments:
         "shares of a sequence between which the length of its random window lies; empty for whole sequences",
     )
     min_inside: float = option(0.5, "smallest share of a segment that lies inside the window in which it is learnt")
-    protocol: Literal["thumos14", "activitynet", "epic", "multithumos"] = option(
-        "activitynet", "overlaps over which mAP is averaged: .3 to .7, .5 to .95, .1 to .5, .1 to .9"
+    protocol: Protocol = option(
+        "activitynet",
+        "data set whose overlaps mAP is averaged over: .5 to .95 (activitynet, fineaction, hacs), .3 to .7 "
+        "(thumos14), .1 to .5 (ego4d, epic), .1 to .9 (charades, multithumos)",
     )
     one_class: str | None = option(None, "train on one class of this name for all segments, as on ActivityNet")
     class_scores: str | None = option(

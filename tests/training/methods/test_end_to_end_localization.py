@@ -86,7 +86,7 @@ def changed(model, films) -> set[str]:
     return {name for name, value in before.items() if not torch.equal(value, after[name].cpu())}
 
 
-def test_adapters_learn_and_the_pipeline_opens_the_result(fields, films):
+def test_adapters_learn_and_the_pipeline_opens_the_result(fields, films, precision):
     more = {"epochs": 12, "gradient_checkpointing": True, "mixed_precision": "bf16", "ema_decay": 0.5}
     more |= {"eval_every": 12, "color_jitter": [0.1, 0.1, 0.1, 0.0]}
     result = finetune(RunConfig.from_fields(**adapted(fields) | more))

@@ -16,8 +16,8 @@ ABSENT_CLASSES = ("ignored", "renumbered")
 THRESHOLDS = {
     "thumos14": tuple(np.linspace(0.3, 0.7, 5)),
     **dict.fromkeys(("activitynet", "hacs", "fineaction"), tuple(np.linspace(0.5, 0.95, 10))),
-    "epic": tuple(np.linspace(0.1, 0.5, 5)),
-    "multithumos": tuple(np.linspace(0.1, 0.9, 9)),
+    **dict.fromkeys(("epic", "ego4d"), tuple(np.linspace(0.1, 0.5, 5))),
+    **dict.fromkeys(("multithumos", "charades"), tuple(np.linspace(0.1, 0.9, 9))),
 }
 
 
