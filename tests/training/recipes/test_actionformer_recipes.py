@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 import hf_videovit.training
+from hf_videovit.published import published_processor_kwargs
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.methods.choosing import method_of
+from hf_videovit.training.methods.choosing import choose, method_of
+from hf_videovit.training.methods.end_to_end_localization import EndToEndLocalization
 from hf_videovit.training.methods.temporal_localization import FeatureFacts, describe_localizer
 
 
@@ -27,6 +29,15 @@ RECIPES = {
     "epic_verb": (2304, 32, 16, 2304, False, 512, 9, False, 1e-4, 16, 5, 2, 250, 1, 0.0, 0.3),
     "epic_noun": (2304, 32, 16, 2304, False, 512, 9, False, 1e-4, 16, 5, 2, 250, 1, 0.1, 0.3),
 }
+# recipe: size and pixels of the encoder, first block with an adapter and their number, frames of a window and their
+# distance, rate of the adapters, epochs, short side
+ADATAD = {
+    "adatad_small_thumos14": ("small", 160, 0, 12, 768, 4, 2e-4, 60, 182),
+    "adatad_base_thumos14": ("base", 160, 0, 12, 768, 4, 1e-4, 60, 182),
+    "adatad_large_thumos14": ("large", 160, 0, 24, 768, 4, 1e-4, 60, 182),
+    "adatad_huge_thumos14": ("huge", 160, 0, 32, 768, 4, 1e-4, 60, 182),
+    "adatad_giant_thumos14": ("giant", 224, 20, 20, 1536, 2, 1e-4, 50, 256),
+}
 # sigma, segments, class-agnostic, voting, shortest, candidates
 DECODING = {
     "thumos14": (0.5, 200, False, 0.0, 0.05, 2000),
@@ -35,10 +46,12 @@ DECODING = {
     "hacs": (0.75, 100, True, 0.7, 0.1, 2000),
     "epic": (0.4, 2000, False, 0.0, 0.05, 5000),
 }
+PUBLISHED = {"adatad_giant_thumos14": "adatad-giant-224-thumos14"}
+DECODED = ("nms_sigma", "max_segments", "voting_threshold", "voting_weights", "min_length", "candidates_per_level")
 
 
 def test_every_recipe_is_checked_here():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == RECIPES.keys() | {"grid_words"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == RECIPES.keys() | ADATAD.keys() | {"grid_words"}
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -71,3 +84,30 @@ def test_ranges_of_epic_overlap(name):
     run = RunConfig.from_yaml(FOLDER / f"{name}.yaml")
     config, _ = describe_localizer(run.model, FeatureFacts())
     assert config.regression_ranges[:3] == [[0, 4], [2, 8], [4, 16]]
+
+
+@pytest.mark.parametrize("name", ADATAD)
+def test_official_numbers_of_adatad(name):
+    run = RunConfig.from_yaml(FOLDER / f"{name}.yaml")
+    assert run.method["needs_encoder"] and choose(run) is EndToEndLocalization
+    run.method["needs_encoder"] = False  # its sizes are asked for, not its weights
+    method = method_of(run)
+    config, processor = method.describe()
+    encoder, optimization = config.encoder_config, run.optimization
+    (frames,) = {one.inputs["pixel_values"].shape[1] for one in method.passes(20)}
+    (rate,) = [rule["lr_scale"] for rule in optimization.parameter_rules] or [1.0]
+    found = (
+        *(method.arguments.encoder_size, encoder.image_size, encoder.adapter_layers[0], len(encoder.adapter_layers)),
+        *(frames, config.frame_step, rate * optimization.learning_rate, optimization.epochs),
+        method.arguments.short_side,
+    )
+    assert found == ADATAD[name]
+    assert encoder.adapter_layers == list(range(encoder.adapter_layers[0], encoder.num_hidden_layers))
+    assert (config.encoder_training, config.feature_source) == ("adapters", "moments")
+    localizer = config.localizer_config
+    assert (localizer.attention_window, localizer.max_sequence_length, localizer.hidden_size) == (-1, 768, 512)
+    published = published_processor_kwargs(PUBLISHED.get(name, name.replace("_", "-")))
+    assert {field: getattr(processor, field) for field in DECODED} == {field: published[field] for field in DECODED}
+    assert (processor.feature_stride, processor.feature_window, processor.feature_offset) == (4, 4, 0)
+    assert (method.arguments.min_inside, method.arguments.window_ratio) == (0.75, [0.9, 1.0])
+    assert (optimization.weight_decay, optimization.clip_grad, optimization.warmup_epochs) == (0.05, 1.0, 5)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import hf_videovit.training
+from hf_videovit import VideoTemporalLocalizer
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.methods.action_detection import build_detector
@@ -42,6 +43,13 @@ def test_its_model_can_be_built(path):
         with torch.device("meta"):
             model, processor = build_localizer(config.model, ["a", "b"], FeatureFacts())
         assert (model.config.model_type, sum(model.config.feature_sizes)) == ("actionformer", processor.feature_size)
+        return
+    if kind == "end_to_end_localization":
+        config.method["needs_encoder"] = False
+        model_config, processor = choose(config)(config).describe()
+        with torch.device("meta"):
+            model = VideoTemporalLocalizer(model_config)
+        assert model.encoder.config.hidden_size == processor.feature_size == model.localizer.config.feature_size
         return
     builders = {"image_classification": build_image_model, "action_detection": build_detector}
     with torch.device("meta"):
