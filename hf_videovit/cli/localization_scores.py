@@ -24,6 +24,7 @@ def evaluate_localizer(
     protocol: str,
     metric: str,
     scores: Path | None,
+    excluded: Path | None,
     feature_name: str,
     fps: float | None,
     allow_missing: bool,
@@ -56,6 +57,8 @@ def evaluate_localizer(
             See [`score_predictions`].
         scores (`Path` or `None`):
             Scores of a classifier of whole videos.
+        excluded (`Path` or `None`):
+            File with names of videos to leave out.
         feature_name (`str`):
             Name of the features of a video, with `{video}`.
         fps (`float` or `None`):
@@ -78,15 +81,17 @@ def evaluate_localizer(
         raise ValueError("--truth is needed with --task temporal-localization: a file with segments")
     refuse_foreign(output, "--output", '"per_class"')
     if model is None:
-        result = _scored_file(truth, predictions, split, protocol, metric)
-        claim: dict[str, Any] = {"data": str(truth), "split": split, "predictions": str(predictions)}
+        left_out = None if excluded is None else str(excluded)
+        result = _scored_file(truth, predictions, split, protocol, metric, left_out)
+        claim: dict[str, Any] = {"data": str(truth), "split": split, "excluded": left_out}
+        claim["predictions"] = str(predictions)
     else:
         if (features is None) == (videos is None):
             raise ValueError("--features is needed with --model: the folder of the videos' features; or --videos")
-        if metric == "actionformer":
-            raise ValueError("--metric actionformer is for files of predictions: leave out --model")
+        if metric != "default":
+            raise ValueError(f"--metric {metric} is for files of predictions: leave out --model")
         refuse_foreign(predictions, "--predictions", '"results"')
-        options = {"features": features, "videos_folder": videos, "class_scores": scores}
+        options = {"features": features, "videos_folder": videos, "class_scores": scores, "excluded": excluded}
         named = {name: None if path is None else str(path) for name, path in options.items()}
         settings = {"batch_size": batch_size, "num_workers": num_workers, "device": device}
         result, receipt = _evaluated(
@@ -113,12 +118,14 @@ def evaluate_localizer(
     fail_if([failure["id"] for failure in result.failed])
 
 
-def _scored_file(truth: Path, predictions: Path | None, split: str | None, protocol: str, metric: str) -> Any:
+def _scored_file(
+    truth: Path, predictions: Path | None, split: str | None, protocol: str, metric: str, excluded: str | None
+) -> Any:
     from ..training.evaluation.temporal_localization import score_predictions
 
     if predictions is None:
         raise ValueError("--model or --predictions is needed with --task temporal-localization")
-    result = score_predictions(truth, predictions, subset=split, protocol=protocol, metric=metric)
+    result = score_predictions(truth, predictions, subset=split, protocol=protocol, metric=metric, excluded=excluded)
     if unknown := result.protocol["unknown_videos"]:
         screen.print(f"{unknown} predicted videos are not in the truth: their predictions count as wrong")
     return result

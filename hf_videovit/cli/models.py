@@ -224,7 +224,11 @@ def evaluate(
         float, typer.Option(min=0, max=1, help="action-detection: lowest score of a detected person.")
     ] = 0.8,
     excluded: Annotated[
-        Path | None, typer.Option(help="action-detection: csv of video,timestamp of key-frames to leave out.")
+        Path | None,
+        typer.Option(
+            help="action-detection: csv of video,timestamp of key-frames to leave out; temporal-localization: file "
+            "with names of videos to leave out."
+        ),
     ] = None,
     offset: Annotated[
         float, typer.Option(help="action-detection: timestamp of a video's start in csv files; 900 for AVA's cuts.")
@@ -273,10 +277,10 @@ def evaluate(
     if metric is not None and metric not in METRICS.get(task, ()):
         allowed = ", ".join(METRICS.get(task, ())) or "none"
         raise ValueError(f"--metric {metric} is not for --task {task}, which has {allowed}")
-    detection = {"annotations": annotations, "boxes": boxes, "excluded": excluded}
+    detection = {"annotations": annotations, "boxes": boxes}
     localization = {"truth": truth, "features": features, "fps": fps, "scores": scores, "allow-missing": allow_missing}
     others: dict[str, dict[str, Any]] = {
-        "video-classification": detection | localization | {"videos": videos},
+        "video-classification": detection | localization | {"videos": videos, "excluded": excluded},
         "action-detection": localization | {"data": data},
         "temporal-localization": detection | {"data": data},
     }
@@ -296,6 +300,7 @@ def evaluate(
             protocol=protocol,
             metric=metric or "default",
             scores=scores,
+            excluded=excluded,
             feature_name=feature_name,
             fps=fps,
             allow_missing=allow_missing,

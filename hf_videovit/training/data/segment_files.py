@@ -135,7 +135,7 @@ def evaluation_subset(subsets: Sequence[str], training: str | None) -> str | Non
     return next((subset for subset in found if subset is not None and subset != training), None)
 
 
-def read_segments(path: str | Path) -> SegmentAnnotations:
+def read_segments(path: str | Path, excluded: str | Path | None = None) -> SegmentAnnotations:
     """
     Read the annotations of temporal localisation.
 
@@ -145,6 +145,9 @@ def read_segments(path: str | Path) -> SegmentAnnotations:
             text files (`CLASS_val.txt`, `CLASS_test.txt`), or a CSV, JSON or JSONL list with a row for each segment:
             video, label, start and end, and where known `split`, `fps` and `video_duration`. A row without label,
             start and end names a video without segments.
+        excluded (`str` or `Path`, *optional*):
+            File with names of videos to leave out, because they have vanished or are wrong: one a line, or a JSON
+            list.
 
     Returns:
         [`SegmentAnnotations`]
@@ -170,7 +173,44 @@ def read_segments(path: str | Path) -> SegmentAnnotations:
     counts = Counter(video.name for video in found.videos)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ValueError(f"`data` {str(path)!r} has several videos of one name: {preview(twice)}")
+    return found if excluded is None else _without(found, excluded)
+
+
+def excluded_names(path: str | Path) -> set[str]:
+    """
+    Names of videos to leave out.
+
+    Args:
+        path (`str` or `Path`):
+            A text file with a name a line, or a JSON list.
+
+    Returns:
+        `set[str]`: without the suffixes of video files.
+
+    Raises:
+        ValueError: the file does not exist, has no names, or is JSON of another form.
+    """
+    what, path = f"`excluded` {str(path)!r}", Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{what} does not exist: a file with names of videos is needed")
+    text = read_text(path, what)
+    names = parse_json(text, what) if path.suffix.lower() == ".json" else text.splitlines()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{what} must be a JSON list of names, or a text file with a name a line")
+    found = {stem_of(name.strip()) for name in names if name.strip()}
+    if not found:
+        raise ValueError(f"{what} has no names of videos")
     return found
+
+
+def _without(annotations: SegmentAnnotations, excluded: str | Path) -> SegmentAnnotations:
+    names = excluded_names(excluded)
+    kept = [video for video in annotations.videos if video.name not in names]
+    count = len(annotations.videos) - len(kept)
+    if not kept:
+        raise ValueError(f"`excluded` {str(excluded)!r} names all videos of the annotations")
+    remark = f"{count} videos are left out, of the {len(names)} that {str(excluded)!r} names"
+    return SegmentAnnotations(kept, annotations.label_names, [*annotations.remarks, remark])
 
 
 def stem_of(name: str) -> str:

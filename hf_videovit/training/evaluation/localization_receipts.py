@@ -20,7 +20,10 @@ from .held_out import EvaluationClips
 from .temporal_localization import LocalizationResult, evaluate_films, evaluate_temporal_localization
 
 
-FILES = (("data", "data"), ("features", "features"), ("videos_folder", "videos"), ("class_scores", "class_scores"))
+FILES = (
+    *(("data", "data"), ("features", "features"), ("videos_folder", "videos")),
+    *(("class_scores", "class_scores"), ("excluded", "excluded")),
+)
 TASK = "temporal-action-localization"
 WITH_ENCODER = "video_temporal_localizer"
 MODEL_TYPES = ("actionformer", WITH_ENCODER)
@@ -48,6 +51,8 @@ class LocalizationClaim:
             Name of the class that all segments are taken for.
         class_scores (`str`, *optional*):
             JSON with scores of a classifier of whole videos.
+        excluded (`str`, *optional*):
+            File with names of videos to leave out.
         max_samples (`int`, *optional*):
             Largest number of videos; more are sampled by `seed`.
         seed (`int`, *optional*, defaults to 0):
@@ -62,6 +67,7 @@ class LocalizationClaim:
     fps: float | None = None
     one_class: str | None = None
     class_scores: str | None = None
+    excluded: str | None = None
     max_samples: int | None = None
     seed: int = 0
 
@@ -104,7 +110,7 @@ class LocalizationClaim:
         Raises:
             ValueError: neither is named, the features were made in another way, or no video is found.
         """
-        annotations = read_segments(self.data)
+        annotations = read_segments(self.data, self.excluded)
         videos = annotations.videos if self.split is None else annotations.subset(self.split)
         names = annotations.label_names
         if self.videos_folder is not None:

@@ -95,7 +95,8 @@ def reproduce(
         boxes (`str`, *optional*):
             For action detection: file of the detected people, if it is not that of `results.json`.
         excluded (`str`, *optional*):
-            For action detection: csv of key-frames that are left out, if it is not that of `results.json`.
+            For action detection: csv of key-frames that are left out; for temporal localisation: names of videos that
+            are left out. If it is not that of `results.json`.
         batch_size (`int`, *optional*, defaults to 1):
             Videos in a forward pass.
         num_workers (`int`, *optional*, defaults to 0):
@@ -124,8 +125,8 @@ def reproduce(
         raise ValueError(f"`folder`: {str(path)!r} has no `metrics`, so there are no scores to reproduce")
     running: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
     if is_localizer(folder):
-        _refuse_given(folder, "action detectors", boxes=boxes, excluded=excluded)
-        moved = {"data": data, "split": split, "features": features, "videos_folder": videos}
+        _refuse_given(folder, "action detectors", boxes=boxes)
+        moved = {"data": data, "split": split, "features": features, "videos_folder": videos, "excluded": excluded}
         return _localized(folder, claim, moved, device, tolerance, running)
     _refuse_given(folder, "localisers", features=features)
     moved = {"data_root": videos, "people": boxes, "excluded": excluded}

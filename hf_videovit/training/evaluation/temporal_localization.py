@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from ..data.activitynet import (
     write_predictions,
 )
 from ..data.bad_videos import BadVideo
-from ..data.segment_files import evaluation_subset, find_subset, read_segments
+from ..data.segment_files import evaluation_subset, excluded_names, find_subset, read_segments
 from ..data.segment_source import SegmentRow, SegmentSource, SequenceLoader, class_numbers
 from ..data.sources import label_mapping
 from ..data.streaming import ClipStream
@@ -47,6 +47,7 @@ logger = logging.get_logger(__name__)
 
 Found = dict[str, np.ndarray]
 METRICS = ("default", "activitynet", "actionformer")
+ROWS = ("videos", "segments", "labels", "scores")  # of a table of predictions
 
 
 @dataclass
@@ -446,6 +447,7 @@ def score_predictions(
     subset: str | None = None,
     protocol: str = "activitynet",
     metric: str = "default",
+    excluded: str | Path | None = None,
 ) -> LocalizationResult:
     """
     Score a file of predictions.
@@ -464,6 +466,8 @@ def score_predictions(
             and predictions of classes without truth are ignored. `"activitynet"`: all annotations count.
             `"actionformer"`: predictions of classes without truth are taken for other classes, see
             [`segment_average_precision`].
+        excluded (`str` or `Path`, *optional*):
+            File with names of videos to leave out, of the truth and of the predictions; see [`read_segments`].
 
     Returns:
         [`LocalizationResult`]: `missing` lists the videos of the truth that have no predictions.
@@ -476,7 +480,7 @@ def score_predictions(
         if value not in allowed:
             raise ValueError(f"`{name}` must be one of {', '.join(allowed)}, got {value!r}")
     started = time.perf_counter()
-    annotations = read_segments(truth)
+    annotations = read_segments(truth, excluded)
     for remark in annotations.remarks:
         logger.warning(remark)
     part = subset or evaluation_subset(annotations.subsets, None)
@@ -491,6 +495,11 @@ def score_predictions(
             for (start, end), label in zip(video.segments, video.labels)
         ]
     found = read_predictions(predictions, dict(enumerate(annotations.label_names)))
+    if excluded is not None:
+        names = excluded_names(excluded)
+        rows = [row for row in rows if row[0] not in names]
+        counted = np.array([video not in names for video in found.videos], dtype=bool)
+        found = replace(found, **{part: getattr(found, part)[counted] for part in ROWS})
     known, predicted = {video.name for video in videos}, set(found.videos.tolist())
     if predicted and not predicted & known:
         raise ValueError(

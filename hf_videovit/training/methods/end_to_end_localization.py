@@ -119,7 +119,7 @@ class EndToEndLocalization(TemporalLocalization):
         data, own = self.config.data, self.arguments
         if data.data is None or data.data_root is None:
             raise ValueError("`data` (a file with segments) and `data_root` (the folder of the videos) are needed")
-        annotations = read_segments(data.data)
+        annotations = read_segments(data.data, own.excluded_videos)
         videos, held_out, names = self._subsets(annotations)
         train = join_films(videos, names, data.data_root, form=own.video_name, remarks=annotations.remarks)
         evaluated = None if held_out is None else join_films(held_out, names, data.data_root, form=own.video_name)

@@ -62,6 +62,9 @@ class LocalizationArguments:
         "data set whose overlaps mAP is averaged over: .5 to .95 (activitynet, fineaction, hacs), .3 to .7 "
         "(thumos14), .1 to .5 (ego4d, epic), .1 to .9 (charades, multithumos)",
     )
+    excluded_videos: str | None = option(
+        None, "file with names of videos to leave out, one a line: those that have vanished or are wrong"
+    )
     one_class: str | None = option(None, "train on one class of this name for all segments, as on ActivityNet")
     class_scores: str | None = option(
         None, "JSON with scores of a classifier of whole videos, which names the segments of `one_class`"
@@ -150,7 +153,7 @@ class TemporalLocalization(Method):
         own = self.arguments
         if self.config.data.data is None or own.features is None:
             raise ValueError("`data` (a file with segments) and `features` (a folder) are needed")
-        annotations = read_segments(self.config.data.data)
+        annotations = read_segments(self.config.data.data, own.excluded_videos)
         videos, held_out, names = self._subsets(annotations)
         self.folder = open_features(own.features)
         others = self.folder if own.eval_features is None else open_features(own.eval_features)
@@ -190,7 +193,7 @@ class TemporalLocalization(Method):
         subsets = annotations.subsets
         training = annotations.subset(data.train_split) if subsets else annotations.videos
         if data.eval_data is not None:
-            others = read_segments(data.eval_data)
+            others = read_segments(data.eval_data, self.arguments.excluded_videos)
             names = names + [name for name in others.label_names if name not in names]
             split = data.eval_split or evaluation_subset(others.subsets, None)
             return training, others.videos if split is None else others.subset(split), names
@@ -356,6 +359,7 @@ class TemporalLocalization(Method):
             data.eval_split or evaluation_subset(subsets, training),
             one_class=own.one_class,
             class_scores=own.class_scores,
+            excluded=own.excluded_videos,
             max_samples=data.max_eval_samples,
             seed=self.config.run.seed,
             **self._claimed_files(),

@@ -92,6 +92,20 @@ def test_what_training_claims_is_confirmed(trained):
     assert code == 0 and "confirmed" in shown and "not confirmed" not in shown
 
 
+def test_a_run_without_the_videos_that_are_gone_claims_that(trained, tmp_path):
+    data = trained[1]
+    (tmp_path / "gone.txt").write_text("training_0\nvalidation_1\n")
+    own = {"data": str(data / "truth.json"), "features": str(data / "features"), "output_dir": str(tmp_path / "run")}
+    result = finetune(
+        RunConfig.from_fields(**FIELDS | own | {"epochs": 1, "excluded_videos": str(tmp_path / "gone.txt")})
+    )
+    assert "validation_1" not in result.evaluation.predictions and "validation_0" in result.evaluation.predictions
+    everything = finetune(RunConfig.from_fields(**FIELDS | own | {"epochs": 1, "output_dir": str(tmp_path / "all")}))
+    assert result.facts["num_train_videos"] == everything.facts["num_train_videos"] - 1
+    again = reproduce(result.output_dir)
+    assert again.confirmed and again.same_videos
+
+
 def test_what_evaluate_claims_is_confirmed(trained, tmp_path):
     model = copy_with(trained, tmp_path / "model")
     (model / "results.json").unlink()

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from hf_videovit.auto import AutoModelForTemporalActionLocalization
 from hf_videovit.cli import app
+from hf_videovit.training.evaluation.localization_receipts import LocalizationClaim
 from hf_videovit.training.evaluation.temporal_localization import score_predictions
 from tests.saved_model import LABELS, save_tiny_localizer
 
@@ -76,6 +77,24 @@ def test_videos_without_predictions_are_missed_and_counted(tmp_path):
     assert nothing.metrics["mAP"] == 0 and nothing.missing == ["a", "b"]
     with pytest.raises(ValueError, match="are of other videos than `truth`: 'v_a', not 'a'"):
         score_predictions(*files(tmp_path, {"v_a": RIGHT}))
+
+
+def test_vanished_videos_are_left_out_of_truth_and_predictions(tmp_path):
+    truth, found = files(tmp_path, {"a": RIGHT, "b": [{"segment": [7, 9], "label": "run", "score": 0.95}]})
+    (tmp_path / "gone.txt").write_text("b.mp4\n\nelsewhere\n")
+    (tmp_path / "gone.json").write_text('["b"]')
+    assert score_predictions(truth, found).metrics["mAP"] < 0.5
+    for name, metric in (("gone.txt", "default"), ("gone.json", "default"), ("gone.txt", "activitynet")):
+        result = score_predictions(truth, found, metric=metric, excluded=tmp_path / name)
+        assert (result.metrics["mAP"], result.num_truth, sorted(result.predictions)) == (1.0, 1, ["a"])
+    said = evaluate("--truth", truth, "--predictions", found, "--excluded", tmp_path / "gone.txt", "--json")
+    assert json.loads(said.stdout)["videos"] == ["a"]
+    for content, message in (("\n", "has no names"), ("a\nb\n", "names all videos")):
+        (tmp_path / "gone.txt").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            score_predictions(truth, found, excluded=tmp_path / "gone.txt")
+    with pytest.raises(ValueError, match="does not exist"):
+        score_predictions(truth, found, excluded=tmp_path / "other.txt")
 
 
 def test_copies_of_annotations(tmp_path):
@@ -152,6 +171,16 @@ def test_a_smaller_set_is_refused(localizer):
     assert counted.exit_code == 0, counted.output
     found = json.loads(counted.stdout)
     assert found["missing_features"] == ["c"] and found["num_segments"] == 3 * len(LABELS)
+
+
+def test_a_localiser_is_evaluated_without_the_videos_that_are_gone(localizer, tmp_path):
+    (tmp_path / "gone.txt").write_text("a")
+    words = ["--truth", localizer / "truth.json", "--model", localizer / "model", "--features", localizer / "features"]
+    result = evaluate(*words, "--excluded", tmp_path / "gone.txt", "--output", tmp_path / "results.json")
+    assert result.exit_code == 0 and "1 videos are left out, of the 1" in " ".join(result.stderr.split())
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["videos"] == ["b"] and saved["excluded"] == str(tmp_path / "gone.txt")
+    assert LocalizationClaim.read(saved).excluded == str(tmp_path / "gone.txt")
 
 
 @pytest.mark.parametrize(
