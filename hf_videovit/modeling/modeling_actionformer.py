@@ -11,6 +11,7 @@ Axes: `steps` is the length of a sequence, `points` the steps of all levels one 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from .modeling_actionformer_blocks import (
     PyramidBlock,
     RelativePositions,
     SGPConv1d,
+    recomputed,
 )
 from .modeling_actionformer_losses import Labels, localization_losses, make_points, make_targets
 
@@ -116,12 +118,24 @@ class _ConvTower(nn.Module):
             nn.LayerNorm(size, eps=config.conv_norm_eps) if use_norm else nn.Identity() for size in sizes[1:]
         )
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        for conv, norm in zip(self.convs, self.norms):
-            hidden_states = F.relu(norm(conv(hidden_states) * mask))
-            if self.masks_again:
-                hidden_states = hidden_states * mask
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor, last: nn.Module | None = None) -> torch.Tensor:
+        """`last` is a layer that follows, if there is one."""
+        if not len(self.convs):
+            return hidden_states if last is None else last(hidden_states)
+        hidden_states = self.convs[0](hidden_states)
+        for norm, following in zip(self.norms, [*self.convs[1:], last]):
+            step = partial(self._activate, norm, following)
+            hidden_states = recomputed(step, hidden_states * mask, mask, training=self.training)
         return hidden_states
+
+    def _activate(
+        self, norm: nn.Module, following: nn.Module | None, hidden_states: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Norm, ReLU and the layer after them."""
+        hidden_states = F.relu(norm(hidden_states))
+        if self.masks_again:
+            hidden_states = hidden_states * mask
+        return hidden_states if following is None else following(hidden_states)
 
 
 class _Positions(nn.Module):
@@ -240,7 +254,7 @@ class _ClassificationHead(nn.Module):
         self.classifier = _ClassifierConv(sizes[-1], config.num_labels, kernel_size)
 
     def forward(self, levels: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return [self.classifier(self.tower(one, mask)) * mask for one, mask in zip(levels, masks)]
+        return [self.tower(one, mask, self.classifier) * mask for one, mask in zip(levels, masks)]
 
 
 class _LevelScale(nn.Module):
@@ -270,7 +284,7 @@ class _OffsetHead(nn.Module):
 
     def forward(self, levels: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [
-            F.relu(scale(self.offsets(self.tower(one, mask)) * mask))
+            F.relu(scale(self.tower(one, mask, self.offsets) * mask))
             for scale, one, mask in zip(self.scales, levels, masks)
         ]
 

@@ -4,12 +4,13 @@ Parts of ActionFormer's pyramid: convolutions over time, banded attention, and t
 Sequences are `(batch, steps, hidden)`, masks `(batch, steps, 1)` and `True` where a sequence has a step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -236,6 +237,27 @@ def hidden_bias(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
+def recomputed(function: Callable[..., torch.Tensor], *inputs: torch.Tensor, training: bool) -> torch.Tensor:
+    """
+    Apply an activation and the layer after it. In training the result of the activation is not kept for the backward
+    pass but computed again, which costs little and halves what these layers keep.
+
+    Args:
+        function (`Callable`):
+            The activation and the layer.
+        inputs (`torch.Tensor`):
+            Its inputs.
+        training (`bool`):
+            Whether the model is in training mode.
+
+    Returns:
+        `torch.Tensor`
+    """
+    if training and torch.is_grad_enabled():
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return function(*inputs)
+
+
 class ActionFormerMLP(nn.Module):
     """
     Two layers with GELU.
@@ -260,7 +282,11 @@ class ActionFormerMLP(nn.Module):
             hidden_states (`torch.Tensor` of shape `(batch_size, steps, hidden_size)`):
                 The sequence.
         """
-        return self.dropout(self.fc2(self.dropout(F.gelu(self.fc1(hidden_states)))))
+        hidden_states = self.fc1(hidden_states)
+        return recomputed(self._activate_and_project, hidden_states, training=self.training)
+
+    def _activate_and_project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.fc2(self.dropout(F.gelu(hidden_states))))
 
 
 class PyramidBlock(GradientCheckpointingLayer):
@@ -484,4 +510,5 @@ __all__ = [
     "SGPBlock",
     "SGPConv1d",
     "SGPGroupNorm",
+    "recomputed",
 ]

@@ -453,3 +453,19 @@ def test_exports_with_any_batch_size(fields):
         found, expected = program.module()(**larger), model(**larger)
     close(found.logits, expected.logits)
     close(found.pred_offsets, expected.pred_offsets)
+
+
+@pytest.mark.parametrize("fields", [{}, {"num_head_layers": 1}, {"padding_mode": "opentad"}])
+def test_what_training_computes_again_changes_nothing(fields):
+    """Activations are recomputed in training mode; without stochastic depth both modes have the same gradients."""
+    model = model_of(drop_path_rate=0.0, **fields)
+    features, mask = padded(sequence(17), 24)
+    found = []
+    for training in (True, False):
+        model.train(training).zero_grad()
+        outputs = model(features, mask)
+        (outputs.logits.square().sum() + outputs.pred_offsets.sum()).backward()
+        found.append({name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None})
+    assert found[0].keys() == found[1].keys() and len(found[0]) > 20
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], msg=name)
