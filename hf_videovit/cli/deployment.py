@@ -66,24 +66,19 @@ def watch(
     read as fast as the model answers. Ctrl-C ends it.
     """
     from ..inference.streaming import (
+        FileSource,
         LiveSource,
         StreamingClassifier,
         in_real_time,
         is_live,
         latency_summary,
-        read_frames,
-        stream_rate,
     )
 
     classifier = load_classifier(model, device)
     real_time = live or is_live(source)
-    if is_live(source):
-        opened = LiveSource(source)
-        rate, frames = opened.fps, iter(opened)
-    else:
-        rate, frames = stream_rate(source), read_frames(source, classifier.video_processor)
-        frames = in_real_time(frames) if live else frames
-    stream = StreamingClassifier(classifier, fps=fps or rate, every=every, seconds=seconds, top_k=top_k)
+    opened = LiveSource(source) if is_live(source) else FileSource(source, classifier.video_processor)
+    frames = in_real_time(opened) if live and not is_live(source) else opened
+    stream = StreamingClassifier(classifier, fps=fps or opened.fps, every=every, seconds=seconds, top_k=top_k)
     answers = []
     try:
         for answer in stream.follow(frames) if real_time else stream.classify(frames):

@@ -25,6 +25,7 @@ from ..modeling.video_decoding_types import VideoDecodingError
 
 DEFAULT_SECONDS = 2.0  # window of a protocol that spreads a clip over the whole video
 CHUNK_BYTES = 64 * 2**20
+DEFAULT_FPS = 30.0  # of a source that states no rate
 LONG = 100_000  # frames of a video in which the span of a clip is looked up
 LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "tcp://", "srt://")
 CAMERA = "camera:"
@@ -178,7 +179,7 @@ class StreamingClassifier:
 
         Args:
             frames (`Iterable[tuple[float, np.ndarray]]`):
-                Times and frames, such as [`read_frames`] yields.
+                Times and frames, such as those of a [`FileSource`].
 
         Yields:
             [`StreamAnswer`]
@@ -320,56 +321,40 @@ def is_live(source: str) -> bool:
     return source.startswith((CAMERA, *LIVE))
 
 
-def stream_rate(source: str, default: float = 30.0) -> float:
+class FileSource:
     """
-    Frames per second of a file.
+    The frames of a file, in order.
 
     Args:
         source (`str`):
             Path of a file.
-        default (`float`, *optional*, defaults to 30.0):
-            The rate of a source that does not state one.
-
-    Returns:
-        `float`
-
-    Raises:
-        VideoDecodingError: the file cannot be read.
-    """
-    return probe_video(source).fps or default
-
-
-def read_frames(source: str, processor: Any = None) -> Iterator[tuple[float, np.ndarray]]:
-    """
-    Times and frames of a file, in order.
-
-    Args:
-        source (`str`):
-            Path of a file.
-        processor ([`ClipVideoProcessor`], *optional*):
+        processor ([`ClipVideoProcessor`]):
             Its decoder, policy for damaged files and isolation are used.
 
-    Yields:
-        `tuple[float, np.ndarray]`: seconds from the first frame, and the frame `(height, width, 3)` in uint8.
-
     Raises:
         VideoDecodingError: the file cannot be read.
+
+    Attributes:
+        fps (`float`): the rate that the file states, else 30.
     """
-    options = {}
-    if processor is not None:
-        options = {
-            "decoder": processor.decoder,
-            "policy": processor.decoding_policy,
-            "isolate": processor.isolate_decoding,
-        }
-    probe = probe_video(source)
-    times = [] if probe.timestamps is None else list(probe.timestamps)
-    number = 0
-    for chunk in decode_in_chunks(source, CHUNK_BYTES, **options):
-        for frame in chunk.frames:
-            seconds = times[number] - times[0] if number < len(times) else number / (probe.fps or 30.0)
-            yield float(seconds), frame
-            number += 1
+
+    def __init__(self, source: str, processor: Any):
+        self.source, self.processor = source, processor
+        probe = probe_video(source, isolate=processor.isolate_decoding)
+        self.fps = probe.fps or DEFAULT_FPS
+        times = [] if probe.timestamps is None else list(probe.timestamps)
+        self._times = [float(one - times[0]) for one in times]
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        chunks = decode_in_chunks(
+            self.source,
+            CHUNK_BYTES,
+            decoder=self.processor.decoder,
+            policy=self.processor.decoding_policy,
+            isolate=self.processor.isolate_decoding,
+        )
+        for number, frame in enumerate(frame for chunk in chunks for frame in chunk.frames):
+            yield self._times[number] if number < len(self._times) else number / self.fps, frame
 
 
 def in_real_time(frames: Iterable[tuple[float, np.ndarray]]) -> Iterator[tuple[float, np.ndarray]]:
@@ -420,7 +405,7 @@ class LiveSource:
             self._container.close()
             raise VideoDecodingError(source, "pyav", "has no video stream", "no_video_stream")
         stream: Any = self._container.streams.video[0]
-        self.fps = float(stream.average_rate or stream.guessed_rate or 30)
+        self.fps = float(stream.average_rate or stream.guessed_rate or DEFAULT_FPS)
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         first = None
@@ -445,12 +430,11 @@ def _camera(number: str) -> tuple[str, str]:
 
 
 __all__ = [
+    "FileSource",
     "LiveSource",
     "StreamAnswer",
     "StreamingClassifier",
     "in_real_time",
     "is_live",
     "latency_summary",
-    "read_frames",
-    "stream_rate",
 ]

@@ -9,14 +9,15 @@ import torch
 from transformers import pipeline
 from typer.testing import CliRunner
 
+from hf_videovit import VideoMAEV2VideoProcessor
 from hf_videovit.cli import app
 from hf_videovit.inference.streaming import (
+    FileSource,
     LiveSource,
     StreamingClassifier,
     in_real_time,
     is_live,
     latency_summary,
-    read_frames,
 )
 from hf_videovit.inference.timeline import load_views, score_views
 from hf_videovit.modeling.video_decoding_types import VideoDecodingError
@@ -47,7 +48,7 @@ def family_pipeline(family, folder):
 def test_an_answer_is_that_of_the_window_as_a_video(family, film, tmp_path):
     classifier = family_pipeline(family, tmp_path)
     stream = StreamingClassifier(classifier, fps=10.0, seconds=1.6, every=7, top_k=100)
-    answers = list(stream.classify(read_frames(film, classifier.video_processor)))
+    answers = list(stream.classify(FileSource(film, classifier.video_processor)))
     assert [one.frame for one in answers] == [15, 22, 29, 36]
     for answer in answers:
         assert answer.seconds == pytest.approx(answer.frame / 10)
@@ -68,7 +69,7 @@ def test_each_frame_is_processed_once(film, tmp_path, monkeypatch):
         "preprocess",
         lambda self, videos, **options: processed.append(1) or real(self, videos, **options),
     )
-    answers = list(stream.classify(read_frames(film)))
+    answers = list(stream.classify(FileSource(film, VideoMAEV2VideoProcessor())))
     assert len(answers) == 17  # at frames 6, 8, ..., 38
     assert len(processed) == 20  # frames 0, 2, ..., 38, not 4 for each answer
 
@@ -102,7 +103,7 @@ def test_a_slow_model_skips_windows_and_stays_up_to_date(film, tmp_path, monkeyp
 
     monkeypatch.setattr(classifier, "forward", slow)
     stream = StreamingClassifier(classifier, fps=10.0, seconds=0.4, every=1)
-    answers = list(stream.follow(in_real_time(read_frames(film))))
+    answers = list(stream.follow(in_real_time(FileSource(film, VideoMAEV2VideoProcessor()))))
     frames = [one.frame for one in answers]
     assert frames == sorted(set(frames)) and frames[-1] == 39  # the last window is answered
     assert answers[-1].skipped == 37 - len(answers) > 15
@@ -143,8 +144,8 @@ def test_live_sources(film):
     source = LiveSource(film)
     found = list(source)
     assert source.fps == 10 and len(found) == 40 and found[7][0] == pytest.approx(0.7)
-    assert np.abs(found[7][1].astype(int) - next(iter(read_frames(film)))[1]).mean() > 1
-    expected = [frame for _, frame in read_frames(film)][7]
+    assert np.abs(found[7][1].astype(int) - next(iter(FileSource(film, VideoMAEV2VideoProcessor())))[1]).mean() > 1
+    expected = [frame for _, frame in FileSource(film, VideoMAEV2VideoProcessor())][7]
     assert np.abs(found[7][1].astype(int) - expected).mean() < 3
     for missing in ("rtsp://127.0.0.1:9/none", "camera:99"):
         with pytest.raises(VideoDecodingError, match="cannot be opened"):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import peft
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,6 @@ from hf_videovit.adapters import LORA_TARGETS
 from tests.families import FAMILIES, Case, cases
 
 
-peft = pytest.importorskip("peft", reason="PEFT is not installed")
 every_case = pytest.mark.parametrize("case", list(cases(trains=True)), ids=str)
 
 

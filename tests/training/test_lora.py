@@ -1,5 +1,6 @@
 """Runs that train an adapter: what moves, what is saved, what is merged."""
 
+import peft
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -11,9 +12,6 @@ from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.methods.choosing import finetune
 from hf_videovit.training.planning import plan_run
 from tests.families import FAMILIES
-
-
-peft = pytest.importorskip("peft", reason="PEFT is not installed")
 
 
 @pytest.fixture(params=["uniformer", "videomae_v2"])

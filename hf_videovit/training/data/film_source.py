@@ -16,10 +16,10 @@ from ...films import frame_step, uneven_times
 from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ...modeling.video_decoding import decode_video, opened_once, probe_video
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES, VideoDecodingError, VideoProbe
+from ...modeling.video_processing_base import ClipVideoProcessor
 from .augmentation import sample_seed
 from .feature_sequences import random_window
 from .loaders import Record
-from .processors import ClipProcessor
 from .segment_files import AnnotatedVideo
 from .segment_source import OPEN_END, SegmentRow, SegmentSource, class_numbers, padded_labels, row_of
 
@@ -84,7 +84,7 @@ def join_films(
 def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     """Videos by their names, with and without subfolders."""
     if not folder.is_dir():
-        raise ValueError(f"`data_root` must be the folder of the videos, {str(folder)!r} is none")
+        raise ValueError(f"`data_root` (of an evaluation: `videos`) must be a folder of videos, got {str(folder)!r}")
     files: dict[str, list[Path]] = {}
     for file in visible_files(folder):
         if file.suffix.lower() in VIDEO_SUFFIXES:
@@ -156,7 +156,7 @@ class FilmWindowLoader:
     Args:
         processor ([`TemporalLocalizationProcessor`]):
             Places segments on the steps.
-        video_processor ([`ClipProcessor`]):
+        video_processor ([`ClipVideoProcessor`]):
             Says how films are decoded.
         windows ([`FrameWindows`]):
             Steps and frames of a sample.
@@ -179,7 +179,7 @@ class FilmWindowLoader:
     def __init__(
         self,
         processor: TemporalLocalizationProcessor,
-        video_processor: ClipProcessor,
+        video_processor: ClipVideoProcessor,
         windows: FrameWindows,
         augmentation: Callable[[torch.Tensor, int], torch.Tensor],
         label_names: Sequence[str],
@@ -213,7 +213,7 @@ class FilmWindowLoader:
         row, windows = row_of(record), self.windows
         assert isinstance(row.file, Path)
         with opened_once(row.file) as film:
-            probe = probe_video(film)
+            probe = probe_video(film, isolate=self.video_processor.isolate_decoding)
             if not probe.fps:
                 raise VideoDecodingError(row.name, None, "the file does not say its frame rate")
             step = frame_step(windows.config, self.processor, probe.fps)
@@ -259,7 +259,8 @@ class FilmWindowLoader:
 
     def _frames(self, film: Any, indices: np.ndarray) -> torch.Tensor:
         """Frames `(num_frames, num_channels, height, width)` in uint8, resized as they are decoded."""
-        options = {"decoder": self.video_processor.decoder, "policy": self.video_processor.decoding_policy}
+        own = self.video_processor
+        options = {"decoder": own.decoder, "policy": own.decoding_policy, "isolate": own.isolate_decoding}
         parts = []
         for start in range(0, len(indices), DECODED_FRAMES):
             decoded = decode_video(film, indices[start : start + DECODED_FRAMES], **options)  # type: ignore[arg-type]

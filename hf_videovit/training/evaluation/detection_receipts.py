@@ -1,20 +1,21 @@
 """Data and settings in the `results.json` of an action detector, and the same evaluation again."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 from transformers import AutoVideoProcessor
 
 from ...auto import AutoModelForActionDetection
 from ..data.key_frame_source import KeyFrameSource, find_key_frames, open_key_frames
 from .action_detection import ActionDetectionResult, evaluate_action_detection
+from .claims import Claim
 from .held_out import EvaluationClips, count_trained_on
 
 
 @dataclass(frozen=True)
-class DetectionClaim:
+class DetectionClaim(Claim):
     """
     The data and settings of an evaluation of action detection, as `results.json` records them.
 
@@ -37,6 +38,8 @@ class DetectionClaim:
             Seed of the run.
     """
 
+    files: ClassVar[tuple[tuple[str, str], ...]] = (("data", "data"), ("people", "boxes"), ("excluded", "excluded"))
+
     data: str
     data_root: str | None = None
     people: str | None = None
@@ -45,31 +48,6 @@ class DetectionClaim:
     offset: float = 0.0
     max_samples: int | None = None
     seed: int = 0
-
-    @classmethod
-    def read(cls, claim: Mapping[str, Any], **changes: Any) -> "DetectionClaim":
-        """
-        The claim of a `results.json`.
-
-        Args:
-            claim (`Mapping[str, Any]`):
-                Its content.
-            changes:
-                Fields that differ now, such as the place of the data. `None` for those of the claim.
-
-        Returns:
-            [`DetectionClaim`]
-
-        Raises:
-            ValueError: a file of the claim does not exist.
-        """
-        known = {name: claim[name] for name in cls.__dataclass_fields__ if name in claim}
-        found = cls(**known | {name: value for name, value in changes.items() if value is not None})
-        for name, option in (("data", "data"), ("people", "boxes"), ("excluded", "excluded")):
-            path = getattr(found, name)
-            if path is not None and not os.path.exists(path):
-                raise ValueError(f"`{option}` is needed: {path!r}, which results.json names, does not exist here")
-        return found
 
     def open(self, label_names: Sequence[str]) -> tuple[KeyFrameSource, KeyFrameSource | None]:
         """

@@ -1,36 +1,30 @@
 """Data and settings in the `results.json` of a localiser, and the same evaluation again."""
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoConfig, AutoFeatureExtractor, pipeline
 
 from ...auto import AutoModelForTemporalActionLocalization
 from ...feature_files import check_description, open_features
-from ...files import visible_files
 from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
-from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ..data.activitynet import read_class_scores
-from ..data.segment_files import AnnotatedVideo, read_segments
-from ..data.segment_source import OPEN_END, SegmentRow, SegmentSource, join_features
+from ..data.film_source import join_films
+from ..data.segment_files import read_segments
+from ..data.segment_source import SegmentSource, join_features
+from .claims import Claim
 from .held_out import EvaluationClips
 from .temporal_localization import LocalizationResult, evaluate_films, evaluate_temporal_localization
 
 
-FILES = (
-    *(("data", "data"), ("features", "features"), ("videos_folder", "videos")),
-    *(("class_scores", "class_scores"), ("excluded", "excluded")),
-)
 TASK = "temporal-action-localization"
 WITH_ENCODER = "video_temporal_localizer"
 MODEL_TYPES = ("actionformer", WITH_ENCODER)
 
 
 @dataclass(frozen=True)
-class LocalizationClaim:
+class LocalizationClaim(Claim):
     """
     The data and settings of an evaluation of temporal localisation, as `results.json` records them.
 
@@ -59,6 +53,11 @@ class LocalizationClaim:
             Seed of the run.
     """
 
+    files: ClassVar[tuple[tuple[str, str], ...]] = (
+        *(("data", "data"), ("features", "features"), ("videos_folder", "videos")),
+        *(("class_scores", "class_scores"), ("excluded", "excluded")),
+    )
+
     data: str
     split: str | None = None
     features: str | None = None
@@ -70,31 +69,6 @@ class LocalizationClaim:
     excluded: str | None = None
     max_samples: int | None = None
     seed: int = 0
-
-    @classmethod
-    def read(cls, claim: Mapping[str, Any], **changes: Any) -> "LocalizationClaim":
-        """
-        The claim of a `results.json`.
-
-        Args:
-            claim (`Mapping[str, Any]`):
-                Its content.
-            changes:
-                Fields that differ now, such as the place of the data. `None` for those of the claim.
-
-        Returns:
-            [`LocalizationClaim`]
-
-        Raises:
-            ValueError: a file of the claim does not exist.
-        """
-        known = {name: claim[name] for name in cls.__dataclass_fields__ if name in claim}
-        found = cls(**known | {name: value for name, value in changes.items() if value is not None})
-        for name, option in FILES:
-            path = getattr(found, name)
-            if path is not None and not os.path.exists(path):
-                raise ValueError(f"`{option}` is needed: {path!r}, which results.json names, does not exist here")
-        return found
 
     def open(self, processor: TemporalLocalizationProcessor) -> SegmentSource:
         """
@@ -114,7 +88,7 @@ class LocalizationClaim:
         videos = annotations.videos if self.split is None else annotations.subset(self.split)
         names = annotations.label_names
         if self.videos_folder is not None:
-            source = _join_videos(videos, names, self.videos_folder, self.feature_name)
+            source = join_films(videos, names, self.videos_folder, form=self.feature_name, remarks=annotations.remarks)
         elif self.features is not None:
             folder = open_features(self.features)
             check_description(processor.feature_description, folder.description, f"`features` {self.features!r}")
@@ -134,22 +108,6 @@ class LocalizationClaim:
         if self.one_class is not None and self.class_scores is None:
             source = source.as_one_class(self.one_class)
         return source
-
-
-def _join_videos(
-    videos: Sequence[AnnotatedVideo], label_names: Sequence[str], folder: str, form: str
-) -> SegmentSource:
-    """Find the films of annotated videos. Those that are not there are counted in `missing`."""
-    files = {path.stem: path for path in visible_files(Path(folder)) if path.suffix.lower() in VIDEO_SUFFIXES}
-    named = [(video, files.get(form.format(video=video.name))) for video in videos]
-    rows = [
-        SegmentRow(video.name, file, video.segments, video.labels, video.fps or 1.0, video.duration or OPEN_END)
-        for video, file in named
-        if file is not None
-    ]
-    if videos and not rows:
-        raise ValueError(f"`videos` {folder!r} has none of the annotated videos, such as {videos[0].name!r}")
-    return SegmentSource(rows, label_names, [video for video, file in named if file is None])
 
 
 def is_localizer(folder: str | os.PathLike) -> bool:

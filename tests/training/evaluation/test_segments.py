@@ -1,11 +1,15 @@
 """The metric of temporal localisation against its definition, one prediction at a time."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
+from hf_videovit.cli.models import Overlaps
 from hf_videovit.training.data.activitynet import SegmentTable, segment_table
 from hf_videovit.training.evaluation.metrics.reported import compute_metric
 from hf_videovit.training.evaluation.metrics.segments import THRESHOLDS, segment_average_precision
+from hf_videovit.training.methods.temporal_localization import Protocol
 
 
 def tables(seed: int, videos: int = 8, classes: int = 4, predictions: int = 300) -> tuple[SegmentTable, SegmentTable]:
@@ -128,6 +132,7 @@ def test_the_thresholds_of_the_papers():
     counts = {name: len(values) for name, values in THRESHOLDS.items()}
     wide = {"activitynet": 10, "hacs": 10, "fineaction": 10, "multithumos": 9, "charades": 9}
     assert counts == {"thumos14": 5, "epic": 5, "ego4d": 5} | wide
+    assert set(get_args(Protocol)) == set(get_args(Overlaps)) == set(THRESHOLDS)  # recipes and the command line
 
 
 def test_the_module_gives_the_same():

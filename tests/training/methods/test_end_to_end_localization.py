@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from transformers import AutoVideoProcessor, pipeline
 
 from hf_videovit import VideoTemporalLocalizer
 from hf_videovit.training.arguments import RunConfig
+from hf_videovit.training.data import film_source
 from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.evaluation.localization_receipts import LocalizationClaim, evaluate_localization_claim
 from hf_videovit.training.methods.choosing import choose, finetune, method_of
@@ -152,6 +154,18 @@ def test_a_sample_is_bytes_and_its_segments_are_where_the_square_moves(fields, f
     assert batch["pixel_values"].shape[1] == steps - 1 + window and batch["attention_mask"].shape[1] == steps
     processor = AutoVideoProcessor.from_pretrained(films / "encoder")
     assert torch.equal(batch["pixel_values"], processor.normalize_clips(row["frames"][None, : steps - 1 + window]))
+
+
+def test_films_are_decoded_in_isolation_where_the_processor_asks_for_it(fields, monkeypatch):
+    method = method_of(RunConfig.from_fields(**fields | {"encoder_processor": {"isolate_decoding": True}}))
+    method.train_source, method.eval_source = method.checked_sources()
+    method.model, method.processor = method.build()
+    readers = [Mock(wraps=getattr(film_source, name)) for name in ("probe_video", "decode_video")]
+    for name, reader in zip(("probe_video", "decode_video"), readers):
+        monkeypatch.setattr(film_source, name, reader)
+    method.loader()(Record(next(iter(method.train_source.share(0, 1, None, 0))), 0, 0))
+    for reader in readers:
+        assert reader.called and all(call.kwargs["isolate"] for call in reader.call_args_list)
 
 
 def test_refused_runs(fields, films, tmp_path):
