@@ -14,6 +14,7 @@ from ...auto import AutoModelForTemporalActionLocalization
 from ...feature_files import FeatureFolder, check_description, open_features
 from ...files import loading
 from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
+from ...published.localizers import feature_processor_fields
 from ..arguments import AugmentationArguments, ModelArguments, RunConfig
 from ..building import attention_options, config_from_scratch, described_config, load_config, ready_to_train
 from ..data.activitynet import read_class_scores
@@ -479,13 +480,7 @@ def describe_localizer(
         config: Any = described_config(dataclasses.replace(arguments, config=own))
         fields |= {name: description[key] for name, key in FROM_DESCRIPTION.items() if key in description}
         fields |= {"feature_fps": description.get("fps"), "feature_description": dict(description) or None}
-        fields |= {
-            "feature_size": sum(config.feature_sizes),
-            "max_sequence_length": config.max_sequence_length,
-            "length_multiple": config.length_multiple,
-            "pad_to_max_length": config.padding_mode != "zeros",
-        }
-        fields |= arguments.processor
+        fields |= feature_processor_fields(config) | arguments.processor
         unknown = [name for name in ("feature_stride", "feature_window") if name not in fields]
         if facts.feature_size is not None and unknown and fields.get("feature_stride", 0) is not None:
             raise ValueError(
