@@ -51,7 +51,9 @@ def watch(
         str, typer.Argument(help="A video file, camera:NUMBER, or an address such as rtsp://.", show_default=False)
     ],
     model: Model,
-    every: Annotated[int | None, typer.Option(min=1, help="Frames between two answers. Default: a quarter.")] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Frames between two answers. Default: a quarter of a window.")
+    ] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of a window. Default: a clip of the protocol.")] = None,
     live: Annotated[bool, typer.Option("--live", help="Play a file at its own speed, as a camera would.")] = False,
     fps: Annotated[float | None, typer.Option(help="Rate of a source that states a wrong one.")] = None,
