@@ -41,6 +41,8 @@ TRACK = ["tensorboard>=2.15", "trackio>=0.10"]
 
 LORA = ["peft>=0.21"]
 
+SERVE = ["fastapi>=0.115.2", "litserve>=0.2.19", "python-multipart>=0.0.18", "starlette>=0.40", "uvicorn>=0.34"]
+
 EXTRAS_REQUIRE = {
     "train": ["matplotlib>=3.8"],
     "track": TRACK,
@@ -49,6 +51,7 @@ EXTRAS_REQUIRE = {
     "deepspeed": ["deepspeed>=0.16"],
     "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
     "lora": LORA,
+    "serve": SERVE,
     "openvino": ["openvino>=2026.4"],
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
@@ -61,6 +64,7 @@ EXTRAS_REQUIRE = {
         "pytest>=9.0",
         "pytest-timeout>=2.3.1",
         "pytest-xdist>=3.6.1",
+        *SERVE,
         "setuptools>=64",
         "timm>=1.0.11",
         "torchcodec>=0.6; sys_platform != 'linux' or platform_machine == 'x86_64'",

@@ -1,13 +1,14 @@
-"""Commands for deployment: export, watch."""
+"""Commands for deployment: export, serve, watch."""
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from .common import AsJson, Device, Model, Videos, check_classifier, load_classifier, print_json
+from .common import AsJson, Device, Model, Videos, check_classifier, choose_device, load_classifier, print_json
 
 
 commands = typer.Typer()
@@ -43,6 +44,53 @@ def export(
         f"in {100 * report['top1_agreement']:.1f} %\n"
         f"{times['export']} ms a video, {times['torch']} ms in torch ({report['speedup']} x)"
     )
+
+
+@commands.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier, or an export.", show_default=False)],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for a free one.")] = 8000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Videos per forward pass, at most.")] = 8,
+    batch_timeout: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for more videos. 0: what came while the last batch ran.")
+    ] = 0.0,
+    max_requests: Annotated[int, typer.Option(min=1, help="Requests held; one more gets status 503.")] = 32,
+    max_megabytes: Annotated[float, typer.Option(help="Size of a request; a larger one gets status 413.")] = 32.0,
+    max_seconds: Annotated[float, typer.Option(help="Length of a video.")] = 600.0,
+    max_pixels: Annotated[int, typer.Option(help="Pixels of a frame.")] = 4096 * 2304,
+    timeout: Annotated[float, typer.Option(help="Seconds for a request.")] = 60.0,
+    decoding_timeout: Annotated[float, typer.Option(help="Seconds for decoding a video.")] = 10.0,
+    isolate: Annotated[bool, typer.Option(help="Decode in a process that can be ended.")] = True,
+    num_workers: Annotated[int, typer.Option(min=1, help="Processes with a copy of the model each.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="Labels in an answer.")] = 5,
+    device: Device = None,
+) -> None:
+    """
+    Classify videos over HTTP: POST /predict takes the bytes of a video, and /docs shows how.
+
+    SIGTERM or Ctrl-C ends it once the requests that it has taken are answered.
+    """
+    from ..inference.serving import LIMITS, ServingOptions
+    from ..inference.serving import serve as run_server
+
+    check_classifier(model)
+    limits = dataclasses.replace(
+        LIMITS, max_bytes=int(max_megabytes * 2**20), max_duration=max_seconds, max_pixels=max_pixels
+    )
+    options = ServingOptions(
+        batch_size=batch_size,
+        batch_timeout=batch_timeout,
+        max_requests=max_requests,
+        num_workers=num_workers,
+        top_k=top_k,
+        timeout=timeout,
+        limits=limits,
+        decoding_timeout=decoding_timeout,
+        isolate=isolate,
+    )
+    load = partial(load_classifier, model, choose_device(device))
+    run_server(load, options, host, port, ready=lambda address: typer.echo(f"{model}: {address}/predict"))
 
 
 @commands.command()

@@ -25,6 +25,7 @@ EXTRAS = {
     "onnxruntime": "hf_videovit[export]",
     "openvino": "hf_videovit[openvino]",
     "peft": "hf_videovit[lora]",
+    "litserve": "hf_videovit[serve]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 

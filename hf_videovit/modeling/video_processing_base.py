@@ -24,7 +24,7 @@ from transformers.video_utils import VideoMetadata, default_sample_indices_fn
 
 from .frame_sampling import CROP_ROUNDINGS, FRAME_SAMPLINGS, SAMPLING_MODES, Random, crop_offsets, sample_clips
 from .opencv_resize import resize_as_opencv
-from .video_decoding import decode_video, source_name
+from .video_decoding import DEFAULT_LIMITS, VideoDecodingError, decode_video, source_name
 from .video_decoding_sources import is_video_decoder
 
 
@@ -88,6 +88,9 @@ class ClipVideoProcessor(BaseVideoProcessor):
     dicts, `VideoDecoder` objects of torchcodec, 4-D arrays and tensors with channels first or last, lists of frames,
     or lists of all these.
 
+    The attributes `decoding_limits` (a [`VideoLimits`]) and `decoding_timeout` (seconds a video) bound what decoding
+    and resizing may take. They belong to the machine, so they are not saved.
+
     With `do_sample_frames=None` (the default) encoded videos are sampled, and frames handed over as an array are
     sampled unless they already are one clip: `num_frames` frames, or any number if the processor has no `num_frames`.
 
@@ -122,6 +125,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
     decoder = "auto"
     decoding_policy = "strict"
     isolate_decoding = False
+    decoding_limits = DEFAULT_LIMITS
+    decoding_timeout: float | None = None
     # Frames of a clip where neither the instance nor the call names a number. Not `num_frames` itself: as a class
     # attribute that would make transformers' `fps=` argument unusable.
     published_num_frames: int | None = None
@@ -139,6 +144,11 @@ class ClipVideoProcessor(BaseVideoProcessor):
         for name in ("frame_stride", "num_clips", "num_crops"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields that are saved with a checkpoint."""
+        fields = super().to_dict()
+        return {name: value for name, value in fields.items() if name not in ("decoding_limits", "decoding_timeout")}
 
     @property
     def num_views(self) -> int:
@@ -306,6 +316,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
             decoder=options["decoder"],
             policy=options["decoding_policy"],
             isolate=options["isolate_decoding"],
+            limits=self.decoding_limits,
+            timeout=self.decoding_timeout,
         )
         frames = torch.from_numpy(decoded.frames).movedim(-1, -3)  # ([clips,] frames, channels, height, width)
         return frames if frames.ndim == 5 else frames[None], decoded.metadata
@@ -373,6 +385,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
         height, width = self.resized_size(clips.shape[-2:], options["size"])
         if (height, width) == tuple(clips.shape[-2:]):
             return clips
+        self._check_resized(clips, height, width)
         if not options["round_resized"]:
             clips = clips.float()
         interpolation = interpolation_mode(options["resample"])
@@ -381,6 +394,14 @@ class ClipVideoProcessor(BaseVideoProcessor):
             return resize_as_opencv(clips, height, width)
         resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
         return resized.view(*clips.shape[:-2], height, width)
+
+    def _check_resized(self, clips: torch.Tensor, height: int, width: int) -> None:
+        """A frame of 2 x 8000 pixels is small until its short side has the length that the model wants."""
+        size, allowed = clips.shape[:-2].numel() * height * width, self.decoding_limits.max_decoded_bytes
+        if size > allowed:
+            shape = "x".join(map(str, clips.shape[-2:]))
+            reason = f"resized to {height}x{width} they take {size} bytes, allowed are {allowed}"
+            raise VideoDecodingError(f"<frames of {shape}>", None, reason, "limit")
 
     def resized_size(self, current: Sequence[int], size: SizeDict) -> tuple[int, int]:
         """

@@ -158,7 +158,8 @@ class KeyFrameVideoProcessor(ClipVideoProcessor):
             VideoDecodingError: the video cannot be read.
         """
         options = self._options(overrides)
-        probe = probe_video(video, isolate=options["isolate_decoding"])
+        bounds: dict[str, Any] = {"limits": self.decoding_limits, "timeout": self.decoding_timeout}
+        probe = probe_video(video, isolate=options["isolate_decoding"], **bounds)
         indices = self.sample_key_frames(key_frames, probe.timestamps, probe.num_frames, probe.fps, **overrides)
         decoded = decode_video(
             video,
@@ -166,6 +167,7 @@ class KeyFrameVideoProcessor(ClipVideoProcessor):
             decoder=options["decoder"],
             policy=options["decoding_policy"],
             isolate=options["isolate_decoding"],
+            **bounds,
         )
         return list(torch.from_numpy(decoded.frames).movedim(-1, -3))
 

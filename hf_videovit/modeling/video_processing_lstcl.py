@@ -199,6 +199,8 @@ class LstclVideoProcessor(KeyFrameVideoProcessor):
                 decoder=self.decoder,
                 policy=self.decoding_policy,
                 isolate=self.isolate_decoding,
+                limits=self.decoding_limits,
+                timeout=self.decoding_timeout,
             )
             chosen = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)
         num_short = self.short_num_frames or self.num_frames or self.published_num_frames
