@@ -2,223 +2,192 @@
 Video transformers as native citizens of the Hugging Face ecosystem.
 
 `import hf_videovit` registers the families with the auto classes; from then on `pipeline("video-classification")` and
-`AutoModelForVideoClassification.from_pretrained` just work.
+`AutoModelForVideoClassification.from_pretrained` just work. Each module is loaded when one of its names is used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoBackbone,
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForKeypointDetection,
-    AutoModelForPreTraining,
-    AutoModelForVideoClassification,
-    AutoVideoProcessor,
-)
-
-from .adapters import lora_targets, register_lora_targets
-from .auto import (
-    AutoModelForActionDetection,
-    AutoModelForJointClassification,
-    AutoModelForTemporalActionLocalization,
-)
-from .inference.action_detection import register_action_detection
-from .inference.pipeline import register_pipeline
-from .inference.temporal_localization import register_temporal_localization
-from .modeling.configuration_action_detection import ActionDetectionConfig
-from .modeling.configuration_actionformer import ActionFormerConfig
-from .modeling.configuration_bevt import BevtConfig
-from .modeling.configuration_lstcl import LstclConfig
-from .modeling.configuration_tubevit import TubeViTConfig
-from .modeling.configuration_uniformer import UniFormerConfig
-from .modeling.configuration_uniformer_v2 import UniFormerV2Config
-from .modeling.configuration_video_temporal_localizer import VideoTemporalLocalizerConfig
-from .modeling.configuration_videomae_v2 import VideoMAEV2Config
-from .modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
-from .modeling.image_processing_bevt import BevtImageProcessor
-from .modeling.image_processing_tubevit import TubeViTImageProcessor
-from .modeling.image_processing_uniformer import UniFormerImageProcessor
-from .modeling.modeling_actionformer import ActionFormerForTemporalActionLocalization, ActionFormerModel
-from .modeling.modeling_bevt import (
-    BevtForActionDetection,
-    BevtForPreTraining,
-    BevtForVideoClassification,
-    BevtModel,
-)
-from .modeling.modeling_lstcl import (
-    LstclForActionDetection,
-    LstclForPreTraining,
-    LstclForVideoClassification,
-    LstclModel,
-)
-from .modeling.modeling_tubevit import (
-    TubeViTForActionDetection,
-    TubeViTForImageClassification,
-    TubeViTForJointClassification,
-    TubeViTForVideoClassification,
-    TubeViTModel,
-)
-from .modeling.modeling_uniformer import (
-    UniFormerBackbone,
-    UniFormerForImageClassification,
-    UniFormerForVideoClassification,
-    UniFormerModel,
-)
-from .modeling.modeling_uniformer_detection import UniFormerForActionDetection
-from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
-from .modeling.modeling_uniformer_v2 import (
-    UniFormerV2ForActionDetection,
-    UniFormerV2ForVideoClassification,
-    UniFormerV2Model,
-)
-from .modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
-from .modeling.modeling_videomae_v2 import (
-    VideoMAEV2ForActionDetection,
-    VideoMAEV2ForPreTraining,
-    VideoMAEV2ForVideoClassification,
-    VideoMAEV2Model,
-)
-from .modeling.video_decoding import VideoDecodingError
-from .modeling.video_processing_bevt import BevtVideoProcessor
-from .modeling.video_processing_lstcl import LstclVideoProcessor
-from .modeling.video_processing_tubevit import TubeViTVideoProcessor
-from .modeling.video_processing_uniformer import UniFormerVideoProcessor
-from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
-from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
+from .registration import register_families
 
 
 if TYPE_CHECKING:
+    from .adapters import lora_targets
+    from .auto import (
+        AutoModelForActionDetection,
+        AutoModelForJointClassification,
+        AutoModelForTemporalActionLocalization,
+    )
     from .convert import convert_checkpoint
-    from .convert.scaling_tubevit import resize_tubes, scale_up
+    from .convert.scaling_tubevit import (
+        resize_tubes,
+        scale_up,
+    )
     from .inference.features import get_video_features
-    from .published import list_published, published_config, published_labels
+    from .modeling.configuration_action_detection import ActionDetectionConfig
+    from .modeling.configuration_actionformer import ActionFormerConfig
+    from .modeling.configuration_bevt import BevtConfig
+    from .modeling.configuration_lstcl import LstclConfig
+    from .modeling.configuration_tubevit import TubeViTConfig
+    from .modeling.configuration_uniformer import UniFormerConfig
+    from .modeling.configuration_uniformer_v2 import UniFormerV2Config
+    from .modeling.configuration_video_temporal_localizer import VideoTemporalLocalizerConfig
+    from .modeling.configuration_videomae_v2 import VideoMAEV2Config
+    from .modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
+    from .modeling.image_processing_bevt import BevtImageProcessor
+    from .modeling.image_processing_tubevit import TubeViTImageProcessor
+    from .modeling.image_processing_uniformer import UniFormerImageProcessor
+    from .modeling.modeling_actionformer import (
+        ActionFormerForTemporalActionLocalization,
+        ActionFormerModel,
+    )
+    from .modeling.modeling_bevt import (
+        BevtForActionDetection,
+        BevtForPreTraining,
+        BevtForVideoClassification,
+        BevtModel,
+    )
+    from .modeling.modeling_lstcl import (
+        LstclForActionDetection,
+        LstclForPreTraining,
+        LstclForVideoClassification,
+        LstclModel,
+    )
+    from .modeling.modeling_tubevit import (
+        TubeViTForActionDetection,
+        TubeViTForImageClassification,
+        TubeViTForJointClassification,
+        TubeViTForVideoClassification,
+        TubeViTModel,
+    )
+    from .modeling.modeling_uniformer import (
+        UniFormerBackbone,
+        UniFormerForImageClassification,
+        UniFormerForVideoClassification,
+        UniFormerModel,
+    )
+    from .modeling.modeling_uniformer_detection import UniFormerForActionDetection
+    from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
+    from .modeling.modeling_uniformer_v2 import (
+        UniFormerV2ForActionDetection,
+        UniFormerV2ForVideoClassification,
+        UniFormerV2Model,
+    )
+    from .modeling.modeling_video_temporal_localizer import VideoTemporalLocalizer
+    from .modeling.modeling_videomae_v2 import (
+        VideoMAEV2ForActionDetection,
+        VideoMAEV2ForPreTraining,
+        VideoMAEV2ForVideoClassification,
+        VideoMAEV2Model,
+    )
+    from .modeling.video_decoding import VideoDecodingError
+    from .modeling.video_processing_bevt import BevtVideoProcessor
+    from .modeling.video_processing_lstcl import LstclVideoProcessor
+    from .modeling.video_processing_tubevit import TubeViTVideoProcessor
+    from .modeling.video_processing_uniformer import UniFormerVideoProcessor
+    from .modeling.video_processing_uniformer_v2 import UniFormerV2VideoProcessor
+    from .modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
+    from .published import (
+        list_published,
+        published_config,
+        published_labels,
+    )
 
 __version__ = "0.1.0"
 
-# One row a family: configuration, then its classes by auto class.
-FAMILIES: tuple[tuple[Any, dict[Any, type]], ...] = (
-    (
-        ActionFormerConfig,
-        {
-            AutoModel: ActionFormerModel,
-            AutoModelForTemporalActionLocalization: ActionFormerForTemporalActionLocalization,
-            AutoFeatureExtractor: TemporalLocalizationProcessor,
-        },
+# Modules of the public names, as they are imported above.
+MODULES: dict[str, tuple[str, ...]] = {
+    "adapters": ("lora_targets",),
+    "auto": (
+        "AutoModelForActionDetection",
+        "AutoModelForJointClassification",
+        "AutoModelForTemporalActionLocalization",
     ),
-    (
-        BevtConfig,
-        {
-            AutoModel: BevtModel,
-            AutoModelForActionDetection: BevtForActionDetection,
-            AutoModelForPreTraining: BevtForPreTraining,
-            AutoModelForVideoClassification: BevtForVideoClassification,
-            AutoImageProcessor: BevtImageProcessor,
-            AutoVideoProcessor: BevtVideoProcessor,
-        },
+    "convert": ("convert_checkpoint",),
+    "convert.scaling_tubevit": ("resize_tubes", "scale_up"),
+    "inference.features": ("get_video_features",),
+    "modeling.configuration_action_detection": ("ActionDetectionConfig",),
+    "modeling.configuration_actionformer": ("ActionFormerConfig",),
+    "modeling.configuration_bevt": ("BevtConfig",),
+    "modeling.configuration_lstcl": ("LstclConfig",),
+    "modeling.configuration_tubevit": ("TubeViTConfig",),
+    "modeling.configuration_uniformer": ("UniFormerConfig",),
+    "modeling.configuration_uniformer_v2": ("UniFormerV2Config",),
+    "modeling.configuration_video_temporal_localizer": ("VideoTemporalLocalizerConfig",),
+    "modeling.configuration_videomae_v2": ("VideoMAEV2Config",),
+    "modeling.feature_processing_temporal_localization": ("TemporalLocalizationProcessor",),
+    "modeling.image_processing_bevt": ("BevtImageProcessor",),
+    "modeling.image_processing_tubevit": ("TubeViTImageProcessor",),
+    "modeling.image_processing_uniformer": ("UniFormerImageProcessor",),
+    "modeling.modeling_actionformer": ("ActionFormerForTemporalActionLocalization", "ActionFormerModel"),
+    "modeling.modeling_bevt": (
+        "BevtForActionDetection",
+        "BevtForPreTraining",
+        "BevtForVideoClassification",
+        "BevtModel",
     ),
-    (
-        LstclConfig,
-        {
-            AutoModel: LstclModel,
-            AutoModelForActionDetection: LstclForActionDetection,
-            AutoModelForPreTraining: LstclForPreTraining,
-            AutoModelForVideoClassification: LstclForVideoClassification,
-            AutoVideoProcessor: LstclVideoProcessor,
-        },
+    "modeling.modeling_lstcl": (
+        "LstclForActionDetection",
+        "LstclForPreTraining",
+        "LstclForVideoClassification",
+        "LstclModel",
     ),
-    (
-        TubeViTConfig,
-        {
-            AutoModel: TubeViTModel,
-            AutoModelForActionDetection: TubeViTForActionDetection,
-            AutoModelForJointClassification: TubeViTForJointClassification,
-            AutoModelForImageClassification: TubeViTForImageClassification,
-            AutoModelForVideoClassification: TubeViTForVideoClassification,
-            AutoImageProcessor: TubeViTImageProcessor,
-            AutoVideoProcessor: TubeViTVideoProcessor,
-        },
+    "modeling.modeling_tubevit": (
+        "TubeViTForActionDetection",
+        "TubeViTForImageClassification",
+        "TubeViTForJointClassification",
+        "TubeViTForVideoClassification",
+        "TubeViTModel",
     ),
-    (
-        UniFormerConfig,
-        {
-            AutoBackbone: UniFormerBackbone,
-            AutoModel: UniFormerModel,
-            AutoModelForActionDetection: UniFormerForActionDetection,
-            AutoModelForImageClassification: UniFormerForImageClassification,
-            AutoModelForKeypointDetection: UniFormerForPoseEstimation,
-            AutoModelForVideoClassification: UniFormerForVideoClassification,
-            AutoImageProcessor: UniFormerImageProcessor,
-            AutoVideoProcessor: UniFormerVideoProcessor,
-        },
+    "modeling.modeling_uniformer": (
+        "UniFormerBackbone",
+        "UniFormerForImageClassification",
+        "UniFormerForVideoClassification",
+        "UniFormerModel",
     ),
-    (
-        UniFormerV2Config,
-        {
-            AutoModel: UniFormerV2Model,
-            AutoModelForActionDetection: UniFormerV2ForActionDetection,
-            AutoModelForVideoClassification: UniFormerV2ForVideoClassification,
-            AutoVideoProcessor: UniFormerV2VideoProcessor,
-        },
+    "modeling.modeling_uniformer_detection": ("UniFormerForActionDetection",),
+    "modeling.modeling_uniformer_pose": ("UniFormerForPoseEstimation",),
+    "modeling.modeling_uniformer_v2": (
+        "UniFormerV2ForActionDetection",
+        "UniFormerV2ForVideoClassification",
+        "UniFormerV2Model",
     ),
-    (
-        VideoTemporalLocalizerConfig,
-        {
-            AutoModel: VideoTemporalLocalizer,
-            AutoModelForTemporalActionLocalization: VideoTemporalLocalizer,
-            AutoFeatureExtractor: TemporalLocalizationProcessor,
-        },
+    "modeling.modeling_video_temporal_localizer": ("VideoTemporalLocalizer",),
+    "modeling.modeling_videomae_v2": (
+        "VideoMAEV2ForActionDetection",
+        "VideoMAEV2ForPreTraining",
+        "VideoMAEV2ForVideoClassification",
+        "VideoMAEV2Model",
     ),
-    (
-        VideoMAEV2Config,
-        {
-            AutoModel: VideoMAEV2Model,
-            AutoModelForActionDetection: VideoMAEV2ForActionDetection,
-            AutoModelForPreTraining: VideoMAEV2ForPreTraining,
-            AutoModelForVideoClassification: VideoMAEV2ForVideoClassification,
-            AutoVideoProcessor: VideoMAEV2VideoProcessor,
-        },
-    ),
-)
-
-# Read on first use: these need more than torch and transformers.
-LAZY: dict[str, str] = {
-    "convert_checkpoint": "convert",
-    "get_video_features": "inference.features",
-    "list_published": "published",
-    "published_config": "published",
-    "published_labels": "published",
-    "resize_tubes": "convert.scaling_tubevit",
-    "scale_up": "convert.scaling_tubevit",
+    "modeling.video_decoding": ("VideoDecodingError",),
+    "modeling.video_processing_bevt": ("BevtVideoProcessor",),
+    "modeling.video_processing_lstcl": ("LstclVideoProcessor",),
+    "modeling.video_processing_tubevit": ("TubeViTVideoProcessor",),
+    "modeling.video_processing_uniformer": ("UniFormerVideoProcessor",),
+    "modeling.video_processing_uniformer_v2": ("UniFormerV2VideoProcessor",),
+    "modeling.video_processing_videomae_v2": ("VideoMAEV2VideoProcessor",),
+    "published": ("list_published", "published_config", "published_labels"),
 }
-
-
-def register_families() -> None:
-    """Make the auto classes know every family. Doing it twice changes nothing."""
-    for config_class, classes in FAMILIES:
-        AutoConfig.register(config_class.model_type, config_class)
-        for auto_class, model_class in classes.items():
-            if auto_class is AutoImageProcessor:
-                auto_class.register(config_class, image_processor_classes={"torchvision": model_class}, exist_ok=True)
-            else:
-                auto_class.register(config_class, model_class)
+MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
+PACKAGES = ("adapters", "auto", "inference", "modeling")
 
 
 def __getattr__(name: str) -> Any:
-    if name in LAZY:
-        return getattr(import_module(f".{LAZY[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in MODULE_OF:
+        value = getattr(import_module(f".{MODULE_OF[name]}", __name__), name)
+    elif name in PACKAGES:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *MODULE_OF, *PACKAGES})
 
 
 register_families()
-register_pipeline()
-register_action_detection()
-register_temporal_localization()
-register_lora_targets()
 
 __all__ = [
     "ActionDetectionConfig",

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.errors import HFValidationError, StrictDataclassFieldValidationError
 from safetensors import SafetensorError, safe_open
 
 
@@ -163,6 +162,8 @@ def loading(what: str, place: str | os.PathLike) -> Iterator[None]:
     Raises:
         ValueError: the folder or a file in it is missing, damaged or incomplete, or there is no such repo.
     """
+    from huggingface_hub.errors import HFValidationError, StrictDataclassFieldValidationError
+
     name = f"{what} {str(place)!r}"
     if not Path(place).exists() and (Path(place).is_absolute() or len(Path(place).parts) > 2):
         raise MissingFolderError(f"{name} does not exist")

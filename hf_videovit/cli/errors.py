@@ -5,7 +5,6 @@ import traceback
 from pathlib import Path
 
 import yaml
-from huggingface_hub.errors import StrictDataclassFieldValidationError
 from safetensors import SafetensorError
 
 
@@ -41,6 +40,8 @@ def explain(error: Exception) -> str:
     Returns:
         `str`: the message, with the name of the file or of the package to install where the error itself has none.
     """
+    from huggingface_hub.errors import StrictDataclassFieldValidationError
+
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError) and error.name and "pip install" not in text:
         module = error.name.partition(".")[0]

@@ -16,26 +16,25 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoVideoProcessor
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .. import FAMILIES, __version__
-from ..auto import AutoModelForActionDetection, AutoModelForTemporalActionLocalization
+from .. import __version__
 from ..files import read_json
+from ..registration import FAMILIES, family_classes
 
 
 PACKAGE = "hf_videovit"
 MANIFEST = "modeling_code.json"
 # Auto classes that another file than config.json names.
 PROCESSOR_FILES = {
-    AutoVideoProcessor: "video_preprocessor_config.json",
-    AutoImageProcessor: "preprocessor_config.json",
-    AutoFeatureExtractor: "preprocessor_config.json",
+    "AutoVideoProcessor": "video_preprocessor_config.json",
+    "AutoImageProcessor": "preprocessor_config.json",
+    "AutoFeatureExtractor": "preprocessor_config.json",
 }
 # Auto classes of tasks that transformers does not know: `AutoModel` loads these models, with their heads.
 HEADS = {
-    "ForActionDetection": AutoModelForActionDetection,
-    "ForTemporalActionLocalization": AutoModelForTemporalActionLocalization,
+    "ForActionDetection": "AutoModelForActionDetection",
+    "ForTemporalActionLocalization": "AutoModelForTemporalActionLocalization",
 }
 
 
@@ -59,18 +58,16 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     """
     folder = Path(folder)
     written = []
-    addresses = {auto.__name__: _address(model_class) for auto, model_class in family_classes(folder).items()}
+    addresses = {auto: _address(model_class) for auto, model_class in classes_of(folder).items()}
     fields = read_json(folder / "config.json", "`folder`:")
     for ending, auto in HEADS.items():
         if any(name.endswith(ending) for name in fields.get("architectures") or ()):
-            addresses[AutoModel.__name__] = addresses[auto.__name__]
-    named = {AutoConfig.__name__} | {
-        name for name in addresses if name not in {auto.__name__ for auto in PROCESSOR_FILES}
-    }
+            addresses["AutoModel"] = addresses[auto]
+    named = addresses.keys() - PROCESSOR_FILES.keys()
     written.append(_add_auto_map(folder / "config.json", {name: addresses[name] for name in sorted(named)}))
     for auto, file in PROCESSOR_FILES.items():
-        if (folder / file).is_file() and auto.__name__ in addresses:
-            written.append(_add_auto_map(folder / file, {auto.__name__: addresses[auto.__name__]}))
+        if (folder / file).is_file() and auto in addresses:
+            written.append(_add_auto_map(folder / file, {auto: addresses[auto]}))
     copies = []
     for source in sorted(code_files(folder)):
         copies.append(Path(shutil.copyfile(source, folder / source.name)))
@@ -79,7 +76,7 @@ def write_remote_code(folder: str | os.PathLike) -> list[Path]:
     return [*written, *copies, manifest]
 
 
-def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
+def classes_of(folder: str | os.PathLike) -> dict[str, type]:
     """
     The classes of the family that a saved model belongs to.
 
@@ -88,7 +85,7 @@ def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
             Folder with a saved model.
 
     Returns:
-        `dict[Any, type]`: each class by its auto class.
+        `dict[str, type]`: each class by the name of its auto class.
 
     Raises:
         ValueError: the folder has no model of this package.
@@ -98,15 +95,15 @@ def family_classes(folder: str | os.PathLike) -> dict[Any, type]:
         raise ValueError(f"`folder` {str(folder)!r} has no config.json")
     fields = read_json(path, "`folder`:")
     model_type = fields.get("model_type")
-    by_type = {config_class.model_type: (config_class, classes) for config_class, classes in FAMILIES}
-    if model_type in by_type:
-        config_class, classes = by_type[model_type]
-        # frames are prepared by the processor of a localiser's encoder
-        encoder = by_type.get(fields.get("encoder_config", {}).get("model_type"))
-        frames = {} if encoder is None else {AutoVideoProcessor: encoder[1][AutoVideoProcessor]}
-        return {AutoConfig: config_class, **frames, **classes}
-    known = ", ".join(config_class.model_type for config_class, _ in FAMILIES)
-    raise ValueError(f"`folder` {str(folder)!r} has a model of type {model_type!r}, must be one of {known}")
+    if model_type not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise ValueError(f"`folder` {str(folder)!r} has a model of type {model_type!r}, must be one of {known}")
+    config_class, classes = family_classes(model_type)
+    # frames are prepared by the processor of a localiser's encoder
+    encoder = fields.get("encoder_config", {}).get("model_type")
+    frames = family_classes(encoder)[1] if encoder in FAMILIES else {}
+    frames = {auto: one for auto, one in frames.items() if auto == "AutoVideoProcessor"}
+    return {"AutoConfig": config_class, **frames, **classes}
 
 
 def code_files(folder: str | os.PathLike) -> set[Path]:
@@ -121,7 +118,7 @@ def code_files(folder: str | os.PathLike) -> set[Path]:
         `set[Path]`: the files.
     """
     files: set[Path] = set()
-    for model_class in family_classes(folder).values():
+    for model_class in classes_of(folder).values():
         own = Path(inspect.getfile(model_class))
         files |= {own, *map(Path, get_relative_import_files(own))}
     return files
