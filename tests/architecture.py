@@ -24,6 +24,7 @@ STOREYS = (
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards
     ("cli",),
+    ("__main__",),
 )
 TRAINING_STOREYS = (
     ("fields",),

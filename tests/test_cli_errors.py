@@ -1,16 +1,21 @@
 """Every error of a command is one line that names the file or the argument, or what to install."""
 
 import json
+import logging
+import os
 import re
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
+import hf_videovit
 from hf_videovit.cli import app
-from hf_videovit.cli.common import choose_device
+from hf_videovit.cli.common import choose_device, screen
 from hf_videovit.cli.errors import explain
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import save_tiny_classifier
@@ -149,6 +154,63 @@ def test_debug_may_stand_anywhere(place_of_debug, tmp_path):
     done = CliRunner().invoke(app, words)
     assert isinstance(done.exception, ValueError), done.output
     assert "does not exist" in str(done.exception)
+
+
+@pytest.fixture
+def talkative(monkeypatch):
+    """`classify` that logs, shows a notice and fails."""
+
+    def talk(places):
+        for level in ("debug", "info", "warning", "error"):
+            getattr(logging.getLogger("hf_videovit.talk"), level)(f"logged {level}")
+        screen.print("noticed", os.environ.get("TQDM_DISABLE"))
+        raise ValueError("and failed")
+
+    monkeypatch.setattr("hf_videovit.doctor.find_videos", talk)
+    return ["classify", "x.mp4", "--model", "m"]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 4])
+@pytest.mark.parametrize(
+    ("option", "logged", "noticed"),
+    [
+        ("-q", [], False),
+        ("--quiet", [], False),
+        ("-v", ["info", "warning", "error"], True),
+        ("--verbose", ["info", "warning", "error"], True),
+        ("--debug", ["debug", "info", "warning", "error"], True),
+    ],
+)
+def test_what_is_printed_is_chosen_before_or_after_the_command(talkative, option, logged, noticed, place):
+    talkative.insert(place, option)
+    before = logging.getLogger("hf_videovit").level, screen.quiet, dict(os.environ)
+    done = CliRunner().invoke(app, talkative)
+    assert str(done.exception) == "and failed" if option == "--debug" else "error: and failed" in done.stderr
+    assert [line.split()[-1] for line in done.stderr.splitlines() if "hf_videovit.talk" in line] == logged
+    assert ("noticed None" in done.stderr) is noticed
+    assert before == (logging.getLogger("hf_videovit").level, screen.quiet, dict(os.environ))
+    assert not logging.getLogger("hf_videovit").handlers
+
+
+def test_quiet_and_verbose_exclude_each_other(talkative):
+    assert "--quiet and --verbose exclude each other" in command(*talkative, "-q", "-v")
+    done = CliRunner().invoke(app, ["--debug", *talkative, "-q"])
+    assert str(done.exception) == "--quiet and --debug exclude each other."
+
+
+def test_options_of_all_commands_are_not_read_after_two_dashes(talkative, monkeypatch):
+    words = []
+    monkeypatch.setattr("hf_videovit.doctor.find_videos", lambda places: words.extend(places) or 1 / 0)
+    CliRunner().invoke(app, ["classify", "--model", "m", "--", "-q", "--debug"])
+    assert words == ["-q", "--debug"]
+
+
+@pytest.mark.parametrize("module", ["hf_videovit", "hf_videovit.cli"])
+def test_the_version_is_that_of_the_package(module):
+    command_line = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command_line, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"hf-videovit {hf_videovit.__version__}\n"
+    assert f'version="{hf_videovit.__version__}"' in (Path(__file__).parents[1] / "setup.py").read_text()
 
 
 @pytest.mark.parametrize("device", ["cuda:7", "nonsense", "meta:x"])

@@ -1,12 +1,16 @@
 """The command line `hf-videovit`. Each command imports its dependencies when it runs."""
 
 import logging
+import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from .. import __version__
 from ..processes import start_tracker
 from . import deployment, detection, hub, inspection, localization, models, training
+from .common import screen
 from .errors import explain
 
 
@@ -14,12 +18,18 @@ from .errors import explain
 WRONG_USE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+# They may stand before and after the command, up to `--`.
+EVERYWHERE = ("--debug", "--quiet", "-q", "--verbose", "-v")
+# What other libraries read before they show progress, and how much they say.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+
+
 class OneLineErrors(typer.core.TyperGroup):
     """Command group that prints errors as one line, with exit code 2; `--debug` shows the traceback."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """
-        Parse the command line. `--debug` may stand anywhere.
+        Parse the command line. The options of all commands may stand anywhere.
 
         Args:
             ctx (`click.Context`):
@@ -30,8 +40,11 @@ class OneLineErrors(typer.core.TyperGroup):
         Returns:
             `list[str]`: words that are left for the command.
         """
-        debug = ["--debug"] if "--debug" in args else []
-        return super().parse_args(ctx, debug + [word for word in args if word != "--debug"])
+        end = args.index("--") if "--" in args else len(args)
+        moved = [word for word in args[:end] if word in EVERYWHERE]
+        left = [word for word in args[:end] if word not in EVERYWHERE]
+        # without another word, it is the help that is asked for
+        return super().parse_args(ctx, [*moved, *left, *args[end:]] if left or end < len(args) else [])
 
     def invoke(self, ctx: Any) -> Any:
         """
@@ -77,11 +90,48 @@ for part in (
     app.add_typer(part.commands)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hf-videovit {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """Handle the options before the command."""
-    if debug:
-        logging.getLogger("hf_videovit").setLevel(logging.DEBUG)
+def options(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print what the package does.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print every detail, and the traceback of an error.")] = False,
+) -> None:
+    """Handle the options of all commands, which may stand before and after the command."""
+    if quiet and (verbose or debug):
+        raise ValueError(f"--quiet and {'--debug' if debug else '--verbose'} exclude each other.")
+    logger = logging.getLogger("hf_videovit")
+    before = logger.level, screen.quiet, {name: os.environ.get(name) for name in QUIET}
+    ctx.call_on_close(lambda: _restore(*before))
+    if verbose or debug:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger.addHandler(handler)
+        ctx.call_on_close(lambda: logger.removeHandler(handler))
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    if quiet:
+        logger.setLevel(logging.ERROR)
+        screen.quiet = True
+        os.environ.update(QUIET)
+
+
+def _restore(level: int, quiet: bool, environment: Mapping[str, str | None]) -> None:
+    """Programs that call several commands get back what they had set."""
+    logging.getLogger("hf_videovit").setLevel(level)
+    screen.quiet = quiet
+    for name, value in environment.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def main() -> None:

@@ -375,12 +375,12 @@ def make_screen(total_steps: int, console: Console | None = None) -> Screen:
         total_steps (`int`):
             Optimiser steps of the run.
         console (`Console`, *optional*):
-            Where to print. Defaults to standard error.
+            Where to print. Defaults to standard error; nothing is printed where this package logs errors only.
 
     Returns:
         [`Screen`]
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=not logger.isEnabledFor(logging.WARNING))
     return LiveTable(total_steps, console) if console.is_terminal else PlainLines(total_steps, console)
 
 
