@@ -57,6 +57,7 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.throughput_uniformer_v2 $(BENCH_ARGS)
 	$(RUN) -m benchmarks.training $(BENCH_ARGS)
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)
+	$(RUN) -m benchmarks.serving $(BENCH_ARGS)
 
 cards: $(VENV)/.demo  ## render model_cards/ from hf_videovit/published
 	$(RUN) -m hf_videovit.hub.cards

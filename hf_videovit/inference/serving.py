@@ -7,6 +7,7 @@ there is none, and that a server which is told to stop answers the requests that
 """
 
 import asyncio
+import gc
 import math
 import signal
 import socket
@@ -214,6 +215,7 @@ def serve(
         config = uvicorn.Config(
             server.app, log_level="warning", server_header=False, timeout_graceful_shutdown=math.ceil(options.timeout)
         )
+        gc.freeze()  # LitServe's queue is a fork of this process: what the collector touches here would be copied
         with suppress(KeyboardInterrupt), wrap_litserve_start(server, worker_monitor=True):
             server.verify_worker_status()
             shown = f"[{host}]" if ":" in host else host

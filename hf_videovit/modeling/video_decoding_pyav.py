@@ -22,6 +22,7 @@ from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, Vide
 
 try:
     import av
+    from av.sidedata.sidedata import SideDataContainer
     from av.sidedata.sidedata import Type as SideDataType
     from av.stream import Disposition
     from av.video.reformatter import VideoReformatter
@@ -217,6 +218,7 @@ class PyAVReader:
     def close(self) -> None:
         """Close the file and drop the packets kept in memory."""
         self._kept = []
+        self._frames = self._packets = iter(())  # the generator refers to the reader: only the collector would end it
         if self._container is not None:
             self._container.close()
             self._container = None
@@ -777,7 +779,8 @@ def _orientation(frame: Any) -> Orientation:
     nearest of the eight ways to turn and mirror a picture by right angles.
     """
     try:
-        matrix = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+        # not `frame.side_data`: it refers to the frame, which keeps it, so that pixels wait for the garbage collector
+        matrix = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX)
     except ValueError:  # PyAV does not know another entry beside it
         return Orientation(round(frame.rotation / 90) % 4 * 90, False)
     if matrix is None:

@@ -5,6 +5,7 @@ Odd and damaged files against what ffmpeg says of them (tests/media/odd/README.m
 """
 
 import copy
+import gc
 import io
 import json
 import os
@@ -499,6 +500,22 @@ def test_nothing_stays_open():
     for name in names * 10:
         outcome(MEDIA / name, [0])
     assert len(os.listdir("/proc/self/fd")) <= before + 1
+
+
+@pytest.mark.parametrize(
+    "name", ["gen_hevc.mp4", "gen_rot90.mp4", "bad_missing_moov.mp4", "bad_truncated_faststart.mp4"]
+)
+@pytest.mark.parametrize("policy", ["strict", "salvage"])
+def test_nothing_waits_for_the_garbage_collector(name, policy):
+    """A circle of references would hold the decoder and its frames until the collector comes, which may be long."""
+    gc.collect()
+    gc.disable()
+    try:
+        outcome(MEDIA / name, [3, 0], policy=policy)
+        kinds = (video_decoding_pyav.PyAVReader, av.container.InputContainer, av.VideoFrame, av.Packet)
+        assert not [thing for thing in gc.get_objects() if type(thing) in kinds]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", ["gen_rot90.mp4", "gen_vp9.webm", "bad_missing_moov.mp4", "bad_zeroed_middle.mp4"])
