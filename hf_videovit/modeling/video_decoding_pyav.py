@@ -199,6 +199,8 @@ class PyAVReader:
         self._container: Any = None
         self._used = False  # whether packets were taken since the container was opened
         self._kept: list[Any] = []
+        self._packets: Iterator[Any] = iter(())
+        self._frames: Iterator[Any] = iter(())
         try:
             self._open()
             known = _indices.get(cache_key)
@@ -780,7 +782,7 @@ def _orientation(frame: Any) -> Orientation:
     """
     try:
         # not `frame.side_data`: it refers to the frame, which keeps it, so that pixels wait for the garbage collector
-        matrix = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX)
+        matrix = SideDataContainer(frame).get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-arg]
     except ValueError:  # PyAV does not know another entry beside it
         return Orientation(round(frame.rotation / 90) % 4 * 90, False)
     if matrix is None:
