@@ -2,7 +2,7 @@
 What a detector trained on generated scenes reads: its mAP and accuracy with the right boxes and with wrong ones.
 
     hf-videovit generate digit-scenes data
-    hf-videovit train --recipe hf_videovit/training/recipes/uniformer/digit_scenes.yaml \
+    hf-videovit train --recipe uniformer/digit_scenes \
         --data data/digit-scenes-400+100-seed0 --output_dir OUT
     python -m benchmarks.action_scenes OUT data/digit-scenes-400+100-seed0/val.jsonl
 

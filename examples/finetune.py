@@ -3,9 +3,9 @@ Fine-tune a video classifier on a folder of clips, a list, tars, parquet files o
 ready for the Hub: weights, config, processor, results and card.
 
     accelerate launch examples/finetune.py --checkpoint DIR --data CLIPS --output_dir OUT --epochs 20
-    accelerate launch examples/finetune.py --recipe RECIPE.yaml --data CLIPS --learning_rate 5e-4
+    accelerate launch examples/finetune.py --recipe RECIPE --data CLIPS --learning_rate 5e-4
     accelerate launch examples/finetune.py --size small --data CLIPS          # from scratch
-    python examples/finetune.py --recipe RECIPE.yaml --data CLIPS --plan       # steps, memory and time; runs nothing
+    python examples/finetune.py --recipe RECIPE --data CLIPS --plan       # steps, memory and time; runs nothing
     python examples/finetune.py --help                                         # every field
 
 Two processes on a machine without an accelerator (`--cpu --num_processes 2` would silently start only one):

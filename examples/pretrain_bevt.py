@@ -2,13 +2,12 @@
 Pretrain BEVT: predict the visual words of hidden patches in clips and images, without labels. The output folder is a
 checkpoint for fine-tuning, with a picture of what the model sees and predicts.
 
-    accelerate launch examples/pretrain_bevt.py --recipe RECIPE.yaml --data CLIPS --image_data IMAGES \
+    accelerate launch examples/pretrain_bevt.py --recipe RECIPE --data CLIPS --image_data IMAGES \
         --tokenizer facebook/flava-image-codebook --output_dir OUT
-    python examples/pretrain_bevt.py --recipe RECIPE.yaml --plan        # steps, memory, time; runs nothing
+    python examples/pretrain_bevt.py --recipe RECIPE --plan        # steps, memory, time; runs nothing
     python examples/pretrain_bevt.py --help                             # every field
 
-RECIPE.yaml: `pretrain_base.yaml` (stage 2: clips and images) or `pretrain_base_images.yaml` (stage 1) in
-hf_videovit/training/recipes/bevt. Then:
+RECIPE: `bevt/pretrain_base` (stage 2: clips and images) or `bevt/pretrain_base_images` (stage 1). Then:
 
     accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
 
@@ -18,9 +17,9 @@ fills the cache in advance, with any number of processes:
     accelerate launch examples/pretrain_bevt.py --cache_words --word_cache FOLDER ...
 
 Small data sets need neither DALL-E nor a folder of images. This command makes 64 words from typical patches and one
-image from each clip, in FOLDER/words and FOLDER/images, for the recipe `small_clips.yaml`:
+image from each clip, in FOLDER/words and FOLDER/images, for the recipe `bevt/small_clips`:
 
-    python examples/pretrain_bevt.py --prepare 64 --recipe RECIPE.yaml --data CLIPS --output_dir FOLDER
+    python examples/pretrain_bevt.py --prepare 64 --recipe RECIPE --data CLIPS --output_dir FOLDER
 
 With --moving, the words describe the difference from the mean frame of a clip, which is the motion if the camera is
 static.

@@ -1,13 +1,13 @@
 """
 Pretrain a video encoder without labels by matching a short clip with a long clip of the same video.
 
-    accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --output_dir OUT
-    accelerate launch examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --config.framework byol
-    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --probe knn   # if VIDEOS has labels
-    python examples/pretrain_lstcl.py --recipe RECIPE.yaml --data VIDEOS --plan        # steps, memory; runs nothing
+    accelerate launch examples/pretrain_lstcl.py --recipe RECIPE --data VIDEOS --output_dir OUT
+    accelerate launch examples/pretrain_lstcl.py --recipe RECIPE --data VIDEOS --config.framework byol
+    python examples/pretrain_lstcl.py --recipe RECIPE --data VIDEOS --probe knn   # if VIDEOS has labels
+    python examples/pretrain_lstcl.py --recipe RECIPE --data VIDEOS --plan        # steps, memory; runs nothing
     python examples/pretrain_lstcl.py --help                                           # every field
 
-RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/lstcl. Then:
+`hf-videovit recipes lstcl` lists the recipes. Then:
 
     accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
 """

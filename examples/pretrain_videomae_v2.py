@@ -3,11 +3,11 @@ Pretrain a masked autoencoder on videos without labels. The output folder is a c
 picture of a reconstruction.
 
     accelerate launch examples/pretrain_videomae_v2.py --size small --data CLIPS --output_dir OUT --epochs 100
-    accelerate launch examples/pretrain_videomae_v2.py --recipe RECIPE.yaml --data CLIPS --learning_rate 1e-3
+    accelerate launch examples/pretrain_videomae_v2.py --recipe RECIPE --data CLIPS --learning_rate 1e-3
     python examples/pretrain_videomae_v2.py --size small --data CLIPS --plan   # steps, memory, time; runs nothing
     python examples/pretrain_videomae_v2.py --help                             # every field
 
-RECIPE.yaml: the files `pretrain_*.yaml` in hf_videovit/training/recipes/videomae_v2. Then:
+`hf-videovit recipes videomae_v2` lists the recipes. Then:
 
     accelerate launch examples/finetune.py --checkpoint OUT --data LABELLED_CLIPS --output_dir CLASSIFIER
 """

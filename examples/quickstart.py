@@ -3,7 +3,7 @@ Train a video classifier and apply it to videos it has not seen:
 
     python examples/quickstart.py                       # generated clips of moving digits; six classes
     python examples/quickstart.py --data CLIPS          # own clips: CLIPS/{train,val}/CLASS/*.mp4 or CLIPS/CLASS/*.mp4
-    python examples/quickstart.py --data CLIPS --recipe RECIPE.yaml --epochs 20     # any field of the recipe
+    python examples/quickstart.py --data CLIPS --recipe RECIPE --epochs 20     # any field of the recipe
 
 Training runs `accelerate launch examples/finetune.py`. The output folder is then loaded by its path.
 """
@@ -32,7 +32,6 @@ from hf_videovit.training.preparing.digit_motion import build_digit_motion, writ
 
 
 EXAMPLES = Path(__file__).resolve().parent
-RECIPES = EXAMPLES.parent / "hf_videovit" / "training" / "recipes" / "videomae_v2"
 DIGITS = {"num_train": 6000, "num_test": 600, "size": 32}
 OUTPUT = ("--output", "--output-dir", "--output_dir")  # not passed on: training writes to a subfolder
 console = Console()
@@ -62,7 +61,7 @@ def unseen_samples(source: VideoSource) -> dict[str, str]:
 def main(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="Folder of clips. Default: generated digits.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Recipe of the training. Default: the one for the data.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Recipe of the training. Default: the one for the data.")] = None,
     output: Annotated[Path, typer.Option(*OUTPUT, help="Folder for all output.")] = Path("outputs/quickstart"),
     baseline: Annotated[bool, typer.Option(help="Also train on single frames, as a baseline.")] = True,
 ):
@@ -74,8 +73,8 @@ def main(
         console.rule("Generate clips")
         data = build_digit_motion(output / "data", **DIGITS)
         console.print(f"{DIGITS['num_train'] + DIGITS['num_test']} clips in {data}", soft_wrap=True)
-    recipe = recipe or RECIPES / ("digit_motion.yaml" if digits else "own_clips.yaml")
-    flags = ["--recipe", str(recipe), "--data", str(data), "--overwrite", *context.args]
+    recipe = recipe or ("videomae_v2/digit_motion" if digits else "videomae_v2/own_clips")
+    flags = ["--recipe", recipe, "--data", str(data), "--overwrite", *context.args]
     config = parse_arguments(flags)
     _, unseen_source = load_sources(config.data, config.run.seed)
     if unseen_source is None:

@@ -27,7 +27,7 @@ STOREYS = (
     ("__main__",),
 )
 TRAINING_STOREYS = (
-    ("fields",),
+    ("fields", "recipe_files"),
     ("arguments",),
     ("optimization", "data"),
     ("schedules", "opening", "lora"),

@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..processes import start_tracker
-from . import deployment, detection, hub, inspection, localization, models, training
+from . import deployment, detection, hub, inspection, localization, models, recipes, training
 from .common import screen
 from .errors import explain
 
@@ -84,6 +84,7 @@ for part in (
     detection,
     localization,
     training,
+    recipes,
     hub,
     inspection,
 ):  # the order of `hf-videovit --help`

@@ -31,7 +31,7 @@ commands = typer.Typer()
 
 @commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Fine-tune a model: --recipe FILE.yaml, and any of its fields as --field value (--fields lists them).",
+    help="Fine-tune a model: --recipe NAME or FILE, and any of its fields as --field value (--fields lists them).",
 )
 def train(
     ctx: typer.Context,

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
-from ..files import parse_yaml, read_text
 from .fields import build_group, check_minimum, check_range, option, suggestion, type_name
+from .recipe_files import read_recipe
 
 
 @dataclass
@@ -388,7 +388,7 @@ class RunConfig:
 
         Args:
             path (`str` or `Path`):
-                A YAML file with the groups of a run and `about`.
+                A YAML file with the groups of a run and `about`, or the name of a recipe of this package.
             overrides (`Mapping[str, Any]`, *optional*):
                 Fields that override the recipe, by plain (`learning_rate`) or dotted name.
 
@@ -398,7 +398,7 @@ class RunConfig:
         Raises:
             ValueError: the file has no groups of fields, a field is unknown, or a value is not allowed.
         """
-        values = _read_recipe(path)
+        values = read_recipe(path)
         return cls.from_dict(_merge(values, overrides or {}))
 
     @classmethod
@@ -458,7 +458,7 @@ class RunConfig:
 
 def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> RunConfig:
     """
-    Read a run from command-line arguments: `--recipe FILE`, `--learning_rate 1e-3`, `--optimization.epochs=5`,
+    Read a run from command-line arguments: `--recipe NAME`, `--learning_rate 1e-3`, `--optimization.epochs=5`,
     `--config.hidden_size 192`, `--compile`, `--no_progress`.
 
     Args:
@@ -476,7 +476,7 @@ def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None
     recipe, overrides = _split_flags(arguments)
     values: Mapping[str, Any] = _merge({}, defaults or {})
     if recipe is not None:
-        values = override(values, _read_recipe(recipe))
+        values = override(values, read_recipe(recipe))
     return RunConfig.from_dict(_merge(values, overrides))
 
 
@@ -547,7 +547,7 @@ def describe_arguments(groups: Mapping[str, type] | None = None) -> str:
     Returns:
         `str`: the text.
     """
-    lines = ["--recipe FILE  a YAML recipe; flags override it"]
+    lines = ["--recipe NAME or FILE  a recipe, see `hf-videovit recipes`, or a YAML file; flags override it"]
     for heading, group_class in (GROUPS if groups is None else groups).items():
         hints, defaults = typing.get_type_hints(group_class), group_class()
         members = dataclasses.fields(group_class)
@@ -581,15 +581,6 @@ RESUMABLE = {
 FIELD_GROUP: dict[str, str] = {
     item.name: group for group, group_class in GROUPS.items() for item in dataclasses.fields(group_class)
 }
-
-
-def _read_recipe(path: str | Path) -> Mapping[str, Any]:
-    values = parse_yaml(read_text(path, "`recipe`"), f"`recipe` {str(path)!r}")
-    if values is None:
-        raise ValueError(f"Recipe {path} is empty: leave out `recipe` for the defaults, which follow the model")
-    if not isinstance(values, Mapping):
-        raise ValueError(f"Recipe {path} must contain groups of fields, got {type(values).__name__}")
-    return values
 
 
 def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -6,24 +6,22 @@ of its family, scaled to the batch, and a small one by settings for small models
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForVideoClassification, PreTrainedConfig
 from transformers.utils import logging
 
-from ..files import parse_yaml, read_text
 from .arguments import GROUPS, OptimizationArguments, RunConfig, nested_fields, override, parse_arguments, read_flags
 from .building import load_config
 from .methods.action_detection import ActionDetection
 from .methods.choosing import choose
 from .methods.common import Goal, Method
+from .recipe_files import read_recipe
 
 
 logger = logging.get_logger(__name__)
 
-RECIPES = Path(__file__).parent / "recipes"
 SMALL_MODEL = 5_000_000  # parameters; every published model has more
 # Fine-tuning recipes. VideoMAE V2 has one for each width from this one on.
 FINE_TUNING = {
@@ -144,7 +142,7 @@ def _fine_tuning(known: PreTrainedConfig, method_fields: Sequence[str]) -> dict[
     if known.model_type == "videomae_v2":
         size = next((size for width, size in WIDE_VIDEOMAE_V2.items() if known.hidden_size <= width), "giant")
         name = name if known.hidden_size < min(WIDE_VIDEOMAE_V2) else f"videomae_v2/finetune_{size}_k400"
-    recipe = _recipe(name)
+    recipe = read_recipe(name)
     optimization = recipe["optimization"]
     batch = optimization["batch_size"] * recipe["about"].get("processes", 1) * optimization.get("accumulation", 1)
     values = {
@@ -167,17 +165,17 @@ def _small_training(kind: str) -> dict[str, Any]:
 def _small_model(model_type: str, method: type[Method]) -> dict[str, Any]:
     """A small model of a family with the settings to train or pretrain it."""
     if method is ActionDetection:
-        recipe = override(_recipe(f"{model_type}/digit_scenes"), {"model": {"config": {"image_size": 96}}})
+        recipe = override(read_recipe(f"{model_type}/digit_scenes"), {"model": {"config": {"image_size": 96}}})
         values = _small_training("from scratch")
     elif method.goal == "encoder":
-        recipe = _recipe(SMALL_PRETRAINING[model_type])
+        recipe = read_recipe(SMALL_PRETRAINING[model_type])
         # only contrastive learning needs whole batches, which small data may not fill
         optimization = dict(recipe["optimization"]) | {"drop_last": model_type == "lstcl"}
         warmup = optimization.pop("warmup_epochs") / optimization["epochs"]
         optimization.setdefault("learning_rate_batch", optimization["batch_size"])
         values = {"optimization": optimization, "augmentation": recipe["augmentation"], "warmup": warmup}
     else:
-        recipe, values = _recipe(SMALL_MODELS[model_type]), _small_training("from scratch")
+        recipe, values = read_recipe(SMALL_MODELS[model_type]), _small_training("from scratch")
     processor = {name: value for name, value in recipe["model"].get("processor", {}).items() if name != "do_grayscale"}
     return values | {"model": {"config": recipe["model"]["config"], "processor": processor}}
 
@@ -196,11 +194,6 @@ def _with_warmup(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, 
 def _num_parameters(config: PreTrainedConfig) -> int:
     with torch.device("meta"):
         return int(AutoModelForVideoClassification.from_config(config).num_parameters())
-
-
-def _recipe(name: str) -> dict[str, Any]:
-    path = RECIPES / f"{name}.yaml"
-    return dict(parse_yaml(read_text(path, "`recipe`"), name))
 
 
 __all__ = ["model_defaults", "read_run"]

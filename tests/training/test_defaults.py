@@ -2,14 +2,12 @@
 
 import pytest
 import torch
-import yaml
 from transformers import AutoConfig
 
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training.arguments import OptimizationArguments, parse_arguments
 from hf_videovit.training.defaults import (
     FINE_TUNING,
-    RECIPES,
     SMALL_MODELS,
     SMALL_PRETRAINING,
     model_defaults,
@@ -17,6 +15,7 @@ from hf_videovit.training.defaults import (
 )
 from hf_videovit.training.methods.choosing import method_of
 from hf_videovit.training.planning import measure, plan_run
+from hf_videovit.training.recipe_files import read_recipe as recipe
 from hf_videovit.training.schedules import scaled_learning_rates
 from tests.saved_model import save_tiny_classifier
 
@@ -40,10 +39,6 @@ def checkpoint_of(folder, model_type, size):
     """A checkpoint of a published size, without weights: only its configuration is read."""
     type(AutoConfig.for_model(model_type)).from_size(size).save_pretrained(folder)
     return str(folder)
-
-
-def recipe(name):
-    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("model_type", FINE_TUNING)

@@ -57,9 +57,7 @@ def test_the_protocol_is_ten_clips_of_three_crops_over_the_whole_video():
             protocol = published_processor_kwargs(f"uniformer-v2-large-{data}-{frames}f")
             assert (protocol["num_clips"], protocol["num_crops"], protocol["num_frames"]) == (10, 3, frames)
             assert protocol["frame_sampling"] == "sparse"
-    recipe = read_run(
-        ["--recipe", "hf_videovit/training/recipes/uniformer_v2/finetune_large_k710_k400_untrimmed_16f.yaml"]
-    )
+    recipe = read_run(["--recipe", "uniformer_v2/finetune_large_k710_k400_untrimmed_16f"])
     assert recipe.model.processor["num_clips"] == 10 and recipe.model.processor["num_crops"] == 3
 
 
