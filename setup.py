@@ -1,5 +1,7 @@
 """Package metadata. Tool settings stand in pyproject.toml."""
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -65,7 +67,7 @@ EXTRAS_REQUIRE = {
         "pytest-timeout>=2.3.1",
         "pytest-xdist>=3.6.1",
         *SERVE,
-        "setuptools>=64",
+        "setuptools>=77.0.3",
         "timm>=1.0.11",
         "torchcodec>=0.6; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
@@ -80,18 +82,86 @@ PACKAGE_DATA = {
         "published/labels/*.json",
         "training/evaluation/metrics/**/*",
         "training/recipes/**/*.yaml",
-    ]
+    ],
+    "hf_videovit.examples": ["accelerate/*.yaml"],
 }
+
+CLASSIFIERS = [
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: OS Independent",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3 :: Only",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Multimedia :: Video",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+    "Typing :: Typed",
+]
+
+KEYWORDS = [
+    "video classification",
+    "action recognition",
+    "action detection",
+    "temporal action localization",
+    "self-supervised learning",
+    "video transformer",
+    "transformers",
+    "hugging face",
+    "VideoMAE V2",
+    "UniFormer",
+    "UniFormerV2",
+    "TubeViT",
+    "BEVT",
+    "LSTCL",
+    "ActionFormer",
+]
+
+# Address of the repository, without a slash at the end, such as https://github.com/OWNER/hf_videovit. Whoever uploads
+# the package gives it. Without one, no address is stated, and the links of the README to its other pages become text.
+REPOSITORY = os.environ.get("HF_VIDEOVIT_REPOSITORY", "")
+
+
+def long_description() -> str:
+    """The README with addresses that are complete, since an index shows it without the other files."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    link = rf"[\1]({REPOSITORY}/blob/main/\2)" if REPOSITORY else r"\1"
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)]+)\)", link, text)
+
+
+def project_urls() -> dict[str, str]:
+    """Addresses that the index shows beside the description."""
+    if not REPOSITORY:
+        return {}
+    return {
+        "Homepage": REPOSITORY,
+        "Documentation": f"{REPOSITORY}/blob/main/docs/quickstart.md",
+        "Source": REPOSITORY,
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+    }
+
 
 setup(
     name="hf_videovit",
     version="0.1.0",
     description="Vision transformers for video as native Hugging Face models: load, train, evaluate, publish",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="hf_videovit contributors",
+    license_expression="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=CLASSIFIERS,
+    keywords=KEYWORDS,
+    project_urls=project_urls(),
     python_requires=">=3.10",
-    packages=find_packages(include=["hf_videovit*"]),
+    # The scripts travel inside the package, for `hf-videovit examples`.
+    packages=[*find_packages(include=["hf_videovit*"]), "hf_videovit.examples"],
+    package_dir={"hf_videovit.examples": "examples"},
     package_data=PACKAGE_DATA,
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -216,6 +216,8 @@ def test_examples_are_short():
 @pytest.mark.parametrize("name", ["modeling", "training"])
 def test_links_at_the_root_are_not_import_roots(name):
     """The links are there for readers; through them the package would exist twice."""
+    if not (ROOT / name).exists():
+        pytest.skip("a source distribution has no links")
     assert (ROOT / name).resolve() == PACKAGE / name
     outcome = subprocess.run([sys.executable, "-c", f"import {name}"], cwd=ROOT, capture_output=True, text=True)
     assert outcome.returncode != 0

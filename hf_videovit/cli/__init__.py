@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..processes import start_tracker
-from . import deployment, detection, hub, inspection, localization, models, recipes, training
+from . import deployment, detection, examples, hub, inspection, localization, models, recipes, training
 from .common import screen
 from .errors import explain
 
@@ -85,6 +85,7 @@ for part in (
     localization,
     training,
     recipes,
+    examples,
     hub,
     inspection,
 ):  # the order of `hf-videovit --help`

@@ -38,7 +38,7 @@ def train(
     list_fields: ListFields = False,
     plan: ShowPlan = False,
 ) -> None:
-    """Same arguments as examples/finetune.py; `accelerate launch` that script for several devices."""
+    """Same arguments as examples/finetune.py; `accelerate launch -m hf_videovit train` for several devices."""
     _run(ctx.args, list_fields, plan, "classifier")
 
 
@@ -51,7 +51,7 @@ def pretrain(
     list_fields: ListFields = False,
     plan: ShowPlan = False,
 ) -> None:
-    """Same arguments as examples/pretrain_*.py; `accelerate launch` the family's script for several devices."""
+    """Same arguments as examples/pretrain_*.py; `accelerate launch -m hf_videovit pretrain` for several devices."""
     _run(ctx.args, list_fields, plan, "encoder")
 
 

@@ -1,0 +1,40 @@
+"""The command that copies the example scripts."""
+
+import ast
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .common import make_table
+
+
+commands = typer.Typer()
+
+PACKAGE = Path(__file__).parents[1]
+# An installed package has them inside, a checkout beside the package.
+EXAMPLES = next(path for path in (PACKAGE / "examples", PACKAGE.parent / "examples") if path.is_dir())
+LEFT = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+@commands.command()
+def examples(
+    copy_to: Annotated[
+        Path | None, typer.Argument(help="New folder for the scripts, such as examples.", show_default=False)
+    ] = None,
+) -> None:
+    """Copy the example scripts to a folder, for `accelerate launch`; without a folder, list them."""
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    if copy_to is None:
+        table = make_table("Script", "Purpose")
+        for script in scripts:
+            text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or ""
+            table.add_row(script.name, " ".join(text.partition("\n\n")[0].split()))
+        Console().print(table)
+        return
+    if copy_to.exists() and (not copy_to.is_dir() or any(copy_to.iterdir())):
+        raise ValueError(f"COPY_TO {copy_to} must be a new or empty folder.")
+    shutil.copytree(EXAMPLES, copy_to, ignore=LEFT, dirs_exist_ok=True)
+    typer.echo(f"{len(scripts)} scripts -> {copy_to}")
