@@ -102,8 +102,8 @@ class FilmLocalizer:
             VideoDecodingError: the film cannot be read.
         """
         assert self.video_processor is not None
-        with opened_once(film) as video:
-            probe = probe_video(video, isolate=self.video_processor.isolate_decoding)
+        with opened_once(film, limits=self.video_processor.decoding_limits) as video:
+            probe = probe_video(video, **self.video_processor.probe_options)
             rate = (fps if is_frames(video) else probe.fps) or fps
             if not rate:
                 raise ValueError("`fps` is needed: the video does not say its frame rate.")
@@ -241,13 +241,7 @@ def processed_frames(
     Raises:
         VideoDecodingError: the video cannot be read.
     """
-    chunks = decode_in_chunks(
-        video,
-        CHUNK_BYTES,
-        decoder=processor.decoder,
-        policy=processor.decoding_policy,
-        isolate=processor.isolate_decoding,
-    )
+    chunks = decode_in_chunks(video, CHUNK_BYTES, **processor.decode_options)
     read = taken = 0
     for chunk in chunks:
         for part in torch.from_numpy(chunk.frames).split(PROCESSED_FRAMES):  # floats need more memory

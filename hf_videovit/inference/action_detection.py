@@ -151,7 +151,7 @@ class ActionDetectionPipeline(Pipeline):
         if (boxes is None) == (person_detector is None):
             given = "neither" if boxes is None else "both"
             raise ValueError(f"Give either `boxes` or `person_detector`, got {given}.")
-        probe = probe_video(video, isolate=self.video_processor.isolate_decoding)
+        probe = probe_video(video, **self.video_processor.probe_options)
         times = probe.timestamps
         if times is None:
             if not probe.fps:
@@ -189,14 +189,7 @@ class ActionDetectionPipeline(Pipeline):
         return indices[:, 0]
 
     def _images(self, video: Any, frames: np.ndarray) -> list[Image.Image]:
-        processor = self.video_processor
-        decoded = decode_video(
-            video,
-            frames,
-            decoder=processor.decoder,
-            policy=processor.decoding_policy,
-            isolate=processor.isolate_decoding,
-        )
+        decoded = decode_video(video, frames, **self.video_processor.decode_options)
         return [Image.fromarray(frame) for frame in decoded.frames]
 
     def _answers(

@@ -340,19 +340,13 @@ class FileSource:
 
     def __init__(self, source: str, processor: Any):
         self.source, self.processor = source, processor
-        probe = probe_video(source, isolate=processor.isolate_decoding)
+        probe = probe_video(source, **processor.probe_options)
         self.fps = probe.fps or DEFAULT_FPS
         times = [] if probe.timestamps is None else list(probe.timestamps)
         self._times = [float(one - times[0]) for one in times]
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        chunks = decode_in_chunks(
-            self.source,
-            CHUNK_BYTES,
-            decoder=self.processor.decoder,
-            policy=self.processor.decoding_policy,
-            isolate=self.processor.isolate_decoding,
-        )
+        chunks = decode_in_chunks(self.source, CHUNK_BYTES, **self.processor.decode_options)
         for number, frame in enumerate(frame for chunk in chunks for frame in chunk.frames):
             yield self._times[number] if number < len(self._times) else number / self.fps, frame
 

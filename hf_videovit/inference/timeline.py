@@ -109,8 +109,8 @@ def scores_over_time(classifier: Any, video: Any, *, num_windows: int = 8) -> li
         raise ValueError(f"`num_windows` must be at least 1, got {num_windows}.")
     processor = classifier.video_processor
     windows = []
-    with opened_once(video) as opened:
-        probe = probe_video(opened, isolate=processor.isolate_decoding)
+    with opened_once(video, limits=processor.decoding_limits) as opened:
+        probe = probe_video(opened, **processor.probe_options)
         length = _window_length(processor, probe)
         starts = np.unique(np.linspace(0, probe.num_frames - length, num_windows).round().astype(int)).tolist()
         seconds = _seconds(probe)
@@ -149,9 +149,9 @@ def moments_that_mattered(
     if num_moments < 1:
         raise ValueError(f"`num_moments` must be at least 1, got {num_moments}.")
     processor = classifier.video_processor
-    with opened_once(video) as opened:
+    with opened_once(video, limits=processor.decoding_limits) as opened:
         views = load_views(processor, opened)
-        seconds = _seconds(probe_video(opened, isolate=processor.isolate_decoding))
+        seconds = _seconds(probe_video(opened, **processor.probe_options))
     scores = score_views(classifier, views.pixel_values)
     label = next(iter(scores)) if label is None else label  # the best is the first
     if label not in scores:
@@ -194,13 +194,7 @@ def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int
             indices = np.unique(indices, axis=0)
         return indices + offset
 
-    decoded = decode_video(
-        video,
-        plan,
-        decoder=processor.decoder,
-        policy=processor.decoding_policy,
-        isolate=processor.isolate_decoding,
-    )
+    decoded = decode_video(video, plan, **processor.decode_options)
     frames = decoded.frames  # (clips, frames, height, width, channels)
     clips = [torch.from_numpy(clip).permute(0, 3, 1, 2) for clip in frames]  # (frames, channels, height, width)
     options = {"do_sample_frames": False, "input_data_format": "channels_first", "return_tensors": "pt"}

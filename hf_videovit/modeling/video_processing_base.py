@@ -88,7 +88,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     dicts, `VideoDecoder` objects of torchcodec, 4-D arrays and tensors with channels first or last, lists of frames,
     or lists of all these.
 
-    The attributes `decoding_limits` (a [`VideoLimits`]) and `decoding_timeout` (seconds a video) bound what decoding
+    The attributes `decoding_limits` (a [`VideoLimits`]) and `decoding_timeout` (seconds a call) bound what decoding
     and resizing may take. They belong to the machine, so they are not saved.
 
     With `do_sample_frames=None` (the default) encoded videos are sampled, and frames handed over as an array are
@@ -149,6 +149,20 @@ class ClipVideoProcessor(BaseVideoProcessor):
         """The fields that are saved with a checkpoint."""
         fields = super().to_dict()
         return {name: value for name, value in fields.items() if name not in ("decoding_limits", "decoding_timeout")}
+
+    @property
+    def probe_options(self) -> dict[str, Any]:
+        """Arguments of [`~video_decoding.probe_video`] for this processor's videos."""
+        return {
+            "isolate": self.isolate_decoding,
+            "limits": self.decoding_limits,
+            "timeout": self.decoding_timeout,
+        }
+
+    @property
+    def decode_options(self) -> dict[str, Any]:
+        """Arguments of [`~video_decoding.decode_video`] for this processor's videos."""
+        return {"decoder": self.decoder, "policy": self.decoding_policy, **self.probe_options}
 
     @property
     def num_views(self) -> int:

@@ -193,15 +193,7 @@ class LstclVideoProcessor(KeyFrameVideoProcessor):
             frames = self.convert_to_rgb(frames_to_tensor(video, None))
             chosen = frames[torch.from_numpy(plan(VideoMetadata(total_num_frames=len(frames))))]
         else:
-            decoded = decode_video(
-                video,
-                indices=plan,
-                decoder=self.decoder,
-                policy=self.decoding_policy,
-                isolate=self.isolate_decoding,
-                limits=self.decoding_limits,
-                timeout=self.decoding_timeout,
-            )
+            decoded = decode_video(video, indices=plan, **self.decode_options)
             chosen = torch.from_numpy(decoded.frames).permute(0, 3, 1, 2)
         num_short = self.short_num_frames or self.num_frames or self.published_num_frames
         return chosen[:num_short], chosen[num_short:]

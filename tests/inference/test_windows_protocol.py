@@ -14,9 +14,16 @@ from transformers import pipeline
 
 from hf_videovit import films, get_video_features
 from hf_videovit.doctor import check_video
+from hf_videovit.inference.streaming import FileSource
 from hf_videovit.inference.timeline import moments_that_mattered, scores_over_time
 from hf_videovit.modeling import video_decoding, video_decoding_pyav
-from hf_videovit.modeling.video_decoding import VideoDecodingError, decode_in_chunks, decode_video, probe_video
+from hf_videovit.modeling.video_decoding import (
+    VideoDecodingError,
+    VideoLimits,
+    decode_in_chunks,
+    decode_video,
+    probe_video,
+)
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import save_tiny_classifier, tiny_classifier, tiny_processor
 
@@ -105,6 +112,25 @@ def test_windows_are_decoded_in_a_child_process_where_the_processor_says_so(clip
     monkeypatch.setattr(video_decoding, "PyAVReader", None)  # nothing is decoded here
     processor = tiny_processor(isolate_decoding=True)
     torch.testing.assert_close(get_video_features(tiny_classifier(), processor, clip, stride=4)[0], expected)
+
+
+@pytest.mark.parametrize("limits", [VideoLimits(max_frames=10), VideoLimits(max_bytes=100)], ids=["frames", "bytes"])
+def test_limits_of_the_processor_hold_wherever_it_reads(clip, limits, tmp_path):
+    classifier = pipeline("video-classification", model=str(save_tiny_classifier(tmp_path)), device="cpu")
+    processor = classifier.video_processor
+    processor.decoding_limits = limits
+    for read in (
+        processor,
+        classifier,
+        lambda video: get_video_features(classifier.model, processor, video),
+        lambda video: get_video_features(classifier.model, processor, video, stride=4),
+        lambda video: scores_over_time(classifier, video),
+        lambda video: moments_that_mattered(classifier, video),
+        lambda video: FileSource(video, processor),
+    ):
+        with pytest.raises(VideoDecodingError) as found:
+            read(clip)
+        assert found.value.kind == "limit"
 
 
 @pytest.mark.parametrize("name", DAMAGED)

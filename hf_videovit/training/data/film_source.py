@@ -212,8 +212,8 @@ class FilmWindowLoader:
         """
         row, windows = row_of(record), self.windows
         assert isinstance(row.file, Path)
-        with opened_once(row.file) as film:
-            probe = probe_video(film, isolate=self.video_processor.isolate_decoding)
+        with opened_once(row.file, limits=self.video_processor.decoding_limits) as film:
+            probe = probe_video(film, **self.video_processor.probe_options)
             if not probe.fps:
                 raise VideoDecodingError(row.name, None, "the file does not say its frame rate")
             step = frame_step(windows.config, self.processor, probe.fps)
@@ -259,11 +259,10 @@ class FilmWindowLoader:
 
     def _frames(self, film: Any, indices: np.ndarray) -> torch.Tensor:
         """Frames `(num_frames, num_channels, height, width)` in uint8, resized as they are decoded."""
-        own = self.video_processor
-        options = {"decoder": own.decoder, "policy": own.decoding_policy, "isolate": own.isolate_decoding}
+        options = self.video_processor.decode_options
         parts = []
         for start in range(0, len(indices), DECODED_FRAMES):
-            decoded = decode_video(film, indices[start : start + DECODED_FRAMES], **options)  # type: ignore[arg-type]
+            decoded = decode_video(film, indices[start : start + DECODED_FRAMES], **options)
             frames = torch.from_numpy(decoded.frames).movedim(-1, 1)
             if self.short_side is not None:
                 scale = self.short_side / min(frames.shape[-2:])
