@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import transformers
@@ -12,10 +13,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.pipelines import PIPELINE_REGISTRY
 
 import hf_videovit
-from hf_videovit import BevtConfig, BevtModel, auto, registration
+from hf_videovit import BevtConfig, BevtModel, VideoMAEV2Config, auto, registration
 from hf_videovit.registration import FAMILIES, TASKS, LazyTable, family_classes
 
 
+ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "torchvision", "huggingface_hub", "numpy", "scipy", "av", "datasets")
 ROWS = [(name, auto_class) for name, (_, classes) in FAMILIES.items() for auto_class in classes]
 
@@ -175,3 +177,26 @@ def test_public_names_are_stated_once_for_people_and_once_for_type_checkers():
         assert getattr(hf_videovit, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'BevtModle'"):
         hf_videovit.BevtModle  # noqa: B018
+
+
+@pytest.mark.slow
+def test_the_message_without_the_import_is_the_one_that_the_docs_explain(tmp_path):
+    """transformers may learn to load what other packages register; then the docs are to say so."""
+    VideoMAEV2Config.from_size("small").save_pretrained(tmp_path)
+    shown = run_code(
+        f"""
+        from transformers import AutoConfig
+
+        try:
+            AutoConfig.from_pretrained({str(tmp_path)!r})
+        except ValueError as error:
+            print(error)
+
+        import hf_videovit
+
+        print(AutoConfig.from_pretrained({str(tmp_path)!r}).model_type)
+        """
+    )
+    message = "Transformers does not recognize this architecture"
+    assert message in shown and message in (ROOT / "docs" / "quickstart.md").read_text()
+    assert shown.splitlines()[-1] == "videomae_v2"

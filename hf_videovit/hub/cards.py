@@ -103,6 +103,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         summary=facts.summary,
         obtain=facts.obtain,
         model_id=facts.model_id,
+        model_type=facts.config.model_type,
         task=facts.task,
         auto_class=auto_class.__name__,
         has_encoder=hasattr(facts.config, "encoder_config"),
