@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 
@@ -322,6 +321,8 @@ def parse_yaml(text: str, what: str) -> Any:
     Raises:
         ValueError: the text is not YAML.
     """
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

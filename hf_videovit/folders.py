@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 LOCK_FILE = ".lock"  # locked by the operating system, which releases it when the process ends, however it ends
@@ -35,6 +37,8 @@ def held_folder(folder: Path, name: str) -> Iterator[None]:
     Raises:
         ValueError: `folder` is a file, or another process holds it.
     """
+    from filelock import FileLock
+
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`{name}` must be a folder, {str(folder)!r} is a file")
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +53,9 @@ def held_folder(folder: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, holder: Path, name: str) -> None:
+def _acquire(lock: "FileLock", holder: Path, name: str) -> None:
+    from filelock import Timeout
+
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -270,9 +269,9 @@ COMPLETED: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-class AfterImport(MetaPathFinder):
+class AfterImport:
     """
-    Calls functions with modules right after their import.
+    A finder of `sys.meta_path` that calls functions with modules right after their import.
 
     Args:
         actions (`Mapping[str, Callable]`):

@@ -93,7 +93,7 @@ def test_a_damaged_protocol_is_not_replaced(model, place, name):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--recipe", "nowhere.yaml"], "`recipe` 'nowhere.yaml' is not a file"),
+        (["train", "--recipe", "nowhere.yaml"], "`recipe` 'nowhere.yaml' is neither a file nor the name of a recipe"),
         (["train", "--recipe", "{bad}.yaml"], "bad.yaml' is not valid YAML: .* in line 3"),
         (["preview", "--recipe", "{bad}.yaml"], "bad.yaml' is not valid YAML"),
         (["train", "--recipe", "{bad}-latin.yaml"], "bad-latin.yaml' has a text encoding other than UTF-8"),

@@ -4,7 +4,6 @@ import json
 import traceback
 from pathlib import Path
 
-import yaml
 from safetensors import SafetensorError
 
 
@@ -40,6 +39,7 @@ def explain(error: Exception) -> str:
     Returns:
         `str`: the message, with the name of the file or of the package to install where the error itself has none.
     """
+    import yaml
     from huggingface_hub.errors import StrictDataclassFieldValidationError
 
     text = " ".join(str(error).split())
