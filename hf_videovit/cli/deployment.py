@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .common import AsJson, Device, Model, Videos, check_classifier, choose_device, load_classifier, print_json
+from .common import AsJson, Device, Model, Videos, check_classifier, load_classifier, print_json
 
 
 commands = typer.Typer()
@@ -89,7 +89,7 @@ def serve(
         decoding_timeout=decoding_timeout,
         isolate=isolate,
     )
-    load = partial(load_classifier, model, choose_device(device))
+    load = partial(load_classifier, model, device)  # chosen in the workers: a look at the device takes memory of it
     run_server(load, options, host, port, ready=lambda address: typer.echo(f"{model}: {address}/predict"))
 
 

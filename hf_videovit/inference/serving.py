@@ -217,7 +217,10 @@ def serve(
         )
         gc.freeze()  # LitServe's queue is a fork of this process: what the collector touches here would be copied
         with suppress(KeyboardInterrupt), wrap_litserve_start(server, worker_monitor=True):
-            server.verify_worker_status()
+            try:
+                server.verify_worker_status()
+            except RuntimeError:
+                raise RuntimeError("A worker could not load the model; its error stands above.") from None
             shown = f"[{host}]" if ":" in host else host
             ready(f"http://{shown}:{listening.getsockname()[1]}")
             uvicorn.Server(config).run(sockets=[listening])
@@ -285,10 +288,10 @@ class _Classifier(LitAPI):
         self.options = options
 
     def setup(self, device: str) -> None:
+        self.classifier = self.load()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the server ends its workers
             signal.signal(signal.SIGTERM, _end)
-        self.classifier = self.load()
         processor = self.classifier.video_processor
         processor.isolate_decoding = self.options.isolate
         processor.decoding_limits = self.options.limits

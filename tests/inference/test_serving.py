@@ -12,6 +12,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from litserve.utils import wrap_litserve_start
 from starlette.testclient import TestClient
 from transformers import pipeline
 
+from hf_videovit.cli.common import load_classifier
+from hf_videovit.inference.exporting import export_classifier
 from hf_videovit.inference.serving import FAULTS, LIMITS, ServingOptions, make_server
 from hf_videovit.modeling.video_decoding import VideoDecodingError, VideoLimits
 from tests.clips import moving_square_clip, write_clip
@@ -263,6 +266,21 @@ def test_every_family_is_served(case, clips, tmp_path):
     with client_of(lambda: copy.copy(classifier)) as client:
         found = client.post("/predict", content=clips[0].read_bytes()).json()["predictions"]
     assert found == classifier(str(clips[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_exports_are_served(to, clips, tmp_path):
+    pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")
+    for needed in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}[to]:
+        pytest.importorskip(needed)
+    model = save_tiny_classifier(tmp_path / "model", num_clips=2)
+    export_classifier(model, tmp_path / "export", [clips[0]], to=to)
+    with client_of(partial(load_classifier, str(tmp_path / "export"), "cpu")) as client:
+        found = client.post("/predict", content=clips[0].read_bytes()).json()["predictions"]
+    assert found == load_classifier(str(tmp_path / "export"), "cpu")(str(clips[0]))
+    expected = load_classifier(str(model), "cpu")(str(clips[0]))
+    assert [one["label"] for one in found] == [one["label"] for one in expected]
 
 
 @pytest.mark.parametrize(
