@@ -26,6 +26,7 @@ from transformers import pipeline
 from hf_videovit.cli.common import load_classifier
 from hf_videovit.inference.exporting import export_classifier
 from hf_videovit.inference.serving import FAULTS, LIMITS, ServingOptions, make_server
+from hf_videovit.modeling import video_decoding
 from hf_videovit.modeling.video_decoding import VideoDecodingError, VideoLimits
 from tests.clips import moving_square_clip, write_clip
 from tests.families import cases
@@ -118,6 +119,11 @@ def test_each_request_gets_its_own_answer(client, classifier, clips):
             np.testing.assert_allclose(*([one["score"] for one in x] for x in (found, expected[video])), rtol=1e-4)
 
 
+def test_videos_are_decoded_apart(client, clips, monkeypatch):
+    monkeypatch.setattr(video_decoding, "PyAVReader", None)  # nothing is decoded here
+    assert client.post("/predict", content=clips[0].read_bytes()).status_code == 200
+
+
 def write(path, **shape):
     return write_clip(path, moving_square_clip("up", **shape)).read_bytes()
 
@@ -199,11 +205,13 @@ def test_a_full_server_refuses_and_loses_nothing():
     slow = SlowClassifier()
     with client_of(lambda: slow, batch_size=3, max_requests=8) as client, ThreadPoolExecutor(20) as pool:
         jobs = [pool.submit(client.post, "/predict", content=str(number)) for number in range(20)]
-        refused = []
-        while len(refused) < 12:
+        refused, deadline = [], time.monotonic() + 10
+        while len(refused) < 12 and time.monotonic() < deadline:
             refused = [job.result() for job in jobs if job.done()]
             time.sleep(0.01)
-        assert all(one.status_code == 503 and one.headers["Retry-After"] == "1" for one in refused)
+        assert len(refused) == 12 and all(
+            one.status_code == 503 and one.headers["Retry-After"] == "1" for one in refused
+        )
         assert client.get("/health").status_code == 200
         slow.may.set()
         answers = {number: job.result() for number, job in enumerate(jobs)}
