@@ -19,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick floors newest style types bench cards clean
+.PHONY: help demo test quick slow floors newest style types bench cards clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -27,11 +27,14 @@ help:  ## show the targets
 demo: $(VENV)/.demo  ## build a small data set, train a model on it, classify a file it has never seen
 	$(RUN) examples/quickstart.py $(DEMO_ARGS)
 
-test: $(VENV)/.test  ## run all tests
+test: $(VENV)/.test  ## run all tests but those of runtimes that are not installed
 	$(call pytest)
 
 quick: $(VENV)/.test  ## run the tests without those that start processes or take long
 	$(call pytest,-m "not slow")
+
+slow: $(VENV)/.runtimes  ## the tests that start processes or take long, with every runtime that models are exported to
+	$(call pytest,-m slow)
 
 floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the lowest versions of setup.py, where it is found
 	$(call elsewhere,floors,3.10,$(OLDEST_PYTHON),--constraint .venv-floors.txt)
@@ -72,6 +75,10 @@ $(VENV)/.demo: setup.py pyproject.toml
 $(VENV)/.test: setup.py pyproject.toml
 	$(call environment,.[train$(comma)demo$(comma)test$(comma)dev])
 	@touch $(VENV)/.demo
+
+$(VENV)/.runtimes: setup.py pyproject.toml
+	$(call environment,.[train$(comma)demo$(comma)test$(comma)runtimes$(comma)dev])
+	@touch $(VENV)/.demo $(VENV)/.test
 
 # Every lower bound of setup.py as a pin.
 .venv-floors.txt: setup.py

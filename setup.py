@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
     "Jinja2>=3.1",
     "numpy>=1.26",
     "pillow>=10.1",
+    "psutil>=5.9",
     "pyarrow>=21.0",
     "PyYAML>=6.0",
     "rich>=13.0",
@@ -45,16 +46,24 @@ LORA = ["peft>=0.21"]
 
 SERVE = ["fastapi>=0.115.2", "litserve>=0.2.19", "python-multipart>=0.0.18", "starlette>=0.40", "uvicorn>=0.34"]
 
+# Runtimes that models are exported to; `torch` and `aoti` need only torch, and `int8` there torchao.
+RUNTIMES = {
+    "export": ["nncf>=3.4", "onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
+    "openvino": ["nncf>=3.4", "openvino>=2026.4"],
+    "executorch": ["executorch>=1.5"],
+    "torchao": ["torchao>=0.18"],
+}
+
 EXTRAS_REQUIRE = {
     "train": ["matplotlib>=3.8"],
     "track": TRACK,
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
     "space": SPACE,
     "deepspeed": ["deepspeed>=0.16"],
-    "export": ["onnx>=1.23", "onnxruntime>=1.32", "onnxscript>=0.7"],
+    **RUNTIMES,
+    "runtimes": sorted({package for packages in RUNTIMES.values() for package in packages}),
     "lora": LORA,
     "serve": SERVE,
-    "openvino": ["openvino>=2026.4"],
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
         *SPACE,
@@ -78,6 +87,7 @@ PACKAGE_DATA = {
     "hf_videovit": [
         "py.typed",
         "hub/*.md",
+        "inference/*.md",
         "published/*.yaml",
         "published/labels/*.json",
         "training/evaluation/metrics/**/*",

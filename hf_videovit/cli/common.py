@@ -84,7 +84,7 @@ def check_classifier(model: str) -> None:
     Raises:
         ValueError: the model has no classifier.
     """
-    architecture = _architecture(model)
+    architecture = read_architecture(model)
     if not architecture.endswith("Classification"):
         raise ValueError(
             f"--model {model} is {architecture or 'an unknown model'}, which has no classifier; "
@@ -103,11 +103,23 @@ def check_shown(model: str) -> None:
     Raises:
         ValueError: the model is neither a classifier nor an action detector nor a localiser.
     """
-    if not _architecture(model).endswith(("ForActionDetection", "TemporalLocalizer", "TemporalActionLocalization")):
+    if not read_architecture(model).endswith(
+        ("ForActionDetection", "TemporalLocalizer", "TemporalActionLocalization")
+    ):
         check_classifier(model)
 
 
-def _architecture(model: str) -> str:
+def read_architecture(model: str) -> str:
+    """
+    Read which model class a checkpoint is of.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+
+    Returns:
+        `str`: its name, empty if the configuration has none.
+    """
     from transformers import AutoConfig
 
     with loading("--model", model):
@@ -162,7 +174,7 @@ def load_classifier(model: str, device: str | None) -> Any:
     """
     from transformers import AutoVideoProcessor, pipeline
 
-    from ..inference.exporting import is_export, load_export
+    from ..inference.exported_model import is_export, load_export
 
     check_classifier(model)
     with loading("--model", model):
@@ -191,7 +203,7 @@ def load_encoder(model: str, device: str | None) -> tuple[Any, Any]:
     """
     from transformers import AutoModel, AutoModelForPreTraining, AutoVideoProcessor
 
-    name = _architecture(model)
+    name = read_architecture(model)
     if name.startswith("ActionFormer"):
         raise ValueError(f"--model {model} is {name}: give the encoder that its features come from.")
     # a pretraining checkpoint has a norm on every token; AutoModel would add an untrained norm after pooling

@@ -1,49 +1,85 @@
 """Commands for deployment: export, serve, watch."""
 
+import contextlib
 import dataclasses
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from .common import AsJson, Device, Model, Videos, check_classifier, load_classifier, print_json
+from .common import AsJson, Device, Model, check_classifier, load_classifier, print_json, read_architecture
 
 
 commands = typer.Typer()
 
-Format = Literal["torch", "onnx", "openvino"]
-Precision = Literal["float32", "float16", "int8"]
+Format = Literal["torch", "aoti", "onnx", "openvino", "executorch"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 
 
 @commands.command()
 def export(
-    videos: Videos,
-    model: Annotated[str, typer.Option("--model", "-m", help="Folder or Hub id of a classifier.")],
+    model: Annotated[str, typer.Argument(help="Folder or Hub id of a classifier or an encoder.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the export.")],
     to: Annotated[Format, typer.Option(help="Kind of file.")] = "onnx",
-    dtype: Annotated[Precision, typer.Option(help="float16: openvino; int8: onnx.")] = "float32",
-    fixed_batch: Annotated[bool, typer.Option("--fixed-batch", help="One size of batch only.")] = False,
+    dtype: Annotated[
+        Precision, typer.Option(help="Number format; docs/deploy.md has those of each kind.")
+    ] = "float32",
+    calibrate: Annotated[
+        list[str] | None, typer.Option("--calibrate", help="Videos or folders to compare and quantise on; repeatable.")
+    ] = None,
+    dynamic: Annotated[str, typer.Option(help="Axes that may vary: batch, frames, size, or none.")] = "batch",
+    with_processing: Annotated[
+        bool, typer.Option("--with-processing", help="Resize, crop and normalise in the graph.")
+    ] = False,
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip. Default: the processor's.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of a crop, pixels. Default: the processor's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export a classifier to a file of another runtime, and compare both on the given videos."""
-    from ..doctor import find_videos
-    from ..inference.exporting import export_classifier
+    """Export a model to a file of another runtime, and compare both."""
+    from ..inference.exporting import export_model
 
-    files = find_videos(videos)
-    check_classifier(model)
-    report = export_classifier(model, output, files, to=to, dtype=dtype, dynamic_batch=not fixed_batch)
+    axes = [name.strip() for name in dynamic.split(",") if name.strip() not in ("", "none")]
+    with contextlib.redirect_stdout(sys.stderr):  # the runtimes' own reports
+        report = export_model(
+            model,
+            output,
+            _find_samples(model, calibrate) if calibrate else (),
+            to=to,
+            dtype=dtype,
+            dynamic=axes,
+            with_processing=with_processing,
+            frames=frames,
+            size=size,
+        )
     if as_json:
         print_json(report)
         return
-    times = report["milliseconds"]
+    times, memory = report["milliseconds"], report["peak_megabytes"]
+    on = f"{report['videos']} videos" if report["videos"] else "one made clip (--calibrate compares on yours)"
+    agreement = report["top1_agreement"]
+    agrees = "" if agreement is None else f", the first label agrees in {100 * agreement:.1f} %"
     typer.echo(
         f"{model} -> {output} ({to}, {dtype}, {report['megabytes']} MB)\n"
-        f"logits differ by at most {report['max_difference']:.2g} on {report['clips']} videos, the first label agrees "
-        f"in {100 * report['top1_agreement']:.1f} %\n"
-        f"{times['export']} ms a video, {times['torch']} ms in torch ({report['speedup']} x)"
+        f"answers differ by at most {report['max_difference']:.2g} on {on}{agrees}\n"
+        f"{times['export']} ms a video, {times['torch']} ms in torch ({report['speedup']} x); "
+        f"{memory['export']} MB of memory, {memory['torch']} MB in torch"
     )
+
+
+def _find_samples(model: str, paths: list[str]) -> list[Any]:
+    """The videos that paths name, or the images for an image classifier."""
+    from PIL import Image
+
+    from ..doctor import find_videos
+
+    if "ForImage" not in read_architecture(model):
+        return find_videos(paths)
+    return [
+        Image.open(file).convert("RGB") for file in find_videos(paths, suffixes=list(Image.registered_extensions()))
+    ]
 
 
 @commands.command()

@@ -1,248 +1,250 @@
 """
-Export of classifiers to files that run without this package's model code, and use of these files.
+Export of models to files that run without this package's model code.
 
-The graphs are made by the exporters of transformers. An export counts as done once it has classified real clips and
-its logits were compared with the model's.
+An export counts as done once it was opened again, has run on clips, and its answers were compared with the model's.
 """
 
-import importlib
 import json
-import statistics
-import time
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForVideoClassification, AutoVideoProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from ..folders import refuse_existing
-from ..modeling.layers import as_single_views, merge_single_views
+from ..folders import refuse_existing, write_text
+from ..modeling.layers import as_single_views
+from .export_card import render_export_card
+from .export_comparison import answer_of, compare, load_model, load_processor
+from .export_runtimes import CALIBRATED, CALIBRATION_SAMPLES, HALF, check_runtime, export_graph
+from .exported_model import REPORT
 
 
-# Exporter and configuration of `transformers.exporters`.
-FORMATS = {
-    "torch": ("DynamoExporter", "DynamoConfig"),
-    "onnx": ("OnnxExporter", "OnnxConfig"),
-    "openvino": ("OpenVINOExporter", "OpenVINOConfig"),
-}
-DTYPES = {"float32": FORMATS.keys(), "float16": {"openvino"}, "int8": {"onnx"}}
-MANIFEST = "export.json"  # written by transformers
-REPORT = "export_report.json"
-TIMED_RUNS = 5
+EXPORTED_HEADS = ("ForVideoClassification", "ForImageClassification", "Model")
+PROCESSING = ("do_resize", "do_center_crop", "do_grayscale", "do_rescale", "do_normalize")
+STEPS = (1, 2, 4, 8, 16, 32, 64)  # between a size and the next one that an export serves
+PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "nncf", "executorch", "torchao")
 
 
-class ExportedClassifier(PreTrainedModel):
-    """
-    A classifier whose graph was exported. It takes the inputs of the model and returns its logits.
+class _WithProcessing(PreTrainedModel):
+    """A classifier that takes decoded uint8 clips of one size. Its graph resizes, crops and normalises them."""
 
-    Args:
-        exported (`transformers.exporters.ExportedModel`):
-            The graph, which takes single views.
-    """
+    _supports_sdpa = True  # as the model has it
 
-    config_class = None  # type: ignore[assignment]  # that of the exported model
-    main_input_name = "pixel_values"
-    _supports_sdpa = True  # the configuration names the attention of the graph
+    def __init__(self, model: PreTrainedModel, processor: Any):
+        super().__init__(model.config)
+        self.model, self.processor = model, processor
 
-    def __init__(self, exported: Any):
-        super().__init__(exported.config)
-        self.exported = exported
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the inputs and outputs."""
-        return torch.device("cpu")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the pixels."""
-        return self.exported.dtype
-
-    @torch.no_grad()
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ImageClassifierOutput:
-        """
-        Classify clips.
-
-        Args:
-            pixel_values (`torch.Tensor` of shape `(batch_size, num_frames, num_channels, height, width)`):
-                Normalised clips, or `(batch_size, num_views, num_frames, num_channels, height, width)`.
-
-        Returns:
-            [`ImageClassifierOutput`]: logits of shape `(batch_size, num_labels)`.
-        """
-        logits = self.exported(pixel_values=as_single_views(pixel_values).contiguous()).logits
-        config: Any = self.config
-        merged = merge_single_views(torch.as_tensor(logits), pixel_values, config.view_merging, config.problem_type)
-        return ImageClassifierOutput(logits=merged)
+    def forward(self, pixel_values: torch.Tensor) -> ImageClassifierOutput:
+        return self.model(pixel_values=self.processor.process_clips(pixel_values[:, None]))
 
 
-def is_export(model: str | Path) -> bool:
-    """
-    Whether a folder holds an exported model.
-
-    Args:
-        model (`str` or `Path`):
-            Folder.
-    """
-    return (Path(model) / MANIFEST).is_file()
-
-
-def load_export(folder: str | Path) -> ExportedClassifier:
-    """
-    Open an exported classifier.
-
-    Args:
-        folder (`str` or `Path`):
-            Folder that [`export_classifier`] wrote.
-
-    Returns:
-        [`ExportedClassifier`]
-
-    Raises:
-        ValueError: the folder holds no export, or one that would run code of the file.
-    """
-    if not is_export(folder):
-        raise ValueError(f"`folder` must hold an export with {MANIFEST}, got {str(folder)!r}.")
-    manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["export_format"] == "dynamo":
-        raise ValueError(
-            "`folder` must be an export to onnx or openvino: opening a torch program runs code of the file. If you "
-            "trust it, open it with `torch.export.load`."
-        )
-    options: dict[str, Any] = {}
-    if manifest["export_format"] == "openvino":
-        options["config"] = {"INFERENCE_PRECISION_HINT": "f32"}  # OpenVINO's default depends on the processor
-    return ExportedClassifier(_exporters().ExportedModel.from_pretrained(folder, **options))
-
-
-def export_classifier(
+def export_model(
     model: str | Path,
     output: str | Path,
-    clips: Sequence[Any],
+    calibrate: Sequence[Any] = (),
     to: str = "onnx",
     dtype: str = "float32",
-    dynamic_batch: bool = True,
+    dynamic: Sequence[str] = ("batch",),
+    with_processing: bool = False,
+    frames: int | None = None,
+    size: int | None = None,
 ) -> dict[str, Any]:
     """
-    Export a classifier and compare the export with the model on real clips.
+    Export a classifier or an encoder, and compare the export with the model.
 
     Args:
         model (`str` or `Path`):
             Folder or Hub id of a model with its processor.
         output (`str` or `Path`):
-            New folder: the graph, the configuration, the processor, and the comparison in `export_report.json`.
-        clips (`Sequence[Any]`):
-            Videos in any form that the processor accepts.
+            New folder: the graph, the configuration, the processor, a card, and the comparison in
+            `export_report.json`.
+        calibrate (`Sequence[Any]`, *optional*):
+            Videos (images for an image classifier) in any form that the processor accepts, to compare both sides on.
+            Where 8-bit numbers need ranges, every second one, 300 at most, is used to measure them, and the others to
+            compare. By default one made clip of moving bars is compared.
         to (`str`, *optional*, defaults to `"onnx"`):
-            `"torch"`, `"onnx"` or `"openvino"`.
+            `"torch"`, `"aoti"`, `"onnx"`, `"openvino"` or `"executorch"`.
         dtype (`str`, *optional*, defaults to `"float32"`):
-            `"float32"`; `"float16"` for weights of OpenVINO; `"int8"` for weights of ONNX, with activations that are
-            quantised as they come.
-        dynamic_batch (`bool`, *optional*, defaults to `True`):
-            Whether the graph takes any number of clips. Frames and sizes are those of the processor.
+            `"float32"`, `"bfloat16"`, `"float16"`, `"int8"` or `"int4"`. `docs/deploy.md` has those of each runtime.
+        dynamic (`Sequence[str]`, *optional*, defaults to `("batch",)`):
+            Axes that may vary: `"batch"`, `"frames"`, `"size"`. The export is tried with another size of each.
+        with_processing (`bool`, *optional*, defaults to `False`):
+            Whether the graph resizes, crops and normalises. It then takes decoded uint8 frames of the size that
+            `calibrate` has.
+        frames (`int`, *optional*):
+            Frames of a clip, in the place of the processor's.
+        size (`int`, *optional*):
+            Height and width of a crop in pixels, in the place of the processor's. The short side before the crop is
+            scaled in the same way.
 
     Returns:
-        `dict[str, Any]`: the comparison, see [`compare`], with `format`, `dtype`, `dynamic`, `megabytes` and the
-        versions of the packages.
+        `dict[str, Any]`: the comparison, see [`compare`], with `format`, `dtype`, `dynamic` (the step between
+        the sizes of each open axis), `input_shape`, `videos` (number compared), `calibrated_on`, `megabytes` and
+        `versions`.
 
     Raises:
-        ValueError: an argument is not allowed, or the folder exists.
+        ValueError: an argument is not allowed, the folder exists, or an axis cannot vary.
+        ImportError: a package of the runtime is missing.
     """
-    if to not in FORMATS:
-        raise ValueError(f"`to` must be one of {', '.join(FORMATS)}, got {to!r}.")
-    if dtype not in DTYPES or to not in DTYPES[dtype]:
-        allowed = [name for name, formats in DTYPES.items() if to in formats]
-        raise ValueError(f"`dtype` must be one of {', '.join(allowed)} for {to}, got {dtype!r}.")
-    if not clips:
-        raise ValueError("`clips` must hold at least one video to compare the export on, got none.")
+    check_runtime(to, dtype)
+    if (to, dtype) in CALIBRATED and not calibrate:
+        raise ValueError(f"`calibrate` must hold videos: {dtype} of {to} measures ranges on them.")
+    if with_processing and {"frames", "size"} & set(dynamic):
+        raise ValueError(f"`dynamic` must be ('batch',) with `with_processing`, got {tuple(dynamic)}.")
     output = Path(output)
     refuse_existing([output], "output")
-    classifier = AutoModelForVideoClassification.from_pretrained(model, dtype=torch.float32).eval()
-    processor = AutoVideoProcessor.from_pretrained(model)
-    pixels = [processor(clip, return_tensors="pt")["pixel_values"] for clip in clips]
-    exported = _export(classifier, as_single_views(pixels[0]), to, dtype, dynamic_batch)
-    exported.save_pretrained(output)
-    processor.save_pretrained(output)
-    opened = ExportedClassifier(exported) if to == "torch" else load_export(output)
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    report = {
+    loaded = load_model(str(model))
+    name = type(loaded).__name__
+    if not name.endswith(EXPORTED_HEADS):
+        raise ValueError(
+            f"`model` must be a classifier or an encoder, got {name}, which takes more than pixels or answers for "
+            "places: make its graph with `hf_videovit.inference.export_runtimes.export_graph`."
+        )
+    changes = _changes(load_processor(str(model)), frames, size)
+    processor = load_processor(str(model), **changes)
+    videos = list(calibrate) or [_moving_bars(processor)]
+    calibrating = videos[::2][:CALIBRATION_SAMPLES] if (to, dtype) in CALIBRATED else []
+    compared = [one for index, one in enumerate(videos) if index % 2] or videos if calibrating else videos
+    if with_processing:
+        graph_model: PreTrainedModel = _WithProcessing(loaded, processor).eval()
+        graph_processor = load_processor(str(model), **changes, **dict.fromkeys(PROCESSING, False))
+    else:
+        graph_model, graph_processor = loaded, processor
+    views = _inputs(graph_processor, videos[:1], with_processing)[0]
+    samples = _inputs(graph_processor, calibrating, with_processing)
+    try:
+        exported = export_graph(graph_model, views, to, dtype, dynamic, samples)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # each runtime has its own
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"`to`: {to} with {dtype} cannot hold {name}: {reason[0]}") from error
+    steps = {axis: _check_axis(graph_model, exported, views, axis, f"{name} in {to}", dtype) for axis in dynamic}
+    report: dict[str, Any] = {
         "model": str(model),
         "format": to,
         "dtype": dtype,
-        "dynamic": ["batch"] if dynamic_batch else [],
-        "megabytes": round(size / 1e6, 2),
-        **compare(classifier, opened, pixels),
+        "dynamic": steps,
+        "with_processing": with_processing,
+        "classifies": name.endswith("Classification"),
+        "input_shape": _shape(views["pixel_values"], steps),
+        "videos": len(compared) if calibrate else 0,
+        "calibrated_on": len(calibrating),
     }
-    (output / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}-") as folder:
+        staging = Path(folder) / "export"
+        exported.save_pretrained(staging)
+        graph_processor.save_pretrained(staging)
+        report["megabytes"] = round(sum(file.stat().st_size for file in staging.iterdir()) / 1e6, 2)
+        write_text(staging / REPORT, json.dumps(report))  # which opening reads
+        report |= compare(str(model), str(staging), compared, changes) | {"versions": _versions()}
+        write_text(staging / REPORT, json.dumps(report, indent=2) + "\n")
+        write_text(staging / "README.md", render_export_card(report, loaded.config))
+        shutil.move(staging, output)
     return report
 
 
-def _exporters() -> Any:
-    """`transformers.exporters`, which older releases do not have."""
-    try:
-        return importlib.import_module("transformers.exporters")
-    except ModuleNotFoundError as error:
-        raise ImportError("Exports need a newer transformers: pip install -U transformers") from error
+def _changes(processor: Any, frames: int | None, size: int | None) -> dict[str, Any]:
+    """Fields of a processor for another number of frames and another size of crops."""
+    changes: dict[str, Any] = {} if frames is None else {"num_frames": frames}
+    if size is not None:
+        crop = processor.crop_size or processor.size
+        scale = size / crop["height"]
+        changes["size"] = {name: round(scale * value) for name, value in dict(processor.size).items() if value}
+        changes["crop_size"] = {"height": size, "width": size}
+    return changes
 
 
-def _export(classifier: PreTrainedModel, views: torch.Tensor, to: str, dtype: str, dynamic_batch: bool) -> Any:
-    """The exported graph for single views `(batch, frames, channels, height, width)`."""
-    exporters = _exporters()
-    exporter, config = (getattr(exporters, name) for name in FORMATS[to])
-    options: dict[str, Any] = {}
-    if dynamic_batch:
-        options["dynamic_shapes"] = {"pixel_values": {0: torch.export.Dim("batch")}}
-        views = views if len(views) > 1 else views.repeat(2, 1, 1, 1, 1)  # a size of 1 is taken for a constant
-    if dtype == "float16":
-        options["compress_to_fp16"] = True
-    elif dtype == "int8":
-        options["quantizer"] = exporters.OnnxRuntimeQuantizer(exporters.OnnxRuntimeDynamicConfig())
-    return exporter().export(classifier, {"pixel_values": views}, config(**options))
+def _moving_bars(processor: Any) -> Any:
+    """A clip (a frame for images) of bars that move to the right: frames of 256 x 320 pixels, RGB in uint8."""
+    length = 4 * (getattr(processor, "num_frames", None) or 1)
+    across = torch.arange(320)[None] - 4 * torch.arange(length)[:, None]  # (frames, width)
+    colours = torch.stack([(across * speed) % 256 for speed in (2, 3, 5)], dim=1)  # (frames, channels, width)
+    clip = colours[:, :, None].expand(-1, -1, 256, -1).to(torch.uint8).contiguous()
+    return clip if hasattr(processor, "num_frames") else clip[0]
+
+
+def _inputs(processor: Any, videos: Sequence[Any], raw: bool) -> list[dict[str, torch.Tensor]]:
+    """Single views of each video. Those that are not processed must have one size."""
+    found = [as_single_views(processor(video, return_tensors="pt")["pixel_values"]) for video in videos]
+    sizes = sorted({tuple(one.shape[-2:]) for one in found})
+    if raw and len(sizes) > 1:
+        raise ValueError(f"`calibrate` must hold videos of one size with `with_processing`, got {sizes}.")
+    return [{"pixel_values": one.contiguous()} for one in found]
+
+
+def _shape(pixels: torch.Tensor, steps: dict[str, int]) -> list[int | None]:
+    shape: list[int | None] = list(pixels.shape)
+    for axis in steps:
+        for place in _places(pixels, axis):
+            shape[place] = None
+    return shape
+
+
+def _places(pixels: torch.Tensor, axis: str) -> list[int]:
+    return {"batch": [0], "frames": [1], "size": [pixels.ndim - 2, pixels.ndim - 1]}[axis]
 
 
 @torch.no_grad()
-def compare(model: PreTrainedModel, exported: ExportedClassifier, clips: Sequence[torch.Tensor]) -> dict[str, Any]:
+def _check_axis(
+    model: PreTrainedModel, exported: Any, inputs: dict[str, torch.Tensor], axis: str, what: str, dtype: str
+) -> int:
     """
-    Compare an export with its model.
-
-    Args:
-        model (`PreTrainedModel`):
-            The model.
-        exported ([`ExportedClassifier`]):
-            Its export.
-        clips (`Sequence[torch.Tensor]`):
-            Pixels of each video, as the processor makes them.
+    Compare an export with its model at another size of an axis.
 
     Returns:
-        `dict[str, Any]`: `clips`, `max_difference` and `mean_difference` of the logits, `top1_agreement`, and the
-        median `milliseconds` a video of both sides with `speedup`.
+        `int`: the step to the next size that both take.
+
+    Raises:
+        ValueError: the export does not serve that size.
     """
-    expected = torch.cat([model(pixel_values=clip).logits for clip in clips])
-    found = torch.cat([exported(pixel_values=clip).logits for clip in clips]).to(expected.dtype)
-    difference = (found - expected).abs()
-    ours = _median_milliseconds(lambda: model(pixel_values=clips[0]))
-    theirs = _median_milliseconds(lambda: exported(pixel_values=clips[0]))
-    return {
-        "clips": len(clips),
-        "max_difference": difference.max().item(),
-        "mean_difference": difference.mean().item(),
-        "top1_agreement": (found.argmax(-1) == expected.argmax(-1)).float().mean().item(),
-        "milliseconds": {"torch": round(ours, 2), "export": round(theirs, 2)},
-        "speedup": round(ours / theirs, 3),
-    }
+    pixels = inputs["pixel_values"]
+    half = (
+        HALF.get(dtype, pixels.dtype) if pixels.is_floating_point() and exported.export_format != "openvino" else None
+    )
+    for step in STEPS:
+        longer = pixels
+        for place in _places(pixels, axis):
+            part = longer.narrow(place, 0, min(step, longer.shape[place]))
+            repeats = -(-step // part.shape[place])
+            longer = torch.cat([longer, *[part] * repeats], dim=place).narrow(place, 0, longer.shape[place] + step)
+        try:
+            expected = answer_of(model(pixel_values=longer))
+        except (ValueError, RuntimeError):
+            continue  # the model has no such size
+        try:
+            found = answer_of(exported(pixel_values=longer.contiguous().to(half or longer.dtype)))
+        except Exception:  # each runtime has its own; the graph may have larger steps than the model
+            continue
+        off = (found - expected).abs().max() if found.shape == expected.shape else torch.tensor(float("inf"))
+        if off <= TOLERANCES[dtype] * max(1.0, expected.abs().max().item()):
+            return step
+    raise ValueError(_fixed(axis, what))
 
 
-def _median_milliseconds(run: Callable[[], Any]) -> float:
-    """Median time of some runs; the one before them does not count."""
-    run()
-    times = []
-    for _ in range(TIMED_RUNS):
-        start = time.perf_counter()
-        run()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+TOLERANCES = {"float32": 1e-2, "bfloat16": 0.2, "float16": 0.1, "int8": 1.0, "int4": 2.0}
 
 
-__all__ = ["ExportedClassifier", "compare", "export_classifier", "is_export", "load_export"]
+def _fixed(axis: str, what: str) -> str:
+    other = {"frames": "`frames`", "size": "`size`"}.get(axis, "`dynamic=()`")
+    return (
+        f"`dynamic` cannot hold {axis!r} for {what}, whose graph serves one value: export a folder for each ({other})."
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+__all__ = ["export_model"]

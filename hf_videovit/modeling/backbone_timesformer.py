@@ -30,6 +30,7 @@ from .layers import (
     drop_path_rates,
     eager_attention_forward,
     init_as_torch,
+    known_equal,
     start_of,
     starting,
     token_grid,
@@ -134,7 +135,7 @@ class TimesformerEmbeddings(nn.Module):
             `torch.Tensor` of shape `(1, height * width, hidden_size)`.
         """
         table = self.position_embeddings[:, 1:]
-        if height * width == table.shape[1]:
+        if known_equal((height * width,), (table.shape[1],)):
             return table
         grid = table.unflatten(1, self.grid).permute(0, 3, 1, 2)
         smooth: dict[str, Any] = {} if self.position_interpolation == "nearest" else {"align_corners": False}
@@ -157,7 +158,7 @@ def resize_times(table: torch.Tensor, frames: int, interpolation: str) -> torch.
     Returns:
         `torch.Tensor` of shape `(1, frames, hidden_size)`.
     """
-    if frames == table.shape[1]:
+    if known_equal((frames,), (table.shape[1],)):
         return table
     smooth: dict[str, Any] = {} if interpolation == "nearest" else {"align_corners": False}
     return F.interpolate(table.transpose(1, 2), size=frames, mode=interpolation, **smooth).transpose(1, 2)

@@ -4,6 +4,7 @@ losses.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -176,6 +177,20 @@ def sinusoid_table(num_positions: int, dim: int) -> torch.Tensor:
     return table.float()
 
 
+def known_equal(left: Sequence[int], right: Sequence[int]) -> bool:
+    """
+    Whether sizes are equal for every input. Sizes that an exported graph leaves open are not: asking for their values
+    would fix them. Interpolation to the size that a table has gives the same table.
+
+    Args:
+        left (`Sequence[int]`):
+            Sizes.
+        right (`Sequence[int]`):
+            As many sizes.
+    """
+    return all(type(size) is int for size in (*left, *right)) and tuple(left) == tuple(right)
+
+
 def interpolate_positions(
     table: torch.Tensor, source_grid: tuple[int, int, int], target_grid: tuple[int, int, int]
 ) -> torch.Tensor:
@@ -193,14 +208,14 @@ def interpolate_positions(
     Returns:
         `torch.Tensor` of shape `(frames * height * width, dim)` of the target grid: `table` itself if both are equal.
     """
-    if tuple(source_grid) == tuple(target_grid):
+    if known_equal(source_grid, target_grid):
         return table
     frames, height, width = source_grid
     dim = table.shape[-1]
     grid = table.view(frames, height, width, dim).permute(0, 3, 1, 2)  # (frames, dim, height, width)
-    if (height, width) != tuple(target_grid[1:]):
+    if not known_equal((height, width), target_grid[1:]):
         grid = F.interpolate(grid.float(), size=tuple(target_grid[1:]), mode="bicubic", align_corners=False)
-    if frames != target_grid[0]:
+    if not known_equal((frames,), target_grid[:1]):
         series = grid.permute(2, 3, 1, 0).reshape(1, -1, frames)  # (1, height * width * dim, frames)
         series = F.interpolate(series.float(), size=target_grid[0], mode="linear", align_corners=False)
         grid = series.view(*target_grid[1:], dim, target_grid[0]).permute(3, 2, 0, 1)

@@ -41,6 +41,7 @@ from .layers import (
     eager_attention_forward,
     init_as_torch,
     interpolate_positions,
+    known_equal,
     start_of,
     starting,
     token_grid,
@@ -150,7 +151,7 @@ class _UniFormerV2Embeddings(nn.Module):
         """Position table `(tokens, hidden)` for frames of any size; the class token's row is kept."""
         of_class, of_patches = self.position_embedding[:1], self.position_embedding[1:]
         target = (1, *grid[1:])
-        if target == self.position_grid:
+        if known_equal(target, self.position_grid):
             return self.position_embedding
         resampled = interpolate_positions(of_patches, self.position_grid, target)
         return torch.cat((of_class, resampled.to(of_class.dtype)))

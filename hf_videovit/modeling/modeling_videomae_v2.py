@@ -112,7 +112,7 @@ class _VideoMAEV2PositionEmbeddings(nn.Module):
         return sinusoid_table(math.prod(self.grid), dim)
 
     def forward(self, grid: tuple[int, int, int]) -> torch.Tensor:
-        if grid[1:] != self.grid[1:] and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and grid[1:] != self.grid[1:]:
             logger.warning_once(
                 f"The position table of {self.grid} tokens (frames, height, width) is interpolated to {grid}. For a "
                 "checkpoint that was trained at this size with the official code, which makes a new table for each "

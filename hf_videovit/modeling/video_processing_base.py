@@ -369,21 +369,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
             batch = torch.stack([clips[index] for index in members]) if len(members) > 1 else clips[members[0]][None]
             if options["device"] is not None:
                 batch = batch.to(options["device"])
-            if options["do_resize"]:
-                batch = self._resize_clips(batch, options)
-            if options["do_center_crop"]:
-                batch = self._crop_clips(batch, options)  # (videos, clips, crops, frames, channels, height, width)
-            if options["do_grayscale"]:
-                batch = without_colours(batch)
-            batch = self.rescale_and_normalize(
-                batch,
-                options["do_rescale"],
-                options["rescale_factor"],
-                options["do_normalize"],
-                options["image_mean"],
-                options["image_std"],
-            )
-            batch = batch.flatten(1, -5)  # (videos, views, frames, channels, height, width)
+            batch = self.process_clips(batch, **options)
             batch = batch[:, 0] if batch.shape[1] == 1 else batch
             # Frames come with channels last; models round differently in another memory layout.
             batch = batch.contiguous()
@@ -392,6 +378,37 @@ class ClipVideoProcessor(BaseVideoProcessor):
             views.update(zip(members, batch))
         return [views[index] for index in range(len(clips))]
 
+    def process_clips(self, clips: torch.Tensor, **overrides: Any) -> torch.Tensor:
+        """
+        Resize, crop and normalise decoded clips of one size, as a call does. An exported graph can hold this.
+
+        Args:
+            clips (`torch.Tensor` of shape `(batch_size, num_clips, num_frames, num_channels, height, width)`):
+                uint8 clips, on any device.
+            overrides:
+                Fields of the processor to replace for this call.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_views, num_frames, num_channels, height, width)`: all crops of
+            the first clip first.
+        """
+        options = self._standardize_kwargs(**self._options(overrides))
+        if options["do_resize"]:
+            clips = self._resize_clips(clips, options)
+        if options["do_center_crop"]:
+            clips = self._crop_clips(clips, options)  # (videos, clips, crops, frames, channels, height, width)
+        if options["do_grayscale"]:
+            clips = without_colours(clips)
+        clips = self.rescale_and_normalize(
+            clips,
+            options["do_rescale"],
+            options["rescale_factor"],
+            options["do_normalize"],
+            options["image_mean"],
+            options["image_std"],
+        )
+        return clips.flatten(1, -5)
+
     def _resize_clips(self, clips: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         """
         Bring `(..., channels, height, width)` to `size`: the short side with a whole-number long side, or both sides.
@@ -399,14 +416,19 @@ class ClipVideoProcessor(BaseVideoProcessor):
         height, width = self.resized_size(clips.shape[-2:], options["size"])
         if (height, width) == tuple(clips.shape[-2:]):
             return clips
-        self._check_resized(clips, height, width)
+        if not torch.compiler.is_exporting():  # whose graph has one size
+            self._check_resized(clips, height, width)
         if not options["round_resized"]:
             clips = clips.float()
         interpolation = interpolation_mode(options["resample"])
         plain = interpolation == InterpolationMode.BILINEAR and not options["antialias"] and clips.dtype == torch.uint8
         if options["resize_as_opencv"] and plain:
             return resize_as_opencv(clips, height, width)
-        resized = tvF.resize(clips.flatten(0, -4), [height, width], interpolation, antialias=options["antialias"])
+        frames = clips.flatten(0, -4)
+        rounded = torch.compiler.is_exporting() and frames.dtype == torch.uint8  # some runtimes would round down
+        frames = frames.float() if rounded else frames
+        resized = tvF.resize(frames, [height, width], interpolation, antialias=options["antialias"])
+        resized = resized.round().clamp(0, 255).to(torch.uint8) if rounded else resized
         return resized.view(*clips.shape[:-2], height, width)
 
     def _check_resized(self, clips: torch.Tensor, height: int, width: int) -> None:

@@ -1,25 +1,44 @@
-"""Exported classifiers: the same answers from another runtime."""
+"""Exported models: the same answers from another runtime."""
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import AutoConfig
 from typer.testing import CliRunner
 
+from hf_videovit import UniFormerImageProcessor
 from hf_videovit.cli import app
-from hf_videovit.inference.exporting import REPORT, export_classifier, load_export
 from tests.clips import moving_square_clip, write_clip
 from tests.families import Case, cases
 from tests.saved_model import save_tiny_classifier
 
 
-NEEDED = {"torch": (), "onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}
 pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")
 
+from hf_videovit.inference.export_runtimes import export_graph
+from hf_videovit.inference.exported_model import ExportedClassifier, export_report, load_export
+from hf_videovit.inference.exporting import export_model
 
-def skip_without(to: str) -> None:
-    missing = [name for name in NEEDED[to] if importlib.util.find_spec(name) is None]
+
+NEEDED = {
+    "torch": (),
+    "onnx": ("nncf", "onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+    "executorch": ("executorch",),
+}
+
+
+VIDEO = [one for one in cases(options=False) if str(one).endswith("ForVideoClassification")]
+
+
+def skip_without(to: str, dtype: str = "float32") -> None:
+    needed = (*NEEDED[to], *(("torchao",) if (to, dtype) == ("torch", "int8") else ()))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)} is not installed")
 
@@ -32,77 +51,140 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    for index, name in enumerate(("right", "up", "left")):
-        write_clip(folder / f"{name}.mp4", moving_square_clip(name, seed=index))
+    for index, name in enumerate(("right", "up", "left", "down")):
+        write_clip(folder / f"{name}.mp4", moving_square_clip(name, seed=index, height=96, width=128))
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("to", "dtype", "tolerance"),
+    ("to", "dtype", "tolerance", "options"),
     [
-        ("torch", "float32", 1e-4),
-        ("onnx", "float32", 1e-4),
-        ("onnx", "int8", 0.5),
-        ("openvino", "float32", 1e-4),
-        ("openvino", "float16", 0.1),
+        ("torch", "bfloat16", 0.2, ()),
+        ("onnx", "float32", 1e-4, ("--with-processing",)),
+        ("onnx", "int8", 0.5, ("--dynamic", "batch,frames")),
+        ("openvino", "float32", 1e-4, ("--with-processing", "--dynamic", "none")),
+        ("openvino", "int8", 0.5, ()),
+        ("openvino", "float16", 0.1, ("--frames", "6", "--size", "48")),
+        ("executorch", "float32", 1e-4, ()),
     ],
 )
-def test_the_command_exports_compares_and_classifies(model, clips, tmp_path, to, dtype, tolerance):
+def test_the_command_exports_compares_and_classifies(model, clips, tmp_path, to, dtype, tolerance, options):
     skip_without(to)
     output = tmp_path / "export"
-    command = ["export", str(clips), "--model", str(model), "--output", str(output), "--to", to, "--dtype", dtype]
-    result = CliRunner().invoke(app, [*command, "--json"])
+    command = ["export", str(model), "--output", str(output), "--to", to, "--dtype", dtype, *options]
+    result = CliRunner().invoke(app, [*command, "--calibrate", str(clips), "--json"])
     assert result.exit_code == 0, result.output
-    report = json.loads((output / REPORT).read_text())
-    assert report["clips"] == 3 and report["top1_agreement"] == 1
-    assert report["max_difference"] < tolerance
+    report = export_report(output)
+    assert json.loads(result.stdout) == report
+    calibrated = dtype == "int8"
+    assert (report["videos"], report["calibrated_on"]) == ((2, 2) if calibrated else (4, 0))
+    assert report["max_difference"] < tolerance and report["top1_agreement"] >= 0.5
     assert report["milliseconds"]["export"] > 0 and report["megabytes"] > 0
+    assert all(value > 0 for value in report["peak_megabytes"].values())
+    card = (output / "README.md").read_text()
+    assert f"{report['milliseconds']['export']}" in card and report["versions"]["torch"] in card
     if to == "torch":
         with pytest.raises(ValueError, match="runs code of the file"):
             load_export(output)
+        assert load_export(output, trust=True).shape == [None, 4, 3, 32, 32]
         return
-    answers = []
-    for folder in (model, output):
-        found = CliRunner().invoke(
-            app, ["classify", str(clips), "--model", str(folder), "--json", "--batch-size", "2"]
-        )
-        assert found.exit_code == 0, found.output
-        answers.append([[one["label"] for one in row["predictions"][:1]] for row in json.loads(found.stdout)])
-    assert answers[0] == answers[1]
+    answers = CliRunner().invoke(app, ["classify", str(clips), "--model", str(output), "--json", "--batch-size", "2"])
+    if options and "none" in options:  # one clip at a time was asked for
+        assert answers.exit_code == 1 and "export's shape 1 x 4" in answers.output
+        return
+    assert answers.exit_code == 0, answers.output
+    assert len(json.loads(answers.stdout)) == 4
 
 
-CLASSIFIERS = [case for case in cases(options=False) if str(case).split("-")[0].endswith("ForVideoClassification")]
+@pytest.mark.parametrize("case", VIDEO, ids=str)
+def test_processing_in_the_graph_is_that_of_the_processor(case: Case):
+    """The graph of torch, which is exact, from decoded frames to logits."""
+    from hf_videovit.inference.exporting import _WithProcessing
+
+    processor = case.family.processor_class(**case.family.processor)
+    clip = torch.randint(256, (case.config().num_frames, 3, 90, 120), dtype=torch.uint8)
+    model = case.model()
+    exported = export_graph(_WithProcessing(model, processor).eval(), {"pixel_values": clip[None]}, "torch")
+    with torch.no_grad():
+        expected = model(processor(clip, return_tensors="pt")["pixel_values"]).logits
+    torch.testing.assert_close(exported(pixel_values=clip[None]).logits, expected, atol=2e-3, rtol=1e-3)
+
+
+# Steps between the values of an axis that a graph serves. Others have windows or tubes of one grid.
+STEPS = {
+    "frames": {"LstclFor": 1, "UniFormerFor": 1, "UniFormerV2For": 1, "VideoMAEV2For": 2},
+    "size": {"LstclFor": 8, "TubeViTFor": 1, "UniFormerFor": 1, "UniFormerV2For": 8, "VideoMAEV2For": 8},
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["torch", "onnx", "openvino"])
-@pytest.mark.parametrize("case", CLASSIFIERS, ids=str)
-def test_every_classifier_agrees_on_other_batches(case: Case, to, tmp_path):
-    skip_without(to)
+@pytest.mark.parametrize("axis", ["frames", "size"])
+@pytest.mark.parametrize("case", VIDEO, ids=str)
+def test_open_axes_are_tried(case: Case, axis, tmp_path):
     case.model().save_pretrained(tmp_path / "model")
     case.family.processor_class(**case.family.processor).save_pretrained(tmp_path / "model")
-    clip = torch.randint(256, (12, 3, 80, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    report = export_classifier(tmp_path / "model", tmp_path / "export", [clip, clip.flip(0)], to=to)
-    # other runtimes have other kernels, which sum in another order
-    assert report["max_difference"] < 1e-3, report
-    if to != "torch":
-        pixels = torch.randn(3, *case.inputs(batch_size=1)["pixel_values"].shape[1:])
-        with torch.no_grad():
-            expected = case.model()(pixels).logits
-        torch.testing.assert_close(load_export(tmp_path / "export")(pixels).logits, expected, atol=1e-3, rtol=1e-3)
+    arguments = {"model": tmp_path / "model", "output": tmp_path / "export", "to": "torch", "dynamic": ("batch", axis)}
+    step = STEPS[axis].get(str(case).removesuffix("VideoClassification"))
+    if step is None:
+        with pytest.raises(ValueError, match=f"`dynamic` cannot hold '{axis}'.*export a folder for each"):
+            export_model(**arguments)
+        assert not (tmp_path / "export").exists()
+        return
+    report = export_model(**arguments)
+    assert report["dynamic"] == {"batch": 1, axis: step}
+    assert report["input_shape"].count(None) == (2 if axis == "frames" else 3)
+    assert report["videos"] == 0 and report["max_difference"] < 1e-3  # one made clip
+
+
+@pytest.mark.slow
+def test_image_classifiers_are_compared_on_images(tmp_path):
+    skip_without("onnx")
+    case = next(one for one in cases(options=False) if str(one) == "UniFormerForImageClassification")
+    case.model().save_pretrained(tmp_path / "model")
+    UniFormerImageProcessor(size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}).save_pretrained(
+        tmp_path / "model"
+    )
+    images = [np.full((80, 90, 3), level, dtype=np.uint8) for level in (30, 200)]
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    command = ["export", str(tmp_path / "model"), "--output", str(tmp_path / "export"), "--calibrate", str(tmp_path)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    report = export_report(tmp_path / "export")
+    assert report["videos"] == 2 and report["max_difference"] < 1e-3 and report["input_shape"] == [None, 3, 64, 64]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"to": "tflite"}, "`to`"), ({"to": "onnx", "dtype": "float16"}, "`dtype`"), ({"clips": []}, "`clips`")],
+    [
+        ({"to": "tflite"}, "`to`"),
+        ({"to": "onnx", "dtype": "bfloat16"}, "`dtype`"),
+        ({"to": "openvino", "dtype": "int8"}, "`calibrate`"),
+        ({"dynamic": ("time",), "to": "torch"}, "`dynamic`"),
+        ({"dynamic": ("frames",), "with_processing": True}, "`dynamic`"),
+        ({"output": "."}, "`output`"),
+    ],
 )
-def test_wrong_arguments_are_named(model, clips, tmp_path, options, message):
-    arguments = {"clips": [clips / "up.mp4"], **options}
+def test_wrong_arguments_are_named(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
-        export_classifier(model, tmp_path / "export", **arguments)
+        export_model(model, **{"output": tmp_path / "export", **options})
+
+
+def test_heads_that_take_more_than_pixels_are_named(tmp_path):
+    case = next(one for one in cases(options=False) if str(one) == "VideoMAEV2ForPreTraining")
+    case.model().save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="`model` must be a classifier or an encoder, got VideoMAEV2ForPreTraining"):
+        export_model(tmp_path / "model", tmp_path / "export")
 
 
 def test_a_folder_without_export_is_named(tmp_path):
     with pytest.raises(ValueError, match="`folder`"):
         load_export(tmp_path)
+
+
+def test_other_sizes_than_those_of_the_graph_are_named(model):
+    exported = ExportedClassifier(SimpleNamespace(config=AutoConfig.from_pretrained(model)), [None, 4, 3, 32, 32])
+    exported.exported.dtype = torch.float32
+    with pytest.raises(ValueError, match="export's shape any x 4 x 3 x 32 x 32, got .1, 8, 3, 32, 32."):
+        exported(torch.zeros(1, 8, 3, 32, 32))

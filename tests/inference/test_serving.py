@@ -24,7 +24,7 @@ from starlette.testclient import TestClient
 from transformers import pipeline
 
 from hf_videovit.cli.common import load_classifier
-from hf_videovit.inference.exporting import export_classifier
+from hf_videovit.inference.exporting import export_model
 from hf_videovit.inference.serving import FAULTS, LIMITS, ServingOptions, make_server
 from hf_videovit.modeling import video_decoding
 from hf_videovit.modeling.video_decoding import VideoDecodingError, VideoLimits
@@ -283,7 +283,7 @@ def test_exports_are_served(to, clips, tmp_path):
     for needed in {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino",)}[to]:
         pytest.importorskip(needed)
     model = save_tiny_classifier(tmp_path / "model", num_clips=2)
-    export_classifier(model, tmp_path / "export", [clips[0]], to=to)
+    export_model(model, tmp_path / "export", [clips[0]], to=to)
     with client_of(partial(load_classifier, str(tmp_path / "export"), "cpu")) as client:
         found = client.post("/predict", content=clips[0].read_bytes()).json()["predictions"]
     assert found == load_classifier(str(tmp_path / "export"), "cpu")(str(clips[0]))
