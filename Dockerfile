@@ -6,7 +6,8 @@ FROM python:3.12-slim
 ARG EXTRAS=serve
 ARG PIP_ARGS=""
 
-COPY setup.py pyproject.toml README.md /package/
+COPY setup.py pyproject.toml README.md LICENSE /package/
+COPY examples /package/examples
 COPY hf_videovit /package/hf_videovit
 RUN pip install --no-cache-dir ${PIP_ARGS} "/package[${EXTRAS}]" && rm -r /package
 

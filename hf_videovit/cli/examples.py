@@ -15,7 +15,7 @@ commands = typer.Typer()
 
 PACKAGE = Path(__file__).parents[1]
 # An installed package has them inside, a checkout beside the package.
-EXAMPLES = next(path for path in (PACKAGE / "examples", PACKAGE.parent / "examples") if path.is_dir())
+PLACES = (PACKAGE / "examples", PACKAGE.parent / "examples")
 LEFT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -26,7 +26,10 @@ def examples(
     ] = None,
 ) -> None:
     """Copy the example scripts to a folder, for `accelerate launch`; without a folder, list them."""
-    scripts = sorted(EXAMPLES.glob("*.py"))
+    folder = next((path for path in PLACES if path.is_dir()), None)
+    if folder is None:
+        raise ValueError(f"This installation has no scripts in {PLACES[0]}: install the wheel of the package.")
+    scripts = sorted(folder.glob("*.py"))
     if copy_to is None:
         table = make_table("Script", "Purpose")
         for script in scripts:
@@ -36,5 +39,5 @@ def examples(
         return
     if copy_to.exists() and (not copy_to.is_dir() or any(copy_to.iterdir())):
         raise ValueError(f"COPY_TO {copy_to} must be a new or empty folder.")
-    shutil.copytree(EXAMPLES, copy_to, ignore=LEFT, dirs_exist_ok=True)
+    shutil.copytree(folder, copy_to, ignore=LEFT, dirs_exist_ok=True)
     typer.echo(f"{len(scripts)} scripts -> {copy_to}")
