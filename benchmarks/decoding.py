@@ -44,17 +44,18 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_clip(path: Path) -> Path:
+def make_clip(path: Path, fps: int = 30, num_frames: int = 300) -> Path:
     """Smooth noise that pans, so that motion and texture cost what they cost in real video."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (40, 50, 3)).astype(np.float32)
     ground = np.kron(coarse, np.ones((16, 16, 1), np.float32)) + generator.normal(0, 6, (640, 800, 3))
     ground = ground.clip(0, 255).astype(np.uint8)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(30))
+        stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width, stream.pix_fmt = 256, 340, "yuv420p"
         stream.options = {"crf": "23", "preset": "medium"}
-        for index in range(300):
+        for number in range(num_frames):
+            index = number % 300
             frame = ground[index : index + 256, (3 * index) // 2 : (3 * index) // 2 + 340]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
