@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import distributed as dist
 from torch import multiprocessing
+from torch.nn.parallel import DistributedDataParallel
 
 from hf_videovit import LstclConfig, LstclForPreTraining
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
@@ -50,17 +51,20 @@ def uneven_keys(rank: int, world: int) -> Tensors:
 
 
 def training_step(rank: int, world: int, fields: dict[str, Any], state: Tensors, short: Any, long: Any) -> Tensors:
-    """Loss, mean gradients and the state after a pass over this process's share of the clips, in the clips' type."""
+    """
+    Mean loss, gradients and the state after a pass over this process's share of the clips, in the clips' type. Several
+    processes train by `DistributedDataParallel`, without a trainer.
+    """
     model = LstclForPreTraining(LstclConfig(**copy.deepcopy(fields))).to(short.dtype).train()
     model.load_state_dict(state)
-    loss = model(short.chunk(world)[rank], long.chunk(world)[rank]).loss
+    parallel = DistributedDataParallel(model) if world > 1 else model
+    loss = parallel(short.chunk(world)[rank], long.chunk(world)[rank]).loss
     loss.backward()
-    answer = {"loss": loss.detach()}
-    answer |= {f"grad.{name}": one.grad for name, one in model.named_parameters() if one.grad is not None}
+    mean = loss.detach().clone()
     if world > 1:
-        for value in answer.values():
-            dist.all_reduce(value)
-            value /= world
+        dist.all_reduce(mean)
+    answer = {"loss": mean / world}
+    answer |= {f"grad.{name}": one.grad for name, one in model.named_parameters() if one.grad is not None}
     return answer | {f"after.{name}": value for name, value in model.state_dict().items()}
 
 
