@@ -219,6 +219,9 @@ def export_graph(
         raise ValueError(f"`dynamic` must hold names of {', '.join(AXES)}, got {unknown}.")
     runtime = RUNTIMES[to]
     model = copy.deepcopy(model).requires_grad_(False)
+    for module in model.modules():
+        if hasattr(module, "split_shared_kernel"):
+            module.split_shared_kernel()
     if to == "executorch":
         _replace_volume_convolutions(model)
     if dtype in HALF and to != "openvino":  # which converts numbers itself

@@ -269,6 +269,15 @@ class _TubeViTEmbeddings(nn.Module):
         hidden_states = self.dropout(hidden_states)
         return hidden_states, hidden_states if self.gate_positions else tokens
 
+    def split_shared_kernel(self) -> None:
+        """Give each tube its kernel, resized from the shared one, for graphs whose weights do not change."""
+        if self.shared_kernel is None:
+            return
+        for tube in self.tubes:
+            if isinstance(tube, TubeViTTube):
+                tube.weight = nn.Parameter(tube.resized(self.shared_kernel.weight.detach()), requires_grad=False)
+        self.shared_kernel = None
+
     def fitting(self, size: Sequence[int]) -> list[tuple[TubeViTTube, tuple[int, int, int]]]:
         """
         Tubes that fit into an input.

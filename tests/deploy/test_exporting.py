@@ -118,6 +118,16 @@ STEPS = {
 }
 
 
+def test_tubes_of_a_shared_kernel_get_their_own():
+    case = next(one for one in cases() if str(one) == "TubeViTForVideoClassification-interpolated")
+    model, inputs = case.model(), {"pixel_values": case.inputs()["pixel_values"]}
+    exported = export_graph(model, inputs, "torch")
+    assert not [name for name in exported.program.state_dict if "shared_kernel" in name]
+    assert model.tubevit.embeddings.shared_kernel is not None  # the model stays as it was
+    with torch.no_grad():
+        torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ["frames", "size"])
 @pytest.mark.parametrize("case", VIDEO, ids=str)
