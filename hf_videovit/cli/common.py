@@ -174,13 +174,18 @@ def load_classifier(model: str, device: str | None) -> Any:
     """
     from transformers import AutoVideoProcessor, pipeline
 
-    from ..inference.exported_model import is_export, load_export
+    from ..inference.exported_model import export_report, is_export, load_export
 
     check_classifier(model)
     with loading("--model", model):
         processor = AutoVideoProcessor.from_pretrained(model)  # pipelines do not say which file is damaged
         if is_export(model):
+            if device is not None and choose_device(device) != "cpu":
+                raise ValueError(f"--device must be cpu for an export, got {device!r}.")
             opened: Any = load_export(model)
+            report = export_report(model)
+            if report.get("with_processing"):
+                processor.frame_size = tuple(report["input_shape"][-2:])
             return pipeline("video-classification", model=opened, video_processor=processor)
         return pipeline("video-classification", model=model, device=choose_device(device))
 

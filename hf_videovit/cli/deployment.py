@@ -41,7 +41,8 @@ def export(
     """Export a model to a file of another runtime, and compare both."""
     from ..inference.exporting import export_model
 
-    axes = [name.strip() for name in dynamic.split(",") if name.strip() not in ("", "none")]
+    read_architecture(model)  # names what is missing
+    axes = [] if dynamic.strip() == "none" else [name.strip() for name in dynamic.split(",")]
     with contextlib.redirect_stdout(sys.stderr):  # the runtimes' own reports
         report = export_model(
             model,
@@ -58,13 +59,14 @@ def export(
         print_json(report)
         return
     times, memory = report["milliseconds"], report["peak_megabytes"]
-    on = f"{report['videos']} videos" if report["videos"] else "one made clip (--calibrate compares on yours)"
+    synthetic = "one synthetic clip (--calibrate compares on yours)"
+    on = f"{report['videos']} of your videos" if report["videos"] else synthetic
     agreement = report["top1_agreement"]
     agrees = "" if agreement is None else f", the first label agrees in {100 * agreement:.1f} %"
     typer.echo(
         f"{model} -> {output} ({to}, {dtype}, {report['megabytes']} MB)\n"
         f"answers differ by at most {report['max_difference']:.2g} on {on}{agrees}\n"
-        f"{times['export']} ms a video, {times['torch']} ms in torch ({report['speedup']} x); "
+        f"{times['export']} ms a video, {times['torch']} ms in torch ({report['speedup']} x as fast); "
         f"{memory['export']} MB of memory, {memory['torch']} MB in torch"
     )
 
@@ -107,10 +109,13 @@ def serve(
 
     SIGTERM or Ctrl-C ends it once the requests that it has taken are answered.
     """
+    from ..inference.exported_model import is_export, read_runtime
     from ..inference.serving import LIMITS, ServingOptions
     from ..inference.serving import serve as run_server
 
     check_classifier(model)
+    if is_export(model):
+        read_runtime(model)
     limits = dataclasses.replace(
         LIMITS, max_bytes=int(max_megabytes * 2**20), max_duration=max_seconds, max_pixels=max_pixels
     )

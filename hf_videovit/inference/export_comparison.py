@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from transformers.utils import logging
 
 import hf_videovit
 
+from ..files import loading
 from .exported_model import export_report, load_export, open_export
 
 
@@ -67,7 +69,13 @@ def compare(model: str, export: str, videos: Sequence[Any], changes: dict[str, A
 def _apart(function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     context, threads = get_context("spawn"), torch.get_num_threads()
     with ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(threads,)) as pool:
-        return pool.submit(function, *arguments).result()
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "The process that measures a side ended. A script must call `export_model` under "
+                "`if __name__ == '__main__':`; else memory may be short."
+            ) from error
 
 
 def _start(threads: int) -> None:
@@ -126,10 +134,11 @@ def load_model(model: str) -> Any:
         ValueError: the configuration names no class of this package.
     """
     name = _architecture(model)
-    model_class = getattr(hf_videovit, name, None)
+    model_class = getattr(hf_videovit, name, None) if name else None
     if model_class is None:
         raise ValueError(f"`model` must name a class of this package in its configuration, got {name!r}.")
-    return model_class.from_pretrained(model, dtype=torch.float32).eval()
+    with loading("`model`", model):
+        return model_class.from_pretrained(model, dtype=torch.float32).eval()
 
 
 def load_processor(model: str, **changes: Any) -> Any:
@@ -146,11 +155,13 @@ def load_processor(model: str, **changes: Any) -> Any:
         The processor.
     """
     kind = AutoImageProcessor if "ForImage" in _architecture(model) else AutoVideoProcessor
-    return kind.from_pretrained(model, **changes)
+    with loading("`model`", model):
+        return kind.from_pretrained(model, **changes)
 
 
 def _architecture(model: str) -> str:
-    return (AutoConfig.from_pretrained(model).architectures or [""])[0]
+    with loading("`model`", model):
+        return (AutoConfig.from_pretrained(model).architectures or [""])[0]
 
 
 @torch.no_grad()

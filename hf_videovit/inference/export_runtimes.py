@@ -181,6 +181,22 @@ def check_runtime(to: str, dtype: str) -> None:
         raise ValueError(f"`dtype` must be one of {', '.join(RUNTIMES[to].dtypes)} for {to}, got {dtype!r}.")
 
 
+def check_axes(dynamic: Sequence[str]) -> None:
+    """
+    Check the names of open axes.
+
+    Args:
+        dynamic (`Sequence[str]`):
+            The names.
+
+    Raises:
+        ValueError: there is no such axis.
+    """
+    unknown = sorted(set(dynamic) - set(AXES))
+    if unknown:
+        raise ValueError(f"`dynamic` must hold names of {', '.join(AXES)}, got {unknown}.")
+
+
 def export_graph(
     model: PreTrainedModel,
     inputs: Inputs,
@@ -215,9 +231,7 @@ def export_graph(
         ImportError: a package of the runtime is missing.
     """
     check_runtime(to, dtype)
-    unknown = sorted(set(dynamic) - set(AXES))
-    if unknown:
-        raise ValueError(f"`dynamic` must hold names of {', '.join(AXES)}, got {unknown}.")
+    check_axes(dynamic)
     runtime = RUNTIMES[to]
     model = copy.deepcopy(model).requires_grad_(False)
     for module in model.modules():
@@ -285,6 +299,7 @@ __all__ = [
     "HALF",
     "RUNTIMES",
     "Runtime",
+    "check_axes",
     "check_runtime",
     "export_graph",
     "exporters",

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
+
+import hf_videovit
 
 from ..files import read_json
 from ..modeling.layers import as_single_views, merge_single_views
@@ -112,6 +114,40 @@ def open_export(folder: str | Path, trust: bool = False, **options: Any) -> Any:
     Raises:
         ValueError: the folder holds no export, or one that is not trusted.
     """
+    runtime = read_runtime(folder, trust)
+    if runtime == "openvino":  # whose default depends on the processor
+        precision = "bf16" if export_report(folder).get("dtype") == "bfloat16" else "f32"
+        options["config"] = {"INFERENCE_PRECISION_HINT": precision, **options.get("config", {})}
+        options.setdefault("device", "cpu")
+    RUNTIMES[runtime].load_exporter()
+    # the module of a model registers the class of its outputs, which a graph returns
+    for name in AutoConfig.from_pretrained(folder).architectures or []:
+        getattr(hf_videovit, name, None)
+    try:
+        return exporters().ExportedModel.from_pretrained(folder, trust_remote_code=trust, **options)
+    except ImportError:
+        raise
+    except Exception as error:  # each runtime has its own
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"`folder` {str(folder)!r} cannot be opened by {runtime}: {reason[0]}") from error
+
+
+def read_runtime(folder: str | Path, trust: bool = False) -> str:
+    """
+    Read which runtime an export is for.
+
+    Args:
+        folder (`str` or `Path`):
+            Folder that [`export_model`] wrote.
+        trust (`bool`, *optional*, defaults to `False`):
+            See [`open_export`].
+
+    Returns:
+        `str`: the runtime, as `to` of [`export_model`].
+
+    Raises:
+        ValueError: the folder holds no export, or one that is not trusted.
+    """
     if not is_export(folder):
         raise ValueError(f"`folder` must hold an export with {MANIFEST}, got {str(folder)!r}.")
     name = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))["export_format"]
@@ -121,14 +157,10 @@ def open_export(folder: str | Path, trust: bool = False, **options: Any) -> Any:
     if RUNTIMES[runtime].runs_code and not trust:
         raise ValueError(
             f"`folder` must be an export to onnx, openvino or executorch: opening a program of {runtime} runs code of "
-            "the file. If you trust it, open it in Python with `load_export(folder, trust=True)`."
+            "the file. If you trust it, open it in Python with "
+            "`hf_videovit.inference.exported_model.load_export(folder, trust=True)`."
         )
-    if runtime == "openvino":  # whose default depends on the processor
-        precision = "bf16" if export_report(folder).get("dtype") == "bfloat16" else "f32"
-        options["config"] = {"INFERENCE_PRECISION_HINT": precision, **options.get("config", {})}
-        options.setdefault("device", "cpu")
-    RUNTIMES[runtime].load_exporter()
-    return exporters().ExportedModel.from_pretrained(folder, trust_remote_code=trust, **options)
+    return runtime
 
 
 def load_export(folder: str | Path, trust: bool = False, **options: Any) -> ExportedClassifier:
@@ -167,4 +199,4 @@ def export_report(folder: str | Path) -> dict[str, Any]:
     return read_json(file, "export") if file.is_file() else {}
 
 
-__all__ = ["ExportedClassifier", "export_report", "is_export", "load_export", "open_export"]
+__all__ = ["ExportedClassifier", "export_report", "is_export", "load_export", "open_export", "read_runtime"]

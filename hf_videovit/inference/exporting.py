@@ -20,14 +20,20 @@ from ..folders import refuse_existing, write_text
 from ..modeling.layers import as_single_views
 from .export_card import render_export_card
 from .export_comparison import answer_of, compare, load_model, load_processor
-from .export_runtimes import CALIBRATED, CALIBRATION_SAMPLES, HALF, check_runtime, export_graph
+from .export_runtimes import CALIBRATED, CALIBRATION_SAMPLES, HALF, check_axes, check_runtime, export_graph
 from .exported_model import REPORT
 
 
 EXPORTED_HEADS = ("ForVideoClassification", "ForImageClassification", "Model")
 PROCESSING = ("do_resize", "do_center_crop", "do_grayscale", "do_rescale", "do_normalize")
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # between a size and the next one that an export serves
-PACKAGES = ("torch", "transformers", "onnxruntime", "openvino", "nncf", "executorch", "torchao")
+PACKAGES = {
+    "torch": ("torch", "transformers", "torchao"),
+    "aoti": ("torch", "transformers", "torchao"),
+    "onnx": ("torch", "transformers", "onnx", "onnxruntime", "nncf"),
+    "openvino": ("torch", "transformers", "openvino", "nncf"),
+    "executorch": ("torch", "transformers", "executorch", "torchao"),
+}
 
 
 class _WithProcessing(PreTrainedModel):
@@ -92,8 +98,16 @@ def export_model(
         ImportError: a package of the runtime is missing.
     """
     check_runtime(to, dtype)
-    if (to, dtype) in CALIBRATED and not calibrate:
-        raise ValueError(f"`calibrate` must hold videos: {dtype} of {to} measures ranges on them.")
+    if isinstance(calibrate, str):
+        raise ValueError(f"`calibrate` must be a list of videos, got {calibrate!r}.")
+    if (to, dtype) in CALIBRATED and len(calibrate) < 2:
+        raise ValueError(
+            f"`calibrate` must hold two videos or more, got {len(calibrate)}: {dtype} of {to} measures ranges on some "
+            "and is compared on others."
+        )
+    check_axes(dynamic)
+    if with_processing and to == "executorch":
+        raise ValueError("`with_processing` must be False for executorch, whose XNNPACK cannot hold it, got True.")
     if with_processing and {"frames", "size"} & set(dynamic):
         raise ValueError(f"`dynamic` must be ('batch',) with `with_processing`, got {tuple(dynamic)}.")
     output = Path(output)
@@ -109,7 +123,7 @@ def export_model(
     processor = load_processor(str(model), **changes)
     videos = list(calibrate) or [_moving_bars(processor)]
     calibrating = videos[::2][:CALIBRATION_SAMPLES] if (to, dtype) in CALIBRATED else []
-    compared = [one for index, one in enumerate(videos) if index % 2] or videos if calibrating else videos
+    compared = videos[1::2] if calibrating else videos
     if with_processing:
         graph_model: PreTrainedModel = _WithProcessing(loaded, processor).eval()
         graph_processor = load_processor(str(model), **changes, **dict.fromkeys(PROCESSING, False))
@@ -117,6 +131,8 @@ def export_model(
         graph_model, graph_processor = loaded, processor
     views = _inputs(graph_processor, videos[:1], with_processing)[0]
     samples = _inputs(graph_processor, calibrating, with_processing)
+    with torch.no_grad():
+        graph_model(**views)  # which names arguments that the model does not take
     try:
         exported = export_graph(graph_model, views, to, dtype, dynamic, samples)
     except (ImportError, MemoryError):
@@ -142,7 +158,7 @@ def export_model(
         graph_processor.save_pretrained(staging)
         report["megabytes"] = round(sum(file.stat().st_size for file in staging.iterdir()) / 1e6, 2)
         write_text(staging / REPORT, json.dumps(report))  # which opening reads
-        report |= compare(str(model), str(staging), compared, changes) | {"versions": _versions()}
+        report |= compare(str(model), str(staging), compared, changes) | {"versions": _versions(to)}
         write_text(staging / REPORT, json.dumps(report, indent=2) + "\n")
         write_text(staging / "README.md", render_export_card(report, loaded.config))
         shutil.move(staging, output)
@@ -237,9 +253,9 @@ def _fixed(axis: str, what: str) -> str:
     )
 
 
-def _versions() -> dict[str, str]:
+def _versions(to: str) -> dict[str, str]:
     found = {}
-    for package in PACKAGES:
+    for package in PACKAGES[to]:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -81,6 +81,17 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
         """Arguments of `__new__` for a copy, which a worker that was not forked gets."""
         return (), {"video_processor": self.video_processor}
 
+    def check_model_type(self, supported_models: Any) -> None:
+        """
+        Report a model without a classifier. Exports stand in for the model that they were made of.
+
+        Args:
+            supported_models (`dict` or `list`):
+                Names of model classes.
+        """
+        if self.model.config_class is not None:
+            super().check_model_type(supported_models)
+
     def _sanitize_parameters(  # type: ignore[override]
         self,
         top_k: int | None = UNSET,

@@ -217,9 +217,27 @@ def interpolate_positions(
         grid = F.interpolate(grid.float(), size=tuple(target_grid[1:]), mode="bicubic", align_corners=False)
     if not known_equal((frames,), target_grid[:1]):
         series = grid.permute(2, 3, 1, 0).reshape(1, -1, frames)  # (1, height * width * dim, frames)
-        series = F.interpolate(series.float(), size=target_grid[0], mode="linear", align_corners=False)
+        series = resize_series(series.float(), target_grid[0])
         grid = series.view(*target_grid[1:], dim, target_grid[0]).permute(3, 2, 0, 1)
     return grid.permute(0, 2, 3, 1).reshape(-1, dim)
+
+
+def resize_series(series: torch.Tensor, length: int) -> torch.Tensor:
+    """
+    Interpolate linearly along the last axis.
+
+    Args:
+        series (`torch.Tensor` of shape `(batch_size, channels, steps)`):
+            The series.
+        length (`int`):
+            Steps of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, channels, length)`.
+    """
+    if torch.compiler.is_exporting():  # the OpenVINO exporter of transformers resizes planes only
+        return F.interpolate(series[..., None], size=(length, 1), mode="bilinear", align_corners=False)[..., 0]
+    return F.interpolate(series, size=length, mode="linear", align_corners=False)
 
 
 def features_over_time(tokens: torch.Tensor, num_steps: int, length: int) -> torch.Tensor:

@@ -80,6 +80,9 @@ class ClipVideoProcessorKwargs(VideosKwargs, total=False):
     seed: int | None
 
 
+NOT_SAVED = ("decoding_limits", "decoding_timeout", "frame_size")  # they belong to where a processor is used
+
+
 class ClipVideoProcessor(BaseVideoProcessor):
     """
     Samples clips from videos and makes `pixel_values` of them.
@@ -127,6 +130,8 @@ class ClipVideoProcessor(BaseVideoProcessor):
     isolate_decoding = False
     decoding_limits = DEFAULT_LIMITS
     decoding_timeout: float | None = None
+    # Height and width that frames must have, where an exported graph resizes them.
+    frame_size: tuple[int, int] | None = None
     # Frames of a clip where neither the instance nor the call names a number. Not `num_frames` itself: as a class
     # attribute that would make transformers' `fps=` argument unusable.
     published_num_frames: int | None = None
@@ -148,7 +153,7 @@ class ClipVideoProcessor(BaseVideoProcessor):
     def to_dict(self) -> dict[str, Any]:
         """The fields that are saved with a checkpoint."""
         fields = super().to_dict()
-        return {name: value for name, value in fields.items() if name not in ("decoding_limits", "decoding_timeout")}
+        return {name: value for name, value in fields.items() if name not in NOT_SAVED}
 
     @property
     def probe_options(self) -> dict[str, Any]:
@@ -295,11 +300,19 @@ class ClipVideoProcessor(BaseVideoProcessor):
             self._load(video, known, options | {"rng": self._rng(options, index)})
             for index, (video, known) in enumerate(zip(videos, metadata))
         ]
+        for video, (clips, _) in zip(videos, loaded):
+            self._check_frame_size(video, clips)
         views = self._make_views([clips for clips, _ in loaded], options)
         batch = BatchFeature(data={"pixel_values": views}, tensor_type=options["return_tensors"])
         if options["return_metadata"]:
             batch["video_metadata"] = [found for _, found in loaded]
         return batch
+
+    def _check_frame_size(self, video: Any, clips: torch.Tensor) -> None:
+        size = tuple(clips.shape[-2:])
+        if self.frame_size is not None and size != tuple(self.frame_size):
+            reason = "frames of {}x{} (height x width), the exported model takes {}x{}".format(*size, *self.frame_size)
+            raise VideoDecodingError(source_name(video), None, reason, "limit")
 
     def _check_call(self, given: dict[str, Any]) -> None:
         """ValueError for arguments of a call that do not exist or are of another type."""

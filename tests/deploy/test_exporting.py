@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from hf_videovit import UniFormerImageProcessor
 from hf_videovit.cli import app
+from hf_videovit.modeling.video_decoding import VideoDecodingError
 from tests.clips import moving_square_clip, write_clip
 from tests.families import Case, cases
-from tests.saved_model import save_tiny_classifier
+from tests.saved_model import save_tiny_classifier, tiny_processor
 
 
 pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")
@@ -91,7 +92,7 @@ def test_the_command_exports_compares_and_classifies(model, clips, tmp_path, to,
         return
     answers = CliRunner().invoke(app, ["classify", str(clips), "--model", str(output), "--json", "--batch-size", "2"])
     if options and "none" in options:  # one clip at a time was asked for
-        assert answers.exit_code == 1 and "export's shape 1 x 4" in answers.output
+        assert answers.exit_code == 2 and "export's shape 2 x 4" in answers.output
         return
     assert answers.exit_code == 0, answers.output
     assert len(json.loads(answers.stdout)) == 4
@@ -170,7 +171,10 @@ def test_image_classifiers_are_compared_on_images(tmp_path):
     [
         ({"to": "tflite"}, "`to`"),
         ({"to": "onnx", "dtype": "bfloat16"}, "`dtype`"),
-        ({"to": "openvino", "dtype": "int8"}, "`calibrate`"),
+        ({"to": "openvino", "dtype": "int8"}, "`calibrate` must hold two videos or more, got 0"),
+        ({"calibrate": "clips"}, "`calibrate` must be a list"),
+        ({"to": "executorch", "with_processing": True}, "`with_processing`"),
+        ({"to": "torch", "frames": 7}, "frames"),
         ({"dynamic": ("time",), "to": "torch"}, "`dynamic`"),
         ({"dynamic": ("frames",), "with_processing": True}, "`dynamic`"),
         ({"output": "."}, "`output`"),
@@ -179,6 +183,25 @@ def test_image_classifiers_are_compared_on_images(tmp_path):
 def test_wrong_arguments_are_named(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         export_model(model, **{"output": tmp_path / "export", **options})
+
+
+def test_videos_of_another_size_than_that_of_the_graph_are_named(clips):
+    processor = tiny_processor(do_resize=False, do_center_crop=False)
+    processor.frame_size = (64, 64)
+    with pytest.raises(VideoDecodingError, match="up.mp4: frames of 96x128 .* the exported model takes 64x64"):
+        processor([clips / "up.mp4"])
+    assert "frame_size" not in processor.to_dict()
+
+
+def test_a_damaged_export_is_named(model, tmp_path):
+    skip_without("onnx")
+    component = {"file": "model.onnx", "metadata": {}}
+    manifest = {"schema_version": 1, "export_format": "onnx", "components": {"model": component}}
+    (tmp_path / "export.json").write_text(json.dumps(manifest))
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    AutoConfig.from_pretrained(model).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`folder` .* cannot be opened by onnx"):
+        load_export(tmp_path)
 
 
 def test_heads_that_take_more_than_pixels_are_named(tmp_path):
