@@ -396,7 +396,8 @@ class PyAVReader:
             raise ImportError(
                 f"PyAV {av.__version__} cannot be used: {error}. Install another release of `av`."
             ) from error
-        except BROKEN as error:
+        except BROKEN as error:  # FFmpeg may call what it did not get to read damaged
+            self._check_time()
             raise self._error(_words(error)) from None
         self._used = False
         self._stream = self._best_stream()
@@ -499,6 +500,7 @@ class PyAVReader:
         except av.ExitError:
             raise self._error("reading takes too long", "timeout") from None
         except BROKEN as error:
+            self._check_time()
             if not found.times:
                 raise self._error(_words(error)) from None
             found.broken_off = True
