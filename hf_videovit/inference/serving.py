@@ -27,6 +27,7 @@ from litserve import LitAPI, LitServer
 from litserve.loops.simple_loops import BatchedLoop
 from litserve.specs.base import LitSpec
 from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem, wrap_litserve_start
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 from transformers.utils import logging
@@ -410,6 +411,8 @@ async def _read_video(request: Request, max_bytes: int) -> bytes:
             if not files:
                 raise HTTPException(422, "The form has no file.")
             return await files[0].read()
+    except FormParserError as error:  # older starlettes pass it on
+        raise HTTPException(400, f"The form cannot be read: {error}.") from error
     except ClientDisconnect:
         raise HTTPException(400, "The connection was closed before the video had arrived.") from None
 

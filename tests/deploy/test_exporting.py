@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from packaging import version
 from PIL import Image
 from transformers import AutoConfig
 from typer.testing import CliRunner
@@ -20,6 +21,8 @@ from tests.saved_model import save_tiny_classifier, tiny_processor
 
 
 pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")
+if version.parse(torch.__version__) < version.parse("2.11"):
+    pytest.skip("the exporters of transformers need torch 2.11", allow_module_level=True)
 
 from hf_videovit.inference.export_runtimes import export_graph
 from hf_videovit.inference.exported_model import ExportedClassifier, export_report, load_export

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging import version
 
 from tests.deploy import matrix
 from tests.families import Case
 
 
 pytest.importorskip("transformers.exporters", reason="this transformers has no exporters")
+if version.parse(torch.__version__) < version.parse("2.11"):
+    pytest.skip("the exporters of transformers need torch 2.11", allow_module_level=True)
 
 from hf_videovit.inference.export_runtimes import export_graph
 
