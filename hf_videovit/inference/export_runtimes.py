@@ -269,7 +269,7 @@ def _resolve(name: str) -> Any:
 class _FramewiseConv3d(nn.Conv3d):
     """
     A convolution in space and time as a sum of convolutions in space, one for each moment of the kernel. ExecuTorch
-    has no kernel for the former.
+    has no kernel for the former. No model here has dilation.
     """
 
     def forward(self, volumes: torch.Tensor) -> torch.Tensor:

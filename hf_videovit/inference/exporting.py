@@ -26,6 +26,8 @@ from .exported_model import REPORT
 
 EXPORTED_HEADS = ("ForVideoClassification", "ForImageClassification", "Model")
 PROCESSING = ("do_resize", "do_center_crop", "do_grayscale", "do_rescale", "do_normalize")
+# Of the answers at another size of an axis, which is tried to find graphs of one size.
+TOLERANCES = {"float32": 1e-2, "bfloat16": 0.2, "float16": 0.1, "int8": 1.0, "int4": 2.0}
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # between a size and the next one that an export serves
 PACKAGES = {
     "torch": ("torch", "transformers", "torchao"),
@@ -97,19 +99,7 @@ def export_model(
         ValueError: an argument is not allowed, the folder exists, or an axis cannot vary.
         ImportError: a package of the runtime is missing.
     """
-    check_runtime(to, dtype)
-    if isinstance(calibrate, str):
-        raise ValueError(f"`calibrate` must be a list of videos, got {calibrate!r}.")
-    if (to, dtype) in CALIBRATED and len(calibrate) < 2:
-        raise ValueError(
-            f"`calibrate` must hold two videos or more, got {len(calibrate)}: {dtype} of {to} measures ranges on some "
-            "and is compared on others."
-        )
-    check_axes(dynamic)
-    if with_processing and to == "executorch":
-        raise ValueError("`with_processing` must be False for executorch, whose XNNPACK cannot hold it, got True.")
-    if with_processing and {"frames", "size"} & set(dynamic):
-        raise ValueError(f"`dynamic` must be ('batch',) with `with_processing`, got {tuple(dynamic)}.")
+    _check_arguments(calibrate, to, dtype, dynamic, with_processing)
     output = Path(output)
     refuse_existing([output], "output")
     loaded = load_model(str(model))
@@ -124,23 +114,14 @@ def export_model(
     videos = list(calibrate) or [_moving_bars(processor)]
     calibrating = videos[::2][:CALIBRATION_SAMPLES] if (to, dtype) in CALIBRATED else []
     compared = videos[1::2] if calibrating else videos
+    traced: PreTrainedModel = loaded
     if with_processing:
-        graph_model: PreTrainedModel = _WithProcessing(loaded, processor).eval()
-        graph_processor = load_processor(str(model), **changes, **dict.fromkeys(PROCESSING, False))
-    else:
-        graph_model, graph_processor = loaded, processor
-    views = _inputs(graph_processor, videos[:1], with_processing)[0]
-    samples = _inputs(graph_processor, calibrating, with_processing)
-    with torch.no_grad():
-        graph_model(**views)  # which names arguments that the model does not take
-    try:
-        exported = export_graph(graph_model, views, to, dtype, dynamic, samples)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # each runtime has its own
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"`to`: {to} with {dtype} cannot hold {name}: {reason[0]}") from error
-    steps = {axis: _check_axis(graph_model, exported, views, axis, f"{name} in {to}", dtype) for axis in dynamic}
+        traced = _WithProcessing(loaded, processor).eval()
+        processor = load_processor(str(model), **changes, **dict.fromkeys(PROCESSING, False))
+    views = _inputs(processor, videos[:1], with_processing)[0]
+    samples = _inputs(processor, calibrating, with_processing)
+    exported = _export(traced, views, to, dtype, dynamic, samples, name)
+    steps = {axis: _check_axis(traced, exported, views, axis, f"{name} in {to}", dtype) for axis in dynamic}
     report: dict[str, Any] = {
         "model": str(model),
         "format": to,
@@ -151,18 +132,59 @@ def export_model(
         "input_shape": _shape(views["pixel_values"], steps),
         "videos": len(compared) if calibrate else 0,
         "calibrated_on": len(calibrating),
+        "versions": _versions(to),
     }
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.name}-") as folder:
         staging = Path(folder) / "export"
         exported.save_pretrained(staging)
-        graph_processor.save_pretrained(staging)
+        processor.save_pretrained(staging)
         report["megabytes"] = round(sum(file.stat().st_size for file in staging.iterdir()) / 1e6, 2)
         write_text(staging / REPORT, json.dumps(report))  # which opening reads
-        report |= compare(str(model), str(staging), compared, changes) | {"versions": _versions(to)}
+        report |= compare(str(model), str(staging), compared, changes)
         write_text(staging / REPORT, json.dumps(report, indent=2) + "\n")
         write_text(staging / "README.md", render_export_card(report, loaded.config))
         shutil.move(staging, output)
     return report
+
+
+def _check_arguments(
+    calibrate: Sequence[Any], to: str, dtype: str, dynamic: Sequence[str], with_processing: bool
+) -> None:
+    """ValueError for arguments that are wrong for every model."""
+    check_runtime(to, dtype)
+    check_axes(dynamic)
+    if isinstance(calibrate, str):
+        raise ValueError(f"`calibrate` must be a list of videos, got {calibrate!r}.")
+    if (to, dtype) in CALIBRATED and len(calibrate) < 2:
+        raise ValueError(
+            f"`calibrate` must hold two videos or more, got {len(calibrate)}: {dtype} of {to} measures ranges on some "
+            "and is compared on others."
+        )
+    if with_processing and to == "executorch":
+        raise ValueError("`with_processing` must be False for executorch, whose XNNPACK cannot hold it, got True.")
+    if with_processing and {"frames", "size"} & set(dynamic):
+        raise ValueError(f"`dynamic` must be ('batch',) with `with_processing`, got {tuple(dynamic)}.")
+
+
+def _export(
+    model: PreTrainedModel,
+    views: dict[str, torch.Tensor],
+    to: str,
+    dtype: str,
+    dynamic: Sequence[str],
+    samples: list[dict[str, torch.Tensor]],
+    name: str,
+) -> Any:
+    """The graph; ValueError with the runtime's reason where it cannot hold the model."""
+    with torch.no_grad():
+        model(**views)  # which names arguments that the model does not take
+    try:
+        return export_graph(model, views, to, dtype, dynamic, samples)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # each runtime has its own
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"`to`: {to} with {dtype} cannot hold {name}: {reason[0]}") from error
 
 
 def _changes(processor: Any, frames: int | None, size: int | None) -> dict[str, Any]:
@@ -223,27 +245,30 @@ def _check_axis(
     half = (
         HALF.get(dtype, pixels.dtype) if pixels.is_floating_point() and exported.export_format != "openvino" else None
     )
+    fault: Exception | None = None
     for step in STEPS:
-        longer = pixels
-        for place in _places(pixels, axis):
-            part = longer.narrow(place, 0, min(step, longer.shape[place]))
-            repeats = -(-step // part.shape[place])
-            longer = torch.cat([longer, *[part] * repeats], dim=place).narrow(place, 0, longer.shape[place] + step)
+        longer = _lengthened(pixels, _places(pixels, axis), step)
         try:
             expected = answer_of(model(pixel_values=longer))
         except (ValueError, RuntimeError):
             continue  # the model has no such size
         try:
-            found = answer_of(exported(pixel_values=longer.contiguous().to(half or longer.dtype)))
-        except Exception:  # each runtime has its own; the graph may have larger steps than the model
+            found = answer_of(exported(pixel_values=longer.to(half or longer.dtype)))
+        except Exception as error:  # each runtime has its own; the graph may have larger steps than the model
+            fault = error
             continue
         off = (found - expected).abs().max() if found.shape == expected.shape else torch.tensor(float("inf"))
         if off <= TOLERANCES[dtype] * max(1.0, expected.abs().max().item()):
             return step
-    raise ValueError(_fixed(axis, what))
+    raise ValueError(_fixed(axis, what)) from fault
 
 
-TOLERANCES = {"float32": 1e-2, "bfloat16": 0.2, "float16": 0.1, "int8": 1.0, "int4": 2.0}
+def _lengthened(pixels: torch.Tensor, places: list[int], step: int) -> torch.Tensor:
+    """Pixels with `step` more on some axes, which repeat the first ones."""
+    for place in places:
+        length = pixels.shape[place]
+        pixels = pixels.index_select(place, torch.arange(length + step) % length)
+    return pixels
 
 
 def _fixed(axis: str, what: str) -> str:
