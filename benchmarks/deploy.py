@@ -106,7 +106,8 @@ def calibration_files(folder: Path, count: int) -> list[Path]:
 @torch.no_grad()
 def measure_agreement(data: str, family: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """How often each side's first label is that of the baseline, and the label of the clip."""
-    folder = trained_model(data, family, arguments.train, arguments.words)
+    with torch.enable_grad():
+        folder = trained_model(data, family, arguments.train, arguments.words)
     model = AutoModelForVideoClassification.from_pretrained(folder).eval()
     processor = AutoVideoProcessor.from_pretrained(folder)
     clips = clip_folder(data, arguments.train, arguments.words)

@@ -13,6 +13,10 @@ from torch import _inductor
 from transformers import PreTrainedModel
 from transformers.exporters import DynamoConfig, DynamoExporter, ExportFormat, ModelRunner, register_backend
 from transformers.exporters.metadata import load_treespec
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -58,9 +62,13 @@ class AotiExporter(DynamoExporter):
         traced = dataclasses.replace(config, export_format=ExportFormat.DYNAMO)
         program, metadata = super().export_program(model, sample_inputs, traced)
         compiled = AotiProgram()
-        # threads are those of the process that runs it
-        options = {"freezing": True, "cpp.dynamic_threads": True}
-        _inductor.aoti_compile_and_package(program, package_path=str(compiled.path), inductor_configs=options)
+        try:
+            _compile(program, compiled.path, freezing=True)
+        except TypeError:  # torchao 0.18: its fusion of 8-bit products fails where an open axis reaches `expand`
+            if config.quantizer is None:
+                raise
+            logger.warning("torchao cannot fuse this graph's 8-bit products with open axes; closed ones are faster.")
+            _compile(program, compiled.path, freezing=False)
         return compiled, metadata
 
     @classmethod
@@ -89,6 +97,13 @@ class AotiExporter(DynamoExporter):
             [`AotiProgram`]
         """
         return AotiProgram(Path(path))
+
+
+def _compile(program: torch.export.ExportedProgram, path: Path, freezing: bool) -> None:
+    """Threads are those of the running process. TorchInductor freezes weights only where no gradient is wanted."""
+    options = {"freezing": freezing, "cpp.dynamic_threads": True}
+    with torch.no_grad():
+        _inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
 
 
 class AotiProgram:

@@ -15,6 +15,7 @@ COLUMNS = {
     ("torch", "float32"): "torch",
     ("torch", "int8"): "torch int8",
     ("aoti", "float32"): "AOTInductor",
+    ("aoti", "int8"): "AOTInductor int8",
     ("onnx", "float32"): "ONNX Runtime",
     ("onnx", "int8"): "ONNX int8",
     ("openvino", "float32"): "OpenVINO",
