@@ -370,6 +370,22 @@ def kept_indices(mask: torch.Tensor, num_kept: int) -> torch.Tensor:
     return (mask.long() * mask.shape[1] + places).topk(num_kept, dim=1, largest=False).values
 
 
+def filled(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """
+    Numbers as a tensor, made on the device of another one: copying them there would wait for it.
+
+    Args:
+        values (`Sequence[float]`):
+            The numbers.
+        like (`torch.Tensor`):
+            A tensor of the device and dtype of the result.
+
+    Returns:
+        `torch.Tensor` of shape `(len(values),)`.
+    """
+    return torch.stack([like.new_full((), value) for value in values])
+
+
 def stable_order(scores: torch.Tensor) -> torch.Tensor:
     """
     Positions of the scores of each row, largest first and equal ones in ascending order: a stable sort in operators

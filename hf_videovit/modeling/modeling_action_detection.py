@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_action_detection import ActionDetectionConfig
-from .layers import shares_of_step, start_of, starting
+from .layers import filled, shares_of_step, start_of, starting
 
 
 Boxes = torch.Tensor | Sequence[torch.Tensor]
@@ -286,7 +286,7 @@ class ActionDetectionMixin:
         feature_map, outputs = self._encode(pixel_values, **kwargs)
         padded, box_mask = pad_boxes(boxes, box_mask, pixel_values)
         if sizes is None:
-            sizes = padded.new_tensor(pixel_values.shape[-2:]).expand(padded.shape[0], 2)
+            sizes = filled(pixel_values.shape[-2:], padded).expand(padded.shape[0], 2)
         scale = self.config.detection_config.roi_scale or 1 / self.feature_stride
         logits, features = self.action_head(
             feature_map, self.proposals(padded, sizes), scale, getattr(outputs, "pooler_output", None)
@@ -453,7 +453,7 @@ def enlarge_boxes(
         `torch.Tensor` of shape `(batch_size, num_boxes, 4)`.
     """
     limits = _limits(sizes, convention)
-    growth = _extents(boxes, convention) * boxes.new_tensor(share) / 2
+    growth = _extents(boxes, convention) * filled(share, boxes) / 2
     low, high = boxes[..., :2] - growth, boxes[..., 2:] + growth
     return torch.cat((low, high), dim=-1).clamp(min=0).minimum(limits.repeat(1, 1, 2))
 
@@ -484,8 +484,7 @@ def jitter_boxes(
         `torch.Tensor` of shape `(batch_size, num_boxes, 4)`: at least one pixel wide and high, inside the clip.
     """
     x_out, x_in, y_out, y_in = shares
-    lowest = boxes.new_tensor((-x_out, -y_out, -x_in, -y_in))
-    highest = boxes.new_tensor((x_in, y_in, x_out, y_out))
+    lowest, highest = filled((-x_out, -y_out, -x_in, -y_in), boxes), filled((x_in, y_in, x_out, y_out), boxes)
     moved = boxes + _extents(boxes, convention).repeat(1, 1, 2) * (lowest + draws * (highest - lowest))
     limits = _limits(sizes, convention)
     low = moved[..., :2].clamp(min=0).minimum(limits - 1)

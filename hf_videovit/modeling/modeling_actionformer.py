@@ -491,10 +491,11 @@ class ActionFormerForTemporalActionLocalization(ActionFormerPreTrainedModel):
                 Features of the windows of each video, in order; several streams concatenated.
             attention_mask (`torch.Tensor` of shape `(batch_size, steps)`, *optional*):
                 1 where a video has a feature, 0 in padding at the end. All ones by default.
-            labels (`list[dict]`, *optional*):
+            labels (`list[dict]` or [`Segments`], *optional*):
                 For each video `segments`, a tensor of shape `(segments, 2)` of starts and ends in steps, and
                 `class_labels` of shape `(segments,)`. A video without segments is a negative example. In training
-                mode the running count of positives (`loss_normalizer`) is updated.
+                mode the running count of positives (`loss_normalizer`) is updated. [`Segments`] on the model's device
+                are taken unchecked, without waiting for it.
 
         Returns:
             [`TemporalActionLocalizationOutput`]

@@ -17,7 +17,6 @@ from .configuration_actionformer import ActionFormerConfig
 
 NO_SEGMENT = -100  # class of a row of padding
 SAME_LENGTH = 1e-3  # segments whose lengths differ by less share a point
-Labels = Sequence[Mapping[str, Any]]
 
 
 def make_points(
@@ -42,8 +41,8 @@ def make_points(
     for level, (length, (low, high)) in enumerate(zip(lengths, config.regression_ranges or ())):
         stride = float(2 ** (level + config.neck_start_level))
         positions = torch.arange(length, dtype=torch.float32, device=device) * stride
-        rest = torch.tensor([low, high, stride], dtype=torch.float32, device=device)
-        levels.append(torch.cat((positions[:, None], rest.expand(length, -1)), dim=1))
+        rest = [torch.full_like(positions, value) for value in (low, high, stride)]
+        levels.append(torch.stack((positions, *rest), dim=1))
     return torch.cat(levels)
 
 
@@ -62,8 +61,14 @@ class Segments:
     bounds: torch.Tensor
     classes: torch.Tensor
 
+    def __len__(self) -> int:
+        return len(self.classes)
 
-def pad_segments(labels: Labels, num_labels: int, device: torch.device) -> Segments:
+
+Labels = Sequence[Mapping[str, Any]] | Segments
+
+
+def pad_segments(labels: Sequence[Mapping[str, Any]], num_labels: int, device: torch.device) -> Segments:
     """
     True segments as tensors.
 
@@ -247,8 +252,8 @@ def make_targets(
             See [`make_points`].
         point_mask (`torch.BoolTensor` of shape `(batch_size, points)`):
             `True` where a sequence has a step.
-        labels (`Sequence[Mapping]`):
-            See [`pad_segments`].
+        labels (`Sequence[Mapping]` or [`Segments`]):
+            See [`pad_segments`]. The numbers of [`Segments`] are not checked, so that nothing waits for the device.
         config ([`ActionFormerConfig`]):
             Configuration.
 
@@ -260,7 +265,7 @@ def make_targets(
     """
     if len(labels) != len(point_mask):
         raise ValueError(f"`labels` must have an entry for each of the {len(point_mask)} videos, got {len(labels)}.")
-    segments = pad_segments(labels, config.num_labels, points.device)
+    segments = labels if isinstance(labels, Segments) else pad_segments(labels, config.num_labels, points.device)
     classes, offsets = assign_points(points, segments, config.num_labels, config.center_sampling_radius)
     classes = classes * point_mask[..., None]
     return LocalizationTargets(classes, offsets, (classes.sum(dim=-1) > 0).sum())

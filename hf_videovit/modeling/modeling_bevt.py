@@ -431,6 +431,8 @@ class BevtForPreTraining(BevtPreTrainedModel):
         image_mask: torch.Tensor | None = None,
         image_labels: torch.Tensor | None = None,
         masked_only: bool = False,
+        masked_places: torch.Tensor | None = None,
+        image_masked_places: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
@@ -450,6 +452,11 @@ class BevtForPreTraining(BevtPreTrainedModel):
                 As `labels`.
             masked_only (`bool`, *optional*, defaults to `False`):
                 Score words at masked places only; the loss needs no others.
+            masked_places (`torch.LongTensor` of shape `(num_masked,)`, *optional*):
+                With `masked_only`, the positions of `True` in the flattened `mask`, of which every sample must have
+                one. By default they are found in it, for which the host waits for the device.
+            image_masked_places (`torch.LongTensor` of shape `(num_masked,)`, *optional*):
+                As `masked_places`.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*):
                 Labels of the whole optimiser step; see the class.
 
@@ -466,11 +473,13 @@ class BevtForPreTraining(BevtPreTrainedModel):
         if num_items_in_batch is not None and labels is not None:
             shares = shares_of_step(labels, num_items_in_batch)
         if pixel_values is not None:
-            video = self._forward_videos(pixel_values, mask, labels, masked_only, shares, **kwargs)
+            found = _Masked(masked_only, masked_places)
+            video = self._forward_videos(pixel_values, mask, labels, found, shares, **kwargs)
         if image_pixel_values is not None:
             if shares is not None:
                 shares = (shares.sum() / len(image_pixel_values)).expand(len(image_pixel_values))
-            image = self._forward_images(image_pixel_values, image_mask, image_labels, masked_only, shares, **kwargs)
+            found = _Masked(masked_only, image_masked_places)
+            image = self._forward_images(image_pixel_values, image_mask, image_labels, found, shares, **kwargs)
         video_loss, image_loss = (None if one is None else one.loss for one in (video, image))
         weighted = [
             weight * loss
@@ -499,7 +508,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         pixel_values: torch.Tensor,
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
-        masked_only: bool,
+        found: "_Masked",
         shares: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
@@ -512,8 +521,9 @@ class BevtForPreTraining(BevtPreTrainedModel):
         outputs = self.bevt(patch_embeds=embedded, return_dict=True, **kwargs)
         decoded = self.bevt.layernorm(self.video_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
         if mask is not None:  # the mask of a tubelet is that of all its frames
+            found = found.in_all_frames(math.prod(mask.shape[2:]), self.config.tubelet_size)
             mask = mask.repeat_interleave(self.config.tubelet_size, dim=1)
-        scored = self._score(decoded, mask, labels, masked_only, shares, "labels")
+        scored = self._score(decoded, mask, labels, found, shares, "labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
@@ -522,7 +532,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         pixel_values: torch.Tensor,
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
-        masked_only: bool,
+        found: "_Masked",
         shares: torch.Tensor | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BevtForPreTrainingOutput:
@@ -540,7 +550,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         embedded = self._hide(self.image_embeddings(pixel_values), mask, "image_mask")
         outputs = self.bevt(patch_embeds=embedded, still=True, return_dict=True, **kwargs)
         decoded = self.bevt.layernorm(self.image_decoder(*outputs.feature_maps[-2:])).flatten(1, 3)
-        scored = self._score(decoded, mask, labels, masked_only, shares, "image_labels")
+        scored = self._score(decoded, mask, labels, found, shares, "image_labels")
         scored.hidden_states, scored.attentions = outputs.hidden_states, outputs.attentions
         return scored
 
@@ -562,7 +572,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
         decoded: torch.Tensor,
         mask: torch.Tensor | None,
         labels: torch.Tensor | None,
-        masked_only: bool,
+        found: "_Masked",
         shares: torch.Tensor | None,
         name: str,
     ) -> BevtForPreTrainingOutput:
@@ -570,20 +580,21 @@ class BevtForPreTraining(BevtPreTrainedModel):
         Scores of words, and with `labels` the loss and accuracy at masked places. `shares` `(batch,)` are those of the
         samples in the loss of an optimiser step; without them the loss is the mean over all masked places.
         """
-        if (labels is not None or masked_only) and mask is None:
+        if (labels is not None or found.only) and mask is None:
             raise ValueError(f"`{name}` and `masked_only` need a mask: the loss counts masked places only.")
         places = None if mask is None else mask.flatten(1).bool()
-        logits = self.token_classifier(decoded[places] if masked_only else decoded)
+        chosen = found.among(places)  # (num_masked,)
+        logits = self.token_classifier(decoded if chosen is None else decoded.flatten(0, 1)[chosen])
         if labels is None or places is None:
             return BevtForPreTrainingOutput(logits=logits)
-        labels = _checked_words(labels, places, decoded, name).to(logits.device)
+        labels = _checked_words(labels, places, decoded, name, found.places is None).to(logits.device)
         counted = places & (labels != IGNORED_LABEL)  # (batch, places)
-        words = labels[places] if masked_only else labels.flatten()
+        words = labels.flatten() if chosen is None else labels.flatten()[chosen]
         errors = F.cross_entropy(logits.float().flatten(0, -2), words, reduction="none", ignore_index=IGNORED_LABEL)
         hits = logits.flatten(0, -2).argmax(-1) == words
-        if masked_only:
-            errors = torch.zeros_like(places, dtype=errors.dtype).masked_scatter(places, errors)
-            hits = torch.zeros_like(places).masked_scatter(places, hits)
+        if chosen is not None:
+            errors = errors.new_zeros(labels.numel()).index_copy(0, chosen, errors)
+            hits = hits.new_zeros(labels.numel()).index_copy(0, chosen, hits)
         errors, hits = errors.reshape(labels.shape) * counted, hits.reshape(labels.shape) & counted
         counts = counted.sum(dim=1).clamp(min=1)  # (batch,)
         if shares is None:
@@ -595,14 +606,42 @@ class BevtForPreTraining(BevtPreTrainedModel):
         )
 
 
-def _checked_words(labels: torch.Tensor, places: torch.Tensor, decoded: torch.Tensor, name: str) -> torch.Tensor:
-    """Words as `(batch, places)`; ValueError for another number of them, or where a mask hides none."""
+@dataclass
+class _Masked:
+    """Whether words are scored at masked places only, and the positions of these if they are known."""
+
+    only: bool
+    places: torch.Tensor | None = None
+
+    def in_all_frames(self, per_frame: int, tubelet_size: int) -> "_Masked":
+        """The same for a mask of frames instead of tubelets."""
+        if self.places is None:
+            return self
+        frames = (self.places // per_frame)[:, None] * tubelet_size + torch.arange(
+            tubelet_size, device=self.places.device
+        )
+        return _Masked(self.only, (frames * per_frame + (self.places % per_frame)[:, None]).flatten())
+
+    def among(self, places: torch.Tensor | None) -> torch.Tensor | None:
+        """Positions at which words are scored, in the flattened mask; `None` for all."""
+        if not self.only or places is None:
+            return None
+        return places.flatten().nonzero().squeeze(1) if self.places is None else self.places
+
+
+def _checked_words(
+    labels: torch.Tensor, places: torch.Tensor, decoded: torch.Tensor, name: str, reads: bool
+) -> torch.Tensor:
+    """
+    Words as `(batch, places)`; ValueError for another number of them and, if the mask is to be read, where it hides
+    none.
+    """
     if labels.shape[:1] != decoded.shape[:1] or labels.numel() != math.prod(decoded.shape[:2]):
         raise ValueError(
             f"`{name}` must have one word for each of {decoded.shape[1]} places of {decoded.shape[0]} samples, "
             f"got shape {tuple(labels.shape)}."
         )
-    if not (torch.compiler.is_compiling() or places.is_meta) and not places.any(dim=1).all():
+    if reads and not (torch.compiler.is_compiling() or places.is_meta) and not places.any(dim=1).all():
         mask = name.replace("labels", "mask")
         raise ValueError(f"`{mask}` must hide at least 1 place of every sample with `{name}`, got a sample without.")
     return labels.flatten(1)

@@ -7,6 +7,7 @@ Behaviour follows the official codes of MoCo v3 (facebookresearch/moco-v3, commi
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,6 +21,25 @@ from .layers import starting
 def world_size() -> int:
     """Number of processes that train together; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@cache
+def host_group(world: "dist.ProcessGroup") -> "dist.ProcessGroup":
+    """
+    A group of the same processes that communicates over the CPU, so that the host can read what it sends without
+    waiting for its device. All processes make it together.
+
+    Args:
+        world (`ProcessGroup`):
+            All processes, `torch.distributed.group.WORLD`.
+
+    Returns:
+        `ProcessGroup`
+    """
+    if dist.get_backend(world) == "gloo":
+        return world
+    group: Any = dist.new_group(backend="gloo")
+    return group
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -77,7 +97,7 @@ class LstclBatchNorm(nn.BatchNorm1d):
         if not self.training or world_size() == 1:
             return super().forward(features)
         values = features.float()
-        count = _SumOverProcesses.apply(values.new_tensor([float(len(values))]))
+        count = _SumOverProcesses.apply(values.new_full((1,), float(len(values))))
         mean = _SumOverProcesses.apply(values.sum(dim=0)) / count
         centred = values - mean
         variance = _SumOverProcesses.apply(centred.square().sum(dim=0)) / count
@@ -149,8 +169,8 @@ def gather_keys(keys: torch.Tensor) -> tuple[torch.Tensor, int]:
     keys, world = keys.detach(), world_size()
     if world == 1:
         return keys, 0
-    counts = [torch.zeros(1, dtype=torch.long, device=keys.device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor([len(keys)], device=keys.device))
+    counts = [torch.zeros(1, dtype=torch.long) for _ in range(world)]
+    dist.all_gather(counts, torch.tensor([len(keys)]), group=host_group(dist.group.WORLD))
     sizes = [int(count) for count in counts]
     if len(set(sizes)) > 1:
         raise ValueError(f"Every process must have the same number of clips, got {sizes}. Set `drop_last`.")

@@ -33,6 +33,7 @@ from .layers import (
     classification_loss,
     drop_path_rates,
     eager_attention_forward,
+    filled,
     gather_tokens,
     init_as_torch,
     interpolate_positions,
@@ -503,6 +504,8 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         pixel_values: torch.Tensor,
         encoder_mask: torch.Tensor,
         decoder_mask: torch.Tensor | None = None,
+        visible_indices: torch.Tensor | None = None,
+        decoded_indices: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VideoMAEV2ForPreTrainingOutput:
         r"""
@@ -515,6 +518,11 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
                 `True` = not reconstructed; equal counts in every sample. By default exactly the tokens hidden from the
                 encoder are reconstructed, as in VideoMAE V1. In a compiled or exported model, the counts must be those
                 of `config.encoder_mask_ratio` and `config.decoder_mask_ratio`.
+            visible_indices (`torch.LongTensor` of shape `(batch_size, num_visible)`, *optional*):
+                Positions at which `encoder_mask` is `False`, ascending, together with `decoded_indices`. By default
+                they are found in the masks, for which the host waits for the device.
+            decoded_indices (`torch.LongTensor` of shape `(batch_size, num_decoded)`, *optional*):
+                Positions to reconstruct, ascending. With both, the masks are not checked.
 
         Returns:
             [`VideoMAEV2ForPreTrainingOutput`]
@@ -524,9 +532,14 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
             that counts in the loss.
         """
         grid = _clip_grid(pixel_values, self.config)
-        visible, decoded = _visible_and_decoded_indices(
-            encoder_mask, decoder_mask, pixel_values.shape[0], grid, self.config
-        )
+        if (visible_indices is None) != (decoded_indices is None):
+            raise ValueError("`visible_indices` and `decoded_indices` must be given together, got one of them.")
+        if visible_indices is None or decoded_indices is None:
+            visible, decoded = _visible_and_decoded_indices(
+                encoder_mask, decoder_mask, pixel_values.shape[0], grid, self.config
+            )
+        else:
+            visible, decoded = visible_indices, decoded_indices
         outputs = self.videomae_v2(pixel_values, visible_indices=visible, return_dict=True, **kwargs)
         logits = self._decode(outputs.last_hidden_state, visible, decoded, grid, **kwargs)
         error = (logits.float() - self.targets(pixel_values, decoded)).square().mean(dim=-1)  # (batch, decoded)
@@ -586,7 +599,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
         if indices is not None:
             tubelets = gather_tokens(tubelets, indices)
         tubelets = tubelets.float()
-        mean, std = (_fill(values, tubelets) for values in (config.image_mean, config.image_std))
+        mean, std = (filled(values or (), tubelets) for values in (config.image_mean, config.image_std))
         tubelets = tubelets * std + mean
         if config.normalize_targets if normalize is None else normalize:
             deviation = tubelets.var(dim=-2, unbiased=True, keepdim=True).sqrt() + 1e-6
@@ -618,11 +631,6 @@ class VideoMAEV2ForActionDetection(ActionDetectionMixin, VideoMAEV2PreTrainedMod
     def _feature_map(self, pixel_values: torch.Tensor, outputs: Any) -> torch.Tensor:
         """See [`ActionDetectionMixin`]."""
         return outputs.last_hidden_state.transpose(1, 2).unflatten(2, _clip_grid(pixel_values, self.config))
-
-
-def _fill(values: Sequence[float] | None, like: torch.Tensor) -> torch.Tensor:
-    """Numbers as a tensor, made on the device of `like`: copying them there would wait for it."""
-    return torch.stack([like.new_full((), value) for value in values or ()])
 
 
 def _num_chunks(num_frames: int, config: VideoMAEV2Config) -> int:

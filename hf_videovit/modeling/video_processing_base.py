@@ -647,7 +647,7 @@ def without_colours(clips: torch.Tensor) -> torch.Tensor:
     Returns:
         `torch.Tensor` of the same shape and dtype.
     """
-    shares = torch.tensor([0.299, 0.587, 0.114], device=clips.device).view(3, 1, 1)
+    shares = torch.stack([torch.full((1, 1), share, device=clips.device) for share in (0.299, 0.587, 0.114)])
     luma = (clips * shares).sum(-3, keepdim=True)
     luma = luma if clips.is_floating_point() else luma.round()
     return luma.to(clips.dtype).expand(clips.shape)

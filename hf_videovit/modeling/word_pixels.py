@@ -11,7 +11,7 @@ TAPS = 8
 
 
 @lru_cache(maxsize=32)
-def lanczos_weights(source: int, target: int) -> torch.Tensor:
+def lanczos_weights(source: int, target: int, device: torch.device) -> torch.Tensor:
     """
     Resampling of a side of `source` pixels to `target` as a matrix `(target, source)`: Lanczos with four lobes over
     the pixels as they are, at any scale (OpenCV's `INTER_LANCZOS4`, no antialiasing), edges continued.
@@ -21,6 +21,8 @@ def lanczos_weights(source: int, target: int) -> torch.Tensor:
             Pixels of the side before.
         target (`int`):
             Pixels after.
+        device (`torch.device`):
+            Device of the matrix. It is copied there once, since the copy waits for the device.
 
     Returns:
         `torch.Tensor` of shape `(target, source)` in float32.
@@ -37,7 +39,7 @@ def lanczos_weights(source: int, target: int) -> torch.Tensor:
             taps = [float(gap == 0) for gap in distances]
         for tap, value in enumerate(taps):
             weights[row, min(max(first + tap, 0), source - 1)] += value / sum(taps)
-    return weights.float()
+    return weights.float().to(device)
 
 
 def resize_for_words(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -54,9 +56,7 @@ def resize_for_words(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     pixels = pixels.float()
     if tuple(pixels.shape[-2:]) == tuple(size):
         return pixels
-    down, across = (
-        lanczos_weights(source, target).to(pixels.device) for source, target in zip(pixels.shape[-2:], size)
-    )
+    down, across = (lanczos_weights(source, target, pixels.device) for source, target in zip(pixels.shape[-2:], size))
     return (down @ pixels @ across.T).round().clamp(0, 255)
 
 

@@ -50,7 +50,7 @@ class ModelArguments:
     )
     attn_implementation: str | None = option(None, "eager, sdpa, flash_attention_2, ...; none keeps the default")
     gradient_checkpointing: bool = option(False, "recompute activations in the backward pass: less memory, but slower")
-    compile: bool = option(False, "compile the task with torch.compile")
+    compile: bool = option(False, "compile the model's forward and backward passes with torch.compile")
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None and self.image_model is not None:

@@ -407,10 +407,13 @@ class ClipAugmentation:
         noise = torch.randn(num_frames, num_channels, box_height, box_width)
         mean = torch.tensor(self.image_mean).view(-1, 1, 1)
         std = torch.tensor(self.image_std).view(-1, 1, 1)
-        pixels = ((noise * std + mean).clamp(0, 1) * 255).round().to(clip)
+        pixels = ((noise * std + mean).clamp(0, 1) * 255).round().to(clip, non_blocking=True)
         clip = clip.clone()
         clip[..., top : top + box_height, left : left + box_width] = pixels
         return clip
+
+
+READ_ROWS = ("seeds", "frame_size")  # rows whose numbers are read when a batch is completed
 
 
 class DeviceAugmentation:
@@ -460,7 +463,8 @@ class DeviceAugmentation:
 
         Args:
             rows (`dict[str, torch.Tensor]`):
-                Rows of several clips with merged copies: `seeds` run over all clips once for each copy.
+                Rows of several clips with merged copies: `seeds` run over all clips once for each copy. `seeds` and
+                `frame_size` are read and should be on the CPU, see [`move_rows`].
 
         Returns:
             `dict`: `pixel_values`, uint8 of shape `(num_clips * num_copies, num_frames, num_channels, *crop_size)`,
@@ -477,6 +481,25 @@ class DeviceAugmentation:
 
 
 Augmentation = ClipAugmentation | DeviceAugmentation
+
+
+def move_rows(rows: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """
+    Rows on a device, without waiting for it. Those that [`~DeviceAugmentation.finish`] reads stay on the CPU.
+
+    Args:
+        rows (`dict[str, torch.Tensor]`):
+            Stacked tensors from the loader.
+        device (`torch.device`):
+            The device.
+
+    Returns:
+        `dict[str, torch.Tensor]`
+    """
+    return {
+        name: value if name.endswith(READ_ROWS) else value.to(device, non_blocking=True)
+        for name, value in rows.items()
+    }
 
 
 def mirrored_labels(label_names: Sequence[str]) -> list[tuple[str, str]]:

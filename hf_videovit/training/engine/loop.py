@@ -9,6 +9,9 @@ Processes may run out of videos at different times, because of uneven shares or 
 therefore sum up their numbers of clips. A process without clips takes part with weight 0, the loss is the mean over
 the clips of all processes (or over what the task counts instead), and the epoch ends when no process has clips left.
 So no process waits for another, and no video is repeated or skipped.
+
+Nothing in a step waits for the device. Losses and gradient norms stay there and are read when the log is written, a
+step whose gradient is not finite is skipped by the device itself, and processes sum their numbers over the CPU.
 """
 
 import math
@@ -41,6 +44,7 @@ from .checkpointing import (
     replace_tensors,
     save_checkpoint,
 )
+from .devices import BatchCopies, BatchPreparation, seed_device, sum_over_hosts
 from .reporting import Clock, RunReport
 from .run_folder import RunFolder, open_run_folder
 from .sharding import arrange_weights
@@ -55,7 +59,6 @@ EMA_WARNING = 0.1  # share of the first weights in the average at the end from w
 EMA_SHARE = 0.03  # the share after the 3,500 steps of ActionFormer on THUMOS14 with a decay of 0.999
 LOWER_IS_BETTER = {"loss"}  # metrics of a validation
 
-BatchPreparation = Callable[[dict[str, torch.Tensor], torch.device], dict[str, torch.Tensor]]
 Validation = Callable[[PreTrainedModel], dict[str, float]]
 
 
@@ -160,6 +163,16 @@ def fit(
 
 
 @dataclass
+class _Step:
+    """A step whose figures are still on the device: the norm of its gradient, and each pass's outputs and items."""
+
+    number: int
+    ids: list[str]
+    norm: torch.Tensor
+    passes: list[tuple[dict[str, torch.Tensor], int]]
+
+
+@dataclass
 class _Progress:
     """The progress of a run, which a checkpoint keeps besides the tensors."""
 
@@ -185,7 +198,7 @@ class _Run:
         observers: Sequence[Observer] = (),
     ):
         self.stream, self.config, self.accelerator = stream, config, accelerator
-        self.prepare_batch, self.validate, self.observers = prepare_batch, validate, observers
+        self.validate, self.observers = validate, observers
         self.ledger = ledger
         self.fingerprints = [source.fingerprint() for source in stream.sources]
         batches = [stream.num_batches(rank) for rank in range(stream.world)]
@@ -197,7 +210,9 @@ class _Run:
         if config.model.compile:
             self.weights.module.model.compile()
         self.progress = _Progress()
-        self.sums: dict[str, torch.Tensor | float] = defaultdict(float)
+        self.sums: dict[str, float] = defaultdict(float)
+        self.unread: list[_Step] = []
+        self.copies = BatchCopies(accelerator.device, prepare_batch)
         self.template: Batch | None = None
         self.window = Clock()
         self.num_bad = 0
@@ -211,7 +226,7 @@ class _Run:
             self._observe_at(self.progress.step)
             while not self._finished():
                 reached_the_end = self._train_epoch()
-                if self.sums:
+                if self.sums or self.unread:
                     self._log_window()
                 if reached_the_end:
                     self.progress.epoch += 1
@@ -288,8 +303,7 @@ class _Run:
         counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
         counts.append(sum(map(self.weights.module.count, batch_group)))
         if self.stream.world > 1:
-            total = torch.tensor(counts, dtype=torch.long, device=self.accelerator.device)
-            counts = self.accelerator.reduce(total, "sum").tolist()
+            counts = sum_over_hosts(torch.tensor(counts)).tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
         self.stop_requested = counts[3] > 0  # a signal to one process stops all of them
@@ -297,21 +311,21 @@ class _Run:
 
     def _step(self, batch_group: list[Batch], num_items: int) -> None:
         """One optimiser step on the mean loss over the items of all processes, which are clips for most tasks."""
-        run, world = self.config.run, self.stream.world
-        torch.manual_seed(stable_hash(f"{run.seed}/{self.progress.step}/{self.accelerator.process_index}") >> 1)
-        step = self.progress.step
+        run, world, step = self.config.run, self.stream.world, self.progress.step
+        seed_device(self.accelerator.device, stable_hash(f"{run.seed}/{step}/{self.accelerator.process_index}") >> 1)
         set_learning_rate(self.weights.optimizer, self.schedule.learning_rate(step), self.schedule.constant_rate(step))
         self.weights.module.begin_step(step, self.schedule.total_steps)
-        passes = list(self._passes(batch_group))
+        passes, figures = list(self._passes(batch_group)), []
         for index, (batch, items) in enumerate(passes):
             last = index == len(passes) - 1
             with self.weights.backward_pass(last) as backward:
-                outputs = self.task(self.prepare_batch(batch.rows, self.accelerator.device))
+                outputs = self.task(self.copies.prepare(batch.rows))
                 backward(outputs["loss"] * (items * world / max(num_items, 1)))
-            for name, value in outputs.items():
-                self.sums[name] = self.sums[name] + value.detach().float() * items
-        self.sums["items"] = self.sums["items"] + sum(items for _, items in passes)
-        self._count_step(self.weights.step(), batch_group)
+            figures.append(({name: value.detach() for name, value in outputs.items()}, items))
+        norm = self.weights.step().detach()
+        self.progress.step += 1
+        ids = [name for batch in batch_group for name in batch.ids]
+        self.unread.append(_Step(self.progress.step, ids, norm, figures))
 
     def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
         """Batches with their numbers of items. All processes make equally many passes, the last ones with 0 items."""
@@ -327,23 +341,34 @@ class _Run:
                 )
             yield self.template, 0
 
-    def _count_step(self, norm: torch.Tensor, batch_group: list[Batch]) -> None:
+    def _read_steps(self) -> None:
+        """Read the figures of all steps since the last reading, in one transfer, and count them."""
+        steps, self.unread = self.unread, []
+        scalars = [[step.norm, *(value for outputs, _ in step.passes for value in outputs.values())] for step in steps]
+        if not steps:
+            return
+        values = iter(torch.stack([value.float() for of_step in scalars for value in of_step]).tolist())
+        for step in steps:
+            self._count_step(step, next(values))
+            for outputs, items in step.passes:
+                self.sums["items"] += items
+                for name in outputs:
+                    self.sums[name] += next(values) * items
+
+    def _count_step(self, step: _Step, norm: float) -> None:
         """Count a step. Stops the run after too many steps whose gradient was not finite."""
-        self.progress.step += 1
-        if math.isfinite(norm.item()):
+        if math.isfinite(norm):
             self.progress.nonfinite = 0
-            self.sums["grad_norm"] = self.sums["grad_norm"] + norm.detach().float()
-            self.sums["finite_steps"] = self.sums["finite_steps"] + 1
-            self.weights.update_average()
+            self.sums["grad_norm"] += norm
+            self.sums["finite_steps"] += 1
             return
         self.progress.nonfinite += 1
-        ids = [name for batch in batch_group for name in batch.ids]
-        self.report.log.write_nonfinite(self.progress.step, self.stream.rank, ids)
+        self.report.log.write_nonfinite(step.number, self.stream.rank, step.ids)
         allowed = FP16_OVERFLOWS if self.accelerator.scaler is not None else NONFINITE_STEPS
         if self.progress.nonfinite >= allowed:
             raise FloatingPointError(
                 f"The gradient was not finite in {self.progress.nonfinite} consecutive steps, the last of which was "
-                f"step {self.progress.step} with the clips {', '.join(ids)}. Lower `learning_rate`, set `clip_grad`, "
+                f"step {step.number} with the clips {', '.join(step.ids)}. Lower `learning_rate`, set `clip_grad`, "
                 f"or set `mixed_precision` to bf16. All such steps are listed in {self.folder / 'logs'}."
             )
 
@@ -366,11 +391,11 @@ class _Run:
 
     def _log_window(self) -> None:
         """Log averages over all steps and processes since the last line."""
+        self._read_steps()
         names = sorted(self.sums)
-        values = torch.tensor([float(self.sums[name]) for name in names], dtype=torch.float64)
+        values = torch.tensor([self.sums[name] for name in names], dtype=torch.float64)
         if self.stream.world > 1:
-            on_device = values.float().to(self.accelerator.device)  # not every accelerator has float64
-            values = self.accelerator.reduce(on_device, "sum").double().cpu()
+            values = sum_over_hosts(values)
         sums = dict(zip(names, values.tolist()))
         items, steps = sums.pop("items"), sums.pop("finite_steps", 0.0)
         norm = sums.pop("grad_norm", 0.0) / steps if steps else math.nan
@@ -440,6 +465,7 @@ class _Run:
 
     def _save(self) -> None:
         """Write a checkpoint from which the run continues exactly as if it had not stopped."""
+        self._read_steps()
         parts, groups = self.weights.parts()
         progress = self.progress
         state: dict[str, Any] = {
@@ -451,8 +477,7 @@ class _Run:
         state |= {"stale": progress.stale, "config": self.config.to_dict(), "data": self.fingerprints}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        sums = {name: float(value) for name, value in self.sums.items()}
-        own = {"position": progress.position, "ledger": self.ledger.state_dict(), "sums": sums}
+        own = {"position": progress.position, "ledger": self.ledger.state_dict(), "sums": dict(self.sums)}
         save_checkpoint(
             self.folder / "checkpoints",
             TrainingCheckpoint(progress.step, parts, state, own),

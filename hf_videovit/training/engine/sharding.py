@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from transformers import PreTrainedModel
 
 from ..arguments import OptimizationArguments
@@ -25,6 +24,7 @@ from .checkpointing import flatten_optimizer, unflatten_optimizer
 
 Tensors = dict[str, torch.Tensor]
 DATA_PARALLEL = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+AVERAGED_AT_ONCE = 16  # tensors of the average that are updated together; their changes need memory
 
 
 class MovingAverage:
@@ -39,24 +39,30 @@ class MovingAverage:
     """
 
     def __init__(self, values: Tensors, decay: float):
-        self.values = values
-        self._average = get_ema_multi_avg_fn(decay)
+        self.values, self.decay = values, decay
 
     @torch.no_grad()
-    def update(self, state: Tensors) -> None:
+    def update(self, state: Tensors, moves: torch.Tensor) -> None:
         """
         Update the average with new values. Integer tensors, such as counters, are copied.
 
         Args:
             state (`dict[str, torch.Tensor]`):
                 A state dict of the same names.
+            moves (`torch.Tensor` of shape `()`):
+                1 to update, 0 to leave the average as it is. It is not read, so nothing waits for the device.
         """
         pairs = [(_local_tensor(kept), _local_tensor(state[name].detach())) for name, kept in self.values.items()]
         floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._average([kept for kept, _ in floating], [new for _, new in floating], None)
+        weight = moves * (1 - self.decay)
+        for start in range(0, len(floating), AVERAGED_AT_ONCE):
+            averages, values = map(list, zip(*floating[start : start + AVERAGED_AT_ONCE]))
+            changes = torch._foreach_sub(values, averages)
+            torch._foreach_mul_(changes, weight)
+            torch._foreach_add_(averages, changes)
         for kept, new in pairs:
             if not kept.is_floating_point():
-                kept.copy_(new)
+                kept.copy_(torch.where(moves > 0, new, kept))
 
 
 class WholeWeights:
@@ -109,24 +115,22 @@ class WholeWeights:
 
     def step(self) -> torch.Tensor:
         """
-        Update the weights unless the gradient is not finite, and reset the gradient.
+        Update the weights and their average unless the gradient is not finite, and reset the gradient. The device
+        decides this itself, and the host does not wait for it.
 
         Returns:
             `torch.Tensor`: norm of the gradient before clipping. It is the same in all processes.
         """
         limit = self.arguments.clip_grad
-        norm = self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit)
-        norm = _whole_tensor(norm)
-        # The loss scaler skips overflowing steps itself and must be called in them.
-        if self.accelerator.scaler is not None or math.isfinite(norm.item()):
-            self.optimizer.step()
+        norm = _whole_tensor(self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit))
+        finite = norm.isfinite()
+        if self.accelerator.scaler is None:  # which otherwise sets it
+            self.optimizer.optimizer.found_inf = (~finite).float()  # read by the fused step
+        self.optimizer.step()
         self.optimizer.zero_grad()
-        return norm
-
-    def update_average(self) -> None:
-        """Update the moving average. Call this after each step that was not skipped."""
         if self.average is not None:
-            self.average.update(self.module.model.state_dict())
+            self.average.update(self.module.model.state_dict(), finite.float())
+        return norm
 
     def model(self) -> PreTrainedModel:
         """The model with complete weights, averaged with `ema_decay`. All processes call this together."""

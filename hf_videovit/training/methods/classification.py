@@ -12,7 +12,7 @@ from ...files import loading
 from ...modeling.video_processing_base import without_colours
 from ..arguments import RunConfig
 from ..building import MULTI_LABEL, build_model, load_config, load_teacher
-from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, seeded_torch
+from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, move_rows, seeded_torch
 from ..data.loaders import SampleLoader, TrainingClipLoader
 from ..data.opening import match_labels, require_labels, told
 from ..data.processors import ClipProcessor
@@ -324,8 +324,7 @@ def prepare_labelled(
     Returns:
         `dict[str, torch.Tensor]`: `pixel_values` and `labels`.
     """
-    rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
-    rows = augmentation.finish(rows)
+    rows = augmentation.finish(merge_copies(move_rows(rows, device)))
     pixel_values, labels = mixing(processor.normalize_clips(rows["pixel_values"]), rows["labels"])
     return {"pixel_values": pixel_values, "labels": labels}
 

@@ -14,7 +14,7 @@ from ...modeling.video_processing_base import without_colours
 from ...modes import evaluation_mode
 from ..arguments import AugmentationArguments, OptimizationArguments, RunConfig
 from ..building import build_pretraining_model
-from ..data.augmentation import Augmentation, sample_seed
+from ..data.augmentation import Augmentation, move_rows, sample_seed
 from ..data.loaders import Record, SampleLoader
 from ..data.processors import ClipProcessor
 from ..data.sources import stable_hash
@@ -99,8 +99,7 @@ class Contrastive(Method):
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
         """Finish the augmentation of both clips and normalise them. See [`Method.prepare_batch`]."""
-        rows = {name: value.to(device, non_blocking=True) for name, value in rows.items()}
-        finished = finish_pairs(rows, self.augmentations)
+        finished = finish_pairs(move_rows(rows, device), self.augmentations)
         return {name: self.processor.normalize_clips(clips) for name, clips in finished.items()}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:

@@ -10,12 +10,13 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from transformers import AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
+from ...modeling.layers import kept_indices
 from ...modeling.video_processing_base import without_colours
 from ...modes import evaluation_mode
 from ...pictures.reconstruction import draw_reconstructions, reconstruct_clips
 from ..arguments import RunConfig
 from ..building import build_pretraining_model
-from ..data.augmentation import Augmentation
+from ..data.augmentation import Augmentation, move_rows
 from ..data.loaders import MaskedClipLoader, MaskMaker, Record, SampleLoader, stacked_masks
 from ..data.masking import dual_masks
 from ..data.processors import ClipProcessor
@@ -144,11 +145,27 @@ def prepare_masked(rows: Rows, device: torch.device, processor: ClipProcessor, a
             The augmentation that the loader uses.
 
     Returns:
-        `dict[str, torch.Tensor]`: `pixel_values` and the masks.
+        `dict[str, torch.Tensor]`: `pixel_values`, the masks, and the positions that they leave.
+
+    Raises:
+        ValueError: the masks of a batch leave different numbers of tokens.
     """
-    rows = {name: value.to(device, non_blocking=True) for name, value in merge_copies(rows).items()}
-    rows = augmentation.finish(rows)
-    return rows | {"pixel_values": processor.normalize_clips(rows["pixel_values"])}
+    masks = merge_copies({name: rows[name] for name in ("encoder_mask", "decoder_mask")})
+    indices = {"visible_indices": _left(masks, "encoder_mask"), "decoded_indices": _left(masks, "decoder_mask")}
+    indices = {name: value.to(device, non_blocking=True) for name, value in indices.items()}
+    rows = augmentation.finish(merge_copies(move_rows(rows, device)))
+    return rows | indices | {"pixel_values": processor.normalize_clips(rows["pixel_values"])}
+
+
+def _left(masks: Rows, name: str) -> torch.Tensor:
+    """Positions `(batch, count)` that a mask leaves, found on the CPU: shapes are known without the device."""
+    counts = (~masks[name]).sum(dim=1)
+    if counts.min() != counts.max() or counts.min() == 0:
+        raise ValueError(
+            f"`{name}` must leave the same number of tokens (at least 1) in every sample, got {counts.min()} to "
+            f"{counts.max()}."
+        )
+    return kept_indices(masks[name], int(counts[0]))
 
 
 class MaskedEvaluationLoader:

@@ -36,6 +36,8 @@ class DistillationTask(Task):
         ValueError: the teacher and the student do not have the same labels.
     """
 
+    answers: torch.Tensor
+
     def __init__(self, model: PreTrainedModel, teacher: PreTrainedModel, temperature: float = 1.0):
         super().__init__(model)
         theirs, ours = teacher.config.id2label, model.config.id2label
@@ -44,7 +46,7 @@ class DistillationTask(Task):
                 f"`teacher` must have the same {len(ours)} labels as the student, got {len(theirs)} labels"
             )
         names = [[names[index] for index in range(len(names))] for names in (ours, theirs)]
-        self.answers = label_mapping(names[0], names[1])
+        self.register_buffer("answers", torch.tensor(label_mapping(names[0], names[1])), persistent=False)
         self.temperature = temperature
         self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple, so that torch does not register it
 
@@ -66,7 +68,9 @@ class DistillationTask(Task):
         """
         pixel_values = batch["pixel_values"]
         with torch.no_grad():
-            wanted = self.teacher.to(pixel_values.device)(pixel_values=pixel_values).logits.float()[:, self.answers]
+            if self.teacher.device != pixel_values.device:
+                self.teacher.to(pixel_values.device)
+            wanted = self.teacher(pixel_values=pixel_values).logits.float()[:, self.answers]
         given = self.model(pixel_values=pixel_values).logits.float()
         student, teacher = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (given, wanted))
         loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * self.temperature**2

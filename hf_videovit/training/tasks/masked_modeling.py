@@ -27,7 +27,8 @@ class MaskedModelingTask(Task):
         Args:
             batch (`dict[str, torch.Tensor]`):
                 `pixel_values` of shape `(batch_size, num_frames, num_channels, height, width)`, `encoder_mask` and
-                `decoder_mask` of shape `(batch_size, sequence_length)`.
+                `decoder_mask` of shape `(batch_size, sequence_length)`, and optionally the positions that they leave,
+                `visible_indices` and `decoded_indices`, without which the model waits for its device.
 
         Returns:
             `dict[str, torch.Tensor]`: `loss`, and `feature_std`, the spread between the clips' mean features; a value
@@ -37,6 +38,8 @@ class MaskedModelingTask(Task):
             pixel_values=batch["pixel_values"],
             encoder_mask=batch["encoder_mask"],
             decoder_mask=batch["decoder_mask"],
+            visible_indices=batch.get("visible_indices"),
+            decoded_indices=batch.get("decoded_indices"),
         )
         features = outputs.encoder_last_hidden_state.detach().float().mean(dim=1)  # (batch, hidden)
         return {"loss": outputs.loss, "feature_std": features.std(dim=0, unbiased=False).mean()}

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...modeling.modeling_actionformer_losses import NO_SEGMENT
+from ...modeling.modeling_actionformer_losses import Segments
 from .base import Task
 
 
@@ -30,10 +30,7 @@ class TemporalLocalizationTask(Task):
         Returns:
             `dict[str, torch.Tensor]`: `loss`, `classification` and `regression`.
         """
-        labels = [
-            {"segments": segments[classes != NO_SEGMENT], "class_labels": classes[classes != NO_SEGMENT]}
-            for segments, classes in zip(batch["segments"], batch["class_labels"])
-        ]
+        labels = Segments(batch["segments"].float(), batch["class_labels"])
         name = self.model.main_input_name
         outputs = self.model(**{name: batch[name]}, attention_mask=batch["attention_mask"], labels=labels)
         return {"loss": outputs.loss, **{name: value.detach() for name, value in outputs.loss_dict.items()}}

@@ -320,6 +320,25 @@ class ImageStream:
             yield Batch({f"image_{name}": value for name, value in batch.rows.items()}, batch.ids, batch.positions)
 
 
+def masked_places(masks: torch.Tensor) -> torch.Tensor:
+    """
+    Positions of hidden patches. They are found on the CPU, so that the model's shapes are known without its device.
+
+    Args:
+        masks (`torch.BoolTensor` of shape `(batch_size, ...)`):
+            `True` = hidden.
+
+    Returns:
+        `torch.LongTensor` of shape `(num_masked,)`: positions in the flattened masks.
+
+    Raises:
+        ValueError: a mask hides nothing.
+    """
+    if not masks.flatten(1).any(dim=1).all():
+        raise ValueError("`masks` must hide at least 1 place of every sample, got a sample without.")
+    return masks.flatten().nonzero().squeeze(1)
+
+
 class WordRows:
     """
     Turns a batch of uint8 frames into the input of the task, on the device: normalised pixels, masks, and the original
@@ -351,8 +370,8 @@ class WordRows:
                 Device of the model.
 
         Returns:
-            `dict`: `frames`, `pixel_values`, `mask` and, with a cache, `labels`, and the same for images with
-            the prefix `image_`.
+            `dict`: `frames`, `pixel_values`, `mask`, `masked_places` and, with a cache, `labels`, and the same for
+            images with the prefix `image_`.
         """
         rows = merge_copies(rows)
         batch: Rows = {}
@@ -365,6 +384,7 @@ class WordRows:
                 f"{prefix}frames": frames,
                 f"{prefix}pixel_values": self.processor.normalize_clips(frames),
                 f"{prefix}mask": rows[f"{prefix}mask"].to(device, non_blocking=True),
+                f"{prefix}masked_places": masked_places(rows[f"{prefix}mask"]).to(device, non_blocking=True),
             }
         words = self.words(rows, device)
         return batch | {f"{prefix}labels": found[:, 0] if prefix else found for prefix, found in words.items()}
@@ -557,5 +577,6 @@ __all__ = [
     "WordData",
     "WordEvaluationLoader",
     "WordRows",
+    "masked_places",
     "masks_for",
 ]

@@ -66,10 +66,13 @@ def test_what_the_launcher_makes_of_them(monkeypatch):
 def test_a_moving_average_moves_weights_and_copies_counters():
     values = {"weight": torch.zeros(2), "double": torch.zeros(1, dtype=torch.float64), "seen": torch.tensor(0)}
     average = MovingAverage(values, 0.75)
-    for seen in (1, 2):
+    for seen, moves in ((1, 1.0), (9, 0.0), (2, 1.0)):
         average.update(
-            {"weight": torch.ones(2), "double": torch.ones(1, dtype=torch.float64), "seen": torch.tensor(seen)}
+            {"weight": torch.ones(2), "double": torch.ones(1, dtype=torch.float64), "seen": torch.tensor(seen)},
+            torch.tensor(moves),
         )
+        if not moves:
+            assert values["weight"].tolist() == [0.25, 0.25] and values["seen"].item() == 1
     assert values["weight"].tolist() == [0.4375, 0.4375] and values["double"].item() == 0.4375  # 1 - 0.75 ** 2
     assert values["seen"].item() == 2
 

@@ -258,8 +258,8 @@ def test_collapse_is_seen():
 # Runs
 
 
-def run_config(folder, **fields) -> RunConfig:
-    defaults = {
+def run_fields(folder) -> dict:
+    return {
         "model_type": "lstcl",
         "config": {**TINY, "initializer_range": 0.1},
         "processor": {**SIZES, "frame_stride": 4, "short_frame_stride": 1, "stride_fps": 0},
@@ -275,7 +275,10 @@ def run_config(folder, **fields) -> RunConfig:
         "progress": False,
         "curves": False,
     }
-    return RunConfig.from_fields(**{**defaults, **fields})
+
+
+def run_config(folder, **fields) -> RunConfig:
+    return RunConfig.from_fields(**{**run_fields(folder), **fields})
 
 
 def curve(history) -> list[tuple[int, float]]:

@@ -41,7 +41,7 @@ def images(tmp_path_factory):
     return root
 
 
-def run(images, output_dir, **fields):
+def run_fields(images, output_dir, **fields) -> dict:
     defaults = {
         "model_type": "uniformer",
         "config": TINY | {"image_size": 32} | fields.pop("config", {}),
@@ -54,7 +54,11 @@ def run(images, output_dir, **fields):
         "epochs": 1,
         "batch_size": 4,
     }
-    return finetune(RunConfig.from_fields(**defaults | fields))
+    return defaults | fields
+
+
+def run(images, output_dir, **fields):
+    return finetune(RunConfig.from_fields(**run_fields(images, output_dir, **fields)))
 
 
 @pytest.mark.parametrize("options", [{}, TOKEN_LABELS, LIGHT])
