@@ -11,7 +11,7 @@ TAPS = 8
 
 
 @lru_cache(maxsize=32)
-def lanczos_weights(source: int, target: int, device: torch.device) -> torch.Tensor:
+def lanczos_weights(source: int, target: int, device: str | torch.device = "cpu") -> torch.Tensor:
     """
     Resampling of a side of `source` pixels to `target` as a matrix `(target, source)`: Lanczos with four lobes over
     the pixels as they are, at any scale (OpenCV's `INTER_LANCZOS4`, no antialiasing), edges continued.
@@ -21,7 +21,7 @@ def lanczos_weights(source: int, target: int, device: torch.device) -> torch.Ten
             Pixels of the side before.
         target (`int`):
             Pixels after.
-        device (`torch.device`):
+        device (`str` or `torch.device`, *optional*, defaults to `"cpu"`):
             Device of the matrix. It is copied there once, since the copy waits for the device.
 
     Returns:
