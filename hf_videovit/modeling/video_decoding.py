@@ -128,9 +128,9 @@ def decode_video(
             `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
             they are not known to read exactly are left to PyAV, with one warning a file.
         policy (`str`, *optional*, defaults to `"strict"`):
-            How damaged packets before or in the frames needed are handled. `"strict"` raises. `"salvage"` uses the
-            frames that decode, even if they look wrong, and plans again with their number; a sequence of indices is
-            clamped to it.
+            How damaged packets are handled, if the frames asked for are decoded from them. `"strict"` raises.
+            `"salvage"` uses the frames that decode, even if they look wrong, and plans again with their number; a
+            sequence of indices is clamped to it.
         num_threads (`int`, *optional*, defaults to 1):
             Threads of the decoder, 0 for one a core.
         limits ([`VideoLimits`], *optional*):

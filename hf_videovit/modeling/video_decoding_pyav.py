@@ -10,14 +10,22 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from .video_decoding_index import NO_TIMES, SEEKABLE, UPRIGHT, Keyframe, Orientation, Packets, StreamIndex
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
+from .video_decoding_units import (
+    carries_parameters,
+    is_needed_by_none,
+    starts_afresh,
+    tells_orientation,
+    tells_references,
+    unit_prefix,
+)
 
 
 try:
@@ -43,105 +51,20 @@ DEMUXERS = (
     "mov,matroska,avi,flv,gif,mpegts,mpeg,mpegvideo,ogg,asf,h264,hevc,m4v,h263,h261,vc1,av1,obu,ivf,mjpeg,apng,rm,nut,"
     "mxf,dv,yuv4mpegpipe,jpeg_pipe,png_pipe,webp_pipe,mp3,wav,aac,flac,aiff,caf,amr,ac3"
 )
-# Demuxers that land where they are told to; everything else is read from the start.
-SEEKABLE = ("mov", "matroska", "flv")
 # AVI has no presentation times: those of files with B-frames are made up, and wrong.
 WITHOUT_TIMES = ("avi",)
-# Codecs in which every keyframe starts afresh. In H.264 and HEVC some do not; see `_starts_afresh`.
-CLEAN_CODECS = ("vp8", "vp9", "mjpeg", "ffv1", "prores", "dnxhd", "huffyuv", "rawvideo", "png", "qtrle")
 # Other keyframes need this many frames, and one keyframe more, before the first that counts.
 RUN_UP = 60
 VP8_SHOWN = 0x10
-# Codecs whose frames may carry a display matrix, and the type of the message (ITU-T H.264, D.1) that does.
+# Codecs whose frames may carry a display matrix.
 TURNING_CODECS = ("h264", "hevc")
-DISPLAY_ORIENTATION = 47
 GUESSED = "the decoder could only guess parts of a frame"
 # Jumping over fewer frames than this costs more than decoding them.
 WORTH_SEEKING = 12
 CACHED_INDICES = 512
-NO_TIMES = np.empty(0, dtype=np.int64)
 CACHED_FRAMES = 20_000
 # Packets up to this many bytes are kept from listing to decoding, which saves reading the file twice.
 KEPT_BYTES = 64 * 2**20
-
-
-class Orientation(NamedTuple):
-    """
-    How a coded frame is turned for display.
-
-    Args:
-        rotation (`int`):
-            Degrees counter-clockwise: 0, 90, 180 or 270.
-        mirrored (`bool`):
-            Whether left and right are swapped after that.
-    """
-
-    rotation: int
-    mirrored: bool
-
-
-UPRIGHT = Orientation(0, False)
-
-
-@dataclass
-class _StreamIndex:
-    """
-    Facts from demuxing the best video stream. `times` are sorted, in units of `time_base`; there are none if frames
-    have no times or share them.
-    """
-
-    container: str
-    timed: bool  # whether the container has presentation times
-    codec: str
-    stream: int
-    num_frames: int
-    times: np.ndarray  # int64 (num_frames,) or (0,)
-    keyframes: list[tuple[int, int, bool, int]]  # position in display order, time, starts afresh, packet number
-    time_base: float
-    fps: float | None
-    duration: float | None
-    header_frames: int
-    damaged_packets: int
-    first_packet: tuple[int | None, int | None, int] | None
-    size: tuple[int, int]  # height and width as coded
-    has_hidden_frames: bool
-    needs_first_packet: bool  # see `_remembers_first_packet`
-    shown: Orientation = UPRIGHT  # of the first frame, which gives all frames their shape
-    knows_shown: bool = False  # once a frame was decoded
-    landings: dict[int, int] = field(default_factory=dict)  # time of a keyframe -> its position
-
-    @property
-    def shown_size(self) -> tuple[int, int]:
-        """Height and width as displayed."""
-        return self.size[::-1] if self.shown.rotation % 180 else self.size
-
-    @property
-    def in_order(self) -> bool:
-        """Whether decoded frames must carry exactly the listed times."""
-        return self.timed and len(self.times) > 0
-
-    @property
-    def seekable(self) -> bool:
-        if not self.in_order or not self.container.startswith(SEEKABLE) or len(self.keyframes) < 2:
-            return False
-        position, _, _, number = self.keyframes[0]
-        # Frames before the first keyframe may or may not decode, which shifts all that follow.
-        return position == 0 and number == 0 and not self.needs_first_packet
-
-
-@dataclass
-class _Packets:
-    """Facts gathered while packets are listed."""
-
-    room: int  # bytes of packets that may still be kept
-    times: list[int | None] = field(default_factory=list)
-    keys: list[tuple[int, bool, int]] = field(default_factory=list)  # time, starts afresh, packet number
-    first: tuple[int | None, int | None, int] | None = None
-    last_duration: int = 0
-    count: int = 0
-    damaged: int = 0
-    hidden: bool = False
-    broken_off: bool = False
 
 
 class _Problem(Exception):
@@ -153,7 +76,7 @@ class _Problem(Exception):
         self.reason = reason
 
 
-_indices: dict[Any, _StreamIndex] = {}
+_indices: dict[Any, StreamIndex] = {}
 
 
 class PyAVReader:
@@ -204,7 +127,7 @@ class PyAVReader:
         try:
             self._open()
             known = _indices.get(cache_key)
-            self.index: _StreamIndex = self._list_packets() if known is None else known
+            self.index: StreamIndex = self._list_packets() if known is None else known
             self._remember(cache_key)
             self._check_limits()
         except BaseException:
@@ -288,9 +211,9 @@ class PyAVReader:
             return False
         self._rewind()
         self._used = True
-        prefix = _nal_prefix(self.index.codec, self._stream.codec_context.extradata)
+        prefix = unit_prefix(self.index.codec, self._stream.codec_context.extradata)
         while (packet := self._next_packet()) is not None:
-            if not prefix or _tells_orientation(self.index.codec, prefix, packet):
+            if not prefix or tells_orientation(self.index.codec, prefix, packet):
                 return True
         return False
 
@@ -325,7 +248,8 @@ class PyAVReader:
 
     def read(self, positions: Sequence[int]) -> Reading:
         """
-        Frames, each verified against the index. No frame is returned if a damaged packet was met on the way.
+        Frames, each verified against the index. No frame is returned if a damaged packet was met on the way. Frames
+        that are neither wanted nor needed for those that are may be left undecoded.
 
         Args:
             positions (`Sequence[int]`):
@@ -335,8 +259,8 @@ class PyAVReader:
             [`Reading`]: the frames, or the problem that was met.
         """
         if self.index.seekable:
-            reading, jumped = self._collect(positions, seeking=True, checked=True, tolerant=False)
-            if not (reading.problem and jumped):
+            reading, shortened = self._collect(positions, seeking=True, checked=True, tolerant=False)
+            if not (reading.problem and shortened):
                 return reading
         return self._collect(positions, seeking=False, checked=self.index.in_order, tolerant=False)[0]
 
@@ -460,12 +384,12 @@ class PyAVReader:
 
     # ------------------------------------------------------------------ the index
 
-    def _list_packets(self) -> _StreamIndex:
+    def _list_packets(self) -> StreamIndex:
         """Demux everything once."""
-        found = _Packets(room=KEPT_BYTES)
+        found = Packets(room=KEPT_BYTES)
         context = self._stream.codec_context
         codec = _codec_name(context)
-        prefix = _nal_prefix(codec, context.extradata)
+        prefix = unit_prefix(codec, context.extradata)
         self._used = True
         packets = self._container.demux(self._stream)
         while (packet := self._list_packet(packets, found)) is not None:
@@ -477,7 +401,8 @@ class PyAVReader:
             if found.first is None:
                 found.first = (packet.pts, packet.dts, packet.size)
             if packet.is_keyframe and packet.pts is not None:
-                found.keys.append((packet.pts, _starts_afresh(codec, prefix, packet), found.count))
+                found.keys.append((packet.pts, starts_afresh(codec, prefix, packet), found.count))
+                found.new_parameters |= carries_parameters(codec, prefix, packet)
             found.count += 1
             found.damaged += packet.is_corrupt
             # Before the start of an edit list, or VP8's frames for reference only: decoded, never shown.
@@ -494,7 +419,7 @@ class PyAVReader:
             self._kept = []
         return self._make_index(found)
 
-    def _list_packet(self, packets: Iterator[Any], found: "_Packets") -> Any:
+    def _list_packet(self, packets: Iterator[Any], found: Packets) -> Any:
         try:
             return next(packets, None)
         except av.ExitError:
@@ -507,7 +432,7 @@ class PyAVReader:
             found.damaged += 1
             return None
 
-    def _make_index(self, found: "_Packets") -> _StreamIndex:
+    def _make_index(self, found: Packets) -> StreamIndex:
         stream, container = self._stream, self._container.format.name
         time_base = float(stream.time_base) if stream.time_base else 0.0
         times, rate = NO_TIMES, stream.average_rate
@@ -528,7 +453,7 @@ class PyAVReader:
         if len(times) and timed:
             last = found.last_duration * time_base or (1 / fps if fps else 0.0)
             duration = span + last or None
-        return _StreamIndex(
+        return StreamIndex(
             container=container,
             timed=timed,
             codec=_codec_name(stream.codec_context),
@@ -546,7 +471,13 @@ class PyAVReader:
             has_hidden_frames=found.hidden,
             needs_first_packet=_remembers_first_packet(stream.codec_context),
             landings={at: position for position, at, _, _ in keyframes},
+            unit_prefix=0 if found.new_parameters else self._telling_prefix(),
         )
+
+    def _telling_prefix(self) -> int:
+        """[`unit_prefix`] of a stream whose units tell which frames no other frame needs; 0 for others."""
+        codec, extradata = _codec_name(self._stream.codec_context), self._stream.codec_context.extradata
+        return unit_prefix(codec, extradata) if tells_references(codec, extradata) else 0
 
     def _remember(self, cache_key: Any) -> None:
         if cache_key is None or cache_key in _indices or self.index.num_frames > CACHED_FRAMES:
@@ -562,6 +493,8 @@ class PyAVReader:
         self._frames = self._decode()
         self._position = 0  # of the next frame
         self._running_up = False  # after a jump, until the frame at `_position` comes
+        self._missing: set[int] | None = None  # times of wanted frames that the decoder did not get; `None`: all
+        self._left_out: set[int] = set()  # times of frames that it will not get
         self._damaged = 0
         self._damage = ""
         self._checked = checked
@@ -570,25 +503,30 @@ class PyAVReader:
     def _collect(
         self, positions: Sequence[int], *, seeking: bool, checked: bool, tolerant: bool
     ) -> tuple[Reading, bool]:
+        """The frames, and whether any were jumped over or left out on the way."""
         if seeking and positions[0] >= WORTH_SEEKING:  # else the first frame is met on the way
             self._learn_shown()
         self._start(checked=checked, tolerant=tolerant)
         reading = Reading(timestamps=np.empty(len(positions)))
-        converter = _Converter()
-        jumped = False
+        converter, slot = _Converter(), 0
+        runs = self._runs(positions) if seeking else [(None, positions)]
         try:
-            for slot, wanted in enumerate(positions):
-                if seeking:
-                    jumped |= self._jump_towards(wanted)
-                frame = self._frame_at(wanted)
-                if slot == 0:
-                    reading.frames = self._room_for(len(positions))
-                reading.frames[slot] = self._pixels(frame, converter)
-                reading.timestamps[slot] = self._seconds(frame, wanted)
+            for keyframe, wanted in runs:
+                if keyframe is not None:
+                    self._jump(keyframe)
+                if seeking and self.index.unit_prefix:
+                    self._missing = set(self.index.times[list(wanted)].tolist())
+                for position in wanted:
+                    frame = self._frame_at(position)
+                    if slot == 0:
+                        reading.frames = self._room_for(len(positions))
+                    reading.frames[slot] = self._pixels(frame, converter)
+                    reading.timestamps[slot] = self._seconds(frame, position)
+                    slot += 1
         except _Problem as stop:
             reading = Reading(problem=stop.problem, reason=stop.reason)
         reading.damaged_packets = self._damaged
-        return reading, jumped
+        return reading, len(runs) > 1 or runs[0][0] is not None or bool(self._left_out)
 
     def _frame_at(self, wanted: int) -> Any:
         while True:
@@ -601,6 +539,8 @@ class PyAVReader:
                 self._running_up = False
             if frame.is_corrupt:
                 self._note_damage(GUESSED)
+            while self._left_out and self.index.times[self._position] in self._left_out:
+                self._position += 1
             if self._checked and frame.pts != self.index.times[self._position]:
                 raise _Problem("miscounted", f"frame {self._position} is missing")
             self._position += 1
@@ -608,10 +548,12 @@ class PyAVReader:
                 return frame
 
     def _decode(self) -> Iterator[Any]:
-        """Frames of the packets that are left."""
+        """Frames of the packets that are left, up to those that hold the wanted frames."""
         size = self.index.size
         while (packet := self._next_packet()) is not None:
             if not packet.size and packet.dts is not None:  # a frame left out, which would be taken for the end
+                continue
+            if self._leaves_out(packet):
                 continue
             if packet.is_corrupt:
                 self._note_damage("incomplete packet")
@@ -626,6 +568,18 @@ class PyAVReader:
                 if not self.index.knows_shown:
                     self._note_shown(frames[0])
                 yield frames.pop(0)
+
+    def _leaves_out(self, packet: Any) -> bool:
+        """Whether a packet holds a frame that is neither wanted nor needed for another one."""
+        if self._missing is None or packet.pts is None or packet.is_corrupt or packet.is_discard:
+            return False
+        if packet.pts in self._missing:
+            self._missing.discard(packet.pts)
+            return False
+        if not is_needed_by_none(self.index.codec, self.index.unit_prefix, packet):
+            return False
+        self._left_out.add(packet.pts)
+        return True
 
     def _next_packet(self) -> Any:
         if self.deadline is not None:
@@ -651,27 +605,39 @@ class PyAVReader:
     def _why_no_frames(self) -> str:
         return f"no frame decodes ({self._damage})" if self._damage else "no frame decodes"
 
-    def _jump_towards(self, wanted: int) -> bool:
+    def _runs(self, positions: Sequence[int]) -> list[tuple[Keyframe | None, list[int]]]:
+        """The positions in runs: those of a run are decoded one after the other from the keyframe that is sought."""
+        runs: list[tuple[Keyframe | None, list[int]]] = [(None, [])]
+        reached = 0
+        for wanted in positions:
+            keyframe = self._keyframe_towards(wanted, reached)
+            if keyframe is not None:
+                runs.append((keyframe, []))
+            runs[-1][1].append(wanted)
+            reached = wanted + 1
+        return [run for run in runs if run[1]]
+
+    def _keyframe_towards(self, wanted: int, reached: int) -> Keyframe | None:
         """
-        Seek if a keyframe stands well between here and there, and return whether it did. Frames up to the keyframe, or
-        to the next one where this one does not start afresh, will be passed over.
+        A keyframe well between two positions, from which to go on. Frames up to it, or to the next one where it does
+        not start afresh, will be passed over.
         """
         keyframes = self.index.keyframes
         before = bisect_right(keyframes, (wanted, sys.maxsize)) - 1
         for number in range(before, 0, -1):
             landing, _, clean, _ = keyframes[number]
-            if landing - self._position < WORTH_SEEKING:
-                return False
+            if landing - reached < WORTH_SEEKING:
+                return None
             if clean or (number < before and wanted - landing >= RUN_UP):
-                self._jump(keyframes[number])
-                self._position = landing if clean else keyframes[number + 1][0]
-                self._running_up = True
-                return True
-        return False
+                return keyframes[number]
+        return None
 
-    def _jump(self, keyframe: tuple[int, int, bool, int]) -> None:
-        landing, at, _, number = keyframe
+    def _jump(self, keyframe: Keyframe) -> None:
+        landing, at, clean, number = keyframe
         self._frames = self._decode()
+        following = bisect_right(self.index.keyframes, (landing, sys.maxsize))
+        self._position = landing if clean else self.index.keyframes[following][0]
+        self._running_up = True
         if self._kept:
             self._stream.codec_context.flush_buffers()
             self._packets = islice(self._kept, number, None)
@@ -813,72 +779,6 @@ def _pixel_format(context: Any) -> str:
 def _codec_name(context: Any) -> str:
     """`"av1"` rather than the library that decodes it."""
     return context.codec.canonical_name
-
-
-def _nal_prefix(codec: str, extradata: bytes | None) -> int:
-    """Bytes before each NAL unit that say its length (MP4, Matroska, FLV); 0 for start codes or another codec."""
-    if not extradata or extradata[0] != 1:
-        return 0
-    at = {"h264": 4, "hevc": 21}.get(codec)
-    return (extradata[at] & 3) + 1 if at is not None and len(extradata) > at else 0
-
-
-def _starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
-    """
-    Whether decoding from this keyframe on is exact.
-
-    Keyframes of H.264 and HEVC may let later frames reach back behind them; those with an IDR picture do not.
-    """
-    if codec in CLEAN_CODECS:
-        return True
-    if not prefix:
-        return False
-    for unit, _ in _nal_units(codec, prefix, packet):
-        if codec == "h264" and 1 <= unit <= 5:  # the first slice
-            return unit == 5
-        if codec == "hevc" and unit < 32:
-            return unit in (19, 20)
-    return False
-
-
-def _nal_units(codec: str, prefix: int, packet: Any) -> Iterator[tuple[int, memoryview]]:
-    """Type and payload of each NAL unit of a packet."""
-    data, at = memoryview(packet), 0
-    while at + prefix < len(data):
-        end = at + prefix + int.from_bytes(data[at : at + prefix], "big")
-        header = data[at + prefix]
-        if codec == "h264":
-            yield header & 31, data[at + prefix + 1 : end]
-        else:
-            yield header >> 1 & 63, data[at + prefix + 2 : end]
-        at = end
-
-
-def _tells_orientation(codec: str, prefix: int, packet: Any) -> bool:
-    """Whether a display orientation message stands before the first slice of a packet."""
-    message_unit, first_slice = (6, range(1, 6)) if codec == "h264" else (39, range(32))
-    for unit, payload in _nal_units(codec, prefix, packet):
-        if unit in first_slice:
-            return False
-        if unit == message_unit and DISPLAY_ORIENTATION in _message_types(payload):
-            return True
-    return False
-
-
-def _message_types(payload: memoryview) -> Iterator[int]:
-    """Types of the messages in an SEI unit. Type and size are each a sum of bytes; those before the last are 255."""
-    data = iter(bytes(payload).replace(b"\0\0\3", b"\0\0"))  # without the bytes that keep start codes from arising
-    while True:
-        numbers = [0, 0]
-        for place in range(2):
-            byte = 255
-            while byte == 255:
-                byte = next(data, -1)
-                if byte < 0:
-                    return
-                numbers[place] += byte
-        yield numbers[0]
-        next(islice(data, numbers[1], numbers[1]), None)
 
 
 def _words(error: BaseException) -> str:
