@@ -1,6 +1,7 @@
 """Videos that cannot be read: which they are, and when there are too many of them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
 
+FILE_NAME = "bad_videos.rank{rank}.jsonl"
 UNCOUNTED_EPOCH = 1000  # smallest assumed number of clips in an epoch of a stream of unknown length
 
 
@@ -21,7 +23,7 @@ class BadVideo:
         id (`str`):
             Sample id.
         position (`int`):
-            Position of the sample in the share of the process.
+            Position of the sample in the order of the epoch; in an evaluation, in the share of the process.
         reason (`str`):
             Message of the decoder.
         kind (`str`):
@@ -39,7 +41,8 @@ class BadVideo:
 
 class BadVideoLedger:
     """
-    Records unreadable videos, one line of JSON each, and raises an error if there are too many.
+    Records unreadable videos, one line of JSON each, and raises an error if there are too many. `step` is set by the
+    training loop: the steps that were done before.
 
     Args:
         path (`Path`, *optional*):
@@ -52,7 +55,7 @@ class BadVideoLedger:
 
     def __init__(self, path: Path | None = None, limit: float = 0.05, minimum: int = 20):
         self.path, self.limit, self.minimum = path, limit, minimum
-        self.epoch, self.count, self.lines = 0, 0, 0
+        self.epoch, self.step, self.count, self.lines = 0, 0, 0, 0
 
     def begin(self, epoch: int) -> None:
         """
@@ -78,7 +81,9 @@ class BadVideoLedger:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": self.epoch, **asdict(video)}, ensure_ascii=False) + "\n")
+                file.write(
+                    json.dumps({"epoch": self.epoch, "step": self.step, **asdict(video)}, ensure_ascii=False) + "\n"
+                )
 
     def judge(self, bad: int, read: int, epoch_size: int | None) -> None:
         """
@@ -119,3 +124,31 @@ class BadVideoLedger:
         if self.path is not None and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
             self.path.write_text("".join(lines[: self.lines]), encoding="utf-8")
+
+    def take_over(self, states: Sequence[dict[str, int]], step: int, rank: int, world: int) -> None:
+        """
+        Restore the state of a checkpoint that another number of processes wrote. Lines of later steps are removed from
+        the files of all processes.
+
+        Args:
+            states (`Sequence[dict]`):
+                Results of [`~BadVideoLedger.state_dict`] of those processes. The first process takes over their sum.
+            step (`int`):
+                Step of the checkpoint.
+            rank (`int`):
+                Number of this process.
+            world (`int`):
+                Number of processes.
+        """
+        self.epoch, self.count, self.lines = states[0]["epoch"], 0, 0
+        if rank == 0:
+            self.count = sum(state["count"] for state in states)
+        if self.path is None:
+            return
+        for path in self.path.parent.glob(FILE_NAME.format(rank="*")):
+            number = int(path.name.split(".")[1].removeprefix("rank"))
+            if number == rank or rank == 0 and number >= world:
+                lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+                kept = [line for line in lines if json.loads(line)["step"] < step]
+                path.write_text("".join(kept), encoding="utf-8")
+                self.lines += len(kept)

@@ -17,9 +17,9 @@ def count_image_batches(num_videos: int, batch_size: int, drop_last: bool, ratio
 
     Args:
         num_videos (`int`):
-            Videos of the process.
+            Videos of all processes.
         batch_size (`int`):
-            Videos in a batch.
+            Videos in a batch of each process, summed over them.
         drop_last (`bool`):
             Whether an incomplete last batch of videos is left out.
         ratio (`float`):
@@ -39,7 +39,7 @@ class JointStream:
 
     The next batch contains images if there were fewer batches of images than `ratio` times those of videos. With 1
     they alternate; with 0.5 a batch of images follows every second batch of videos. The choice depends only on the
-    positions in the two streams, so a run resumes exactly at any batch.
+    positions in the two streams, so a run resumes exactly at any batch, and all processes choose the same.
 
     Args:
         videos ([`ClipStream`]):
@@ -54,16 +54,15 @@ class JointStream:
     """
 
     def __init__(self, videos: ClipStream, images: ClipStream, ratio: float):
-        share = images.source.share_size(images.rank, images.world)
-        if share is None or share < images.batch_size:
+        if images.num_positions is None or images.num_positions < images.stride:
             raise ValueError(
                 f"`image_data` needs at least a batch of {images.batch_size} images for each of {images.world} "
-                f"processes, got {share}"
+                f"processes, got {images.source.num_samples}"
             )
         self.videos, self.images, self.ratio = videos, images, ratio
         self.source, self.rank, self.world = videos.source, videos.rank, videos.world
         self.sources = [videos.source, images.source]
-        self.pass_size = share
+        self.pass_size = images.num_positions
         self.position = 0
 
     def num_batches(self, rank: int | None = None) -> int | None:
@@ -80,8 +79,8 @@ class JointStream:
         count = self.videos.num_batches(rank)
         if count is None:
             return None
-        size = self.source.share_size(self.rank if rank is None else rank, self.world) or 0
-        return count + count_image_batches(size, self.videos.batch_size, self.videos.drop_last, self.ratio)
+        size = self.videos.num_positions or 0
+        return count + count_image_batches(size, self.videos.stride, self.videos.drop_last, self.ratio)
 
     def num_read(self, position: int) -> int:
         """
@@ -91,7 +90,12 @@ class JointStream:
             position (`int`):
                 A position of the stream.
         """
-        return sum(divmod(position, IMAGE_PLACE))
+        images, videos = divmod(position, IMAGE_PLACE)
+        return self.images.num_read(images) + self.videos.num_read(videos)
+
+    def example(self) -> Batch | None:
+        """See [`~BatchStream.example`]."""
+        return self.videos.example()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """
@@ -112,7 +116,7 @@ class JointStream:
         self.position = start
         while True:
             images_seen, videos_seen = divmod(self.position, IMAGE_PLACE)
-            due = self.ratio * videos_seen / self.videos.batch_size
+            due = self.ratio * videos_seen / self.videos.stride
             behind = self._image_batches_before(images_seen) < due - 1e-9
             batch = next(images) if behind else next(videos, None)
             if batch is None:
@@ -125,18 +129,20 @@ class JointStream:
     def _image_batches_before(self, place: int) -> int:
         """Batches before a position among the images. An incomplete batch at the end of a pass is skipped."""
         number, inside = divmod(place, self.pass_size)
-        per_pass = self.pass_size // self.images.batch_size
-        return number * per_pass + min(inside // self.images.batch_size, per_pass)
+        per_pass = self.pass_size // self.images.stride
+        return number * per_pass + min(inside // self.images.stride, per_pass)
 
     def _image_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         """Endless batches of images, in passes. `_images_seen` is the position among them."""
         number, inside = divmod(start, self.pass_size)
         while number < PASSES:
-            before = self._images_seen = number * self.pass_size + inside
+            self._images_seen = number * self.pass_size + inside
+            some = inside > 0
             for batch in self.images.epoch(epoch * PASSES + number, inside):
                 self._images_seen = number * self.pass_size + self.images.position
+                some = some or len(batch) > 0
                 yield batch
-            if self._images_seen == before and inside == 0:
+            if not some and self.world == 1:
                 raise RuntimeError("None of the training images can be read; see the logs of the run")
             number, inside = number + 1, 0
         raise RuntimeError(f"`image_data` is used more than {PASSES} times in an epoch: use more images")

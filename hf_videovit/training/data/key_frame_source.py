@@ -20,7 +20,7 @@ from .box_augmentation import BoxAugmentation
 from .key_frames import KeyFrame, read_key_frames
 from .loaders import Record
 from .manifest import read_label_names
-from .sources import EVAL_SPLITS, Sample, VideoSource, fingerprint, label_mapping, shuffled_indices
+from .sources import EVAL_SPLITS, IndexedSource, Sample, fingerprint, label_mapping
 
 
 OTHER_FORMATS = (".csv", ".json", ".xml", ".pkl")  # of annotations, which are prepared first
@@ -41,7 +41,7 @@ class KeyFrameSample(Sample):
     row: KeyFrame
 
 
-class KeyFrameSource(VideoSource):
+class KeyFrameSource(IndexedSource):
     """
     Key-frames, each a sample.
 
@@ -60,8 +60,6 @@ class KeyFrameSource(VideoSource):
     """
 
     multi_label = True
-    reads_ahead = False
-    num_samples: int
 
     def __init__(
         self,
@@ -79,17 +77,10 @@ class KeyFrameSource(VideoSource):
         if unknown:
             raise ValueError(f"Labels {', '.join(unknown[:8])} are not among the {len(label_names)} label names")
 
-    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        """See [`VideoSource.share`]."""
-        numbers = {name: index for index, name in enumerate(self.label_names)}
-        for index in shuffled_indices(len(self.rows), seed, epoch)[rank::world][start:]:
-            row = self.rows[int(index)]
-            labels = tuple(sorted({numbers[name] for names in row.labels for name in names}))
-            yield KeyFrameSample(key_frame_id(row), row.video, labels, row)
-
-    def share_size(self, rank: int, world: int) -> int:
-        """See [`VideoSource.share_size`]."""
-        return len(range(rank, len(self.rows), world))
+    def __getitem__(self, index: int) -> KeyFrameSample:
+        row, numbers = self.rows[index], {name: number for number, name in enumerate(self.label_names)}
+        labels = tuple(sorted({numbers[name] for names in row.labels for name in names}))
+        return KeyFrameSample(key_frame_id(row), row.video, labels, row)
 
     def with_label_names(self, label_names: Sequence[str]) -> "KeyFrameSource":
         """See [`VideoSource.with_label_names`]."""

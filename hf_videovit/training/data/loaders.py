@@ -22,7 +22,7 @@ class Record:
         epoch (`int`):
             The epoch.
         position (`int`):
-            Position of the sample in the share of the process.
+            Position of the sample in the order of the epoch; in an evaluation, in the share of the process.
     """
 
     sample: Sample

@@ -1,7 +1,7 @@
 """Videos with true segments, and the features of their windows: training and evaluation samples of localisers."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -21,7 +21,7 @@ from .augmentation import sample_seed
 from .feature_sequences import random_window
 from .loaders import Record
 from .segment_files import AnnotatedVideo
-from .sources import Sample, VideoSource, fingerprint, label_mapping, shuffled_indices
+from .sources import IndexedSource, Sample, fingerprint, label_mapping
 
 
 OPEN_END = 1e8  # seconds: the official code's length of a video whose annotation has none, so that nothing is clipped
@@ -70,7 +70,7 @@ class SegmentSample(Sample):
     row: SegmentRow
 
 
-class SegmentSource(VideoSource):
+class SegmentSource(IndexedSource):
     """
     Videos with true segments, each a sample. A video without segments is a negative example.
 
@@ -89,8 +89,6 @@ class SegmentSource(VideoSource):
     """
 
     multi_label = True
-    reads_ahead = False
-    num_samples: int
 
     def __init__(
         self,
@@ -106,18 +104,11 @@ class SegmentSource(VideoSource):
         if unknown:
             raise ValueError(f"Classes {', '.join(unknown[:8])} are not among the {len(label_names)} label names")
 
-    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        """See [`VideoSource.share`]."""
-        numbers = class_numbers(self.label_names)
-        for index in shuffled_indices(len(self.rows), seed, epoch)[rank::world][start:]:
-            row = self.rows[int(index)]
-            labels = tuple(sorted({numbers[name] for name in row.labels}))
-            path = row.file.path if isinstance(row.file, FeatureFile) else row.file
-            yield SegmentSample(row.name, str(path), labels, row)
-
-    def share_size(self, rank: int, world: int) -> int:
-        """See [`VideoSource.share_size`]."""
-        return len(range(rank, len(self.rows), world))
+    def __getitem__(self, index: int) -> SegmentSample:
+        row, numbers = self.rows[index], class_numbers(self.label_names)
+        labels = tuple(sorted({numbers[name] for name in row.labels}))
+        path = row.file.path if isinstance(row.file, FeatureFile) else row.file
+        return SegmentSample(row.name, str(path), labels, row)
 
     def with_label_names(self, label_names: Sequence[str]) -> "SegmentSource":
         """See [`VideoSource.with_label_names`]."""

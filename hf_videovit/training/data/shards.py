@@ -1,34 +1,36 @@
 """Videos streamed with `datasets`: WebDataset tars and parquet files."""
 
 import copy
-import re
+import math
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...files import BYTE_ORDER_MARKS, decode_text, is_hidden, parse_json, plain_name, present_path
-from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from ...files import plain_name, present_path
 from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, read_column, split_labels
 from .parts import find_part_columns
+from .shard_scans import VIDEO_EXTENSIONS, check_tar, first_samples, scan_parquet, scan_tar
 from .sources import Label, Sample, VideoSource, fingerprint, label_mapping, preview, sort_label_names
 
 
-VIDEO_EXTENSIONS = tuple(suffix.removeprefix(".") for suffix in VIDEO_SUFFIXES)
+MOST_SEQUENCES = 32  # shards that one process has open at once; more processes read a sequence together
 
 
 class VideoShards(VideoSource):
     """
     Videos in tars or parquet files, local or in a data set repo, streamed with `datasets`.
 
-    If the number of shards is a multiple of the number of processes, each process reads its own shards. Otherwise it
-    reads all samples without decoding them and keeps every `world`-th. Samples are shuffled by the order of the shards
-    and by a buffer of encoded samples.
+    In training, the shards are dealt to a number of sequences, whatever the number of processes: at most
+    `MOST_SEQUENCES`, and so that they divide the shards and the samples of a step. Each step takes equally many
+    samples of each sequence, and a process reads the sequences in its part of the step only. In evaluation, a process
+    reads its own shards if their number is a multiple of the number of processes; otherwise it reads all samples
+    without decoding them and keeps every `world`-th. Samples are shuffled by the order of the shards and by a buffer
+    of encoded samples.
 
     Args:
         dataset (`datasets.IterableDataset`):
@@ -46,7 +48,7 @@ class VideoShards(VideoSource):
         shard_sizes (`Sequence[int]`, *optional*):
             Number of samples in each shard, if known.
         shuffle_buffer (`int`, *optional*, defaults to 256):
-            Encoded samples in the shuffle buffer.
+            Encoded samples in the shuffle buffers of all sequences.
         files (`Sequence[str]`, *optional*, defaults to `()`):
             Paths or URLs of the shards.
     """
@@ -95,6 +97,64 @@ class VideoShards(VideoSource):
         for position, sample in enumerate(samples):
             if position >= start:
                 yield sample
+
+    def steps(
+        self, rank: int, world: int, seed: int | None, epoch: int, start: int, size: int
+    ) -> Iterator[list[Sample | None]]:
+        """See [`VideoSource.steps`]. A sequence that has ended leaves its places empty."""
+        count = self.num_sequences(size)
+        part, taken = size // world, size // count
+        first, last = rank * part // taken, ((rank + 1) * part - 1) // taken
+        before = rank * part - first * taken  # places of the first sequence that belong to another process
+        skipped = start // size * taken
+        sequences = [
+            islice(self._sequence(number, count, seed, epoch), skipped, None) for number in range(first, last + 1)
+        ]
+        while True:
+            places = [sample for sequence in sequences for sample in _filled(sequence, taken)]
+            if all(sample is None for sample in places):
+                return
+            yield places[before : before + part]
+
+    def num_sequences(self, size: int) -> int:
+        """
+        Number of sequences to which the shards are dealt in training.
+
+        Args:
+            size (`int`):
+                Samples of a step in all processes.
+
+        Returns:
+            `int`: the number.
+        """
+        common = math.gcd(self.num_shards, size)
+        return max(number for number in range(1, min(common, MOST_SEQUENCES) + 1) if common % number == 0)
+
+    def num_steps(self, size: int) -> int | None:
+        """See [`VideoSource.num_steps`]. The longest sequence counts."""
+        lengths, taken = self._sequence_lengths(size), size // self.num_sequences(size)
+        return None if lengths is None else -(-max(lengths) // taken)
+
+    def num_full_steps(self, size: int) -> int | None:
+        """See [`VideoSource.num_full_steps`]. The shortest sequence counts."""
+        lengths, taken = self._sequence_lengths(size), size // self.num_sequences(size)
+        return None if lengths is None else min(lengths) // taken
+
+    def _sequence_lengths(self, size: int) -> list[int] | None:
+        if self.shard_sizes is None:
+            return None
+        count = self.num_sequences(size)
+        return [sum(self.shard_sizes[number::count]) for number in range(count)]
+
+    def _sequence(self, number: int, count: int, seed: int | None, epoch: int) -> Iterator[Sample]:
+        """Every `count`-th shard from `number` on, the same ones in all epochs, so that their length is constant."""
+        shards = range(number, self.num_shards, count)
+        if seed is None:
+            return self._unshuffled(shards, 0, 1)
+        order = np.random.default_rng([seed, epoch, number]).permutation(len(shards))
+        samples = self._unshuffled([shards[int(index)] for index in order], 0, 1)
+        buffer = max(self.shuffle_buffer // count, 1)
+        return _shuffle_in_buffer(samples, buffer, np.random.default_rng([seed, epoch, number, 1]))
 
     def fingerprint(self) -> str:
         """See [`VideoSource.fingerprint`]. The shards are known by their names and sizes."""
@@ -174,6 +234,12 @@ class VideoShards(VideoSource):
         if label not in self._to_label:
             raise ValueError(f"Sample {name!r} has the label {value!r}, which is not among {preview(known)}")
         return self._to_label[label]
+
+
+def _filled(samples: Iterator[Sample], count: int) -> list[Sample | None]:
+    """The next samples, and `None` in place of those that are missing."""
+    found = list(islice(samples, count))
+    return [*found, *[None] * (count - len(found))]
 
 
 def _stop_at_lost_connections() -> None:
@@ -269,7 +335,7 @@ def shard_source(
             if names is None and label_column:
                 raise ValueError(f"`label_names` is needed: the labels of {shards[0]!r} are unknown until it is read")
             return VideoShards(dataset, video_column, label_column, names or [], True, label_separator, files=shards)
-        scan = scan_tar if kind == "webdataset" else _scan_parquet
+        scan = scan_tar if kind == "webdataset" else scan_parquet
         scanned = [scan(shard, label_column, label_separator) for shard in shards]
         counted = [one.num_samples for one in scanned]
         for shard, one in zip(shards, scanned):
@@ -316,7 +382,7 @@ def _open_stream(kind: str, shards: Sequence[str], video_column: str | None) -> 
     options: dict[str, Any] = {"data_files": list(shards), "split": "train", "streaming": True}
     formats: set[str] = set()
     if kind == "webdataset":
-        formats = {name for shard in shards if "://" not in shard for name in _check_tar(shard, video_column)}
+        formats = {name for shard in shards if "://" not in shard for name in check_tar(shard, video_column)}
     try:
         dataset = load_dataset(kind, **options)
     except pa.ArrowTypeError as error:
@@ -329,171 +395,13 @@ def _open_stream(kind: str, shards: Sequence[str], video_column: str | None) -> 
         if "same types" not in str(error):
             raise ValueError(f"`data`: the first five samples of {shards[0]!r} cannot be read: {error}") from error
         raise ValueError(
-            f"`data`: the first five samples of {shards[0]!r} must have the same files: {_first_samples(shards[0])}"
+            f"`data`: the first five samples of {shards[0]!r} must have the same files: {first_samples(shards[0])}"
         ) from error
     if missing := sorted(formats - set(dataset.features)):
         features = dataset.features.copy()
         features.update({name: Video() for name in missing})
         dataset = load_dataset(kind, features=features, **options)
     return dataset.decode(False)
-
-
-def _check_tar(tar: str, video_column: str | None) -> set[str]:
-    """
-    Extensions of the videos in a tar.
-
-    Raises:
-        ValueError: a file would not become the sample that its name says, by the rules of WebDataset, or a text cannot
-            be read.
-    """
-    formats, ended, last = set(), set(), ""
-    with _open_tar(tar) as archive:
-        for member in archive:
-            folder, _, name = member.name.rpartition("/")
-            stem, _, extension = name.partition(".")
-            if not member.isfile() or not extension:
-                continue
-            if folder and (is_hidden(name) or any(is_hidden(part) for part in folder.split("/") if part != ".")):
-                raise ValueError(
-                    f"`data` {tar!r} has the file {member.name!r}, which a system added and WebDataset would read: "
-                    "pack the tar again without it (on macOS with COPYFILE_DISABLE=1)"
-                )
-            if stem and (key := f"{folder}/{stem}") != last:
-                ended.add(last)
-                last = key
-                if key in ended:
-                    raise ValueError(
-                        f"`data` {tar!r} has the file {member.name!r} apart from the others of its sample: pack the "
-                        "tar again in the order of the names (`tar --sort=name`)"
-                    )
-            _read_text(archive, member, extension.lower(), tar)
-            if extension.rpartition(".")[2].lower() not in VIDEO_EXTENSIONS or name.startswith("."):
-                continue
-            if "." in extension and "." not in (video_column or ""):
-                raise ValueError(
-                    f"`data` {tar!r} has the video {member.name!r}: the key of a sample in WebDataset ends at the "
-                    f"first dot, so this is the file {extension!r} of the sample {name.partition('.')[0]!r}. Pack it "
-                    "with another name (`hf-videovit prepare` does), or name that file as `video_column`"
-                )
-            formats.add(extension)
-    return formats
-
-
-def _first_samples(tar: str) -> str:
-    """The files of the first five samples of a tar, for messages."""
-    samples: dict[str, list[str]] = {}
-    with _open_tar(tar) as archive:
-        for member in archive:
-            stem, _, extension = member.name.rpartition("/")[2].partition(".")
-            if not member.isfile() or not stem or not extension:
-                continue
-            if stem not in samples and len(samples) == 5:
-                break
-            samples.setdefault(stem, []).append(extension)
-    return "; ".join(f"{stem!r} has {', '.join(extensions)}" for stem, extensions in samples.items())
-
-
-def _read_text(archive: tarfile.TarFile, member: tarfile.TarInfo, extension: str, tar: str) -> Any:
-    """The text, whole number or JSON of a file in a tar; `None` for other files."""
-    if extension not in ("txt", "text", "cls", "cls2", "json"):
-        return None
-    what, reader = f"`data` {tar!r}, {member.name}", archive.extractfile(member)
-    content = reader.read() if reader else b""
-    if content.startswith(tuple(BYTE_ORDER_MARKS)):
-        raise ValueError(f"{what} must be UTF-8 without a byte order mark, as WebDataset reads it")
-    text = decode_text(content, what).strip()
-    if extension == "json":
-        return parse_json(text, what)
-    if extension in ("txt", "text"):
-        return text
-    if not re.fullmatch(r"-?\d+", text):
-        raise ValueError(f"{what} must be a whole number, got {text!r}: names go into .txt files")
-    return int(text)
-
-
-class Scan(NamedTuple):
-    """
-    Facts of a shard that are known without reading its videos.
-
-    Args:
-        num_samples (`int`):
-            Number of samples.
-        labels (`set`):
-            Distinct labels.
-        unlabelled (`list[str]`):
-            Names of samples without a label.
-    """
-
-    num_samples: int
-    labels: set[Any]
-    unlabelled: list[str]
-
-
-@contextmanager
-def _open_tar(path: str) -> Iterator[tarfile.TarFile]:
-    """Open a tar for reading. Raises a `ValueError` if it is damaged."""
-    try:
-        with tarfile.open(path) as archive:
-            yield archive
-    except tarfile.TarError as error:
-        raise ValueError(f"`data` contains the damaged shard {path!r}: {error}") from error
-
-
-def scan_tar(path: str, label_column: str | None, label_separator: str | None = None) -> Scan:
-    """
-    Count the samples of a WebDataset tar and collect their labels.
-
-    Args:
-        path (`str`):
-            The tar.
-        label_column (`str` or `None`):
-            Column of the label; `None` collects no labels.
-        label_separator (`str`, *optional*):
-            Separator between the labels of a video with several labels.
-
-    Returns:
-        [`Scan`]: number of samples and distinct labels.
-
-    Raises:
-        ValueError: the label of a sample cannot be read.
-    """
-    extension, _, field = (label_column or "").partition(".")
-    keys, labels, labelled = set(), set(), set()
-    with _open_tar(path) as archive:
-        for member in archive:
-            folder, _, name = member.name.rpartition("/")
-            stem, _, member_extension = name.partition(".")
-            if not member.isfile() or not stem or not member_extension:
-                continue
-            keys.add(f"{folder}/{stem}")
-            if label_column and member_extension.lower() == extension.lower():
-                value = _read_text(archive, member, member_extension.lower(), path)
-                if field:
-                    value = value.get(field) if isinstance(value, dict) else None
-                labels.update(_parts(value, label_separator))
-                if value is not None:
-                    labelled.add(f"{folder}/{stem}")
-    return Scan(len(keys), labels, [key.removeprefix("/") for key in sorted(keys - labelled)])
-
-
-def _scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> Scan:
-    """Count the rows of a parquet file and collect their labels, see [`scan_tar`]."""
-    from huggingface_hub import HfFileSystem
-
-    with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:
-        values: list[Any] = []
-        if label_column:
-            for batch in file.iter_batches(columns=[label_column]):
-                values += (read_column(row, label_column) for row in batch.to_pylist())
-        labels = {part for value in values for part in _parts(value, label_separator)}
-        unlabelled = [f"row {number}" for number, value in enumerate(values) if value is None]
-        return Scan(file.metadata.num_rows, labels, unlabelled)
-
-
-def _parts(value: Any, separator: str | None) -> list[Any]:
-    """The labels in a value of the label column."""
-    value = None if value is None else split_labels(value, separator)
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def choose_stream_columns(dataset: Any, video: str | None, label: str | None) -> tuple[str, str | None]:

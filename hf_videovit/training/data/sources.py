@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,63 @@ class VideoSource(ABC):
             `Iterator[Sample]`: the samples.
         """
 
+    def steps(
+        self, rank: int, world: int, seed: int | None, epoch: int, start: int, size: int
+    ) -> Iterator[list[Sample | None]]:
+        """
+        The samples of one process in each step of training. Step `n` takes the positions `n * size` to
+        `(n + 1) * size` of the order of the epoch, and process `r` the `r`-th of `world` equal parts of them. So the
+        samples of a step do not depend on the number of processes.
+
+        Args:
+            rank (`int`):
+                Number of the process.
+            world (`int`):
+                Number of processes.
+            seed (`int` or `None`):
+                Seed of the order; `None` keeps the order of the source.
+            epoch (`int`):
+                Epoch of the order.
+            start (`int`):
+                Position at which the first step begins, a multiple of `size`.
+            size (`int`):
+                Samples of a step in all processes, a multiple of `world`.
+
+        Returns:
+            `Iterator[list[Sample | None]]`: `size // world` samples a step; `None` where there are no more.
+        """
+        part = size // world
+        samples = self.share(0, 1, seed, epoch, start)
+        while step := list(islice(samples, size)):
+            own = step[rank * part : (rank + 1) * part]
+            yield [*own, *[None] * (part - len(own))]
+
+    def num_steps(self, size: int) -> int | None:
+        """
+        Number of steps in an epoch.
+
+        Args:
+            size (`int`):
+                Samples of a step in all processes.
+
+        Returns:
+            `int` or `None`: `None` if unknown. The last step may have fewer samples.
+        """
+        return None if self.num_samples is None else -(-self.num_samples // size)
+
+    def num_full_steps(self, size: int) -> int | None:
+        """
+        Number of steps in an epoch that have all samples.
+
+        Args:
+            size (`int`):
+                Samples of a step in all processes.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
+        return None if self.num_samples is None else self.num_samples // size
+
     @abstractmethod
     def share_size(self, rank: int, world: int) -> int | None:
         """
@@ -154,7 +212,45 @@ class VideoSource(ABC):
         return self.share(0, 1, None, 0)
 
 
-class VideoList(VideoSource):
+class IndexedSource(VideoSource):
+    """Samples that can be looked up by their index, so that a process makes its own only."""
+
+    reads_ahead = False
+    num_samples: int
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample:
+        """
+        A sample.
+
+        Args:
+            index (`int`):
+                Its index in the order of the source.
+
+        Returns:
+            [`Sample`]
+        """
+
+    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
+        """See [`VideoSource.share`]."""
+        for index in shuffled_indices(self.num_samples, seed, epoch)[rank::world][start:]:
+            yield self[int(index)]
+
+    def steps(
+        self, rank: int, world: int, seed: int | None, epoch: int, start: int, size: int
+    ) -> Iterator[list[Sample | None]]:
+        """See [`VideoSource.steps`]."""
+        part, order = size // world, shuffled_indices(self.num_samples, seed, epoch)
+        for first in range(start, self.num_samples, size):
+            own = order[first + rank * part : first + (rank + 1) * part]
+            yield [*(self[int(index)] for index in own), *[None] * (part - len(own))]
+
+    def share_size(self, rank: int, world: int) -> int:
+        """See [`VideoSource.share_size`]."""
+        return len(range(rank, self.num_samples, world))
+
+
+class VideoList(IndexedSource):
     """
     Videos in single files. Columns are stored in Arrow, which forked workers share without copying.
 
@@ -176,7 +272,6 @@ class VideoList(VideoSource):
         ValueError: the columns have different lengths, or ids are not unique.
     """
 
-    reads_ahead = False
     held_out = False  # whether the videos are a part of the training data that is not trained on
 
     def __init__(
@@ -210,15 +305,6 @@ class VideoList(VideoSource):
     def __getitem__(self, index: int) -> Sample:
         video = _whole_or_part(self._paths[index].as_py(), self._parts[index].as_py())
         return Sample(self._ids[index].as_py(), video, _frozen(self._labels[index].as_py()))
-
-    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        """See [`VideoSource.share`]."""
-        for index in shuffled_indices(len(self), seed, epoch)[rank::world][start:]:
-            yield self[int(index)]
-
-    def share_size(self, rank: int, world: int) -> int:
-        """See [`VideoSource.share_size`]."""
-        return len(range(rank, len(self), world))
 
     def select(self, indices: Iterable[int]) -> "VideoList":
         """
@@ -309,7 +395,7 @@ class VideoList(VideoSource):
         return self.select(sorted(chosen))
 
 
-class SampleList(VideoSource):
+class SampleList(IndexedSource):
     """
     Samples in memory. Their videos may have any form: paths, bytes, arrays.
 
@@ -323,8 +409,6 @@ class SampleList(VideoSource):
         ValueError: ids are not unique.
     """
 
-    reads_ahead = False
-
     def __init__(self, samples: Sequence[Sample], label_names: Sequence[str] = ()):
         ids = Counter(sample.id for sample in samples)
         if len(ids) != len(samples):
@@ -332,20 +416,14 @@ class SampleList(VideoSource):
         self.samples, self.label_names, self.num_samples = list(samples), list(label_names), len(samples)
         self.multi_label = any(isinstance(sample.label, tuple) for sample in samples)
 
-    def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Sample]:
-        """See [`VideoSource.share`]."""
-        order = shuffled_indices(len(self.samples), seed, epoch)
-        return (self.samples[index] for index in order[rank::world][start:])
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
 
     def fingerprint(self) -> str:
         """See [`VideoSource.fingerprint`]."""
         names: Sequence[Any] = self.label_names or range(1 << 31)  # labels without names are numbers
         rows = ([sample.id, [names[index] for index in label_indices(sample.label)]] for sample in self.samples)
         return fingerprint(len(self.samples), rows)
-
-    def share_size(self, rank: int, world: int) -> int:
-        """See [`VideoSource.share_size`]."""
-        return len(range(rank, len(self.samples), world))
 
     def with_label_names(self, label_names: Sequence[str]) -> "SampleList":
         """See [`VideoSource.with_label_names`]."""

@@ -1,9 +1,13 @@
 """
-From samples to batches. The main process iterates over its share of the samples in order, and stateless workers decode
-them. The order therefore does not depend on the number of workers, every sample is used exactly once per epoch, and a
-run resumes at any sample by skipping samples without decoding them.
+From samples to batches. The main process iterates over its samples in order, and stateless workers decode them. The
+order therefore does not depend on the number of workers, every sample is used exactly once per epoch, and a run
+resumes at any step by skipping samples without decoding them.
+
+[`StepStream`] gives the batches of training: a step takes a slice of the order of the epoch, whatever the number of
+processes is. [`ClipStream`] gives the batches of evaluation: every process reads its share of the samples.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +39,7 @@ class Batch:
         ids (`list[str]`):
             Sample ids.
         positions (`list[int]`):
-            Position of each sample in the share of the process.
+            Position of each sample in the order of the epoch, or in the share of the process ([`ClipStream`]).
     """
 
     rows: dict[str, torch.Tensor]
@@ -110,10 +114,18 @@ class BatchStream(Protocol):
             `Iterator[Batch]`: the batches.
         """
 
+    def example(self) -> Batch | None:
+        """
+        A batch for a process that takes part in a step without samples of its own.
+
+        Returns:
+            [`Batch`] or `None`: `None` if no sample can be read.
+        """
+
 
 class ClipStream:
     """
-    Batches of one process.
+    Batches of one process from its share of the samples.
 
     Args:
         source ([`VideoSource`]):
@@ -158,7 +170,7 @@ class ClipStream:
         self.seed, self.rank, self.world = seed, rank, world
         self.on_bad_video = on_bad_video
         self.position = 0  # in the current epoch; all samples before it were returned or reported
-        self._sampler = _ChunkSampler(source, batch_size, seed, rank, world)
+        self._sampler = self._make_sampler()
         workers: dict[str, Any] = {}
         if num_workers:
             workers = {"persistent_workers": True, "timeout": timeout}
@@ -171,6 +183,33 @@ class ClipStream:
             pin_memory=torch.cuda.is_available(),
             **workers,
         )
+
+    def _make_sampler(self) -> "_ChunkSampler":
+        return _ChunkSampler(self.source, self.batch_size, self.seed, self.rank, self.world)
+
+    @property
+    def stride(self) -> int:
+        """Positions from one batch to the next."""
+        return self.batch_size
+
+    @property
+    def num_positions(self) -> int | None:
+        """Positions of an epoch; `None` if unknown."""
+        return self.source.share_size(self.rank, self.world)
+
+    def example(self) -> Batch | None:
+        """
+        A batch for a process that takes part in a step without samples of its own: one readable sample, repeated.
+
+        Returns:
+            [`Batch`] or `None`: `None` if no sample can be read.
+        """
+        for sample in self.source.share(0, 1, self.seed, 0):
+            chunk = self._loader.dataset[Record(sample, 0, 0)]
+            if chunk["ids"]:
+                rows = {name: value.repeat_interleave(self.batch_size, 0) for name, value in chunk["rows"].items()}
+                return Batch(rows, chunk["ids"] * self.batch_size, [0] * self.batch_size)
+        return None
 
     def num_batches(self, rank: int | None = None) -> int | None:
         """
@@ -233,13 +272,16 @@ class ClipStream:
             self.position = item.position + 1
             if item.bad is None:
                 taken.append(item)
-            elif self.on_bad_video is None:
-                raise RuntimeError(f"Video {item.id!r} cannot be read: {item.bad.reason}")
             else:
-                self.on_bad_video(item.bad)
+                self._report(item.bad)
         rows = [item.row for item in taken if item.row is not None]
         stacked = {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})}
         return Batch(stacked, [item.id for item in taken], [item.position for item in taken])
+
+    def _report(self, video: BadVideo) -> None:
+        if self.on_bad_video is None:
+            raise RuntimeError(f"Video {video.id!r} cannot be read: {video.reason}")
+        self.on_bad_video(video)
 
     def _chunks(self) -> Iterator[dict[str, Any]]:
         try:
@@ -254,6 +296,132 @@ class ClipStream:
                 f"No batch from the decoding workers for {self._loader.timeout:g} s (`worker_timeout`); "
                 f"they are reading {waiting}"
             ) from error
+
+
+class StepStream(ClipStream):
+    """
+    Batches of one process in training. A step takes the next samples in the order of the epoch, `accumulation` batches
+    in each process. Its samples, and those of each batch, do not depend on the number of processes as long as the
+    samples of a step are as many. A position is the number of samples before a step in that order, the same in all
+    processes.
+
+    An unreadable video is missing from its step. Batches may be empty: at the end of an epoch, and where none of their
+    videos can be read. With `drop_last` batches are full: the readable samples take the places of unreadable ones once
+    more, and an incomplete last step is left out.
+
+    Args:
+        source ([`VideoSource`]):
+            The videos.
+        load (`Callable[[Record], dict[str, torch.Tensor]]`):
+            Reads one sample. See [`ClipStream`].
+        batch_size (`int`):
+            Samples per batch.
+        seed (`int` or `None`):
+            Seed of the order; `None` keeps the order of the source.
+        accumulation (`int`, *optional*, defaults to 1):
+            Batches of this process in a step.
+        options (`Any`):
+            Further arguments of [`ClipStream`].
+    """
+
+    def __init__(
+        self,
+        source: VideoSource,
+        load: SampleLoader,
+        batch_size: int,
+        seed: int | None,
+        accumulation: int = 1,
+        **options: Any,
+    ):
+        self.accumulation = accumulation
+        super().__init__(source, load, batch_size, seed, **options)
+
+    def _make_sampler(self) -> "_ChunkSampler":
+        return _StepSampler(self)
+
+    @property
+    def stride(self) -> int:
+        """Positions from one step to the next."""
+        return self.batch_size * self.accumulation * self.world
+
+    @property
+    def num_positions(self) -> int | None:
+        """Positions of an epoch; `None` if unknown."""
+        return self.source.num_samples
+
+    @property
+    def num_steps(self) -> int | None:
+        """Steps of an epoch; `None` if unknown."""
+        return self.source.num_full_steps(self.stride) if self.drop_last else self.source.num_steps(self.stride)
+
+    def num_batches(self, rank: int | None = None) -> int | None:
+        """
+        Number of batches in an epoch, empty ones included.
+
+        Args:
+            rank (`int`, *optional*):
+                Number of the process. All processes have equally many.
+
+        Returns:
+            `int` or `None`: `None` if unknown.
+        """
+        return None if self.num_steps is None else self.num_steps * self.accumulation
+
+    def num_read(self, position: int) -> int:
+        """
+        Number of samples of this process before a position.
+
+        Args:
+            position (`int`):
+                A position of the stream.
+        """
+        return position // self.world
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """
+        The batches of an epoch.
+
+        Args:
+            epoch (`int`):
+                Number of the epoch.
+            start (`int`, *optional*, defaults to 0):
+                Position to resume at: `position` after the last batch of a step.
+
+        Returns:
+            `Iterator[Batch]`: the batches, `accumulation` for each step.
+
+        Raises:
+            ValueError: `start` is not the position of a step.
+        """
+        if start % self.stride:
+            raise ValueError(f"`start` must be a multiple of the {self.stride} samples of a step, got {start}")
+        self._sampler.begin(epoch, start)
+        self.position = start
+        begin, batches = start // self.stride, self._batches()
+        if self.num_steps is not None:  # all processes have equally many
+            empty = (Batch({}, [], []) for _ in itertools.count())
+            left = max(self.num_steps - begin, 0) * self.accumulation
+            batches = itertools.islice(itertools.chain(batches, empty), left)
+        for number, batch in enumerate(batches, start=begin * self.accumulation + 1):
+            self.position = number // self.accumulation * self.stride
+            yield batch
+
+    def _batches(self) -> Iterator[Batch]:
+        for chunk in self._chunks():
+            for video in chunk["bad"]:
+                self._report(video)
+            batch = Batch(chunk["rows"], chunk["ids"], chunk["positions"])
+            if self.drop_last and 0 < len(batch) < self.batch_size:
+                # Without an unreadable video, this is the end of samples whose number was unknown.
+                batch = _repeated(batch, self.batch_size if chunk["bad"] else 0)
+            yield batch
+
+
+def _repeated(batch: Batch, count: int) -> Batch:
+    """So many samples, those of a batch in turn."""
+    again = [index % len(batch) for index in range(count)]
+    rows = {name: value[again] for name, value in batch.rows.items()}
+    return Batch(rows, [batch.ids[index] for index in again], [batch.positions[index] for index in again])
 
 
 def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
@@ -300,6 +468,30 @@ class _ChunkSampler:
         if chunk:
             self.handed_out.append([record.sample.id for record in chunk])
             yield chunk
+
+
+class _StepSampler(_ChunkSampler):
+    """Splits the samples of a process in each step into chunks, some of them empty."""
+
+    def __init__(self, stream: StepStream):
+        super().__init__(stream.source, stream.batch_size, stream.seed, stream.rank, stream.world)
+        self.stream = stream
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        stride, batch_size, source = self.stream.stride, self.batch_size, self.source
+        steps = source.steps(self.rank, self.world, self.seed, self._epoch, self._start, stride)
+        if self.stream.num_steps is not None:
+            steps = itertools.islice(steps, max(self.stream.num_steps - self._start // stride, 0))
+        if source.reads_ahead:
+            steps = read_ahead(steps, 2)
+        part = stride // self.world
+        for number, step in enumerate(steps, start=self._start // stride):
+            begin = number * stride + self.rank * part
+            for first in range(0, part, batch_size):
+                places = enumerate(step[first : first + batch_size], start=begin + first)
+                chunk = [Record(sample, self._epoch, place) for place, sample in places if sample is not None]
+                self.handed_out.append([record.sample.id for record in chunk])
+                yield chunk
 
 
 class _RecordDataset(Dataset):

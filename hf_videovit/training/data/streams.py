@@ -10,11 +10,11 @@ from transformers.utils import logging
 from ...modeling.video_processing_base import interpolation_mode
 from ..arguments import AugmentationArguments, DataArguments
 from .augmentation import Augmentation, ClipAugmentation, DeviceAugmentation, mirrored_labels
-from .bad_videos import BadVideo, BadVideoLedger
+from .bad_videos import FILE_NAME, BadVideo, BadVideoLedger
 from .loaders import SampleLoader
 from .processors import ClipProcessor
 from .sources import VideoSource
-from .streaming import ClipStream
+from .streaming import ClipStream, StepStream
 
 
 logger = logging.get_logger(__name__)
@@ -35,7 +35,7 @@ def training_ledger(arguments: DataArguments, folder: Path, accelerator: Acceler
     Returns:
         [`BadVideoLedger`]: the list.
     """
-    path = folder / "logs" / f"bad_videos.rank{accelerator.process_index}.jsonl"
+    path = folder / "logs" / FILE_NAME.format(rank=accelerator.process_index)
     return BadVideoLedger(path, arguments.bad_video_limit, arguments.bad_video_minimum)
 
 
@@ -107,8 +107,9 @@ def training_stream(
     *,
     seed: int,
     batch_size: int,
+    accumulation: int,
     drop_last: bool,
-) -> ClipStream:
+) -> StepStream:
     """
     The training batches of this process.
 
@@ -127,17 +128,20 @@ def training_stream(
             Seed of the order.
         batch_size (`int`):
             Samples per batch.
+        accumulation (`int`):
+            Batches of each process in a step.
         drop_last (`bool`):
-            Whether an incomplete last batch is left out.
+            Whether an incomplete last step is left out.
 
     Returns:
-        [`ClipStream`]: the batches.
+        [`StepStream`]: the batches.
     """
-    return ClipStream(
+    return StepStream(
         source,
         load,
         batch_size,
         seed,
+        accumulation,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         num_workers=arguments.num_workers,

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from ...folders import remove_folder
 
 
-FORMAT = 2
+FORMAT = 3
 STATE_FILE = "state.json"
 SEAL = "sha256"  # field of a JSON file with the hash of the other fields
 WAY_OUT = "Delete its checkpoint to resume from the one before, or start again"
@@ -43,12 +43,15 @@ class TrainingCheckpoint:
             Plain values that are the same in all processes.
         rank_state (`dict`):
             Plain values of this process.
+        world (`int`, *optional*, defaults to 1):
+            Number of processes that wrote the checkpoint.
     """
 
     step: int
     tensors: dict[str, dict[str, torch.Tensor]]
     state: dict[str, Any]
     rank_state: dict[str, Any]
+    world: int = 1
 
 
 def save_checkpoint(
@@ -57,7 +60,6 @@ def save_checkpoint(
     *,
     keep: int = 2,
     rank: int = 0,
-    world: int = 1,
     agree: Callable[[bool], bool] = bool,
 ) -> Path:
     """
@@ -72,8 +74,6 @@ def save_checkpoint(
             Number of latest checkpoints to keep.
         rank (`int`, *optional*, defaults to 0):
             Index of this process.
-        world (`int`, *optional*, defaults to 1):
-            Number of processes.
         agree (`Callable[[bool], bool]`, *optional*):
             Returns, in all processes, whether every process passed `True`. Thus all processes stop if one fails.
 
@@ -97,8 +97,8 @@ def save_checkpoint(
         if rank == 0:
             for name, tensors in checkpoint.tensors.items():
                 _write_tensors(draft / f"{name}.safetensors", tensors)
-            common = {"format": FORMAT, "step": checkpoint.step, "world": world, "parts": list(checkpoint.tensors)}
-            common |= checkpoint.state
+            common = {"format": FORMAT, "step": checkpoint.step, "world": checkpoint.world}
+            common |= {"parts": list(checkpoint.tensors)} | checkpoint.state
             _write_json(draft / STATE_FILE, common)
 
     def publish() -> None:
@@ -169,7 +169,7 @@ def remove_leftovers(folder: Path) -> None:
             remove_folder(path)
 
 
-def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckpoint:
+def load_checkpoint(path: Path, rank: int = 0) -> TrainingCheckpoint:
     """
     Read a checkpoint.
 
@@ -177,37 +177,63 @@ def load_checkpoint(path: Path, rank: int = 0, world: int = 1) -> TrainingCheckp
         path (`Path`):
             A folder from [`list_checkpoints`].
         rank (`int`, *optional*, defaults to 0):
-            Index of this process.
-        world (`int`, *optional*, defaults to 1):
-            Number of processes. It must be the number that wrote the checkpoint, since each process continues at its
-            own position in its share of the data.
+            Index of this process. The values of a process are empty where fewer processes wrote the checkpoint.
 
     Returns:
         [`TrainingCheckpoint`]
 
     Raises:
-        ValueError: the checkpoint has another format, was written by another number of processes, or one of its files
-            is damaged or was edited.
+        ValueError: the checkpoint has another format, or one of its files is damaged or was edited.
+    """
+    state = read_state(path)
+    rank_state = read_rank_state(path, rank) if rank < state["world"] else {}
+    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in state.pop("parts")}
+    return TrainingCheckpoint(state.pop("step"), tensors, state, rank_state, state.pop("world"))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """
+    Read the plain values of a checkpoint that are the same in all processes.
+
+    Args:
+        path (`Path`):
+            A folder from [`list_checkpoints`].
+
+    Returns:
+        `dict[str, Any]`: the values, with `step`, `parts` and `world`, the number of processes that wrote it.
+
+    Raises:
+        ValueError: the checkpoint has another format, or its file is damaged or was edited.
     """
     state = _read_json(path / STATE_FILE)
-    if state.pop("format", None) != FORMAT:
+    if state.get("format") != FORMAT:
         raise ValueError(f"Checkpoint {path} must have format {FORMAT}: another version of hf_videovit wrote it")
-    _check_seal(path / STATE_FILE, {"format": FORMAT, **state})
-    written_by = state.pop("world")
-    if written_by != world:
-        raise ValueError(
-            f"Checkpoint {path} was written by {written_by} processes and cannot be resumed with {world}: each "
-            f"process continues at its own position in its share of the data. Start {written_by} processes, or give "
-            "the saved model as `checkpoint`."
-        )
+    _check_seal(path / STATE_FILE, state)
     if path.name.removesuffix(ASIDE) != f"step_{state['step']:08d}":
         raise ValueError(f"Checkpoint {path} is of step {state['step']}: give its folder its name back. {WAY_OUT}")
-    rank_state = _read_json(path / f"rank_{rank}.json")
-    _check_seal(path / f"rank_{rank}.json", rank_state)
-    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in state.pop("parts")}
-    for values in (state, rank_state):
-        values.pop(SEAL)
-    return TrainingCheckpoint(state.pop("step"), tensors, state, rank_state)
+    return {name: value for name, value in state.items() if name not in (SEAL, "format")}
+
+
+def read_rank_state(path: Path, rank: int) -> dict[str, Any]:
+    """
+    Read the plain values of one of the processes that wrote a checkpoint.
+
+    Args:
+        path (`Path`):
+            A folder from [`list_checkpoints`].
+        rank (`int`):
+            Index of the process.
+
+    Returns:
+        `dict[str, Any]`: the values.
+
+    Raises:
+        ValueError: the file is damaged or was edited.
+    """
+    values = _read_json(path / f"rank_{rank}.json")
+    _check_seal(path / f"rank_{rank}.json", values)
+    del values[SEAL]
+    return values
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

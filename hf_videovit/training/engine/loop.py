@@ -5,10 +5,12 @@ The training loop. It takes a task with a `forward(batch)` and a stream of batch
 After a SIGTERM, as clusters send before they reclaim a machine, or Ctrl-C, the loop finishes the step, saves a
 checkpoint and ends the run.
 
-Processes may run out of videos at different times, because of uneven shares or unreadable files. Before each step they
-therefore sum up their numbers of clips. A process without clips takes part with weight 0, the loss is the mean over
-the clips of all processes (or over what the task counts instead), and the epoch ends when no process has clips left.
-So no process waits for another, and no video is repeated or skipped.
+A step takes the next slice of the order of the epoch, whatever the number of processes is, and its random numbers are
+those of its batches. So a run can go on with another number of processes. Unreadable videos are missing from their
+step, and the last step of an epoch may be short. Before each step the processes therefore sum up their numbers of
+clips. A process without clips takes part with weight 0, the loss is the mean over the clips of all processes (or over
+what the task counts instead), and the epoch ends when no process has batches left. So no process waits for another,
+and no video is repeated or skipped.
 
 Nothing in a step waits for the device. Losses and gradient norms stay there and are read when the log is written, a
 step whose gradient is not finite is skipped by the device itself, and processes sum their numbers over the CPU.
@@ -40,12 +42,14 @@ from .checkpointing import (
     TrainingCheckpoint,
     list_checkpoints,
     load_checkpoint,
+    read_rank_state,
     read_tensors,
     replace_tensors,
     save_checkpoint,
 )
 from .devices import BatchCopies, BatchPreparation, seed_device, sum_over_hosts
 from .reporting import Clock, RunReport
+from .resuming import batch_fields, clips_per_step
 from .run_folder import RunFolder, open_run_folder
 from .sharding import arrange_weights
 from .stopping import StopRequest, watch_signals
@@ -210,6 +214,7 @@ class _Run:
         if config.model.compile:
             self.weights.module.model.compile()
         self.progress = _Progress()
+        self.given_batch = batch_fields(config.to_dict())
         self.sums: dict[str, float] = defaultdict(float)
         self.unread: list[_Step] = []
         self.copies = BatchCopies(accelerator.device, prepare_batch)
@@ -267,22 +272,27 @@ class _Run:
         if start == 0:
             self.ledger.begin(self.progress.epoch)
         batches = self.stream.epoch(self.progress.epoch, start)
-        before = self.progress.step
+        trained = False
         while not self._finished():
             self.window.wait()
+            self.ledger.step = self.progress.step
             place, listed = self.progress.position, self.ledger.state_dict()
             batch_group = self._next(batches)
             self.window.work()
-            num_clips, num_items = self._agree(batch_group)
+            num_batches, num_clips, num_items = self._agree(batch_group)
             if self.stop_requested:  # some processes may have no clips for this step, so it would differ
                 self.progress.position = place
                 self.ledger.load_state_dict(listed)
                 self._stop()
-            if num_clips == 0:
-                if self.progress.step == before and start == 0:
+            if num_batches == 0:
+                if not trained and start == 0:
                     raise RuntimeError(f"No training video can be read; see {self.ledger.path}")
                 return True
-            self._step(batch_group, num_items)
+            if num_clips:
+                self._step(batch_group, num_items)
+            else:  # a slice without readable videos
+                self.progress.step += 1
+            trained = trained or num_clips > 0
             self._after_step(num_clips)
         return False
 
@@ -294,29 +304,30 @@ class _Run:
         self.progress.position = self.stream.position
         return batch_group
 
-    def _agree(self, batch_group: list[Batch]) -> tuple[int, int]:
+    def _agree(self, batch_group: list[Batch]) -> tuple[int, int, int]:
         """
-        Numbers of clips and of the task's items of this step in all processes. Stops the run if too many videos were
-        unreadable.
+        Numbers of batches, clips and items of the task of this step in all processes. Stops the run if too many videos
+        were unreadable.
         """
         clips = sum(len(batch) for batch in batch_group)
         counts = [clips, self.stream.num_read(self.progress.position), self.ledger.count, int(self.stopping.is_set())]
-        counts.append(sum(map(self.weights.module.count, batch_group)))
+        counts += [sum(map(self.weights.module.count, filter(len, batch_group))), len(batch_group)]
         if self.stream.world > 1:
             counts = sum_over_hosts(torch.tensor(counts)).tolist()
         self.ledger.judge(bad=counts[2], read=counts[1], epoch_size=self.stream.source.num_samples)
         self.num_bad = counts[2]
         self.stop_requested = counts[3] > 0  # a signal to one process stops all of them
-        return counts[0], counts[4]
+        return counts[5], counts[0], counts[4]
 
     def _step(self, batch_group: list[Batch], num_items: int) -> None:
         """One optimiser step on the mean loss over the items of all processes, which are clips for most tasks."""
         run, world, step = self.config.run, self.stream.world, self.progress.step
-        seed_device(self.accelerator.device, stable_hash(f"{run.seed}/{step}/{self.accelerator.process_index}") >> 1)
         set_learning_rate(self.weights.optimizer, self.schedule.learning_rate(step), self.schedule.constant_rate(step))
         self.weights.module.begin_step(step, self.schedule.total_steps)
         passes, figures = list(self._passes(batch_group)), []
+        first = self.stream.rank * self.config.optimization.accumulation
         for index, (batch, items) in enumerate(passes):
+            seed_device(self.accelerator.device, stable_hash(f"{run.seed}/{step}/{first + index}") >> 1)
             last = index == len(passes) - 1
             with self.weights.backward_pass(last) as backward:
                 outputs = self.task(self.copies.prepare(batch.rows))
@@ -329,16 +340,15 @@ class _Run:
 
     def _passes(self, batch_group: list[Batch]) -> Iterator[tuple[Batch, int]]:
         """Batches with their numbers of items. All processes make equally many passes, the last ones with 0 items."""
-        for batch in batch_group:
+        full = [batch for batch in batch_group if len(batch)]
+        for batch in full:
             self.template = batch
             yield batch, self.weights.module.count(batch)
-        missing = self.config.optimization.accumulation - len(batch_group) if self.stream.world > 1 else 0
+        missing = self.config.optimization.accumulation - len(full) if self.stream.world > 1 else 0
         for _ in range(missing):
+            self.template = self.template or self.stream.example()
             if self.template is None:
-                raise RuntimeError(
-                    f"Process {self.stream.rank} has no readable training video: {self.stream.world} processes are "
-                    "too many for this data"
-                )
+                raise RuntimeError(f"Process {self.stream.rank} can read no training video; see {self.ledger.path}")
             yield self.template, 0
 
     def _read_steps(self) -> None:
@@ -474,18 +484,28 @@ class _Run:
             "best": progress.best,
             "groups": groups,
         }
-        state |= {"stale": progress.stale, "config": self.config.to_dict(), "data": self.fingerprints}
+        config = self.config.to_dict()
+        config["optimization"] |= self.given_batch
+        state |= {"stale": progress.stale, "config": config, "data": self.fingerprints}
+        state |= {"clips_per_step": clips_per_step(self.config.optimization, self.stream.world)}
+        state |= {"position": self._agreed_position()}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        own = {"position": progress.position, "ledger": self.ledger.state_dict(), "sums": dict(self.sums)}
+        own = {"ledger": self.ledger.state_dict(), "sums": dict(self.sums)}
         save_checkpoint(
             self.folder / "checkpoints",
-            TrainingCheckpoint(progress.step, parts, state, own),
+            TrainingCheckpoint(progress.step, parts, state, own, self.stream.world),
             keep=self.config.run.keep_checkpoints,
             rank=self.stream.rank,
-            world=self.stream.world,
             agree=self._all_agree,
         )
+
+    def _agreed_position(self) -> int:
+        """The position in the data. A process whose shards have ended no longer counts on."""
+        if self.stream.world == 1:
+            return self.progress.position
+        positions = self.accelerator.gather(torch.tensor([self.progress.position], device=self.accelerator.device))
+        return int(positions.max())
 
     def _check_data(self, earlier: list[str]) -> None:
         """Raise a ValueError if a position in the data of a checkpoint is another sample now."""
@@ -515,8 +535,14 @@ class _Run:
             self._resume(checkpoints[-1])
 
     def _resume(self, path: Path) -> None:
-        loaded = load_checkpoint(path, self.stream.rank, self.stream.world)
-        changes = self.config.changed_fields(loaded.state.get("config", {}))
+        loaded = load_checkpoint(path, self.stream.rank)
+        earlier = loaded.state["config"]
+        self.given_batch = batch_fields(earlier)
+        as_given = replace(self.config, optimization=replace(self.config.optimization, **self.given_batch))
+        changes = as_given.changed_fields(earlier)
+        clips, before = clips_per_step(self.config.optimization, self.stream.world), loaded.state["clips_per_step"]
+        if clips != before:
+            changes.append(f"a step had {before} clips (`batch_size` x `accumulation` x processes), has {clips}")
         if changes:
             raise ValueError(
                 f"`resume` continues the run in `output_dir` {str(self.folder)!r}, which had other settings: "
@@ -530,11 +556,22 @@ class _Run:
             raise ValueError(f"Checkpoint {path} does not fit the model: {error}") from error
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
-        self.ledger.load_state_dict(loaded.rank_state["ledger"])
-        self.sums.update(loaded.rank_state["sums"])
-        state, position = loaded.state, loaded.rank_state["position"]
-        stale = state.get("stale", 0)
+        state = loaded.state
+        if loaded.world == self.stream.world:
+            self.ledger.load_state_dict(loaded.rank_state["ledger"])
+            self.sums.update(loaded.rank_state["sums"])
+        else:
+            self._take_over(path, loaded)
+        stale, position = state.get("stale", 0), state["position"]
         self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"], stale)
         self.report.log.read_to(loaded.step)
         self.accelerator.wait_for_everyone()  # all have read the file before the first process rewrites it
         self.report.log.rewrite()
+
+    def _take_over(self, path: Path, loaded: TrainingCheckpoint) -> None:
+        """Take over sums and counts of another number of processes: the first process has them all."""
+        states = [read_rank_state(path, rank) for rank in range(loaded.world)]
+        first = self.accelerator.is_main_process
+        self.ledger.take_over([state["ledger"] for state in states], loaded.step, self.stream.rank, self.stream.world)
+        for name in {name for state in states for name in state["sums"]}:
+            self.sums[name] = sum(state["sums"].get(name, 0.0) for state in states) if first else 0.0

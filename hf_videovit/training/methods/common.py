@@ -1,6 +1,7 @@
 """The base class of training methods, and the run of a method from its configuration to a saved folder."""
 
 import dataclasses
+import math
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -16,15 +17,16 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from ...modeling.configuration_base import frame_size
-from ..arguments import FIELD_GROUP, GROUPS, RunArguments, RunConfig
+from ..arguments import FIELD_GROUP, GROUPS, OptimizationArguments, RunArguments, RunConfig
 from ..building import describe_inputs, described_config, load_config
 from ..data.loaders import SampleLoader
 from ..data.opening import list_splits, load_sources, require_files, told
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
-from ..data.streaming import Batch, BatchStream, ClipStream, count_batches
+from ..data.streaming import Batch, BatchStream, ClipStream, StepStream, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
 from ..engine.loop import FitResult, Observer, fit
+from ..engine.resuming import resumed_batch
 from ..engine.run_folder import open_run_folder
 from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, evaluate_model
@@ -197,6 +199,10 @@ class Method(ABC):
             Shared fields that the method does not read. Setting one is an error.
         model_types (`tuple[str, ...]`):
             Families that the method trains; empty for all.
+        changes_accumulation (`bool`):
+            Whether a run that goes on with another number of processes may change the number of batches in a step.
+            Otherwise their size changes in proportion: where batches differ in kind, or a loss compares the clips of
+            the batches of all processes.
     """
 
     name: ClassVar[str]
@@ -204,6 +210,7 @@ class Method(ABC):
     arguments_class: ClassVar[type] = NoArguments
     unread: ClassVar[tuple[str, ...]] = ()
     model_types: ClassVar[tuple[str, ...]] = ()
+    changes_accumulation: ClassVar[bool] = True
 
     # Set by `begin`.
     accelerator: Accelerator
@@ -328,6 +335,28 @@ class Method(ABC):
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
         """Build the model that the run starts from, and its processor."""
 
+    def use_batch(self, optimization: OptimizationArguments) -> None:
+        """
+        Divide a step in another way. Images that are trained on besides change in proportion.
+
+        Args:
+            optimization ([`OptimizationArguments`]):
+                Those of the run with another `batch_size` and `accumulation`.
+
+        Raises:
+            ValueError: `image_batch_size` cannot change in proportion.
+        """
+        size, before = optimization.batch_size, self.config.optimization.batch_size
+        images = vars(self.arguments).get("image_batch_size")
+        if images is not None:
+            if images * size % before:
+                raise ValueError(
+                    f"`image_batch_size` {images} must be divisible by {before // math.gcd(size, before)}: "
+                    f"`batch_size` changes from {before} to {size} with the number of processes"
+                )
+            self.arguments = replace(self.arguments, image_batch_size=images * size // before)
+        self.config = replace(self.config, optimization=optimization)
+
     def begin(self, accelerator: Accelerator) -> None:
         """
         Open the data and build the model.
@@ -445,8 +474,8 @@ class Method(ABC):
             `int`: as many as the process's `stream` has while every file can be read.
         """
         optimization = self.config.optimization
-        share = len(range(rank, num_samples, processes))
-        return count_batches(share, optimization.batch_size, optimization.drop_last)
+        step = optimization.batch_size * optimization.accumulation * processes
+        return count_batches(num_samples, step, optimization.drop_last) * optimization.accumulation
 
     def list_splits(self) -> list[str]:
         """Names of the splits of `data`."""
@@ -522,8 +551,13 @@ class Method(ABC):
         return self.config.optimization.batch_size * self.config.augmentation.num_sample
 
     def training_stream(
-        self, source: VideoSource, load: SampleLoader, batch_size: int | None = None, drop_last: bool | None = None
-    ) -> ClipStream:
+        self,
+        source: VideoSource,
+        load: SampleLoader,
+        batch_size: int | None = None,
+        accumulation: int | None = None,
+        drop_last: bool | None = None,
+    ) -> StepStream:
         """
         Training batches of a source for this process.
 
@@ -534,11 +568,13 @@ class Method(ABC):
                 Reads a sample.
             batch_size (`int`, *optional*):
                 Samples in a batch. Defaults to that of the run.
+            accumulation (`int`, *optional*):
+                Batches of each process in a step. Defaults to that of the run.
             drop_last (`bool`, *optional*):
-                Whether to drop an incomplete last batch. Defaults to the setting of the run.
+                Whether to drop an incomplete last step. Defaults to the setting of the run.
 
         Returns:
-            [`ClipStream`]
+            [`StepStream`]
         """
         optimization = self.config.optimization
         return training_stream(
@@ -549,6 +585,7 @@ class Method(ABC):
             self.accelerator,
             seed=self.config.run.seed,
             batch_size=batch_size or optimization.batch_size,
+            accumulation=accumulation or optimization.accumulation,
             drop_last=optimization.drop_last if drop_last is None else drop_last,
         )
 
@@ -738,6 +775,7 @@ def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
     """
     accelerator = accelerator or make_accelerator(method.config.run)
     with open_run_folder(method.config, accelerator) as folder, _progress_bars(method.config.run.progress):
+        method.use_batch(resumed_batch(method.config, accelerator.num_processes, method.changes_accumulation))
         torch.manual_seed(method.config.run.seed)
         method.begin(accelerator)
         fitted = fit(

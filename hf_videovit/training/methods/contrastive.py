@@ -65,6 +65,7 @@ class Contrastive(Method):
     goal = "encoder"
     model_types = ("lstcl",)
     unread = (*PRETRAINING_UNREAD, "picture_every")
+    changes_accumulation = False
 
     processor: ShortLongProcessor
 

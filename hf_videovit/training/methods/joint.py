@@ -15,7 +15,7 @@ from ..data.images import image_processor, image_reader, open_images
 from ..data.joint import JointStream, count_image_batches
 from ..data.loaders import SampleLoader
 from ..data.processors import ClipProcessor
-from ..data.streaming import Batch, BatchStream
+from ..data.streaming import Batch, BatchStream, count_batches
 from ..engine.loop import FitResult, Observer
 from ..fields import check_minimum, option
 from ..tasks import JointClassificationTask, Task
@@ -64,6 +64,7 @@ class JointClassification(Classification):
     name = "joint_classification"
     arguments_class: ClassVar[type] = JointArguments
     unread = (*Classification.unread, "image_model", "probe", "probe_data")
+    changes_accumulation = False
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
@@ -111,8 +112,9 @@ class JointClassification(Classification):
     def stream(self) -> BatchStream:
         """Alternating batches of videos and of images."""
         batch_size = self.arguments.image_batch_size
-        images = self.training_stream(self.image_sources[0], self._image_loader(), batch_size, drop_last=True)
-        return JointStream(self.training_stream(self.train_source, self.loader()), images, self.arguments.image_ratio)
+        images = self.training_stream(self.image_sources[0], self._image_loader(), batch_size, 1, drop_last=True)
+        videos = self.training_stream(self.train_source, self.loader(), accumulation=1)
+        return JointStream(videos, images, self.arguments.image_ratio)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
         """
@@ -169,10 +171,9 @@ class JointClassification(Classification):
     def num_batches(self, num_samples: int, rank: int, processes: int) -> int:
         """Batches of videos and of images. See [`Method.num_batches`]."""
         optimization = self.config.optimization
-        share = len(range(rank, num_samples, processes))
-        return super().num_batches(num_samples, rank, processes) + count_image_batches(
-            share, optimization.batch_size, optimization.drop_last, self.arguments.image_ratio
-        )
+        size, drop_last = optimization.batch_size * processes, optimization.drop_last
+        videos = count_batches(num_samples, size, drop_last)
+        return videos + count_image_batches(num_samples, size, drop_last, self.arguments.image_ratio)
 
     def preview(self, num_clips: int) -> Iterator[PreviewedClip]:
         """The first clips, then the first images. See [`Method.preview`]."""

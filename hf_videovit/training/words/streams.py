@@ -261,8 +261,17 @@ class PairedStream(JointStream):
         for batch in self.videos.epoch(epoch, videos_seen):
             found = next(images)
             self.position = self._images_seen * IMAGE_PLACE + self.videos.position
-            rows = batch.rows | {f"image_{name}": value for name, value in found.rows.items()}
-            yield Batch(rows, batch.ids, batch.positions)
+            yield _paired(batch, found) if len(found) else Batch({}, [], [])
+
+    def example(self) -> Batch | None:
+        """See [`~BatchStream.example`]."""
+        videos, images = self.videos.example(), self.images.example()
+        return None if videos is None or images is None else _paired(videos, images)
+
+
+def _paired(videos: Batch, images: Batch) -> Batch:
+    rows = videos.rows | {f"image_{name}": value for name, value in images.rows.items()}
+    return Batch(rows, videos.ids, videos.positions)
 
 
 class ImageStream:
@@ -299,7 +308,7 @@ class ImageStream:
             position (`int`):
                 A position of the stream.
         """
-        return position
+        return self.images.num_read(position)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """
@@ -317,7 +326,16 @@ class ImageStream:
         self.position = start
         for batch in self.images.epoch(epoch, start):
             self.position = self.images.position
-            yield Batch({f"image_{name}": value for name, value in batch.rows.items()}, batch.ids, batch.positions)
+            yield _named_as_images(batch)
+
+    def example(self) -> Batch | None:
+        """See [`~BatchStream.example`]."""
+        batch = self.images.example()
+        return None if batch is None else _named_as_images(batch)
+
+
+def _named_as_images(batch: Batch) -> Batch:
+    return Batch({f"image_{name}": value for name, value in batch.rows.items()}, batch.ids, batch.positions)
 
 
 def masked_places(masks: torch.Tensor) -> torch.Tensor:
@@ -515,6 +533,7 @@ class WordData:
             accelerator,
             seed=self.config.run.seed,
             batch_size=batch_size or optimization.batch_size,
+            accumulation=optimization.accumulation,
             drop_last=optimization.drop_last if drop_last is None else drop_last,
         )
 
