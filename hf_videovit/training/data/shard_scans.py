@@ -20,6 +20,15 @@ def check_tar(tar: str, video_column: str | None) -> set[str]:
     """
     Extensions of the videos in a tar.
 
+    Args:
+        tar (`str`):
+            The tar.
+        video_column (`str` or `None`):
+            Requested column of the video.
+
+    Returns:
+        `set[str]`: the extensions.
+
     Raises:
         ValueError: a file would not become the sample that its name says, by the rules of WebDataset, or a text cannot
             be read.
@@ -58,7 +67,16 @@ def check_tar(tar: str, video_column: str | None) -> set[str]:
 
 
 def first_samples(tar: str) -> str:
-    """The files of the first five samples of a tar, for messages."""
+    """
+    The files of the first five samples of a tar, for messages.
+
+    Args:
+        tar (`str`):
+            The tar.
+
+    Returns:
+        `str`: samples with their files.
+    """
     samples: dict[str, list[str]] = {}
     with _open_tar(tar) as archive:
         for member in archive:
@@ -155,7 +173,20 @@ def scan_tar(path: str, label_column: str | None, label_separator: str | None = 
 
 
 def scan_parquet(path: str, label_column: str | None, label_separator: str | None = None) -> Scan:
-    """Count the rows of a parquet file and collect their labels, see [`scan_tar`]."""
+    """
+    Count the rows of a parquet file and collect their labels, see [`scan_tar`].
+
+    Args:
+        path (`str`):
+            The file.
+        label_column (`str` or `None`):
+            Column of the label; `None` collects no labels.
+        label_separator (`str`, *optional*):
+            Separator between the labels of a video with several labels.
+
+    Returns:
+        [`Scan`]: number of samples and distinct labels.
+    """
     from huggingface_hub import HfFileSystem
 
     with HfFileSystem().open(path) if "://" in path else open(path, "rb") as opened, pq.ParquetFile(opened) as file:

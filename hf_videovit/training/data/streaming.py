@@ -306,8 +306,7 @@ class StepStream(ClipStream):
     processes.
 
     An unreadable video is missing from its step. Batches may be empty: at the end of an epoch, and where none of their
-    videos can be read. With `drop_last` batches are full: the readable samples take the places of unreadable ones once
-    more, and an incomplete last step is left out.
+    videos can be read. With `drop_last` an incomplete last step is left out.
 
     Args:
         source ([`VideoSource`]):
@@ -320,6 +319,9 @@ class StepStream(ClipStream):
             Seed of the order; `None` keeps the order of the source.
         accumulation (`int`, *optional*, defaults to 1):
             Batches of this process in a step.
+        full_batches (`bool`, *optional*, defaults to `False`):
+            Whether the readable samples of a batch also take the places of unreadable ones, for losses that need
+            equally many clips in all processes.
         options (`Any`):
             Further arguments of [`ClipStream`].
     """
@@ -331,9 +333,10 @@ class StepStream(ClipStream):
         batch_size: int,
         seed: int | None,
         accumulation: int = 1,
+        full_batches: bool = False,
         **options: Any,
     ):
-        self.accumulation = accumulation
+        self.accumulation, self.full_batches = accumulation, full_batches
         super().__init__(source, load, batch_size, seed, **options)
 
     def _make_sampler(self) -> "_ChunkSampler":
@@ -411,9 +414,11 @@ class StepStream(ClipStream):
             for video in chunk["bad"]:
                 self._report(video)
             batch = Batch(chunk["rows"], chunk["ids"], chunk["positions"])
-            if self.drop_last and 0 < len(batch) < self.batch_size:
-                # Without an unreadable video, this is the end of samples whose number was unknown.
-                batch = _repeated(batch, self.batch_size if chunk["bad"] else 0)
+            if 0 < len(batch) < self.batch_size:
+                if self.drop_last and not chunk["bad"]:
+                    batch = Batch({}, [], [])  # the end of samples whose number was unknown
+                elif self.full_batches:
+                    batch = _repeated(batch, self.batch_size)
             yield batch
 
 

@@ -109,6 +109,7 @@ def training_stream(
     batch_size: int,
     accumulation: int,
     drop_last: bool,
+    full_batches: bool = False,
 ) -> StepStream:
     """
     The training batches of this process.
@@ -132,6 +133,8 @@ def training_stream(
             Batches of each process in a step.
         drop_last (`bool`):
             Whether an incomplete last step is left out.
+        full_batches (`bool`, *optional*, defaults to `False`):
+            See [`StepStream`].
 
     Returns:
         [`StepStream`]: the batches.
@@ -142,6 +145,7 @@ def training_stream(
         batch_size,
         seed,
         accumulation,
+        full_batches,
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         num_workers=arguments.num_workers,

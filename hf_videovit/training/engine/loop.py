@@ -402,6 +402,8 @@ class _Run:
     def _log_window(self) -> None:
         """Log averages over all steps and processes since the last line."""
         self._read_steps()
+        if not self.sums:  # steps without readable videos only
+            return
         names = sorted(self.sums)
         values = torch.tensor([self.sums[name] for name in names], dtype=torch.float64)
         if self.stream.world > 1:
@@ -538,11 +540,11 @@ class _Run:
         loaded = load_checkpoint(path, self.stream.rank)
         earlier = loaded.state["config"]
         self.given_batch = batch_fields(earlier)
-        as_given = replace(self.config, optimization=replace(self.config.optimization, **self.given_batch))
-        changes = as_given.changed_fields(earlier)
         clips, before = clips_per_step(self.config.optimization, self.stream.world), loaded.state["clips_per_step"]
-        if clips != before:
-            changes.append(f"a step had {before} clips (`batch_size` x `accumulation` x processes), has {clips}")
+        divided = replace(self.config.optimization, **self.given_batch) if clips == before else None
+        changes = (replace(self.config, optimization=divided) if divided else self.config).changed_fields(earlier)
+        if clips != before and not changes:
+            changes = [f"a step had {before} clips (`batch_size` x `accumulation` x processes), has {clips}"]
         if changes:
             raise ValueError(
                 f"`resume` continues the run in `output_dir` {str(self.folder)!r}, which had other settings: "

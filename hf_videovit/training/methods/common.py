@@ -203,6 +203,8 @@ class Method(ABC):
             Whether a run that goes on with another number of processes may change the number of batches in a step.
             Otherwise their size changes in proportion: where batches differ in kind, or a loss compares the clips of
             the batches of all processes.
+        full_batches (`bool`):
+            Whether batches must be full, see [`StepStream`].
     """
 
     name: ClassVar[str]
@@ -211,6 +213,7 @@ class Method(ABC):
     unread: ClassVar[tuple[str, ...]] = ()
     model_types: ClassVar[tuple[str, ...]] = ()
     changes_accumulation: ClassVar[bool] = True
+    full_batches: ClassVar[bool] = False
 
     # Set by `begin`.
     accelerator: Accelerator
@@ -587,6 +590,7 @@ class Method(ABC):
             batch_size=batch_size or optimization.batch_size,
             accumulation=accumulation or optimization.accumulation,
             drop_last=optimization.drop_last if drop_last is None else drop_last,
+            full_batches=self.full_batches,
         )
 
     def evaluation_stream(self, load: SampleLoader) -> ClipStream:

@@ -66,6 +66,7 @@ class Contrastive(Method):
     model_types = ("lstcl",)
     unread = (*PRETRAINING_UNREAD, "picture_every")
     changes_accumulation = False
+    full_batches = True
 
     processor: ShortLongProcessor
 

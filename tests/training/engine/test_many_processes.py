@@ -114,7 +114,7 @@ def test_killed_three_times_and_nothing_has_happened(fields, tmp_path, world):
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
-def test_full_disk_other_process_counts_and_kept_checkpoints(fields, tmp_path):
+def test_full_disk_three_processes_and_kept_checkpoints(fields, tmp_path):
     fields = fields | {"num_workers": 0, "batch_size": 2, "keep_checkpoints": 3}
     folder = tmp_path / "full"
     full = fields | {"output_dir": str(folder)}
@@ -122,22 +122,19 @@ def test_full_disk_other_process_counts_and_kept_checkpoints(fields, tmp_path):
         tmp_path,
         [
             {"world": 2, "fields": full, "file_limit": [9, 20_000]},
-            {"world": 1, "fields": full},
+            {"world": 3, "fields": full},
             {"world": 2, "fields": full},
             {"world": 2, "fields": fields},
         ],
     )
-    stopped, alone, resumed, whole = answers
+    stopped, three, resumed, whole = answers
     assert stopped["statuses"] == [1, 1]
     for said in stopped["said"]:
         assert "step_00000010 could not be written" in said
         assert "step_00000008 is intact" in said
     assert "File too large" in stopped["said"][0]
-    assert alone["statuses"] == [1]
-    assert (
-        "was written by 2 processes and cannot be resumed with 1: each process continues at its own"
-        in alone["said"][0]
-    )
+    assert three["statuses"] == [1] * 3
+    assert "keeps the 4 clips of a step, which 3 processes cannot share equally" in three["said"][0]
     assert resumed["statuses"] == whole["statuses"] == [0, 0]
     assert curve(folder) == curve(tmp_path / "whole")
     kept = [path.name for path in list_checkpoints(folder / "checkpoints")]

@@ -316,10 +316,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
         pass
 
     class Dying(SampleList):
-        def share(self, rank, world, seed, epoch, start=0):
+        def steps(self, rank, world, seed, epoch, *place):
             if epoch == 2:
                 raise Killed
-            return super().share(rank, world, seed, epoch, start)
+            return super().steps(rank, world, seed, epoch, *place)
 
     with pytest.raises(Killed):
         pretrain(run_config(tmp_path / "parts", **fields), train_source=Dying(videos(), ["a", "b"]))
