@@ -62,6 +62,7 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.throughput_uniformer $(BENCH_ARGS)
 	$(RUN) -m benchmarks.throughput_uniformer_v2 $(BENCH_ARGS)
 	$(RUN) -m benchmarks.training $(BENCH_ARGS)
+	$(RUN) -m benchmarks.engine $(BENCH_ARGS)
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)
 	$(RUN) -m benchmarks.serving $(BENCH_ARGS)
 

@@ -7,7 +7,7 @@ What the loader and the loop cost beside the model, both sides of each compariso
 `loader`: training steps a second with clips that are decoded and augmented on the way, by 0, 1 and 2 workers, beside
 the same steps on batches kept in memory; and what the loader gives with nothing behind it.
 `copies`: clips a second with 1, 2 and 4 augmented copies of each decoded clip.
-`engine`: steps of the engine beside a bare loop (forward, backward, clipping, AdamW), both on batches in memory.
+What the engine costs beside a bare loop: `benchmarks.engine`.
 
 The training process computes with one thread, so that a worker has a core of its own on a machine with two. Beside the
 time of a step stands the processor time that the training process itself spent on it: what a step takes where workers
@@ -42,15 +42,20 @@ from hf_videovit.training.methods.classification import Classification
 from hf_videovit.training.optimization import build_optimizer
 
 
-PARTS = ("loader", "copies", "engine")
+PARTS = ("loader", "copies")
 Tick = tuple[float, float]  # wall clock, processor time of this process
 Side = Callable[[], Tick]
 NAMES = ["one", "other"]
 MODELS = {
     "tiny": {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768},
     "micro": {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 384},
+    "nano": {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 384},
 }
-SIZES = {"tiny": {"image_size": 112, "num_frames": 16}, "micro": {"image_size": 64, "num_frames": 8}}
+SIZES = {
+    "tiny": {"image_size": 112, "num_frames": 16},
+    "micro": {"image_size": 64, "num_frames": 8},
+    "nano": {"image_size": 32, "num_frames": 4},
+}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -220,22 +225,6 @@ def copies_part(source: VideoSource, arguments: argparse.Namespace, folder: Path
     return [row("copies", bench, name, value) for name, value in seconds.items()]
 
 
-def engine_part(source: VideoSource, arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A model of a second a step, and one so small that what the engine costs shows in full."""
-    micro = argparse.Namespace(**vars(arguments) | {"steps": 6 * arguments.steps, "rounds": 3 * arguments.rounds})
-    rows = []
-    for bench in (Bench("tiny", source, arguments, folder), Bench("micro", source, micro, folder)):
-        kept = bench.kept(4)
-        sides = {"bare loop": partial(bench.bare_seconds, kept), "engine": partial(bench.engine_seconds, kept)}
-        seconds = race(sides, bench.arguments.rounds)
-        bare = seconds["bare loop"]
-        rows += [
-            row("engine", bench, name, value, **ratios("share_of_bare", bare, value))
-            for name, value in seconds.items()
-        ]
-    return rows
-
-
 def open_clips(arguments: argparse.Namespace, folder: Path, count: int) -> VideoSource:
     if arguments.data is None:
         first = make_clip(folder / "clip_0.mp4")
@@ -250,7 +239,7 @@ def open_clips(arguments: argparse.Namespace, folder: Path, count: int) -> Video
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(1)
-    parts = {"loader": loader_part, "copies": copies_part, "engine": engine_part}
+    parts = {"loader": loader_part, "copies": copies_part}
     rows: list[dict[str, Any]] = []
     if arguments.output.exists():
         with arguments.output.open(encoding="utf-8", newline="") as file:

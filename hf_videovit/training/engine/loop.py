@@ -331,7 +331,8 @@ class _Run:
             last = index == len(passes) - 1
             with self.weights.backward_pass(last) as backward:
                 outputs = self.task(self.copies.prepare(batch.rows))
-                backward(outputs["loss"] * (items * world / max(num_items, 1)))
+                share = items * world / max(num_items, 1)
+                backward(outputs["loss"] if share == 1 else outputs["loss"] * share)
             figures.append(({name: value.detach() for name, value in outputs.items()}, items))
         norm = self.weights.step().detach()
         self.progress.step += 1

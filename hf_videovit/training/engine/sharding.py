@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import clip_grad_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from ..arguments import OptimizationArguments
@@ -111,7 +112,7 @@ class WholeWeights:
             `Iterator[Callable[[torch.Tensor], None]]`: the function that computes the gradient of a loss.
         """
         with nullcontext() if last else self.accelerator.no_sync(self.task):
-            yield self.accelerator.backward
+            yield self._backward
 
     def step(self) -> torch.Tensor:
         """
@@ -121,16 +122,31 @@ class WholeWeights:
         Returns:
             `torch.Tensor`: norm of the gradient before clipping. It is the same in all processes.
         """
-        limit = self.arguments.clip_grad
-        norm = _whole_tensor(self.accelerator.clip_grad_norm_(self.parameters, math.inf if limit is None else limit))
+        norm = self._clip()
         finite = norm.isfinite()
-        if self.accelerator.scaler is None:  # which otherwise sets it
-            self.optimizer.optimizer.found_inf = (~finite).float()  # read by the fused step
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        optimizer, scaler = self.optimizer.optimizer, self.accelerator.scaler  # accelerate's wrapper of it is slow
+        if scaler is None:
+            on_host = finite.device.type == "cpu"  # where reading is free and the fused step takes longer to skip
+            optimizer.found_inf = None if on_host and finite else (~finite).float()
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.module.model.state_dict(), finite.float())
         return norm
+
+    def _clip(self) -> torch.Tensor:
+        """Clip the gradient to `clip_grad`. Returns its norm before that."""
+        self.accelerator.unscale_gradients(self.optimizer)
+        if self.arguments.clip_grad is not None:
+            return _whole_tensor(clip_grad_norm_(self.parameters, self.arguments.clip_grad))
+        return _whole_tensor(get_total_norm([value.grad for value in self.parameters if value.grad is not None]))
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        scaler = self.accelerator.scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
 
     def model(self) -> PreTrainedModel:
         """The model with complete weights, averaged with `ema_decay`. All processes call this together."""
