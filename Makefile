@@ -66,7 +66,8 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)
 	$(RUN) -m benchmarks.serving $(BENCH_ARGS)
 
-cards: $(VENV)/.demo  ## render model_cards/ from hf_videovit/published
+cards: $(VENV)/.demo  ## render model_cards/ and docs/models.md from hf_videovit/published
+	$(RUN) -m hf_videovit.hub.model_table
 	$(RUN) -m hf_videovit.hub.cards
 
 clean:  ## remove the environment and the caches

@@ -88,6 +88,7 @@ PACKAGE_DATA = {
         "py.typed",
         "hub/*.md",
         "inference/*.md",
+        "published/*.json",
         "published/*.yaml",
         "published/labels/*.json",
         "training/evaluation/metrics/**/*",

@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from .published import (
         list_published,
         published_config,
+        published_entry,
         published_labels,
     )
 
@@ -166,7 +167,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "modeling.video_processing_uniformer": ("UniFormerVideoProcessor",),
     "modeling.video_processing_uniformer_v2": ("UniFormerV2VideoProcessor",),
     "modeling.video_processing_videomae_v2": ("VideoMAEV2VideoProcessor",),
-    "published": ("list_published", "published_config", "published_labels"),
+    "published": ("list_published", "published_config", "published_entry", "published_labels"),
 }
 MODULE_OF = {name: module for module, names in MODULES.items() for name in names}
 PACKAGES = ("adapters", "auto", "inference", "modeling")
@@ -247,6 +248,7 @@ __all__ = [
     "list_published",
     "lora_targets",
     "published_config",
+    "published_entry",
     "published_labels",
     "resize_tubes",
     "scale_up",

@@ -9,7 +9,7 @@ import typer
 
 from .. import __version__
 from ..processes import start_tracker
-from . import deployment, detection, examples, hub, inspection, localization, models, recipes, training
+from . import checkpoints, deployment, detection, examples, hub, inspection, localization, models, recipes, training
 from .common import screen
 from .errors import explain
 
@@ -84,6 +84,7 @@ for part in (
     detection,
     localization,
     training,
+    checkpoints,
     recipes,
     examples,
     hub,

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from hf_videovit import VideoMAEV2Model
 from hf_videovit.cli import app
+from hf_videovit.hub.downloading import download_published
 from hf_videovit.hub.fetching import fetch_weights
+from hf_videovit.published import PublishedCheckpoint, PublishedFile
 from tests.convert.test_convert_videomae_v2 import remote_repository
 from tests.hub_server import Failure
 from tests.saved_model import save_tiny_classifier
@@ -65,3 +69,19 @@ def test_convert_from_the_hub_needs_one_source(tmp_path):
     for words in (["--output", str(tmp_path / "new")], ["--checkpoint", "a", "--from-hub", "b/c", "--output", "d"]):
         done = CliRunner().invoke(app, ["convert", *words])
         assert done.exit_code == 2 and "--from-hub" in done.output
+
+
+def test_a_published_file_of_the_hub_is_checked_by_its_hash(hub, tmp_path):
+    content = bytes(range(256)) * 9000
+    hub.create("models", "owner/zoo", {"sub/model.safetensors": content})
+    file = PublishedFile(repository="owner/zoo", path="sub/model.safetensors")
+    entry = PublishedCheckpoint("own", "uniformer", "small", "A test.", "pretraining", file)
+    hub.failures.append(Failure("GET .*safetensors", cut=1000, times=1))
+    with pytest.raises(ConnectionError):
+        download_published(entry, tmp_path)
+    done = download_published(entry, tmp_path)
+    assert done.path == tmp_path / "model.safetensors" and done.path.read_bytes() == content
+    assert done.checked == "size and SHA-256"
+    gone = replace(entry, file=replace(file, path="sub/other.safetensors"))
+    with pytest.raises(ValueError, match="no longer in owner/zoo"):
+        download_published(gone, tmp_path)
