@@ -63,6 +63,7 @@ EXTRAS_REQUIRE = {
     **RUNTIMES,
     "runtimes": sorted({package for packages in RUNTIMES.values() for package in packages}),
     "lora": LORA,
+    "ray": ["ray[data]>=2.51"],
     "serve": SERVE,
     "torchcodec": ["torchcodec>=0.6"],
     "test": [

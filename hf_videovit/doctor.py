@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from transformers.utils import logging
 
+from .bulk.work import Work
 from .files import visible_files
 from .modeling.video_decoding import (
     DecoderInfo,
@@ -230,6 +232,32 @@ def check_videos(
         yield from (check for _, check in run_apart(calls, num_workers, __name__))
 
 
+def checking_work(decoder: str = "auto") -> Work:
+    """
+    [`check_video`] as work for an engine (see [`run_work`]): columns `id` and those of [`VideoCheck`]. Videos that are
+    not completely readable have a row, and a line in the ledger.
+
+    Args:
+        decoder (`str`, *optional*, defaults to `"auto"`):
+            Decoder to read with.
+
+    Returns:
+        [`Work`]
+    """
+    kinds: dict[Any, Any] = {int: pa.int64(), int | None: pa.int64(), float: pa.float64(), float | None: pa.float64()}
+    kinds[bool] = pa.bool_()
+    columns = [(one.name, kinds.get(one.type, pa.string())) for one in fields(VideoCheck)]
+    return Work(partial(_checked, decoder=decoder), pa.schema([("id", pa.string()), *columns]), keeps_failed=True)
+
+
+def _checked(sample: Any, decoder: str) -> dict[str, Any]:
+    if not isinstance(sample.video, str):
+        raise ValueError(f"Sample {sample.id!r}: single files are checked, not those in tars or parquet.")
+    check = check_video(sample.video, decoder=decoder)
+    error = {} if check.status == "ok" else {"error": check.reason, "error_kind": check.kind}
+    return asdict(check) | error
+
+
 def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:
     """
     Write checks to a table with one row for each file.
@@ -356,6 +384,7 @@ __all__ = [
     "VideoCheck",
     "check_video",
     "check_videos",
+    "checking_work",
     "environment_report",
     "find_videos",
     "write_report",

@@ -24,6 +24,7 @@ EXTRAS = {
     "openvino": "hf_videovit[openvino]",
     "peft": "hf_videovit[lora]",
     "litserve": "hf_videovit[serve]",
+    "ray": "hf_videovit[ray]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..folders import refuse_foreign
+from .bulk import Address, EngineName, check_in_bulk, engine_of
 from .common import AsJson, Model, fail_if, load_encoder, make_table, parse_label_names, print_json, tracked
 
 
@@ -45,7 +46,9 @@ def doctor(
             help="Videos or folders, or annotations: of people (.csv, .jsonl, .json, .xml, .pkl) or segments (.json)."
         ),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write all checks of videos to this .csv or .json file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write all checks of videos to this .csv or .json file, or folder of --engine.")
+    ] = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
     num_workers: Annotated[int, typer.Option(min=1, help="Number of checking processes.")] = 1,
     truth: Annotated[
@@ -59,6 +62,8 @@ def doctor(
     video_folder: Annotated[
         Path | None, typer.Option("--videos", help="Folder of annotated videos, to check timestamps against.")
     ] = None,
+    engine: EngineName = None,
+    address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -80,6 +85,9 @@ def doctor(
         return
     if truth is not None:
         raise ValueError("--truth needs an annotation file to compare: .csv, .jsonl, .json, .xml or .pkl.")
+    if chosen := engine_of(engine, address, None, num_workers):
+        check_in_bulk(videos or [], report, chosen, decoder, as_json)
+        return
     if report is not None and report.suffix not in (".csv", ".json"):
         raise ValueError(f"--report must end in .csv or .json, got {str(report)!r}.")
     refuse_foreign(report, "--report", "decoded_frames")

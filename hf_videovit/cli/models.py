@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from ..files import loading, parse_yaml
 from ..folders import refuse_foreign
+from .bulk import Address, Decoders, EngineName, Models, engine_of
 from .common import (
     AsJson,
     BatchSize,
@@ -103,14 +104,28 @@ def classify(
     device: Device = None,
     num_clips: Annotated[int | None, typer.Option(min=1, help="Clips per video. Default: the checkpoint's.")] = None,
     num_crops: Annotated[int | None, typer.Option(min=1, help="Crops per clip. Default: the checkpoint's.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="--engine: folder of the results.")] = None,
+    engine: EngineName = None,
+    address: Address = None,
+    num_workers: Decoders = None,
+    num_models: Models = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify videos. Exit code 1 if a file could not be read; the others are still classified."""
     from ..doctor import find_videos
 
+    overrides = given(num_clips=num_clips, num_crops=num_crops)
+    if chosen := engine_of(engine, address, num_models, num_workers, device):
+        from .bulk import classify_in_bulk
+
+        classify_in_bulk(
+            videos, model, output, chosen, top_k=top_k, views=overrides, batch_size=batch_size, as_json=as_json
+        )
+        return
+    if output is not None:
+        raise ValueError("--output is the folder of --engine; without one, results are printed.")
     files = find_videos(videos)
     classifier = load_classifier(model, device)
-    overrides = given(num_clips=num_clips, num_crops=num_crops)
     results = classifier((file for file in files), batch_size=batch_size, top_k=top_k, on_error="report", **overrides)
     rows = list(zip(files, tracked(results, "Classifying", len(files)), strict=True))
     if as_json:
@@ -124,7 +139,10 @@ def classify(
 def embed(
     videos: Videos,
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="X.safetensors, X.npy, or a folder for .npy files.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="X.safetensors, X.npy, a folder for .npy files, or that of --engine."),
+    ],
     pooling: Annotated[str, typer.Option(help="default, mean, first or tokens.")] = "default",
     window: Annotated[int | None, typer.Option(min=1, help="Frames per window; see --stride.")] = None,
     stride: Annotated[
@@ -137,6 +155,10 @@ def embed(
     plan: Annotated[bool, typer.Option(help="Windows into a folder: state the cost and stop.")] = False,
     batch_size: BatchSize = 1,
     device: Device = None,
+    engine: EngineName = None,
+    address: Address = None,
+    num_workers: Decoders = None,
+    num_models: Models = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -150,8 +172,16 @@ def embed(
     from ..inference.features import feature_files, iter_video_features, save_features
     from ..modeling.video_decoding import VideoDecodingError
 
-    files = find_videos(videos)
     windowed = window is not None or stride is not None
+    refused = {"--plan": plan, "--dtype": dtype != "float32", f"--output {output}": bool(output.suffix)}
+    if chosen := engine_of(engine, address, num_models, num_workers, device, refused):
+        from .bulk import embed_in_bulk
+
+        films = {"window": window, "stride": stride, "squash": squash} if windowed else None
+        options: dict[str, Any] = {"pooling": pooling, "windows": films, "batch_size": batch_size}
+        embed_in_bulk(videos, model, output, chosen, **options, as_json=as_json)
+        return
+    files = find_videos(videos)
     if windowed and output.suffix not in (".safetensors", ".npy"):
         from .feature_sets import embed_windows
 
@@ -162,7 +192,7 @@ def embed(
         raise ValueError("--plan and --dtype are for features of windows (--stride) into a folder")
     refuse_existing(feature_files(files, output), "output")
     encoder, processor = load_encoder(model, device)
-    options: dict[str, Any] = {
+    options = {
         "pooling": pooling,
         "window": window,
         "stride": stride,
@@ -268,9 +298,12 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Write one row per video to this .jsonl file; action-detection: AVA's .csv; temporal-localization: "
-            "ActivityNet's .json, which is scored where --model is left out."
+            "ActivityNet's .json, which is scored where --model is left out; --engine: folder of a row per video."
         ),
     ] = None,
+    engine: EngineName = None,
+    address: Address = None,
+    num_models: Models = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
@@ -286,6 +319,9 @@ def evaluate(
     }
     if unread := [f"--{name}" for name, value in others[task].items() if value]:
         raise ValueError(f"{', '.join(unread)} is not read with --task {task}: leave it out")
+    chosen = engine_of(engine, address, num_models, num_workers or None, "cpu" if cpu else device)
+    if chosen is not None and task != "video-classification":
+        raise ValueError(f"--engine is for --task video-classification, got {task}.")
     if task == "temporal-localization":
         from .localization_scores import evaluate_localizer
 
@@ -332,12 +368,13 @@ def evaluate(
     if data is None:
         raise ValueError("--data is needed: labelled videos")
     refuse_foreign(output, "--output", '"manifest_sha256"')
-    refuse_foreign(predictions, "--predictions", '"probability"')
+    if chosen is None:
+        refuse_foreign(predictions, "--predictions", '"probability"')
     from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
     from ..training.arguments import DataArguments
-    from ..training.evaluation.evaluation import evaluate_model
     from ..training.evaluation.held_out import HELD_OUT, open_clips, read_claim
+    from .bulk import evaluation_by
 
     check_classifier(model)
     with loading("--model", model):
@@ -348,7 +385,7 @@ def evaluate(
     clips = open_clips(model, claim, DataArguments(eval_data=data, eval_split=split, **reading), all_clips=all_clips)
     if told := clips.told():
         typer.echo(told, err=True)
-    result = evaluate_model(
+    result = evaluation_by(chosen, model, predictions)(
         classifier,
         processor,
         clips.source,
@@ -359,7 +396,7 @@ def evaluate(
     if output is not None:
         known = {HELD_OUT: claim[HELD_OUT], "all_clips": all_clips} if HELD_OUT in claim else {}
         result.save(output, model=model, data=data, split=split, **known)
-    if predictions is not None:
+    if predictions is not None and chosen is None:
         result.save_predictions(predictions)
     if as_json:
         print_json(result.to_dict())

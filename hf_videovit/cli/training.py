@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..files import loading
+from .bulk import Address, MakingEngine
 from .common import (
     AsJson,
     BatchSize,
@@ -152,7 +153,11 @@ def prepare(
     ] = None,
     label_separator: Annotated[str | None, typer.Option(help="Separator of several labels in a list.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the clips.")] = 0,
-    num_workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    num_workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes. Default: 1; on Ray all free cores.")
+    ] = None,
+    engine: MakingEngine = "local",
+    address: Address = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another preparation in OUTPUT.")] = False,
     offset: Annotated[
         float, typer.Option(help="ava, detected people: timestamp of the start of the videos, in seconds.")
@@ -177,6 +182,7 @@ def prepare(
     Annotations of action detection become JSON lines; their videos stay as they are. With --layout people, SOURCE is a
     video, a folder of videos, or JSON lines whose key-frames are used; an interrupted run goes on.
     """
+    from ..bulk.engines import Engine
     from ..published import published_labels
     from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.key_frames import DETECTION_LAYOUTS, prepare_key_frames
@@ -188,6 +194,8 @@ def prepare(
         _find_people(source, output, videos, detector, device, every, person_threshold, overwrite, as_json)
         return
     names = parse_label_names(labels)
+    if engine == "ray" and layout in DETECTION_LAYOUTS:
+        raise ValueError(f"--engine ray makes shards of clips; --layout {layout} gives one file of annotations.")
     if layout in DETECTION_LAYOUTS:
         label_names = published_labels(names) if isinstance(names, str) else names
         found = prepare_key_frames(
@@ -199,7 +207,7 @@ def prepare(
             offset,
             every,
             person_label or None,
-            num_workers,
+            num_workers or 1,
             overwrite,
             movies,
             person_threshold,
@@ -220,6 +228,7 @@ def prepare(
         label_names=published_labels(names) if isinstance(names, str) else names,
         seed=seed,
         num_workers=num_workers,
+        engine=Engine(engine, address),
         overwrite=overwrite,
         progress=screen.is_terminal,
         **columns,

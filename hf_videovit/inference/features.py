@@ -6,7 +6,7 @@ masked.
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,14 +276,26 @@ def _features_by_protocol(
                 raise
             batch.append(error)
         if len(batch) == batch_size:
-            yield from _encode_readable(encoder, batch, pooling)
+            yield from encode_readable(encoder, batch, pooling)
             batch = []
-    yield from _encode_readable(encoder, batch, pooling)
+    yield from encode_readable(encoder, batch, pooling)
 
 
-def _encode_readable(
-    encoder: PreTrainedModel, batch: list[torch.Tensor | VideoDecodingError], pooling: str
-) -> Iterator[torch.Tensor | VideoDecodingError]:
+def encode_readable(encoder: PreTrainedModel, batch: Sequence[torch.Tensor | Any], pooling: str) -> Iterator[Any]:
+    """
+    Features of a batch of which some videos could not be read.
+
+    Args:
+        encoder (`PreTrainedModel`):
+            The encoder.
+        batch (`Sequence`):
+            Clips of shape `(1, [views,] frames, channels, height, width)`, and anything else for unreadable videos.
+        pooling (`str`):
+            See [`get_video_features`].
+
+    Yields:
+        `torch.Tensor`: features of each clip; anything else as it is.
+    """
     clips = [item for item in batch if isinstance(item, torch.Tensor)]
     same_size = len({clip.shape for clip in clips}) == 1
     ready = [torch.cat(clips)] if same_size else clips  # other sizes (no crop): one by one
@@ -386,4 +398,4 @@ def _features_of_windows(
     yield from finished(everything=True)
 
 
-__all__ = ["feature_files", "get_video_features", "iter_video_features", "save_features"]
+__all__ = ["encode_readable", "feature_files", "get_video_features", "iter_video_features", "save_features"]

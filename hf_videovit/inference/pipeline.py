@@ -269,7 +269,7 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
             videos,
             num_workers=num_workers,
             batch_size=batch_size,
-            collate_fn=_collate,
+            collate_fn=collate_clips,
             multiprocessing_context=trusted_context() if num_workers else None,
         )
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
@@ -307,7 +307,17 @@ class _Videos(Dataset):
         return self.videos[index]
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def collate_clips(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """
+    A batch of [`~ClipClassificationPipeline.preprocess`] results. Clips are stacked without padding.
+
+    Args:
+        items (`list[dict]`):
+            The results.
+
+    Returns:
+        `dict[str, Any]`: `pixel_values` and `errors`.
+    """
     clips = [item["pixel_values"][0] for item in items if item["pixel_values"]]
     same_size = len({clip.shape[1:] for clip in clips}) == 1
     return {
@@ -379,4 +389,4 @@ def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | Non
     return value
 
 
-__all__ = ["ClipClassificationPipeline", "register_pipeline"]
+__all__ = ["ClipClassificationPipeline", "collate_clips", "register_pipeline"]

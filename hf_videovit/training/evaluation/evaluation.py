@@ -365,7 +365,7 @@ def evaluate_model(
     started = time.perf_counter()
     config = model.config
     multi_label = config.problem_type == MULTI_LABEL
-    source = _RecordingSource(_labelled_source(samples, config.id2label, multi_label))
+    source = _RecordingSource(match_source(samples, config.id2label, multi_label))
     rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     bad: list[BadVideo] = []
     stream = ClipStream(
@@ -384,9 +384,9 @@ def evaluate_model(
     answers, failures = gathered(answers, accelerator), gathered(failures, accelerator)
     recorded = dict(gathered(list(source.recorded.items()), accelerator))
     label_names = [config.id2label[index] for index in range(config.num_labels)]
-    result = _collect(answers, failures, recorded, label_names, multi_label)
+    result = collect_answers(answers, failures, recorded, label_names, multi_label)
     result.protocol = describe_protocol(model, processor, sampling_mode)
-    result.environment = describe_environment(model, world) | {"decoder": _decoder_used(processor)}
+    result.environment = describe_environment(model, world) | {"decoder": decoder_used(processor)}
     result.manifest = manifest_hash(recorded.items(), label_names)
     result.seconds = time.perf_counter() - started
     if result.failed:
@@ -443,7 +443,24 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
     }
 
 
-def _labelled_source(samples: Any, id2label: Mapping[int, str], multi_label: bool) -> VideoSource:
+def match_source(samples: Any, id2label: Mapping[int, str], multi_label: bool) -> VideoSource:
+    """
+    The videos to evaluate on, with the label indices of the model.
+
+    Args:
+        samples ([`VideoSource`], or samples, or tuples `(id, video, label)`):
+            The videos, see [`evaluate_model`].
+        id2label (`Mapping[int, str]`):
+            Label names of the model.
+        multi_label (`bool`):
+            Whether the model gives a video any number of labels.
+
+    Returns:
+        [`VideoSource`]
+
+    Raises:
+        ValueError: the labels of the data do not match those of the model.
+    """
     if isinstance(samples, VideoSource):
         source = match_labels(samples, dict(id2label)) if samples.label_names else samples
     else:
@@ -463,8 +480,17 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, list) else value
 
 
-def _decoder_used(processor: ClipProcessor) -> dict[str, Any]:
-    """The decoder that the processor uses, with its FFmpeg."""
+def decoder_used(processor: ClipProcessor) -> dict[str, Any]:
+    """
+    The decoder that a processor uses, with its FFmpeg.
+
+    Args:
+        processor ([`ClipProcessor`]):
+            The processor.
+
+    Returns:
+        `dict[str, Any]`: plain values.
+    """
     name = "pyav" if processor.decoder == "auto" else processor.decoder
     info = available_decoders()[name]
     return {"name": name, "version": info.version, "ffmpeg": info.ffmpeg, "policy": processor.decoding_policy}
@@ -519,13 +545,31 @@ def gathered(items: list[Any], accelerator: Accelerator | None) -> list[Any]:
     return items if accelerator is None or accelerator.num_processes == 1 else gather_object(items)
 
 
-def _collect(
+def collect_answers(
     answers: list[tuple[int, str, int | list[float], np.ndarray]],
     failures: list[tuple[int, BadVideo]],
     recorded: Mapping[str, Label],
     label_names: list[str],
     multi_label: bool,
 ) -> EvaluationResult:
+    """
+    The result of an evaluation from its parts, in any order.
+
+    Args:
+        answers (`list[tuple]`):
+            Place in the data's order, id, label and logits of each video.
+        failures (`list[tuple]`):
+            Place and [`BadVideo`] of each video that could not be read.
+        recorded (`Mapping`):
+            Label of each id.
+        label_names (`list[str]`):
+            Label names of the model.
+        multi_label (`bool`):
+            Whether a video has any number of labels.
+
+    Returns:
+        [`EvaluationResult`]: with metrics, without protocol and environment.
+    """
     by_id = {name: (name, label, row) for _, name, label, row in sorted(answers, key=lambda answer: answer[0])}
     failed = {video.id: video for _, video in sorted(failures, key=lambda failure: failure[0])}
     rows = list(by_id.values())

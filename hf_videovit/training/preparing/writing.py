@@ -28,6 +28,8 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ...bulk.engines import Engine
+from ...bulk.ray_engine import run_calls_on_ray
 from ...folders import HOLDER_FILE, LOCK_FILE, file_hash, held_folder, shorten
 from ...modeling.video_decoding import VideoDecodingError, available_decoders
 from ...processes import run_apart
@@ -158,7 +160,8 @@ def prepare(
     holdout: float = 0.0,
     label_names: Sequence[str] | None = None,
     seed: int = 0,
-    num_workers: int = 1,
+    num_workers: int | None = None,
+    engine: Engine | None = None,
     overwrite: bool = False,
     progress: bool = False,
     **columns: Any,
@@ -189,8 +192,11 @@ def prepare(
             Order of the labels. The official order by default, or sorted names where there is none.
         seed (`int`, *optional*, defaults to 0):
             Seed of the order of the clips, which mixes the classes in every shard.
-        num_workers (`int`, *optional*, defaults to 1):
-            Number of processes.
+        num_workers (`int`, *optional*):
+            Number of processes. One by default; with the engine ray as many as the cluster has cores.
+        engine ([`Engine`], *optional*):
+            Where the shards are made; on this machine by default. On Ray, all machines must see `source`, the videos
+            and `output` under the same names.
         overwrite (`bool`, *optional*, defaults to `False`):
             Whether an earlier preparation in `output` may be replaced.
         progress (`bool`, *optional*, defaults to `False`):
@@ -208,7 +214,7 @@ def prepare(
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}")
     for name, value in (("clips_per_shard", clips_per_shard), ("num_workers", num_workers)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}")
     annotations = read_annotations(source, layout, split_number, holdout, **columns)
     names = order_labels(annotations, label_names)
@@ -229,7 +235,7 @@ def prepare(
         missing = [shard for shard in shards if shard.name not in notes]
         clips = sum(len(shard.jobs) for shard in missing)
         with tqdm(total=clips, desc="preparing", unit="clip", disable=not progress) as bar:
-            for shard, note in _made(missing, output, num_workers):
+            for shard, note in _made(missing, output.absolute(), num_workers, engine or Engine()):
                 notes[shard.name] = note
                 bar.update(len(shard.jobs))
         return _finish(output, shards, notes, names, annotations.layout, kept)
@@ -591,14 +597,18 @@ def _remove(output: Path, notes: Sequence[dict[str, Any]]) -> None:
                     folder.rmdir()
 
 
-def _made(shards: Sequence[Shard], output: Path, num_workers: int) -> Iterator[tuple[Shard, dict[str, Any]]]:
+def _made(
+    shards: Sequence[Shard], output: Path, num_workers: int | None, engine: Engine
+) -> Iterator[tuple[Shard, dict[str, Any]]]:
     """Shards and their notes in the order in which they are finished, made in one process or several."""
-    if num_workers == 1 or len(shards) < 2:
-        for shard in shards:
-            yield shard, make_shard(shard, output)
-        return
     calls = [partial(make_shard, shard, output) for shard in shards]
-    for number, note in run_apart(calls, num_workers, __name__):
+    if calls and engine.name == "ray":
+        made = run_calls_on_ray(calls, num_workers, engine.address)
+    elif (num_workers or 1) == 1 or len(calls) < 2:
+        made = ((number, call()) for number, call in enumerate(calls))
+    else:
+        made = run_apart(calls, num_workers or 1, __name__)
+    for number, note in made:
         yield shards[number], note
 
 
