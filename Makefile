@@ -82,7 +82,7 @@ $(VENV)/.test: setup.py pyproject.toml
 	@touch $(VENV)/.demo
 
 $(VENV)/.runtimes: setup.py pyproject.toml
-	$(call environment,.[train$(comma)demo$(comma)test$(comma)runtimes$(comma)dev])
+	$(call environment,.[train$(comma)demo$(comma)test$(comma)runtimes$(comma)ray$(comma)dev])
 	@touch $(VENV)/.demo $(VENV)/.test
 
 # Every lower bound of setup.py as a pin.

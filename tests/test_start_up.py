@@ -53,7 +53,7 @@ def test_the_package_help_and_completion_import_nothing_heavy():
         ends(["--help"])
         ends(["train", "--help"])
         ends([], _HF_VIDEOVIT_COMPLETE="complete_bash", COMP_WORDS="hf-videovit cla", COMP_CWORD="1")
-        ends([], COMP_WORDS="hf-videovit classify --nu", COMP_CWORD="2")
+        ends([], COMP_WORDS="hf-videovit classify --num-c", COMP_CWORD="2")
         """
     )
     assert shown.splitlines()[-3:] == ["classify", "--num-clips", "--num-crops"]

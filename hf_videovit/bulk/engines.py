@@ -60,7 +60,7 @@ class Engine:
 @dataclass
 class BulkResult:
     """
-    What was done.
+    Result of work on many videos.
 
     Args:
         folder (`Path`):

@@ -29,16 +29,46 @@ class Samples(Protocol):
     num_samples: int | None
 
     def share(self, rank: int, world: int, seed: int | None, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The samples of a share, each with `id`, `video` and `label`."""
+        """
+        The samples of a share, each with `id`, `video` and `label`.
+
+        Args:
+            rank (`int`):
+                Number of the share.
+            world (`int`):
+                Number of shares.
+            seed (`int` or `None`):
+                `None` keeps the order of the data.
+            epoch (`int`):
+                Epoch of the order.
+            start (`int`, *optional*, defaults to 0):
+                Samples to skip.
+
+        Returns:
+            `Iterator[Sample]`
+        """
 
     def place(self, position: int, rank: int, world: int) -> int:
-        """Position of a share's sample in the order of the data."""
+        """
+        Position of a sample in the order of the data.
+
+        Args:
+            position (`int`):
+                Position in the share.
+            rank (`int`):
+                Number of the share.
+            world (`int`):
+                Number of shares.
+
+        Returns:
+            `int`
+        """
 
 
 @dataclass(frozen=True)
 class Work:
     """
-    What is done with each video.
+    Steps that each video goes through.
 
     Args:
         decode (`Callable`):

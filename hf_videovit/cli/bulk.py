@@ -106,7 +106,7 @@ def open_samples(videos: Sequence[str]) -> tuple[Any, int | None]:
 
 def describe_model(model: str) -> dict[str, Any]:
     """
-    What results depend on in a model.
+    The files or the revision of a model that results depend on.
 
     Args:
         model (`str`):
