@@ -183,6 +183,22 @@ def test_prepare(folder, damaged, tmp_path):
     assert run("prepare", raw / "clips.csv", tmp_path / "ssv2", "--labels", "ssv2").exit_code == 2
 
 
+def test_prepare_for_training(folder, tmp_path):
+    recipe = "videomae_v2/four_actions"
+    code, result = run_json("prepare", folder, tmp_path / "out", "--for-training", recipe, "--crf", 30)
+    assert code == 0 and sum(result["videos"].values()) > 0
+    encoding = json.loads((tmp_path / "out" / "prepared.json").read_text())["encoding"]
+    expected = {"short_side": 64, "crf": 30, "keyframe_every": 48, "reencode": True, "references_every": 4}
+    assert encoding == expected
+    for words, message in (
+        (["--for-training", "no/recipe"], "neither a file nor the name of a recipe"),
+        (["--for-training", "actionformer/thumos14_i3d"], "its method is temporal_localization"),
+        (["--for-training", recipe, "--layout", "ava"], "leaves videos as they are"),
+    ):
+        refused = run("prepare", folder, tmp_path / "other", *words)
+        assert refused.exit_code == 2 and message in " ".join(refused.stderr.split())
+
+
 @pytest.fixture(scope="module")
 def official():
     return Path(__file__).parent / "fixtures" / "videomae_v2" / "finetune"

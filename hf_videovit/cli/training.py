@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,9 +25,12 @@ from .common import (
 
 if TYPE_CHECKING:
     from ..training.methods.common import Goal
+    from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.key_frames import PreparedKeyFrames
 
 commands = typer.Typer()
+# Methods that read features, images or parts of long films
+WITHOUT_CLIPS = ("action_detection", "end_to_end_localization", "image_classification", "temporal_localization")
 
 
 @commands.command(
@@ -141,8 +144,27 @@ def prepare(
         Path | None, typer.Option(help="Folder of the videos. Defaults to the annotations' own.")
     ] = None,
     format: Annotated[str, typer.Option(help="tar (WebDataset), parquet or folder.")] = "tar",
-    short_side: Annotated[int, typer.Option(min=0, help="Largest shorter side of the frames; 0 for no limit.")] = 256,
-    crf: Annotated[int, typer.Option(min=0, max=51, help="Quality of H.264; lower is better.")] = 18,
+    for_training: Annotated[
+        str | None,
+        typer.Option(help="Recipe of the run: encode all clips so that it decodes them fast, with the same frames."),
+    ] = None,
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Largest shorter side of the frames; 0 for no limit. Defaults to 256 or the recipe's."
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(min=0, max=51, help="Quality of H.264; lower is better. Defaults to 18, for training to 17."),
+    ] = None,
+    keyframe_every: Annotated[
+        int | None, typer.Option(min=1, help="Largest distance of keyframes, in frames. Defaults to 48.")
+    ] = None,
+    references_every: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="Distance of frames that others need, in frames. Defaults to the recipe's."),
+    ] = None,
     reencode: Annotated[bool, typer.Option(help="Encode all clips, also those that could be copied.")] = False,
     clips_per_shard: Annotated[int, typer.Option(min=1, help="Number of clips in a shard.")] = 128,
     split_number: Annotated[int, typer.Option(min=1, max=3, help="Official split of UCF101 and HMDB51.")] = 1,
@@ -184,12 +206,13 @@ def prepare(
     """
     from ..bulk.engines import Engine
     from ..published import published_labels
-    from ..training.preparing.encoding import EncodingSettings
     from ..training.preparing.key_frames import DETECTION_LAYOUTS, prepare_key_frames
     from ..training.preparing.writing import prepare as prepare_data
 
     if (detector is not None) != (layout == "people"):
         raise ValueError("--detector must be given with --layout people, and only there")
+    if for_training is not None and layout in ("people", *DETECTION_LAYOUTS):
+        raise ValueError(f"--for-training encodes clips, --layout {layout} leaves videos as they are")
     if detector is not None:
         _find_people(source, output, videos, detector, device, every, person_threshold, overwrite, as_json)
         return
@@ -221,7 +244,7 @@ def prepare(
         layout=layout,
         videos=videos,
         format=format,
-        encoding=EncodingSettings(short_side or None, crf, reencode=reencode),
+        encoding=_encoding(for_training, short_side, crf, keyframe_every, references_every, reencode),
         clips_per_shard=clips_per_shard,
         split_number=split_number,
         holdout=holdout,
@@ -274,6 +297,35 @@ def generate(
     else:
         folder = build_people_scenes(output, clips, seed=seed, **given(num_train=num_train, num_val=num_eval))
     typer.echo(str(folder))
+
+
+def _encoding(
+    recipe: str | None,
+    short_side: int | None,
+    crf: int | None,
+    keyframe_every: int | None,
+    references_every: int | None,
+    reencode: bool,
+) -> "EncodingSettings":
+    """How to encode clips: as asked for, and for the rest as the recipe of a run needs them."""
+    from ..training.preparing.encoding import EncodingSettings
+
+    fields: dict[str, Any] = given(crf=crf, keyframe_every=keyframe_every, references_every=references_every)
+    if short_side is not None:
+        fields["short_side"] = short_side or None
+    if recipe is None:
+        return EncodingSettings(reencode=reencode or references_every is not None, **fields)
+    from ..training.arguments import RunConfig
+    from ..training.building import describe_inputs
+    from ..training.preparing.for_training import training_encoding
+    from ..training.recipe_files import read_recipe
+
+    config = RunConfig.from_dict(read_recipe(recipe))
+    if config.method.get("name") in WITHOUT_CLIPS:
+        raise ValueError(f"--for-training {recipe} trains on no clips: its method is {config.method['name']}")
+    _, processor = describe_inputs(config.model)
+    resized = config.augmentation.crop in ("short_side", "center")
+    return training_encoding(processor, tuple(config.augmentation.crop_short_side) if resized else (), **fields)
 
 
 def _find_people(

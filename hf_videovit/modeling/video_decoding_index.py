@@ -1,13 +1,20 @@
 """Facts about a video stream that are known before it is decoded: its frames, their times, its keyframes."""
 
+import base64
+import json
+import zlib
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 # Demuxers that land where they are told to; everything else is read from the start.
 SEEKABLE = ("mov", "matroska", "flv")
+# How the comment of a file begins that holds its own index, and bounds of it: characters, and bytes unpacked
+STORED = "hf_videovit index 1 "
+MOST_STORED = 2**20
+MOST_UNPACKED = 2**24
 NO_TIMES = np.empty(0, dtype=np.int64)
 # Position in display order, time, whether decoding from here on is exact, packet number
 Keyframe = tuple[int, int, bool, int]
@@ -73,6 +80,8 @@ class StreamIndex:
             Position of each keyframe by its time.
         unit_prefix (`int`, *optional*, defaults to 0):
             Of units that tell which frames no other frame needs; 0 if they do not.
+        stored (`bool`, *optional*, defaults to `False`):
+            Whether the file itself told all this, instead of its packets.
     """
 
     container: str
@@ -95,6 +104,7 @@ class StreamIndex:
     knows_shown: bool = False
     landings: dict[int, int] = field(default_factory=dict)
     unit_prefix: int = 0
+    stored: bool = False
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -152,3 +162,53 @@ class Packets:
     hidden: bool = False
     new_parameters: bool = False
     broken_off: bool = False
+
+
+def stored_text(index: StreamIndex) -> str:
+    """
+    An index as text, for the comment of its file.
+
+    Args:
+        index ([`StreamIndex`]):
+            Of a file in which all keyframes start afresh.
+
+    Returns:
+        `str`: read by [`stored_packets`].
+    """
+    facts = {
+        "times": np.diff(index.times, prepend=0).tolist(),
+        "keyframes": [position for position, _, _, _ in index.keyframes],
+        "last_duration": round((index.duration or 0.0) / index.time_base - float(index.times[-1] - index.times[0])),
+    }
+    packed = zlib.compress(json.dumps(facts, separators=(",", ":")).encode())
+    return STORED + base64.b64encode(packed).decode()
+
+
+def stored_packets(comment: str, num_frames: int) -> Packets | None:
+    """
+    The packets of a file as its comment tells them. What it tells is checked where frames are read.
+
+    Args:
+        comment (`str`):
+            The comment.
+        num_frames (`int`):
+            Frames that the container claims.
+
+    Returns:
+        [`Packets`] or `None`: `None` if the comment tells nothing, or nothing that can be true.
+    """
+    if not comment.startswith(STORED) or len(comment) > MOST_STORED:
+        return None
+    try:
+        packed = base64.b64decode(comment[len(STORED) :], validate=True)
+        facts: Any = json.loads(zlib.decompressobj().decompress(packed, MOST_UNPACKED))
+        times = np.cumsum(np.array(facts["times"], dtype=np.int64))
+        keyframes = np.array(facts["keyframes"], dtype=np.int64)
+        last_duration = int(facts["last_duration"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, zlib.error):
+        return None
+    rising = all(array.ndim == 1 and len(array) and (np.diff(array) > 0).all() for array in (times, keyframes))
+    if not rising or len(times) != num_frames or keyframes[0] != 0 or keyframes[-1] >= num_frames:
+        return None
+    keys = [(int(times[position]), True, int(position)) for position in keyframes]
+    return Packets(room=0, times=times.tolist(), keys=keys, last_duration=last_duration, count=num_frames)

@@ -16,7 +16,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .video_decoding_index import NO_TIMES, SEEKABLE, UPRIGHT, Keyframe, Orientation, Packets, StreamIndex
+from .video_decoding_index import (
+    NO_TIMES,
+    SEEKABLE,
+    UPRIGHT,
+    Keyframe,
+    Orientation,
+    Packets,
+    StreamIndex,
+    stored_packets,
+)
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
 from .video_decoding_units import (
     carries_parameters,
@@ -96,6 +105,8 @@ class PyAVReader:
             `time.monotonic()` at which to give up.
         cache_key (*optional*):
             Identity of the file, under which its index is kept for the next call.
+        trust_stored (`bool`, *optional*, defaults to `True`):
+            Whether the index that a file holds may be used, instead of listing its packets.
 
     Raises:
         VideoDecodingError: the file cannot be read, has no video, or is beyond `limits`.
@@ -113,6 +124,7 @@ class PyAVReader:
         num_threads: int = 1,
         deadline: float | None = None,
         cache_key: Any = None,
+        trust_stored: bool = True,
     ) -> None:
         self.file = file
         self.name = name
@@ -126,8 +138,9 @@ class PyAVReader:
         self._frames: Iterator[Any] = iter(())
         try:
             self._open()
-            known = _indices.get(cache_key)
+            known = _indices.get(cache_key) or (self._stored_index() if trust_stored else None)
             self.index: StreamIndex = self._list_packets() if known is None else known
+            self._cache_key = cache_key
             self._remember(cache_key)
             self._check_limits()
         except BaseException:
@@ -260,9 +273,22 @@ class PyAVReader:
         """
         if self.index.seekable:
             reading, shortened = self._collect(positions, seeking=True, checked=True, tolerant=False)
+            if reading.problem and self.index.stored:
+                return self._read_listed(positions)
             if not (reading.problem and shortened):
                 return reading
         return self._collect(positions, seeking=False, checked=self.index.in_order, tolerant=False)[0]
+
+    def _read_listed(self, positions: Sequence[int]) -> Reading:
+        """As [`read`], after the packets were listed because the index in the file is not its own."""
+        promised = self.num_frames
+        _indices.pop(self._cache_key, None)
+        self._open()
+        self.index = self._list_packets()
+        self._remember(self._cache_key)
+        if self.num_frames != promised:
+            return Reading(problem="miscounted", reason=f"{self.num_frames} frames instead of {promised}")
+        return self.read(positions)
 
     def read_counted(self, positions: Sequence[int]) -> Reading:
         """
@@ -384,6 +410,18 @@ class PyAVReader:
 
     # ------------------------------------------------------------------ the index
 
+    def _stored_index(self) -> StreamIndex | None:
+        """The index that `hf-videovit prepare` wrote into the file."""
+        container, codec = self._container.format.name, _codec_name(self._stream.codec_context)
+        if not container.startswith("mov") or codec != "h264":
+            return None
+        found = stored_packets(self._container.metadata.get("comment", ""), self._stream.frames)
+        index = None if found is None else self._make_index(found)
+        if index is None or not index.seekable or not index.unit_prefix:
+            return None
+        index.stored = True
+        return index
+
     def _list_packets(self) -> StreamIndex:
         """Demux everything once."""
         found = Packets(room=KEPT_BYTES)
@@ -504,7 +542,8 @@ class PyAVReader:
         self, positions: Sequence[int], *, seeking: bool, checked: bool, tolerant: bool
     ) -> tuple[Reading, bool]:
         """The frames, and whether any were jumped over or left out on the way."""
-        if seeking and positions[0] >= WORTH_SEEKING:  # else the first frame is met on the way
+        # Else the first frame is met on the way. In a prepared file all frames are turned alike.
+        if seeking and positions[0] >= WORTH_SEEKING and not self.index.stored:
             self._learn_shown()
         self._start(checked=checked, tolerant=tolerant)
         reading = Reading(timestamps=np.empty(len(positions)))
@@ -650,6 +689,8 @@ class PyAVReader:
             raise _Problem("miscounted", _words(error)) from None
         if packet is None or self.index.landings.get(packet.pts, sys.maxsize) > landing:
             raise _Problem("miscounted", "seeking lands elsewhere")
+        if self.index.stored and not starts_afresh(self.index.codec, self.index.unit_prefix, packet):
+            raise _Problem("miscounted", "the keyframe is none")
         self._packets = chain([packet], self._packets)
 
     def _learn_shown(self) -> bool:

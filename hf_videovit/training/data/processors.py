@@ -16,6 +16,7 @@ class ClipProcessor(Protocol):
     num_frames: int | None
     published_num_frames: int
     frame_sampling: str
+    frame_stride: int
     size: Any
     crop_size: Any
     do_center_crop: bool
