@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_clip(path: Path, fps: int = 30, num_frames: int = 300) -> Path:
+def make_clip(path: Path, fps: int = 30, num_frames: int = 300, crf: int = 23) -> Path:
     """Smooth noise that pans, so that motion and texture cost what they cost in real video."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (40, 50, 3)).astype(np.float32)
@@ -53,7 +53,7 @@ def make_clip(path: Path, fps: int = 30, num_frames: int = 300) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width, stream.pix_fmt = 256, 340, "yuv420p"
-        stream.options = {"crf": "23", "preset": "medium"}
+        stream.options = {"crf": str(crf), "preset": "medium"}
         for number in range(num_frames):
             index = number % 300
             frame = ground[index : index + 256, (3 * index) // 2 : (3 * index) // 2 + 340]
