@@ -5,11 +5,11 @@ What `hf-videovit prepare --for-training` gains, and what its settings cost:
     python -m benchmarks.prepared CLIP.mp4 --rounds 5
 
 The original is decoded by PyAV in as few lines as it takes, by decord, by torchcodec and by our loader; then it is
-prepared with each of the settings, and our loader decodes that. Frames are drawn as in training: 16 frames at stride 4,
-or one of each of 16 segments. All sides read the same frames with one thread, in turns; the best round counts. Time is
-that of the processor, so that clips per second are those of a core. With two workers, two processes read at once. PSNR
-is that of the RGB frames that were drawn, against those of the original, resized to the same size where it is smaller.
-Without a file, a clip of the size, rate and length of Kinetics is made, at its usual bitrate.
+prepared with each of the settings, and our loader decodes that. Frames are drawn as in training: 16 frames at stride
+4, or one of each of 16 segments. All sides read the same frames with one thread, in turns; the best round counts. Time
+is that of the processor, so that clips per second are those of a core. With two workers, two processes read at once.
+PSNR is that of the RGB frames that were drawn, against those of the original, resized to the same size where it is
+smaller. Without a file, a clip of the size, rate and length of Kinetics is made, at its usual bitrate.
 """
 
 import argparse

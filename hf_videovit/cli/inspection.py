@@ -49,7 +49,7 @@ def doctor(
     report: Annotated[
         Path | None, typer.Option(help="Write all checks of videos to this .csv or .json file, or folder of --engine.")
     ] = None,
-    decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.")] = "auto",
+    decoder: Annotated[str, typer.Option(help="auto, pyav, decord, torchcodec or nvdec.")] = "auto",
     num_workers: Annotated[int, typer.Option(min=1, help="Number of checking processes.")] = 1,
     truth: Annotated[
         Path | None, typer.Option(help="Annotations whose key-frames the predictions or detected people should have.")

@@ -1,8 +1,8 @@
 """
 Any video in, frames out: one function for every source and every decoder.
 
-The same indices give the same frames with every decoder. PyAV is the default. If decord or torchcodec is chosen, it
-decodes the files on which it agrees with PyAV, and PyAV decodes the others.
+The same indices give the same frames with every decoder of the processor. PyAV is the default. If decord or torchcodec
+is chosen, it decodes the files on which it agrees with PyAV, and PyAV decodes the others.
 """
 
 import glob
@@ -37,7 +37,7 @@ from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, Vide
 
 logger = logging.get_logger(__name__)
 
-DECODERS = ("auto", "pyav", "decord", "torchcodec")
+DECODERS = ("auto", "pyav", "decord", "torchcodec", "nvdec")
 POLICIES = ("strict", "salvage")
 DEFAULT_LIMITS = VideoLimits()
 FramePlan = Sequence[int] | np.ndarray | Callable[[VideoMetadata], Any] | None
@@ -48,6 +48,7 @@ DECORD_BAD_WIDTHS = (96, 144)
 DECORD_CONTAINERS = ("mov", "matroska", "avi")
 DECORD_CODECS = ("h264", "mpeg4", "mjpeg", "vp8", "vp9")
 EIGHT_BIT_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
+NVDEC_CODECS = ("h264", "hevc", "vp9", "av1")
 TORCHCODEC_CONTAINERS = ("mov", "matroska", "flv", "gif")
 FFMPEG_OF_AVCODEC = {57: "3", 58: "4", 59: "5", 60: "6", 61: "7", 62: "8"}
 MOST_WARNINGS = 1000
@@ -125,8 +126,10 @@ def decode_video(
             `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
             after decoding). Frames come back in the shape of the indices.
         decoder (`str`, *optional*, defaults to `"auto"`):
-            `"pyav"`, `"decord"` or `"torchcodec"`; `"auto"` is PyAV. decord and torchcodec do not tell damage: files
-            they are not known to read exactly are left to PyAV, with one warning a file.
+            `"pyav"`, `"decord"`, `"torchcodec"` or `"nvdec"`; `"auto"` is PyAV. The others do not tell damage: files
+            they are not known to read exactly are left to PyAV, with one warning a file. `"nvdec"` is torchcodec on
+            the current CUDA device. It is the only one whose pixels differ, because the device converts the colours.
+            It needs processes that were not forked.
         policy (`str`, *optional*, defaults to `"strict"`):
             How damaged packets are handled, if the frames asked for are decoded from them. `"strict"` raises.
             `"salvage"` uses the frames that decode, even if they look wrong, and plans again with their number; a
@@ -493,7 +496,7 @@ def _read_opened(decoder: Any, plan: FramePlan, isolate: bool) -> DecodedVideo:
 
 def _read_with(decoder: str, video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading | None:
     """Frames by a decoder other than PyAV; `None`, with a warning, where it cannot be relied on."""
-    info = INSPECTIONS[decoder]()
+    info = _inspect_nvdec() if decoder == "nvdec" else INSPECTIONS[decoder]()
     if not info.available:
         raise ValueError(f"`decoder={decoder!r}` is not available: {info.reason}.")
     read, doubts = OTHER_DECODERS[decoder]
@@ -581,7 +584,18 @@ def _read_decord(video: EncodedVideo, reader: PyAVReader, positions: list[int]) 
     return _agreeing(frames, starts, reader, positions)
 
 
-def _read_torchcodec(video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading:
+def _nvdec_doubt(reader: PyAVReader) -> str | None:
+    index = reader.index
+    if index.codec not in NVDEC_CODECS or reader.pixel_format not in ("yuv420p", "yuvj420p"):
+        return f"{reader.pixel_format} pixels of {index.codec}"
+    return _torchcodec_doubt(reader)
+
+
+def _read_nvdec(video: EncodedVideo, reader: PyAVReader, positions: list[int]) -> Reading:
+    return _read_torchcodec(video, reader, positions, device="cuda")
+
+
+def _read_torchcodec(video: EncodedVideo, reader: PyAVReader, positions: list[int], device: str = "cpu") -> Reading:
     from torchcodec.decoders import VideoDecoder
 
     index = reader.index
@@ -592,13 +606,14 @@ def _read_torchcodec(video: EncodedVideo, reader: PyAVReader, positions: list[in
             dimension_order="NHWC",
             num_ffmpeg_threads=reader.num_threads,
             seek_mode="exact",
+            device=device,
         )
         if opened.metadata.num_frames != index.num_frames:
             raise _Doubt("it counts other frames")
         batch = opened.get_frames_at(positions)
     except (RuntimeError, IndexError, ValueError):
         raise _Doubt("it fails") from None
-    return _agreeing(batch.data.numpy(), batch.pts_seconds.numpy(), reader, positions)
+    return _agreeing(batch.data.cpu().numpy(), batch.pts_seconds.cpu().numpy(), reader, positions)
 
 
 def _agreeing(frames: np.ndarray, starts: np.ndarray, reader: PyAVReader, positions: list[int]) -> Reading:
@@ -660,6 +675,13 @@ def _inspect_torchcodec() -> DecoderInfo:
     return DecoderInfo(True, torchcodec.__version__, str(ffmpeg_major_version))
 
 
+def _inspect_nvdec() -> DecoderInfo:
+    info = _inspect_torchcodec()
+    if info.available and not torch.cuda.is_available():
+        return DecoderInfo(False, info.version, reason="there is no CUDA device")
+    return info
+
+
 def _ffmpeg(avcodec: str) -> str:
     """FFmpeg's version from that of its libavcodec."""
     major = FFMPEG_OF_AVCODEC.get(int(avcodec.split(".")[0]))
@@ -678,6 +700,7 @@ INSPECTIONS: dict[str, Callable[[], DecoderInfo]] = {
 OTHER_DECODERS: dict[str, tuple[Callable[..., Reading], Callable[..., str | None]]] = {
     "decord": (_read_decord, _decord_doubt),
     "torchcodec": (_read_torchcodec, _torchcodec_doubt),
+    "nvdec": (_read_nvdec, _nvdec_doubt),
 }
 
 __all__ = [

@@ -4,6 +4,7 @@ Odd and damaged files against what ffmpeg says of them (tests/media/odd/README.m
 `HF_VIDEOVIT_ODD_MEDIA` names a larger folder of the same form to run over instead.
 """
 
+import argparse
 import copy
 import gc
 import io
@@ -17,6 +18,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import av
@@ -31,6 +33,7 @@ from torch.utils.data import DataLoader
 from hf_videovit.modeling import video_decoding, video_decoding_isolation, video_decoding_pyav
 from hf_videovit.modeling.video_decoding import (
     DecodedVideo,
+    DecoderInfo,
     VideoDecodingError,
     VideoLimits,
     available_decoders,
@@ -581,6 +584,38 @@ def test_errors_survive_the_way_from_a_worker():
     twin = copy.copy(error)  # as pickling does
     assert str(twin) == str(error) == "clip.mp4: no frame decodes [decoder: pyav]"
     assert (twin.source, twin.decoder, twin.reason, twin.kind) == ("clip.mp4", "pyav", "no frame decodes", "empty")
+
+
+def test_nvdec_is_torchcodec_on_the_device(monkeypatch):
+    """The way of the arguments; no device decodes here."""
+    name, asked = "gen_h264_all_intra.mp4", []
+    path, truth = MEDIA / name, decode_video(MEDIA / name, [2, 5])
+
+    class Decoder:
+        metadata = argparse.Namespace(num_frames=EXPECTED[name]["frames"])
+
+        def __init__(self, source, **options):
+            asked.append((source, options))
+
+        def get_frames_at(self, positions):
+            times = torch.tensor(truth.timestamps)
+            return argparse.Namespace(data=torch.from_numpy(255 - truth.frames), pts_seconds=times)
+
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", ModuleType("torchcodec.decoders"))
+    monkeypatch.setattr(sys.modules["torchcodec.decoders"], "VideoDecoder", Decoder, raising=False)
+    monkeypatch.setattr(video_decoding, "_inspect_nvdec", lambda: DecoderInfo(True, "1"))
+    np.testing.assert_array_equal(decode_video(path, [2, 5], decoder="nvdec").frames, 255 - truth.frames)
+    assert [(source, options["device"]) for source, options in asked] == [(str(path), "cuda")]
+    other = MEDIA / "gen_mpeg4.avi"  # left to PyAV
+    np.testing.assert_array_equal(decode_video(other, [1], decoder="nvdec").frames, decode_video(other, [1]).frames)
+    assert len(asked) == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_nvdec_without_a_device_is_named():
+    with pytest.raises(ValueError, match="`decoder='nvdec'` is not available"):
+        decode_video(MEDIA / "gen_h264_all_intra.mp4", [0], decoder="nvdec")
 
 
 def test_a_decoder_that_cannot_be_relied_on_is_replaced_with_one_warning(caplog):
