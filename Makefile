@@ -19,10 +19,10 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick slow matrix floors newest style types bench cards clean
+.PHONY: help demo test quick slow matrix floors newest style types bench bench-gpu cards clean
 
 help:  ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: $(VENV)/.demo  ## build a small data set, train a model on it, classify a file it has never seen
 	$(RUN) examples/quickstart.py $(DEMO_ARGS)
@@ -65,6 +65,9 @@ bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.engine $(BENCH_ARGS)
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)
 	$(RUN) -m benchmarks.serving $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.test  ## measure training on one GPU in less than 8 minutes; benchmarks/results/gpu_<card>.csv
+	$(RUN) -m benchmarks.gpu $(BENCH_ARGS)
 
 cards: $(VENV)/.demo  ## render model_cards/ and docs/models.md from hf_videovit/published
 	$(RUN) -m hf_videovit.hub.model_table

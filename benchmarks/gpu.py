@@ -143,7 +143,7 @@ def forward_flops(model_class: type[nn.Module], config: VideoMAEV2Config) -> int
     """Of one clip, counted without computing."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         side = config.image_size
-        model_class(config)(torch.empty(1, config.num_frames, 3, side, side))
+        model_class(config).to("meta")(torch.empty(1, config.num_frames, 3, side, side))
     return counter.get_total_flops()
 
 
@@ -245,7 +245,7 @@ def engine_run(bench: Bench, data: Path, output: Path, **more: Any) -> list[dict
         "crop": "multi_scale",
         "cpu": bench.card == "cpu",
     }
-    fields |= {"processor": {"frame_stride": 1 if tiny else 4}, "eval_every": 0, "picture_every": 0}
+    fields |= {"processor": {"frame_stride": 1 if tiny else 4}, "eval_every": 0, "picture_every": 0, "holdout": 0.0}
     fields |= {"mixed_precision": "no" if bench.card == "cpu" else "bf16", "log_every": 10, "max_steps": 40}
     history = pretrain(RunConfig.from_fields(**fields | more)).history
     return [line for line in history if "clips_per_second" in line]
