@@ -122,11 +122,11 @@ def write_teacher(folder: Path, config: dict[str, Any]) -> None:
     processor.save_pretrained(folder)
 
 
-def run_case(name: str) -> list[dict[str, float]]:
-    """Loss and gradient norm of each step."""
+def run_case(name: str, **more: Any) -> list[dict[str, float]]:
+    """Loss and gradient norm of each step; `more` are further fields of the run."""
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        fields = COMMON | case.fields | {"output_dir": f"{folder}/out"}
+        fields = COMMON | case.fields | {"output_dir": f"{folder}/out"} | more
         if case.teacher is not None:
             write_teacher(Path(folder, "teacher"), case.teacher)
             fields["teacher"] = f"{folder}/teacher"

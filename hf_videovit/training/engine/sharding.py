@@ -186,6 +186,7 @@ class WholeWeights:
             if value.ndim:  # counters have no shape
                 _check_shape(name, value, like)
             state[name] = _shard(value, like) if value.ndim else value
+        groups = [group | {"fused": True} for group in groups]  # also those of checkpoints from before the fused step
         self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
         if self.average is not None:
             _copy_shards(parts["ema"], self.average.values)
