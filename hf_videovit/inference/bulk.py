@@ -125,6 +125,7 @@ def embedding_work(
     pooling: str = "default",
     windows: Mapping[str, Any] | None = None,
     batch_size: int = 1,
+    rows_per_file: int = 256,
 ) -> Work:
     """
     Features of videos: columns `id` and `features`, a vector, or a list of vectors for tokens and windows.
@@ -141,6 +142,8 @@ def embedding_work(
             would not fit into the object store.
         batch_size (`int`, *optional*, defaults to 1):
             Videos or windows in a forward pass.
+        rows_per_file (`int`, *optional*, defaults to 256):
+            Rows of a parquet file.
 
     Returns:
         [`Work`]
@@ -154,10 +157,14 @@ def embedding_work(
     kind = pa.list_(VECTOR) if several else VECTOR
     schema = pa.schema([("id", pa.string()), ("features", kind)])
     if windows is None:
-        return Work(ClipDecoder(processor), schema, partial(Embedder, load, pooling), batch_size)
+        return Work(ClipDecoder(processor), schema, partial(Embedder, load, pooling), batch_size, rows_per_file)
     options = {**windows, "batch_size": batch_size}
     return Work(
-        keep_path, schema, partial(Embedder, load, pooling, options), extra_schema=pa.schema([("path", pa.string())])
+        keep_path,
+        schema,
+        partial(Embedder, load, pooling, options),
+        rows_per_file=rows_per_file,
+        extra_schema=pa.schema([("path", pa.string())]),
     )
 
 
