@@ -29,9 +29,9 @@ def test_the_slowest_part_binds(training, hardware, binding):
 
 def test_nodes_multiply_what_each_has_and_storage_ends():
     rates = [predict(TRAINING, HARDWARE, 8 * nodes) for nodes in (1, 2, 4, 128)]
-    assert [row["decoders_clips_per_second"] / rates[0]["decoders_clips_per_second"] for row in rates] == pytest.approx(
-        [1, 2, 4, 128], rel=1e-3
-    )
+    assert [
+        row["decoders_clips_per_second"] / rates[0]["decoders_clips_per_second"] for row in rates
+    ] == pytest.approx([1, 2, 4, 128], rel=1e-3)
     assert rates[-1]["storage_clips_per_second"] == HARDWARE.total_storage / TRAINING.bytes_per_clip
 
 
