@@ -185,7 +185,7 @@ def measure_memory(arguments: argparse.Namespace, folder: Path) -> list[dict[str
 
 def main() -> None:
     """Measure, and write a row for each figure."""
-    os.environ["RAY_worker_niceness"] = "0"  # as the processes of the other engine; Ray's are polite by default
+    os.environ.update(RAY_worker_niceness="0")  # as the processes of the other engine; Ray's are polite by default
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", action="store_true", help="memory over many clips instead of speed")
     parser.add_argument("--engine", choices=("local", "ray"), default="ray", help="of --memory")
