@@ -55,12 +55,7 @@ types: $(VENV)/.test  ## check types
 bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.import_time $(BENCH_ARGS)
 	$(RUN) -m benchmarks.decoding $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput_bevt $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput_lstcl $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput_tubevit $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput_uniformer $(BENCH_ARGS)
-	$(RUN) -m benchmarks.throughput_uniformer_v2 $(BENCH_ARGS)
+	$(RUN) -m benchmarks.models $(BENCH_ARGS)
 	$(RUN) -m benchmarks.training $(BENCH_ARGS)
 	$(RUN) -m benchmarks.engine $(BENCH_ARGS)
 	$(RUN) -m benchmarks.conversion $(BENCH_ARGS)

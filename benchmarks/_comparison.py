@@ -1,5 +1,5 @@
 """
-What the comparisons of speed share: their arguments, times of several sides from one run, work, memory, the report.
+What comparisons of models share: their arguments, times of several sides from one run, work and memory.
 """
 
 import argparse
@@ -13,9 +13,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-
-from benchmarks._machine import write_csv
 
 
 # glibc's settings for a process whose freed blocks of 64 kB and more leave it at once
@@ -24,9 +23,7 @@ SETTING = ("device", "dtype", "attention", "batch_size", "threads", "clock")
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
 
-def parse_arguments(
-    doc: str | None, script: str, rounds: int = 5, batch_sizes: Sequence[int] = (1,)
-) -> argparse.Namespace:
+def make_parser(doc: str | None, script: str, rounds: int = 5) -> argparse.ArgumentParser:
     """
     The command line of a comparison.
 
@@ -37,35 +34,19 @@ def parse_arguments(
             Its file, which the results are named after.
         rounds (`int`, *optional*, defaults to 5):
             Default of `--rounds`.
-        batch_sizes (`Sequence[int]`, *optional*, defaults to `(1,)`):
-            Default of `--batch-size`; everything is measured at each.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--attention", default="sdpa", choices=["sdpa", "eager", "flash_attention_2"])
-    parser.add_argument("--batch-size", type=int, nargs="+", default=batch_sizes, dest="batch_sizes")
+    parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     clock_help = "wall time, or on a shared machine the processor time of all threads"
     parser.add_argument("--clock", default="wall", choices=[*CLOCKS], help=clock_help)
     results = Path(__file__).parent / "results" / Path(script).with_suffix(".csv").name
     parser.add_argument("--output", type=Path, default=results)
-    return parser.parse_args()
-
-
-def run(arguments: argparse.Namespace, *parts: Callable[[argparse.Namespace], list[dict[str, Any]]]) -> None:
-    """Measure every part at every size of a batch, write the file of results and print them."""
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    rows: list[dict[str, Any]] = []
-    for batch_size in arguments.batch_sizes:
-        arguments.batch_size = batch_size
-        setting = {name: getattr(arguments, name) for name in SETTING}
-        rows += [{**row, **setting} for part in parts for row in part(arguments)]
-    write_csv(arguments.output, rows)
-    for row in rows:
-        print(*(f"{name}={value}" for name, value in row.items() if value != ""))
+    return parser
 
 
 def seconds(function: Callable[[], object], arguments: argparse.Namespace) -> float:
@@ -92,22 +73,10 @@ def best_of(
 
 
 def macs(function: Callable[[], object]) -> int:
-    """Multiply-accumulates of one call."""
-    with FlopCounterMode(display=False) as counter:
+    """Multiply-accumulates of one call, those of attention included: of fused kernels the counter knows only some."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         function()
     return counter.get_total_flops() // 2
-
-
-def product_rate(device: str, dtype: torch.dtype, size: int = 2048) -> tuple[Callable[[], torch.Tensor], int]:
-    """One bare matrix product and its multiply-accumulates."""
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    return lambda: left @ right, size**3
-
-
-def random_clips(arguments: argparse.Namespace, *shape: int) -> torch.Tensor:
-    """A batch of inputs of one shape on the device."""
-    dtype = getattr(torch, arguments.dtype)
-    return torch.randn(arguments.batch_size, *shape, device=arguments.device, dtype=dtype)
 
 
 def training_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], None]:
@@ -124,42 +93,6 @@ def training_step(model: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> C
         optimizer.zero_grad(set_to_none=False)
 
     return step
-
-
-def compare_speed(
-    calls: Mapping[str, Callable[[], object]],
-    work: Mapping[str, int],
-    arguments: argparse.Namespace,
-    rounds: int | None = None,
-) -> list[dict[str, Any]]:
-    """
-    Two sides of one task: seconds, clips a second, and the share of the bare matrix-product rate that each reaches,
-    which is its multiply-accumulates a second over those of one large product in the same rounds.
-
-    Args:
-        calls (`Mapping[str, Callable]`):
-            Ours, then theirs.
-        work (`Mapping[str, int]`):
-            Multiply-accumulates of each.
-        arguments (`argparse.Namespace`):
-            The command line.
-        rounds (`int`, *optional*):
-            In place of `arguments.rounds`.
-    """
-    product, product_macs = product_rate(arguments.device, getattr(torch, arguments.dtype))
-    times = best_of({**calls, "product": product}, arguments, rounds)
-    ours, theirs = (times[name] for name in calls)
-    return [
-        {
-            "side": name,
-            "seconds": round(times[name], 4),
-            "clips_per_second": round(arguments.batch_size / times[name], 3),
-            "gmacs_per_second": round(work[name] / times[name] / 1e9, 2),
-            "share_of_matrix_product_rate": round(work[name] / times[name] / (product_macs / times["product"]), 3),
-            "ratio_of_speed": round(theirs / ours, 3),
-        }
-        for name in calls
-    ]
 
 
 def peak_bytes(

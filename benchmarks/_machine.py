@@ -23,13 +23,13 @@ def machine_description() -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `rows`, each with the machine's description."""
-    names = [*dict.fromkeys(name for row in rows for name in row), "machine"]
+    """Write `rows`, each with the description of this machine unless it has one already."""
+    names = [*dict.fromkeys(name for row in rows for name in row if name != "machine"), "machine"]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**row, "machine": machine_description()} for row in rows)
+        writer.writerows({"machine": machine_description(), **row} for row in rows)
 
 
 def _lines(path: str) -> list[str]:

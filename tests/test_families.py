@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModelForVideoClassificati
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import hf_videovit
+from hf_videovit.modeling import layers
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case, cases, options_once
@@ -288,6 +290,22 @@ def test_soft_labels_are_cross_entropy(case):
     soft = torch.nn.functional.one_hot(inputs["labels"], model.config.num_labels).float()
     close(model(pixel_values=inputs["pixel_values"], labels=soft).loss, hard)
     assert model.config.problem_type is None
+
+
+@every_case
+@pytest.mark.parametrize("tokens", [1, 11])
+def test_tokens_in_parts_are_all_tokens(case, tokens, monkeypatch):
+    """Without gradients MLPs and attention work in parts; single tokens and uneven parts give what the whole gives."""
+    model, inputs = case.model(), case.inputs()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        monkeypatch.setattr(layers, "TOKENS_AT_ONCE", sys.maxsize)
+        whole = model(**inputs, output_attentions=True)
+        monkeypatch.setattr(layers, "TOKENS_AT_ONCE", tokens)
+        parts = model(**inputs, output_attentions=True)
+    close(case.head.answer(parts), case.head.answer(whole))
+    for of_parts, of_whole in zip(parts.attentions or (), whole.attentions or (), strict=True):
+        close(of_parts, of_whole)
 
 
 @every_head

@@ -27,6 +27,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .layers import (
+    apply_attention,
+    apply_mlp,
     drop_path_rates,
     eager_attention_forward,
     init_as_torch,
@@ -199,6 +201,9 @@ class TimesformerAttention(nn.Module):
             `tuple`: states of the same shape, and the probabilities of shape `(batch_size, num_heads, sequence_length,
             sequence_length)` if the implementation returns them.
         """
+        return apply_attention(lambda part: self._attend(part, **kwargs), hidden_states)
+
+    def _attend(self, hidden_states: torch.Tensor, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         qkv = self.qkv(hidden_states).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = (part.transpose(1, 2) for part in qkv.unbind(2))  # (batch, heads, sequence, head_dim)
@@ -274,27 +279,43 @@ class TimesformerLayer(GradientCheckpointingLayer):
             hidden_states = self._attend_in_turn(hidden_states, frames, **kwargs)
         else:
             hidden_states = hidden_states + self.drop_path(self.attention(self.norm1(hidden_states), **kwargs)[0])
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        return hidden_states + self.drop_path(apply_mlp(self._transform, hidden_states))
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
 
     def _attend_in_turn(self, hidden_states: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
         """
         Attend over time without the class token, then within each frame with a copy of it. The residuals of the copies
         are averaged. Stochastic depth draws once for every place and once for every frame.
         """
-        batch_size, _, width = hidden_states.shape
         first, patches = hidden_states.split((1, hidden_states.shape[1] - 1), dim=1)
-        series = self.temporal_norm(patches).view(-1, frames, width)  # (batch * places, frames, hidden)
-        series = self.temporal_fc(self.drop_path(self.temporal_attention(series, **kwargs)[0]))
-        patches = patches + series.view(batch_size, -1, width)
-
-        images = patches.unflatten(1, (-1, frames)).transpose(1, 2)  # (batch, frames, places, hidden)
-        images = torch.cat((first[:, None].expand(-1, frames, -1, -1), images), dim=2).flatten(0, 1)
-        residual = self.drop_path(self.attention(self.norm1(images), **kwargs)[0])
-        residual = residual.unflatten(0, (-1, frames))
+        patches = patches + self._attend_over_time(patches, frames, **kwargs)
+        residual = self._attend_over_space(first, patches.unflatten(1, (-1, frames)), **kwargs)
         of_first, of_patches = residual.split((1, residual.shape[2] - 1), dim=2)
         first = first + of_first.mean(dim=1)
         patches = patches.unflatten(1, (-1, frames)) + of_patches.transpose(1, 2)
         return torch.cat((first, patches.flatten(1, 2)), dim=1)
+
+    def _attend_over_time(self, patches: torch.Tensor, frames: int, **kwargs: Any) -> torch.Tensor:
+        """Residual of the patches `(batch, places * frames, hidden)`."""
+        series = self.temporal_norm(patches).view(-1, frames, patches.shape[-1])  # (batch * places, frames, hidden)
+        series = self.temporal_fc(self.drop_path(self.temporal_attention(series, **kwargs)[0]))
+        return series.view(patches.shape)
+
+    def _attend_over_space(self, first: torch.Tensor, patches: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """
+        Residual `(batch, frames, 1 + places, hidden)` of the class token `(batch, 1, hidden)`, copied into each frame,
+        and of the patches `(batch, places, frames, hidden)`.
+        """
+        frames = patches.shape[2]
+
+        def images() -> torch.Tensor:
+            copies = first[:, None].expand(-1, frames, -1, -1)
+            return self.norm1(torch.cat((copies, patches.transpose(1, 2)), dim=2).flatten(0, 1))
+
+        residual = self.attention(images(), **kwargs)[0]
+        return self.drop_path(residual).unflatten(0, (-1, frames))
 
 
 class _TimesformerEncoder(nn.Module):

@@ -28,7 +28,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .layers import apply_to_tokens, drop_path_rates, eager_attention_forward, init_as_torch
+from .layers import apply_mlp, apply_to_tokens, drop_path_rates, eager_attention_forward, init_as_torch
 
 
 Size3 = tuple[int, int, int]
@@ -351,9 +351,8 @@ class _VideoSwinMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        tokens = hidden_states.flatten(1, -2)  # kernels for 8-bit weights take no more than three axes
-        tokens = self.dropout(self.fc2(self.dropout(self.activation(self.fc1(tokens)))))
-        return tokens.view(hidden_states.shape)
+        hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))
+        return self.dropout(self.fc2(hidden_states))
 
 
 class VideoSwinLayer(GradientCheckpointingLayer):
@@ -391,9 +390,16 @@ class VideoSwinLayer(GradientCheckpointingLayer):
         Returns:
             `torch.Tensor` of the same shape.
         """
+        hidden_states = hidden_states + self.drop_path(self._attend(hidden_states, windows, **kwargs))
+        return hidden_states + self.drop_path(apply_mlp(self._transform, hidden_states))
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
+
+    def _attend(self, hidden_states: torch.Tensor, windows: SwinWindows, **kwargs: Any) -> torch.Tensor:
+        """Norm and attention of the grid. What they work on ends with this method and not with the block."""
         tokens, _ = self.attention(windows.split(self.norm1(hidden_states)), windows, **kwargs)
-        hidden_states = hidden_states + self.drop_path(windows.join(tokens, hidden_states.shape[1:4]))
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        return windows.join(tokens, hidden_states.shape[1:4])
 
 
 class VideoSwinPatchMerging(nn.Module):

@@ -4,7 +4,7 @@ losses.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.utils import can_return_tuple
 
 
+TOKENS_AT_ONCE = 512  # see `apply_mlp`
 IGNORED_LABEL = -100  # torch's cross-entropy and transformers' `Trainer` do not count it
 
 
@@ -454,6 +455,77 @@ def apply_to_tokens(layer: nn.Module, hidden_states: torch.Tensor) -> torch.Tens
         `torch.Tensor` of shape `(batch_size, ..., out_channels)`.
     """
     return layer(hidden_states.flatten(1, -2)).unflatten(1, hidden_states.shape[1:-1])
+
+
+def apply_mlp(mlp: Callable[[torch.Tensor], torch.Tensor], hidden_states: torch.Tensor) -> torch.Tensor:
+    """
+    Apply an MLP, with its norm or without, to a map or a sequence, as to a sequence of tokens: kernels for 8-bit
+    weights take no more than three axes. Without gradients on a CPU it takes the tokens in parts: what is wide between
+    its layers then stays in the cache and never exists as a whole. `benchmarks/models.py` measures both ways.
+
+    Args:
+        mlp (`Callable`):
+            Layers that change the last axis only, each token for itself.
+        hidden_states (`torch.Tensor` of shape `(batch_size, ..., channels)`):
+            Map or tokens.
+
+    Returns:
+        `torch.Tensor` of the shape of `hidden_states`.
+    """
+    if not _pays_in_parts(hidden_states):
+        return mlp(hidden_states.flatten(1, -2)).view(hidden_states.shape)
+    tokens = hidden_states.flatten(0, -2)[None]
+    return _by_parts(lambda part: (mlp(part), None), tokens, 1, TOKENS_AT_ONCE)[0].view(hidden_states.shape)
+
+
+def apply_attention(
+    attend: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]], sequences: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    Self-attention of many short sequences, in parts under the conditions of [`apply_mlp`].
+
+    Args:
+        attend (`Callable`):
+            Attention from `(batch_size, length, channels)` to states of the same shape and to probabilities of shape
+            `(batch_size, ...)`, or `None`.
+        sequences (`torch.Tensor` of shape `(batch_size, length, channels)`):
+            The sequences.
+
+    Returns:
+        `tuple`: what `attend` returns for all sequences.
+    """
+    if not _pays_in_parts(sequences) or sequences.shape[1] > TOKENS_AT_ONCE:
+        return attend(sequences)
+    return _by_parts(attend, sequences, 0, TOKENS_AT_ONCE // sequences.shape[1])
+
+
+def _pays_in_parts(states: torch.Tensor) -> bool:
+    """Whether to work in parts: without gradients on a CPU, in no graph, with enough tokens."""
+    if torch.is_grad_enabled() or states.device.type != "cpu":
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return math.prod(states.shape[:-1]) > TOKENS_AT_ONCE
+
+
+def _by_parts(
+    function: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor | None]],
+    states: torch.Tensor,
+    axis: int,
+    size: int,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Apply a function to parts of up to `size` along an axis: states of the same shape, and what else it returns."""
+    parts = states.tensor_split(-(-states.shape[axis] // size), dim=axis)
+    first, other = function(parts[0])
+    result, others = first.new_empty(states.shape), [other]
+    result.narrow(axis, 0, parts[0].shape[axis]).copy_(first)
+    start = parts[0].shape[axis]
+    for part in parts[1:]:
+        filled, other = function(part)
+        result.narrow(axis, start, part.shape[axis]).copy_(filled)
+        start += part.shape[axis]
+        others.append(other)
+    return result, None if other is None else torch.cat([one for one in others if one is not None], dim=axis)
 
 
 def merge_views(logits: torch.Tensor, view_merging: str, problem_type: str | None) -> torch.Tensor:

@@ -30,6 +30,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_base import frame_size
 from .configuration_tubevit import Tube, TubeViTConfig
 from .layers import (
+    apply_mlp,
     as_single_views,
     check_pixels,
     classification_loss,
@@ -423,7 +424,10 @@ class _TubeViTLayer(GradientCheckpointingLayer):
         normed = self.norm1(hidden_states)
         context, _ = self.attention(normed, normed, **kwargs)
         hidden_states = hidden_states + self.drop_path(context)
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        return hidden_states + self.drop_path(apply_mlp(self._transform, hidden_states))
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
 
 
 class _TubeViTGate(nn.Module):

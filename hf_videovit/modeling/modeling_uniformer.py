@@ -8,7 +8,7 @@ One set of classes serves images (2-D) and video (3-D, joint space-time attentio
 
 Between modules a feature map is `(batch_size, channels, [frames,] height, width)`. Inside a stage channels are last,
 contiguous in memory: point-wise convolutions and norms are then plain matrix operations, the tokens of attention a
-view, and a depth-wise 3-D convolution about four times as fast on a CPU (benchmarks/throughput_uniformer.py).
+view, and depth-wise 3-D convolutions faster on a CPU (benchmarks/models.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ from .configuration_uniformer import UniFormerConfig
 from .layers import (
     KeepsStatistics,
     LayerScale,
+    apply_mlp,
     apply_to_tokens,
     as_single_views,
     check_pixels,
@@ -155,9 +156,8 @@ class _UniFormerMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        tokens = hidden_states.flatten(1, -2)  # kernels for 8-bit weights take no more than three axes
-        tokens = self.dropout(self.fc2(self.dropout(self.activation(self.fc1(tokens)))))
-        return tokens.view(hidden_states.shape)
+        hidden_states = self.dropout(self.activation(self.fc1(hidden_states)))
+        return self.dropout(self.fc2(hidden_states))
 
 
 # In convolution blocks gradient checkpointing goes around the branches, not the block: computing a BatchNorm twice
@@ -210,10 +210,14 @@ class _UniFormerConvBlock(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
-        mixed = self.mixer(apply_batch_norm(self.norm1, hidden_states))
-        hidden_states = hidden_states + self.drop_path(self.layer_scale1(mixed))
-        update = self.mlp(apply_batch_norm(self.norm2, hidden_states))
+        hidden_states = hidden_states + self._mix(hidden_states)
+        update = apply_mlp(self.mlp, apply_batch_norm(self.norm2, hidden_states))
         return hidden_states + self.drop_path(self.layer_scale2(update))
+
+    def _mix(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """First branch. What it works on ends with this method and not with the block."""
+        mixed = self.mixer(apply_batch_norm(self.norm1, hidden_states))
+        return self.drop_path(self.layer_scale1(mixed))
 
 
 class _UniFormerAttention(nn.Module):
@@ -300,15 +304,19 @@ class _UniFormerAttentionBlock(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = hidden_states + apply_convolution(self.position, hidden_states)
+        hidden_states = hidden_states + self.drop_path(self.layer_scale1(self._attend(hidden_states, **kwargs)))
+        return hidden_states + self.drop_path(self.layer_scale2(apply_mlp(self._transform, hidden_states)))
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
+
+    def _attend(self, hidden_states: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
+        """Norm and attention of the map. What they work on ends with this method and not with the block."""
         normed = self.norm1(hidden_states)
         if self.window_size is None:
-            context, _ = self.attention(normed.flatten(1, -2), **kwargs)
-            context = context.view(normed.shape)
-        else:
-            context, _ = self.attention(partition_windows(normed, self.window_size), **kwargs)
-            context = merge_windows(context, self.window_size, normed.shape)
-        hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
-        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+            return self.attention(normed.flatten(1, -2), **kwargs)[0].view(normed.shape)
+        context, _ = self.attention(partition_windows(normed, self.window_size), **kwargs)
+        return merge_windows(context, self.window_size, normed.shape)
 
 
 class _UniFormerSplitBlock(_UniFormerAttentionBlock):
@@ -332,7 +340,7 @@ class _UniFormerSplitBlock(_UniFormerAttentionBlock):
         frames = self.norm1(mixed).flatten(2, 3).flatten(0, 1)  # (batch * frames, height * width, channels)
         context, _ = self.attention(frames, **kwargs)
         hidden_states = hidden_states + self.drop_path(self.layer_scale1(context.view(shape)))
-        return hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+        return hidden_states + self.drop_path(self.layer_scale2(apply_mlp(self._transform, hidden_states)))
 
 
 class _UniFormerPruningBlock(GradientCheckpointingLayer):

@@ -34,6 +34,8 @@ from .layers import (
     KeepsStatistics,
     TracedAsTuple,
     VideoClassificationMixin,
+    apply_attention,
+    apply_mlp,
     apply_to_tokens,
     check_clips,
     classification_loss,
@@ -179,7 +181,7 @@ class _UniFormerV2Attention(nn.Module):
         self.v_proj = starting(PART_OF_QKV, nn.Linear(config.hidden_size, config.hidden_size))
         self.o_proj = starting(output_start, nn.Linear(config.hidden_size, config.hidden_size))
 
-    def forward(
+    def attend(
         self, queries: torch.Tensor, keys_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads = (self.num_heads, self.head_dim)
@@ -199,12 +201,22 @@ class _UniFormerV2SelfAttention(_UniFormerV2Attention):
     def __init__(self, config: UniFormerV2Config):
         super().__init__(config, config.num_attention_heads, BIAS_AT_ZERO)
 
+    def forward(  # type: ignore[override]  # queries are the keys
+        self, sequences: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return apply_attention(lambda part: self.attend(part, part, **kwargs), sequences)
+
 
 class _UniFormerV2CrossAttention(_UniFormerV2Attention):
     """Attention of the query over all tokens of the clip, every frame's class token included."""
 
     def __init__(self, config: UniFormerV2Config):
         super().__init__(config, config.global_num_attention_heads or 1, ZERO)
+
+    def forward(
+        self, query: torch.Tensor, tokens: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.attend(query, tokens, **kwargs)
 
 
 class UniFormerV2QuickGELU(nn.Module):
@@ -221,7 +233,8 @@ class UniFormerV2QuickGELU(nn.Module):
             hidden_states (`torch.Tensor`):
                 Tensor of any shape.
         """
-        return hidden_states * (1.702 * hidden_states).sigmoid_()
+        gate = (1.702 * hidden_states).sigmoid_()
+        return hidden_states * gate if torch.is_grad_enabled() else gate.mul_(hidden_states)
 
 
 class _UniFormerV2MLP(nn.Module):
@@ -289,11 +302,17 @@ class _UniFormerV2Layer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         hidden_states = self._mix_frames(self.local1, hidden_states, grid)
-        by_frame = self.norm1(hidden_states).unflatten(1, (grid[0], -1)).flatten(0, 1)  # (batch * frames, tokens, h)
-        context, _ = self.attention(by_frame, by_frame, **kwargs)
-        hidden_states = hidden_states + self.drop_path(context.reshape(hidden_states.shape))
+        hidden_states = hidden_states + self.drop_path(self._attend(hidden_states, grid, **kwargs))
         hidden_states = self._mix_frames(self.local2, hidden_states, grid)
-        return hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)))
+        return hidden_states + self.drop_path(apply_mlp(self._transform, hidden_states))
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
+
+    def _attend(self, hidden_states: torch.Tensor, grid: Grid, **kwargs: Any) -> torch.Tensor:
+        """Attention within each frame. What it works on ends with this method and not with the block."""
+        by_frame = self.norm1(hidden_states).unflatten(1, (grid[0], -1)).flatten(0, 1)  # (batch * frames, tokens, h)
+        return self.attention(by_frame, **kwargs)[0].reshape(hidden_states.shape)
 
     def _mix_frames(self, local: nn.Module | None, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
         """Residual local module on the patches; class tokens are unchanged."""
@@ -322,13 +341,17 @@ class _UniFormerV2GlobalBlock(GradientCheckpointingLayer):
     def forward(
         self, query: torch.Tensor, hidden_states: torch.Tensor, grid: Grid, **kwargs: Unpack[TransformersKwargs]
     ) -> torch.Tensor:
+        tokens = self.norm_tokens(self._with_positions(hidden_states, grid))
+        context, _ = self.attention(self.norm_query(query), tokens, **kwargs)
+        query = query + self.drop_path(context)
+        return query + self.drop_path(self.mlp(self.norm2(query)))
+
+    def _with_positions(self, hidden_states: torch.Tensor, grid: Grid) -> torch.Tensor:
+        """Tokens of the clip, `(batch, frames * tokens, hidden)`, with positions added to the patches."""
         tokens = hidden_states.unflatten(1, (grid[0], -1))
         class_tokens, patches = tokens[:, :, :1], tokens[:, :, 1:]
         patches = patches + self._positions(patches.unflatten(2, grid[1:])).flatten(2, 3)
-        tokens = torch.cat((class_tokens, patches), dim=2).flatten(1, 2)  # (batch, frames * tokens, hidden)
-        context, _ = self.attention(self.norm_query(query), self.norm_tokens(tokens), **kwargs)
-        query = query + self.drop_path(context)
-        return query + self.drop_path(self.mlp(self.norm2(query)))
+        return torch.cat((class_tokens, patches), dim=2).flatten(1, 2)
 
     def _positions(self, patches: torch.Tensor) -> torch.Tensor:
         """

@@ -29,6 +29,7 @@ from .configuration_videomae_v2 import VideoMAEV2Config
 from .layers import (
     LayerScale,
     VideoClassificationMixin,
+    apply_mlp,
     check_clips,
     classification_loss,
     drop_path_rates,
@@ -255,8 +256,11 @@ class _VideoMAEV2Layer(GradientCheckpointingLayer):
     ) -> torch.Tensor:
         context, _ = self.attention(self.norm1(hidden_states), **kwargs)
         hidden_states = hidden_states + self.drop_path(self.layer_scale1(context))
-        hidden_states = hidden_states + self.drop_path(self.layer_scale2(self.mlp(self.norm2(hidden_states))))
+        hidden_states = hidden_states + self.drop_path(self.layer_scale2(apply_mlp(self._transform, hidden_states)))
         return hidden_states if self.adapter is None else self.adapter(hidden_states, grid)
+
+    def _transform(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens))
 
 
 class _VideoMAEV2Encoder(nn.Module):
