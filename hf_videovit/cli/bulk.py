@@ -338,3 +338,90 @@ def check_in_bulk(
     if report_folder is None:
         raise ValueError("--engine needs --report, the folder of the results.")
     _run(checking_work(decoder), videos, report_folder, {"work": "doctor", "decoder": decoder}, engine, as_json)
+
+
+def load_film_localizer(
+    model: str, encoder: str | None, device: str, options: Mapping[str, Any]
+) -> Callable[..., Any]:
+    """
+    Load a localiser for films.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+        encoder (`str` or `None`):
+            That of the encoder, for a localiser without one.
+        device (`str`):
+            Device of both.
+        options (`Mapping`):
+            Arguments of the pipeline.
+
+    Returns:
+        `Callable`: takes a path and returns segments.
+    """
+    from transformers import pipeline
+
+    from ..inference.temporal_localization import TASK, load_localizer
+
+    find: Any = pipeline(TASK, **load_localizer(model, encoder), device=device)  # type: ignore[call-overload]
+    return functools.partial(find, **options)
+
+
+def load_film_detector(model: str, detector: str, device: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    """
+    Load an action detector for films.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+        detector (`str`):
+            That of the detector of people.
+        device (`str`):
+            Device of both.
+        options (`Mapping`):
+            Arguments of the pipeline.
+
+    Returns:
+        `Callable`: takes a path and returns key-frames.
+    """
+    from transformers import pipeline
+
+    from ..inference.people import person_detector
+
+    detect: Any = pipeline("action-detection", model=model, device=device)  # type: ignore[call-overload]
+    return functools.partial(detect, person_detector=person_detector(detector, device), **options)
+
+
+def read_films(
+    videos: str,
+    output: Sequence[Path],
+    load: Callable[[], Callable[[str], Any]],
+    column: str,
+    engine: "Engine",
+    description: Mapping[str, Any],
+) -> None:
+    """
+    The answers of `localize` and `detect-actions` by an engine.
+
+    Args:
+        videos (`str`):
+            A path, folder, pattern or URL.
+        output (`Sequence[Path]`):
+            The folder of the results.
+        load (`Callable`):
+            Loads the model; takes no arguments.
+        column (`str`):
+            See [`film_work`].
+        engine ([`Engine`]):
+            Where it runs.
+        description (`Mapping`):
+            See [`run_work`].
+
+    Raises:
+        ValueError: there is not one folder.
+    """
+    from ..inference.bulk import film_work
+
+    if len(output) != 1:
+        raise ValueError(f"--engine needs one --output, the folder of the results, got {len(output)}.")
+    _run(film_work(load, column), [videos], output[0], description, engine, False)

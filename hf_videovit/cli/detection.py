@@ -2,12 +2,14 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .common import BatchSize, Device, Model, choose_device, print_json, screen
+from .bulk import Address, EngineName, Models, describe_model, engine_of, load_film_detector, read_films
+from .common import BatchSize, Device, Model, choose_device, given, print_json, screen
 
 
 commands = typer.Typer()
@@ -16,10 +18,13 @@ SUFFIXES = (".json", ".csv", ".mp4")
 
 @commands.command("detect-actions")
 def detect_actions(
-    video: Annotated[str, typer.Argument(help="Video file or URL.", show_default=False)],
+    video: Annotated[
+        str, typer.Argument(help="Video file or URL; with --engine also a folder or pattern.", show_default=False)
+    ],
     model: Model,
     output: Annotated[
-        list[Path] | None, typer.Option("--output", "-o", help="X.json, X.csv or X.mp4; can be repeated.")
+        list[Path] | None,
+        typer.Option("--output", "-o", help="X.json, X.csv or X.mp4; can be repeated. Or folder of --engine."),
     ] = None,
     boxes: Annotated[
         Path | None, typer.Option(help="JSON of people's boxes: {seconds: [[x1, y1, x2, y2], ...]} in pixels.")
@@ -33,6 +38,9 @@ def detect_actions(
     top_k: Annotated[int | None, typer.Option(min=1, help="Largest number of actions for a person.")] = None,
     batch_size: BatchSize = 1,
     device: Device = None,
+    engine: EngineName = None,
+    address: Address = None,
+    num_models: Models = None,
 ) -> None:
     """Name what each person in a video does. Prints JSON, or writes JSON, CSV and a film with boxes."""
     from transformers import pipeline
@@ -42,6 +50,15 @@ def detect_actions(
     from ..pictures.films import FILM_MARK, write_labelled_film
 
     outputs = output or []
+    if chosen := engine_of(engine, address, num_models, None, device, {"--boxes": boxes}):
+        if detector is None:
+            raise ValueError("--engine needs --detector.")
+        films = {"every": every, "person_threshold": person_threshold, "threshold": threshold}
+        films |= {"batch_size": batch_size, **given(top_k=top_k)}
+        load = partial(load_film_detector, model, detector, chosen.device, films)
+        named = {"work": "detect-actions", **describe_model(model), "detector": detector, "options": films}
+        read_films(video, outputs, load, "key_frames", chosen, named)
+        return
     for path in outputs:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output {path} must end in {', '.join(SUFFIXES)}.")

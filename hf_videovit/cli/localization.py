@@ -2,11 +2,13 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .bulk import Address, EngineName, Models, describe_model, engine_of, load_film_localizer, read_films
 from .common import (
     BatchSize,
     Device,
@@ -30,14 +32,19 @@ SUFFIXES = (".json", ".csv", ".png")
 @commands.command()
 def localize(
     video: Annotated[
-        str, typer.Argument(help="Video file or URL, or its features (.npy, .safetensors, .pt).", show_default=False)
+        str,
+        typer.Argument(
+            help="Video file or URL, or features (.npy, .safetensors, .pt); with --engine a folder or pattern too.",
+            show_default=False,
+        ),
     ],
     model: Model,
     encoder: Annotated[
         str | None, typer.Option(help="For a localiser without one: folder or Hub id of the features' encoder.")
     ] = None,
     output: Annotated[
-        list[Path] | None, typer.Option("--output", "-o", help="X.json, X.csv or X.png; can be repeated.")
+        list[Path] | None,
+        typer.Option("--output", "-o", help="X.json, X.csv or X.png; can be repeated. Or folder of --engine."),
     ] = None,
     threshold: Annotated[float, typer.Option(help="Lowest score of a segment.")] = 0.1,
     top_k: Annotated[int | None, typer.Option(min=1, help="Largest number of segments.")] = None,
@@ -51,6 +58,9 @@ def localize(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per forward pass of the encoder.")] = None,
     device: Device = None,
+    engine: EngineName = None,
+    address: Address = None,
+    num_models: Models = None,
 ) -> None:
     """Find when actions happen in a long video. Prints JSON, or writes JSON, CSV and a picture of the timeline."""
     from transformers import pipeline
@@ -58,15 +68,22 @@ def localize(
     from ..inference.temporal_localization import TASK, load_localizer
 
     outputs = output or []
+    refused = {"--scores": scores_file, "--duration": duration}
+    if chosen := engine_of(engine, address, num_models, None, device, refused):
+        films = {"threshold": threshold, **given(top_k=top_k, fps=fps, batch_size=batch_size)}
+        load = partial(load_film_localizer, model, encoder, chosen.device, films)
+        named = {"work": "localize", **describe_model(model), "encoder": encoder, "options": films}
+        read_films(video, outputs, load, "segments", chosen, named)
+        return
     for path in outputs:
         if path.suffix not in SUFFIXES:
             raise ValueError(f"--output {path} must end in {', '.join(SUFFIXES)}.")
-    named = {} if scores_file is None else _class_scores(scores_file, video)
+    class_scores = {} if scores_file is None else _class_scores(scores_file, video)
     with loading("--model", model):
         parts = load_localizer(model, encoder)
     find: Any = pipeline(TASK, **parts, device=device)
     options = given(top_k=top_k, fps=fps, duration=duration, batch_size=batch_size)
-    segments = find(video, threshold=threshold, **options, **named)
+    segments = find(video, threshold=threshold, **options, **class_scores)
     for path in outputs:
         if path.suffix == ".json":
             text = json.dumps({"video": video, "segments": segments}, indent=2, ensure_ascii=False)

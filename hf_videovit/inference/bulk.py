@@ -16,7 +16,21 @@ from .features import POOLINGS, encode_readable, get_video_features
 from .pipeline import ClipClassificationPipeline, collate_clips
 
 
+PATH = ("path", pa.string())
 VECTOR = pa.list_(pa.float32())
+ANSWERS = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
+SEGMENTS = pa.list_(
+    pa.struct(
+        [
+            ("label", pa.string()),
+            ("score", pa.float64()),
+            ("segment", pa.struct([("start", pa.float64()), ("end", pa.float64())])),
+        ]
+    )
+)
+BOX = pa.struct([(name, pa.float64()) for name in ("xmin", "ymin", "xmax", "ymax")])
+PERSON = pa.struct([("box", BOX), ("person_score", pa.float64()), ("person_id", pa.int64()), ("actions", ANSWERS)])
+KEY_FRAMES = pa.list_(pa.struct([("time", pa.float64()), ("frame", pa.int64()), ("people", pa.list_(PERSON))]))
 Loader = Callable[[], tuple[PreTrainedModel, ClipVideoProcessor]]
 
 
@@ -110,7 +124,7 @@ class Embedder:
                 "features": _plain(get_video_features(self.model, self.processor, row["path"], **options)[0]),
             }
         except VideoDecodingError as error:
-            return {"id": row["id"], "error": str(error), "error_kind": error.kind}
+            return {"id": row["id"], "error": error.reason or str(error), "error_kind": error.kind}
 
 
 def _plain(features: torch.Tensor) -> Any:
@@ -164,7 +178,7 @@ def embedding_work(
         schema,
         partial(Embedder, load, pooling, options),
         rows_per_file=rows_per_file,
-        extra_schema=pa.schema([("path", pa.string())]),
+        extra_schema=pa.schema([PATH]),
     )
 
 
@@ -231,9 +245,71 @@ def classification_work(
     Returns:
         [`Work`]
     """
-    answer = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
-    schema = pa.schema([("id", pa.string()), ("predictions", answer)])
+    schema = pa.schema([("id", pa.string()), ("predictions", ANSWERS)])
     return Work(ClipDecoder(processor, views or {}), schema, partial(Classifier, load, top_k), batch_size)
 
 
-__all__ = ["ClipDecoder", "Classifier", "Embedder", "classification_work", "embedding_work", "keep_path"]
+class FilmReader:
+    """
+    A model that reads whole films, in a process of its own.
+
+    Args:
+        load (`Callable`):
+            Loads a function that takes the path of a film and returns an answer.
+        column (`str`):
+            Column of the answers.
+    """
+
+    def __init__(self, load: Callable[[], Callable[[str], Any]], column: str):
+        self.read, self.column = load(), column
+
+    def __call__(self, rows: list[Row]) -> list[Row]:
+        """
+        Answers for films.
+
+        Args:
+            rows (`list[dict]`):
+                Rows of [`keep_path`].
+
+        Returns:
+            `list[dict]`: rows with an answer.
+        """
+        return [self._answer(row) for row in rows]
+
+    def _answer(self, row: Row) -> Row:
+        try:
+            return {"id": row["id"], self.column: self.read(row["path"])}
+        except VideoDecodingError as error:
+            return {"id": row["id"], "error": error.reason or str(error), "error_kind": error.kind}
+
+
+def film_work(load: Callable[[], Callable[[str], Any]], column: str) -> Work:
+    """
+    Answers for whole films: columns `id` and `segments` or `key_frames`.
+
+    Args:
+        load (`Callable`):
+            Loads a function that takes the path of a film, in each process that has a model. Films are read there:
+            their frames would not fit into the object store.
+        column (`str`):
+            `"segments"`, as [`TemporalActionLocalizationPipeline`] gives them, or `"key_frames"`, as
+            [`ActionDetectionPipeline`] gives them.
+
+    Returns:
+        [`Work`]
+    """
+    kinds = {"segments": SEGMENTS, "key_frames": KEY_FRAMES}
+    schema = pa.schema([("id", pa.string()), (column, kinds[column])])
+    return Work(keep_path, schema, partial(FilmReader, load, column), rows_per_file=32, extra_schema=pa.schema([PATH]))
+
+
+__all__ = [
+    "ClipDecoder",
+    "Classifier",
+    "Embedder",
+    "FilmReader",
+    "classification_work",
+    "embedding_work",
+    "film_work",
+    "keep_path",
+]

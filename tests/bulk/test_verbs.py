@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from hf_videovit.bulk.parts import LEDGER_FILE, read_rows
 from hf_videovit.cli import app
 from tests.clips import moving_square_clip, write_clip
-from tests.saved_model import LABELS, save_tiny_classifier
+from tests.saved_model import LABELS, save_tiny_classifier, save_tiny_detector, save_tiny_localizer
 
 
 ENGINES = ["local", pytest.param("ray", marks=pytest.mark.slow)]
@@ -170,3 +171,37 @@ def test_another_model_is_refused(model, videos, tmp_path):
     other = save_tiny_classifier(tmp_path / "other", seed=1)
     result = run("classify", file, "--model", other, "--output", tmp_path / "out", "--engine", "local")
     assert result.exit_code == 2 and "made in another way: model" in result.stderr
+
+
+@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+def test_localize(videos, tmp_path, engine):
+    model = save_tiny_localizer(tmp_path / "model")
+    films = tmp_path / "films"
+    films.mkdir()
+    film = write_clip(films / "film.mp4", moving_square_clip("right", num_frames=40))
+    (films / "empty.mp4").write_bytes(b"")
+    options = ("--model", model, "--threshold", 0.0, "--top-k", 3, "--device", "cpu")
+    plain = json.loads(run("localize", film, *options).stdout)["segments"]
+    result = run("localize", films, *options, "--output", tmp_path / "bulk", "--engine", engine)
+    assert result.exit_code == 1, result.stderr
+    [row] = read_rows(tmp_path / "bulk")
+    assert len(plain) == 3
+    assert row == {"id": str(film), "segments": plain}
+    assert bad_names(tmp_path / "bulk") == ["empty.mp4"]
+
+
+def test_detect_actions(videos, tmp_path, monkeypatch):
+    def one_person(images):
+        return [(torch.tensor([[4.0, 4.0, 30.0, 30.0]]), torch.tensor([0.9])) for _ in images]
+
+    monkeypatch.setattr("hf_videovit.inference.people.person_detector", lambda name, device: one_person)
+    monkeypatch.setattr("hf_videovit.inference.action_detection.person_detector", lambda given, device: one_person)
+    model, film = save_tiny_detector(tmp_path / "model"), videos / LABELS[2] / f"{LABELS[2]}.mp4"
+    options = ("--model", model, "--detector", "any", "--threshold", 0.2, "--top-k", 2, "--every", 0.3)
+    plain = json.loads(run("detect-actions", film, *options, "--device", "cpu").stdout)["key_frames"]
+    words = (*options, "--device", "cpu", "--output", tmp_path / "bulk", "--engine", "local")
+    result = run("detect-actions", videos / LABELS[2], *words)
+    assert result.exit_code == 0, result.stderr
+    [row] = read_rows(tmp_path / "bulk")
+    assert len(plain) > 1
+    assert row == {"id": str(film), "key_frames": plain}
