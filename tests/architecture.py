@@ -27,7 +27,7 @@ STOREYS = (
     ("__main__",),
 )
 TRAINING_STOREYS = (
-    ("fields", "recipe_files"),
+    ("fields", "recipe_files", "changes"),
     ("arguments",),
     ("optimization", "data"),
     ("schedules", "opening", "lora"),

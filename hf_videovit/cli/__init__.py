@@ -9,7 +9,19 @@ import typer
 
 from .. import __version__
 from ..processes import start_tracker
-from . import checkpoints, deployment, detection, examples, hub, inspection, localization, models, recipes, training
+from . import (
+    checkpoints,
+    deployment,
+    detection,
+    examples,
+    hub,
+    info,
+    inspection,
+    localization,
+    models,
+    recipes,
+    training,
+)
 from .common import screen
 from .errors import explain
 
@@ -88,6 +100,7 @@ for part in (
     recipes,
     examples,
     hub,
+    info,
     inspection,
 ):  # the order of `hf-videovit --help`
     app.add_typer(part.commands)

@@ -76,10 +76,18 @@ class CardFacts:
             The checkpoint's video or image processor.
         results (`Sequence[Result]`, *optional*, defaults to `()`):
             Measured and reported results.
+        class_table (`tuple`, *optional*):
+            Headings and rows of the results for each class, as text; none by default.
+        confusion (`str`, *optional*):
+            Name of the picture of the confusion matrix, beside the card.
+        versions (`str`, *optional*):
+            Versions and hardware that the results were measured with.
         obtain (`str`, *optional*):
             How to obtain and convert the weights, in markdown.
         training (`Sequence[str]`, *optional*, defaults to `()`):
             Markdown lines on the training.
+        settings (`str`, *optional*):
+            Settings of the training that differ from the defaults, as YAML.
         labels (`Sequence[str]`, *optional*, defaults to `()`):
             Class names in the order of the outputs.
         limits (`Sequence[str]`, *optional*, defaults to `()`):
@@ -107,8 +115,12 @@ class CardFacts:
     config: PreTrainedConfig
     processor: Any
     results: Sequence[Result] = ()
+    class_table: tuple[Sequence[str], Sequence[Sequence[str]]] = ((), ())
+    confusion: str | None = None
+    versions: str = ""
     obtain: str = ""
     training: Sequence[str] = ()
+    settings: str = ""
     labels: Sequence[str] = ()
     limits: Sequence[str] = ()
     licence: str | None = None

@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,13 @@ from .card_facts import (
     card_metadata,
 )
 from .card_localizers import feature_rows, localizer_limits, pyramid_rows
+from .card_results import cell, class_table, settings_text, trained_results, version_line, with_chance
 from .card_rows import architecture_rows, hub_id, last_part, protocol_rows, run_lines
 from .card_sources import CITATIONS, METRICS, SOURCE_URLS
 
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
+RESULTS, CONFUSION = "results.json", "results_confusion.png"
 NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
@@ -114,7 +117,12 @@ def render_card(facts: CardFacts) -> ModelCard:
         model_class=dict(architecture)["class"],
         measured=[_result_row(result) for result in facts.results if result.source is None],
         reported=[_result_row(result) for result in facts.results if result.source is not None],
+        class_headings=facts.class_table[0],
+        class_rows=facts.class_table[1],
+        confusion=facts.confusion,
+        versions=facts.versions,
         training=facts.training,
+        settings=facts.settings,
         labels=facts.labels,
         limits=facts.limits,
         licences=facts.licences,
@@ -147,7 +155,8 @@ def write_model_card(
             `baselines` (name to share), `data` (name of the data) and `protocol` are shown if present.
         facts (`Mapping[str, Any]`, *optional*):
             Counts of the run: `num_train_videos`, `steps`, `effective_batch`, `hardware`, `seconds`; `outcomes` holds
-            more rows (label to value).
+            more rows (label to value), `settings` those that differ from the defaults (`group.field` to value),
+            `environment` the versions if there are no results.
         model_id (`str`, *optional*):
             Folder or Hub id that the usage example loads. Defaults to the folder's name.
         title (`str`, *optional*):
@@ -167,37 +176,69 @@ def write_model_card(
         `Path`: the card's file.
     """
     folder = Path(folder)
-    config = AutoConfig.from_pretrained(folder)
+    read = read_card_facts(folder, results, facts or {})
+    name = title or folder.resolve().name
+    stated = f"Weights: {licence}." if licence else read.licences[0]
+    more = {"summary": summary} if summary else {}
+    more |= {"base_model": base_model} if base_model else {}
+    card = replace(
+        read,
+        title=name,
+        model_id=model_id or folder.resolve().name,
+        licence=licence,
+        licences=[stated],
+        citation=citation,
+        datasets=datasets,
+        **more,
+    )
+    return _write_sealed(folder / "README.md", render_card(card))
+
+
+def read_card_facts(
+    folder: Path, results: Mapping[str, Any] | None = None, facts: Mapping[str, Any] | None = None
+) -> CardFacts:
+    """
+    Read what the files of a model's folder say about it.
+
+    Args:
+        folder (`Path`):
+            A folder with a saved model and its processor.
+        results (`Mapping[str, Any]`, *optional*):
+            As for [`write_model_card`].
+        facts (`Mapping[str, Any]`, *optional*):
+            As for [`write_model_card`].
+
+    Returns:
+        [`CardFacts`]
+    """
+    config, facts = AutoConfig.from_pretrained(folder), facts or {}
     task = task_of(config)
     readers = {LOCALIZATION: AutoFeatureExtractor, **dict.fromkeys(IMAGE_TASKS, AutoImageProcessor)}
     processor = readers.get(task, AutoVideoProcessor).from_pretrained(folder)
     if results is None:
-        results = _read_json(folder / "results.json")
-    run = _read_yaml(folder / "run.yaml")
-    name = title or folder.resolve().name
-    card = CardFacts(
+        results = _read_json(folder / RESULTS)
+    if task in CLASSIFICATION_TASKS:
+        results = with_chance(results, config.num_labels)
+    run, name = _read_yaml(folder / "run.yaml"), folder.resolve().name
+    return CardFacts(
         title=name,
-        model_id=model_id or folder.resolve().name,
+        model_id=name,
         task=task,
-        summary=summary or _trained_summary(config, task),
+        summary=_trained_summary(config, task),
         config=config,
         processor=processor,
-        results=_trained_results(results, run),
-        training=run_lines(run, facts or {}),
+        results=trained_results(results, run),
+        class_table=class_table(results),
+        confusion=CONFUSION if (folder / CONFUSION).is_file() else None,
+        versions=version_line(results.get("environment") or facts.get("environment") or {}),
+        training=run_lines(run, facts),
+        settings=settings_text(facts.get("settings", {})),
         labels=[config.id2label[index] for index in range(config.num_labels)] if task in NAMED_OUTPUTS else (),
         limits=_trained_limits(config, task),
-        licence=licence,
-        licences=[
-            f"Weights: {licence}."
-            if licence
-            else "Not stated. It depends on the training data and on the initial weights."
-        ],
-        citation=citation,
-        base_model=base_model or hub_id(run.get("model", {}).get("checkpoint")),
-        datasets=datasets,
+        licences=["Not stated. It depends on the training data and on the initial weights."],
+        base_model=hub_id(run.get("model", {}).get("checkpoint")),
         adapter_of=last_part(_read_json(folder / "adapter_config.json").get("base_model_name_or_path")),
     )
-    return _write_sealed(folder / "README.md", render_card(card))
 
 
 def write_converted_card(folder: str | os.PathLike, checkpoint_name: str, *, published: str | None = None) -> Path:
@@ -352,10 +393,10 @@ def _hash(text: str) -> str:
 def _result_row(result: Result) -> dict[str, str]:
     source = result.source or ""
     return {
-        "data": result.data,
+        "data": cell(result.data),
         "metric": METRICS.get(result.metric, result.metric),
         "value": f"{result.value:.1f} %",
-        "how": result.how,
+        "how": cell(result.how),
         "source": f"[{source}]({result.source_url})" if result.source_url else source,
     }
 
@@ -457,27 +498,6 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
 
 def _unit(task: str) -> str:
     return "an image" if task in IMAGE_TASKS else "a video"
-
-
-def _trained_results(results: Mapping[str, Any], run: Mapping[str, Any]) -> list[Result]:
-    data = run.get("data", {})
-    name = last_part(results.get("data") or data.get("eval_data") or data.get("data")) or "held-out videos"
-    how = [f"{results['num_videos']} videos"] if "num_videos" in results else []
-    if "num_key_frames" in results:
-        how = [f"{results['num_key_frames']} key-frames", f"boxes: {results['boxes']}"]
-        if results.get("num_failed"):
-            how.append(f"{results['num_failed']} unreadable key-frames counted as missed")
-    elif results.get("num_failed"):
-        how.append(f"{results['num_failed']} unreadable videos not counted")
-    protocol = results.get("protocol", {})
-    if protocol.get("num_clips") and protocol.get("sampling_mode", "test") == "test":
-        how.append(f"{protocol['num_clips']} x {protocol.get('num_crops', 1)} views")
-    rows = [Result(name, metric, 100 * value, ", ".join(how)) for metric, value in results.get("metrics", {}).items()]
-    baselines = results.get("baselines", {})
-    return rows + [
-        Result(name, "top1", 100 * value, f"for comparison: {who}", in_metadata=False)
-        for who, value in baselines.items()
-    ]
 
 
 def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:

@@ -32,6 +32,7 @@ from safetensors.torch import load_file
 
 from ..files import read_json
 from .asking import asking, check_id
+from .card_results import without_folders
 from .card_rows import hub_id
 from .cards import is_rendered, seal_card, write_model_card
 from .remote_code import write_remote_code
@@ -454,14 +455,9 @@ def public_results(results: Mapping[str, Any]) -> dict[str, Any]:
             return {clean(key): clean(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [clean(inner) for inner in value]
-        return _without_folders(value) if isinstance(value, str) else value
+        return without_folders(value) if isinstance(value, str) else value
 
     return clean(results)
-
-
-def _without_folders(text: str) -> str:
-    """Shorten each absolute path in a text to its last part; URLs are kept."""
-    return re.sub(r"(?<![\w:/.])(?:[A-Za-z]:)?[\\/](?:[^\s\"'\\/]+[\\/])+([^\s\"'\\/]+)", r"\1", text)
 
 
 def eval_entries(results: Mapping[str, Any]) -> list[EvalResultEntry]:

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
+from .changes import recipe_notes
 from .fields import build_group, check_minimum, check_range, option, suggestion, type_name
-from .recipe_files import read_recipe
+from .recipe_files import read_recipe, recipe_name
 
 
 @dataclass
@@ -399,7 +400,7 @@ class RunConfig:
             ValueError: the file has no groups of fields, a field is unknown, or a value is not allowed.
         """
         values = read_recipe(path)
-        return cls.from_dict(_merge(values, overrides or {}))
+        return _noted(path, values, cls.from_dict(_merge(values, overrides or {})))
 
     @classmethod
     def from_fields(cls, **fields: Any) -> "RunConfig":
@@ -475,9 +476,10 @@ def parse_arguments(arguments: Sequence[str], defaults: Mapping[str, Any] | None
     """
     recipe, overrides = _split_flags(arguments)
     values: Mapping[str, Any] = _merge({}, defaults or {})
-    if recipe is not None:
-        values = override(values, read_recipe(recipe))
-    return RunConfig.from_dict(_merge(values, overrides))
+    if recipe is None:
+        return RunConfig.from_dict(_merge(values, overrides))
+    known = read_recipe(recipe)
+    return _noted(recipe, known, RunConfig.from_dict(_merge(override(values, known), overrides)))
 
 
 def read_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
@@ -581,6 +583,12 @@ RESUMABLE = {
 FIELD_GROUP: dict[str, str] = {
     item.name: group for group, group_class in GROUPS.items() for item in dataclasses.fields(group_class)
 }
+
+
+def _noted(recipe: str | Path, values: Mapping[str, Any], run: RunConfig) -> RunConfig:
+    """The run with the notes of its recipe that hold for it."""
+    base = RunConfig.from_dict(values).to_dict()
+    return dataclasses.replace(run, about=recipe_notes(recipe_name(recipe), base, run.to_dict()))
 
 
 def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

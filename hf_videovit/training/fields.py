@@ -5,7 +5,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import MISSING, Field, field
 from typing import Any, Literal, Union
 
 from ..files import parse_yaml
@@ -27,6 +27,20 @@ def option(default: Any, help: str) -> Any:
     if isinstance(default, dict | list):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
+
+
+def default_value(one: Field) -> Any:
+    """
+    Default of a field made by [`option`].
+
+    Args:
+        one (`Field`):
+            The field.
+
+    Returns:
+        `Any`: the value.
+    """
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 def build_group(group_class: type, members: Mapping[str, Any], group: str, others: Iterable[str] = ()) -> Any:

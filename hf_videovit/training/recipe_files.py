@@ -81,6 +81,26 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     return dict(values)
 
 
+def recipe_name(recipe: str | Path) -> str:
+    """
+    The name of a recipe, without folders of this machine.
+
+    Args:
+        recipe (`str` or `Path`):
+            As for [`find_recipe`].
+
+    Returns:
+        `str`: the name of a recipe of this package, or that of another file.
+
+    Raises:
+        ValueError: there is no such recipe.
+    """
+    path = find_recipe(recipe).resolve()
+    if path.is_relative_to(RECIPES.resolve()):
+        return path.relative_to(RECIPES.resolve()).with_suffix("").as_posix()
+    return path.name
+
+
 def _families() -> list[str]:
     return sorted(folder.name for folder in RECIPES.iterdir() if folder.is_dir())
 

@@ -269,3 +269,59 @@ def test_card_of_a_converted_checkpoint(tmp_path):
     published = write_converted_card(folder, "vit_b.pth", published="videomae-v2-base-k710-distilled").read_text()
     assert 'model="converted"' in published
     assert "ViT-B distilled on Kinetics-710" in published
+
+
+def test_a_card_shows_what_knowing_nothing_scores(trained):
+    results = json.loads((trained / "results.json").read_text())
+    results["per_class"] = [
+        {"label": "right", "videos": 30, "accuracy": 0.9, "taken_for": "up"},
+        {"label": "a | b", "videos": 50, "accuracy": 0.5, "taken_for": None},
+    ]
+    results["environment"] = {
+        "packages": {"hf_videovit": "0.1.0", "torch": "2.8.0"},
+        "python": "3.10.1",
+        "decoder": {"name": "pyav", "ffmpeg": "7.1"},
+        "device": "cpu: x86_64",
+        "dtype": "float32",
+    }
+    del results["baselines"]
+    (trained / "results.json").write_text(json.dumps(results))
+    card = ModelCard.load(write_model_card(trained))
+    assert "| squares | top-1 accuracy | 16.7 % | for comparison: chance |" in card.text
+    assert (
+        "| squares | top-1 accuracy | 62.5 % | for comparison: majority (always `a | b`) |".replace("a | b", "a \\| b")
+        in card.text
+    )
+    assert "With hf_videovit 0.1.0, torch 2.8.0, Python 3.10.1, decoder pyav (FFmpeg 7.1), on cpu: x86_64" in card.text
+    table = card.text.partition("<details><summary>Each class, the worst first")[2]
+    assert "| label | videos | accuracy | taken for |\n|---|---|---|---|\n| a \\| b | 50 | 50.0 % |  |" in table
+    assert "| right | 30 | 90.0 % | up |" in table
+    assert {row.metric_value for row in model_index_to_eval_results(card.data.to_dict()["model-index"])[1]} == {
+        91.25,
+        100.0,
+        90.0,
+    }
+
+
+def test_a_card_shows_the_confusion_matrix_if_it_was_drawn(trained):
+    assert "results_confusion.png" not in ModelCard.load(write_model_card(trained)).text
+    Image.new("RGB", (4, 4)).save(trained / "results_confusion.png")
+    text = ModelCard.load(write_model_card(trained)).text
+    assert "![Confusion matrix: correct labels against predictions](results_confusion.png)" in text
+
+
+def test_a_card_has_all_settings_that_differ_from_the_defaults(trained):
+    settings = {
+        "data.data": "/home/me/clips",
+        "model.config": {"hidden_size": 8, "init": "/home/me/weights.pth"},
+        "optimization.betas": [0.9, 0.95],
+        "run.output_dir": "/home/me/out",
+    }
+    text = ModelCard.load(write_model_card(trained, facts={"settings": settings})).text
+    block = text.partition("All settings that differ from the defaults")[2].partition("```yaml")[2].partition("```")[0]
+    assert yaml.safe_load(block) == {
+        "data.data": "clips",
+        "model.config": {"hidden_size": 8, "init": "weights.pth"},
+        "optimization.betas": [0.9, 0.95],
+    }
+    assert "/home" not in text

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from ... import __version__
 from ...modeling.video_decoding import available_decoders
 from ...modes import evaluation_mode
 from ...pictures.drawing import draw_confusion_matrix
@@ -433,7 +434,7 @@ def describe_environment(model: PreTrainedModel, world: int = 1) -> dict[str, An
     decoders = {name: {"version": info.version, "ffmpeg": info.ffmpeg} for name, info in available_decoders().items()}
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else platform.machine()
     return {
-        "packages": {name: version(name) for name in packages},
+        "packages": {"hf_videovit": __version__} | {name: version(name) for name in packages},
         "python": platform.python_version(),
         "decoders": decoders,
         "device": f"{model.device.type}: {device}",

@@ -212,13 +212,16 @@ class Classification(Method):
             `dict[str, Any]`: plain values.
         """
         id2label = classifier.config.id2label
-        return self.facts(fitted) | {
-            "label_names": [id2label[index] for index in range(classifier.config.num_labels)],
-            "num_eval_videos": None if evaluation is None else len(evaluation.ids),
-            "metrics": {} if evaluation is None else evaluation.metrics,
-            "protocol": {} if evaluation is None else evaluation.protocol,
-            "environment": {} if evaluation is None else evaluation.environment,
-        }
+        return (
+            self.facts(fitted)
+            | {
+                "label_names": [id2label[index] for index in range(classifier.config.num_labels)],
+                "num_eval_videos": None if evaluation is None else len(evaluation.ids),
+                "metrics": {} if evaluation is None else evaluation.metrics,
+                "protocol": {} if evaluation is None else evaluation.protocol,
+            }
+            | ({} if evaluation is None else {"environment": evaluation.environment})
+        )
 
     def _augmentation(self, label_names: Sequence[str]) -> Augmentation:
         arguments = self.config.augmentation

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ...modeling.configuration_base import frame_size
 from ..arguments import FIELD_GROUP, GROUPS, OptimizationArguments, RunArguments, RunConfig
 from ..building import describe_inputs, described_config, load_config
+from ..changes import changed_settings
 from ..data.loaders import SampleLoader
 from ..data.opening import list_splits, load_sources, require_files, told
 from ..data.processors import ClipProcessor
@@ -29,10 +30,10 @@ from ..engine.loop import FitResult, Observer, fit
 from ..engine.resuming import resumed_batch
 from ..engine.run_folder import open_run_folder
 from ..evaluation.action_detection import ActionDetectionResult
-from ..evaluation.evaluation import EvaluationResult, evaluate_model
+from ..evaluation.evaluation import EvaluationResult, describe_environment, evaluate_model
 from ..evaluation.probes import online_probe
 from ..evaluation.temporal_localization import LocalizationResult
-from ..fields import build_group
+from ..fields import build_group, default_value
 from ..lora import ADAPTER, add_adapter, merge_adapter
 from ..tasks import Task
 from .previewing import PreviewedClip, PreviewedCopies, preview_stream
@@ -723,7 +724,14 @@ class Method(ABC):
             "seconds": round(fitted.seconds, 1),
             "hardware": f"{world} x {self.accelerator.device.type} ({platform.machine()})",
             "arguments": config.to_dict(),
+            "settings": changed_settings(RunConfig().to_dict() | {"method": self.defaults()}, config.to_dict()),
+            "environment": describe_environment(fitted.model, world),
         }
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Defaults of the fields of this method."""
+        return {one.name: default_value(one) for one in fields(cls.arguments_class)}
 
     def finish_pretraining(self, fitted: FitResult, picture: Callable[[], Path | None] | None = None) -> RunResult:
         """
