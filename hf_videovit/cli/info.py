@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -156,7 +156,7 @@ def _model_sections(folder: Path) -> tuple[dict[str, Any], list[str]]:
     return sections | {"Training": _training_rows(folder)}, list(facts.labels)
 
 
-def _named(cells: list[str], headings: list[str]) -> list[tuple[str, str]]:
+def _named(cells: Sequence[str], headings: Sequence[str]) -> list[tuple[str, str]]:
     return [(heading, cell) for cell, heading in zip(cells, headings) if cell]
 
 

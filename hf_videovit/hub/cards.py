@@ -179,8 +179,6 @@ def write_model_card(
     read = read_card_facts(folder, results, facts or {})
     name = title or folder.resolve().name
     stated = f"Weights: {licence}." if licence else read.licences[0]
-    more = {"summary": summary} if summary else {}
-    more |= {"base_model": base_model} if base_model else {}
     card = replace(
         read,
         title=name,
@@ -189,7 +187,8 @@ def write_model_card(
         licences=[stated],
         citation=citation,
         datasets=datasets,
-        **more,
+        summary=summary or read.summary,
+        base_model=base_model or read.base_model,
     )
     return _write_sealed(folder / "README.md", render_card(card))
 
