@@ -9,7 +9,7 @@ matrix products in FP8 by torchao: clips a second, peak memory, and the share of
 backward pass as two forward passes) and of its measured rate for one large product in bf16.
 `masking`: a pretraining step of B with the dual masking of VideoMAE V2 and with a decoder that sees all hidden tokens.
 `loader`: pretraining of B through the engine, with the loader, from files of the kind of Kinetics (340x256, 10 s,
-H.264) and from shards that `hf-videovit prepare` writes of them.
+H.264) and from shards that `hf-videovit prepare --for-training` writes of them.
 `waits`: how often the host waited for the device in 20 steps of the engine, outside logging.
 
 A row is written as soon as it is measured. Batches are halved while they do not fit. What does not start before
@@ -36,10 +36,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks._comparison import memory_kilobytes, product_rate
 from benchmarks._machine import write_csv
 from benchmarks.decoding import make_clip
-from hf_videovit import VideoMAEV2Config, VideoMAEV2ForPreTraining, VideoMAEV2ForVideoClassification
+from hf_videovit import (
+    VideoMAEV2Config,
+    VideoMAEV2ForPreTraining,
+    VideoMAEV2ForVideoClassification,
+    VideoMAEV2VideoProcessor,
+)
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.engine import loop
 from hf_videovit.training.methods.choosing import pretrain
+from hf_videovit.training.preparing.for_training import training_encoding
 from hf_videovit.training.preparing.writing import prepare
 
 
@@ -254,7 +260,9 @@ def engine_run(bench: Bench, data: Path, output: Path, **more: Any) -> list[dict
 def loader_part(bench: Bench, folder: Path) -> Rows:
     """Pretraining with everything that a real run has."""
     clips = write_clips(bench, folder / "files")
-    prepare(clips, folder / "shards", num_workers=max(1, bench.arguments.workers), clips_per_shard=16)
+    encoding = training_encoding(VideoMAEV2VideoProcessor(frame_stride=1 if bench.arguments.tiny else 4))
+    workers = max(1, bench.arguments.workers)
+    prepare(clips, folder / "shards", encoding=encoding, num_workers=workers, clips_per_shard=16)
     for form, data in (("files", clips), ("prepared shards", folder / "shards")):
         lines = engine_run(bench, data, folder / "out")[1:]  # the first has the workers' start
         copies = 1 if bench.arguments.tiny else 4
@@ -266,7 +274,7 @@ def loader_part(bench: Bench, folder: Path) -> Rows:
 
 def write_clips(bench: Bench, folder: Path) -> Path:
     """A folder of two classes; every file is a copy of the same clip, which the decoder does not know."""
-    count, length = (8, 30) if bench.arguments.tiny else (2048, 300)
+    count, length = (8, 30) if bench.arguments.tiny else (512, 300)
     for label in ("one", "other"):
         (folder / "train" / label).mkdir(parents=True)
     first = make_clip(folder / "train" / "one" / "clip_0.mp4", num_frames=length)
