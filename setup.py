@@ -95,7 +95,7 @@ PACKAGE_DATA = {
         "training/evaluation/metrics/**/*",
         "training/recipes/**/*.yaml",
     ],
-    "hf_videovit.examples": ["accelerate/*.yaml"],
+    "hf_videovit.examples": ["accelerate/*.yaml", "cluster/*.sh", "cluster/*.yaml"],
 }
 
 CLASSIFIERS = [

@@ -30,7 +30,7 @@ TRAINING_STOREYS = (
     ("fields", "recipe_files", "changes"),
     ("arguments",),
     ("optimization", "data"),
-    ("schedules", "opening", "lora"),
+    ("schedules", "opening", "lora", "sharded_memory"),
     ("words", "preparing"),
     ("tasks",),
     ("engine", "building"),

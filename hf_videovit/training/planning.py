@@ -17,12 +17,14 @@ from .lora import add_adapter
 from .methods.choosing import method_of
 from .methods.common import Goal, Method, Pass
 from .schedules import schedule_steps
+from .sharded_memory import ParameterShapes, ShardedMemory, parameter_shapes, sharded_memory
 
 
 BYTES_PER_PARAMETER = 16  # float32 weight and gradient, and AdamW's two moments
 AUTOCAST_SHARE = 0.6  # of the float32 activations: those of norms stay in float32
 UTILISATION = 0.4  # share of the speed of one large matrix product that training usually reaches
 MATMUL_SIDE = 2048
+SHARDED_OVER = (8, 64)  # numbers of processes that every plan names
 MOST_CLASSES = 40  # classes that a plan lists
 
 
@@ -129,6 +131,8 @@ class RunPlan:
             Optimiser steps of the warm-up, included in `total_steps`; `None` if unknown.
         memory_gib (`float`):
             Device memory of one process in GiB.
+        sharded_gib (`dict[int, float]`):
+            Device memory of one process in GiB under FSDP2, by the number of processes.
         hours (`float` or `None`):
             Duration in hours with one device like this machine's per process; `None` if unknown.
         others (`dict[str, OtherPass]`, *optional*, defaults to `{}`):
@@ -153,6 +157,7 @@ class RunPlan:
     total_steps: int | None
     warmup_steps: int | None
     memory_gib: float
+    sharded_gib: dict[int, float]
     hours: float | None
     others: dict[str, OtherPass] = field(default_factory=dict)
     data: DataPlan | None = None
@@ -169,6 +174,8 @@ class RunPlan:
             "num_parameters": f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)",
             "forward_macs": f"{self.forward_macs / 1e9:.2f} G per clip",
             "memory_gib": f"about {self.memory_gib:.1f} GiB per process",
+            "sharded_gib": ", ".join(f"{number}: {gib:.1f}" for number, gib in self.sharded_gib.items())
+            + " GiB per process, by their number",
             "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
         }
         rows = [] if self.data is None else self.data.rows()
@@ -177,7 +184,8 @@ class RunPlan:
                 continue
             value = getattr(self, item.name)
             text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-            rows.append((item.name.replace("_", " "), shown.get(item.name, text)))
+            name = "memory under FSDP2" if item.name == "sharded_gib" else item.name.replace("_", " ")
+            rows.append((name, shown.get(item.name, text)))
         rows += self.settings.items()
         for name, other in self.others.items():
             rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} per step"))
@@ -265,6 +273,10 @@ def plan_run(
         total_steps=None if unknown else steps.total_steps,
         warmup_steps=None if unknown else steps.warmup_steps,
         memory_gib=estimate_memory(config, measured) / 2**30,
+        sharded_gib={
+            number: estimate_sharded_memory(config, measured, number).total / 2**30
+            for number in sorted({*SHARDED_OVER, *([processes] if processes > 1 else [])})
+        },
         hours=hours,
         others={one.name: OtherPass(cost.forward_macs, one.samples * one.share * per_step) for one, cost in others},
         data=data,
@@ -370,6 +382,8 @@ class ModelCost:
             Bytes held for the backward pass in float32.
         checkpointed_bytes (`int`):
             Bytes held with gradient checkpointing: the input of every block, and the activations of one block.
+        shapes ([`ParameterShapes`]):
+            Its parameters, as FSDP2 shares them out.
     """
 
     model_type: str
@@ -378,6 +392,7 @@ class ModelCost:
     forward_macs: int
     activation_bytes: int
     checkpointed_bytes: int
+    shapes: ParameterShapes
 
 
 def measure(one: Pass, lora: Mapping[str, Any] | None = None) -> ModelCost:
@@ -425,7 +440,8 @@ def measure(one: Pass, lora: Mapping[str, Any] | None = None) -> ModelCost:
     macs = counter.get_total_flops() // (2 * one.batch_size)
     checkpointed = min(checkpointed, activations)
     trained = model.num_parameters(only_trainable=True)
-    return ModelCost(model.config.model_type, model.num_parameters(), trained, macs, activations, checkpointed)
+    shapes = parameter_shapes(model)
+    return ModelCost(model.config.model_type, model.num_parameters(), trained, macs, activations, checkpointed, shapes)
 
 
 def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
@@ -441,11 +457,46 @@ def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]
     Returns:
         `float`: bytes.
     """
-    mixed = config.run.mixed_precision in ("fp16", "bf16")
+    mixed = _is_mixed(config)
     per_parameter = BYTES_PER_PARAMETER + (4 if config.optimization.ema_decay else 0) + (2 if mixed else 0)
     trained = measured[0][1]
     frozen = trained.num_parameters - trained.num_trained
-    bytes_needed: float = trained.num_trained * per_parameter + frozen * (6 if mixed else 4)
+    return trained.num_trained * per_parameter + frozen * (6 if mixed else 4) + _held_besides(config, measured)
+
+
+def estimate_sharded_memory(
+    config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]], processes: int
+) -> ShardedMemory:
+    """
+    Device memory of a process under FSDP2.
+
+    Args:
+        config ([`RunConfig`]):
+            The run.
+        measured (`Sequence[tuple[Pass, ModelCost]]`):
+            The passes of a step with their costs, that of the trained model first.
+        processes (`int`):
+            Number of processes.
+
+    Returns:
+        [`ShardedMemory`]: frozen models, which are not shared out, count as activations.
+    """
+    return sharded_memory(
+        measured[0][1].shapes,
+        processes,
+        average=config.optimization.ema_decay is not None,
+        mixed=_is_mixed(config),
+        activations=_held_besides(config, measured),
+    )
+
+
+def _is_mixed(config: RunConfig) -> bool:
+    return config.run.mixed_precision in ("fp16", "bf16")
+
+
+def _held_besides(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]]) -> float:
+    """Bytes of activations and of frozen models."""
+    mixed, held_bytes = _is_mixed(config), 0.0
     in_turn = 0.0  # passes of some batches only are never held together: the largest counts
     for one, cost in measured:
         if one.trained:
@@ -454,10 +505,10 @@ def estimate_memory(config: RunConfig, measured: Sequence[tuple[Pass, ModelCost]
             if one.share < 1:
                 in_turn = max(in_turn, activations)
             else:
-                bytes_needed += activations
+                held_bytes += activations
         else:
-            bytes_needed += cost.num_parameters * (6 if mixed else 4)
-    return bytes_needed + in_turn
+            held_bytes += cost.num_parameters * (6 if mixed else 4)
+    return held_bytes + in_turn
 
 
 def matmul_speed(mixed_precision: str | None = None, device: torch.device | None = None) -> float:
@@ -512,6 +563,7 @@ __all__ = [
     "describe_data",
     "describe_settings",
     "estimate_memory",
+    "estimate_sharded_memory",
     "matmul_speed",
     "measure",
     "plan_run",

@@ -1,5 +1,6 @@
 """
-Checkpoints that are written atomically: into a draft folder, which is then renamed. Tensors are stored as safetensors
+Checkpoints that are written atomically: into a draft folder, which is then renamed. `torch.distributed.checkpoint`
+shares the tensors out among the processes and writes them while training goes on. Tensors are stored as safetensors
 and everything else as JSON. Nothing is pickled.
 """
 
@@ -8,7 +9,9 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import distributed
+from torch.distributed.tensor import DTensor
 
 from ...folders import remove_folder
+from .tensor_files import FILE_NAMES, cause_of, list_tensor_facts, load_tensors, save_tensors
 
 
 FORMAT = 3
@@ -26,7 +32,7 @@ SEAL = "sha256"  # field of a JSON file with the hash of the other fields
 WAY_OUT = "Delete its checkpoint to resume from the one before, or start again"
 ASIDE = ".replaced"  # suffix of a checkpoint whose step is being saved again
 FOLDERS = re.compile(rf"\.?step_\d{{8,}}({re.escape(ASIDE)})?(\.draft)?(\.removed)?")
-FILES = re.compile(r"state\.json|rank_\d+\.json|(task|optimizer|ema)\.safetensors")
+FILES = re.compile(rf"state\.json|rank_\d+\.json|{FILE_NAMES}")
 
 
 @dataclass
@@ -84,41 +90,142 @@ def save_checkpoint(
         OSError: writing failed in some process, for instance because the disk is full. Raised in all processes.
             Earlier checkpoints are intact.
     """
-    final = folder / f"step_{checkpoint.step:08d}"
-    draft = folder / f".{final.name}.draft"
+    writer = CheckpointWriter(folder, keep=keep, rank=rank, agree=agree)
+    writer.begin(checkpoint)
+    writer.finish()
+    return folder / f"step_{checkpoint.step:08d}"
 
-    def start() -> None:
-        if rank == 0:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
 
-    def write() -> None:
-        _write_json(draft / f"rank_{rank}.json", checkpoint.rank_state)
-        if rank == 0:
-            for name, tensors in checkpoint.tensors.items():
-                _write_tensors(draft / f"{name}.safetensors", tensors)
-            common = {"format": FORMAT, "step": checkpoint.step, "world": checkpoint.world}
-            common |= {"parts": list(checkpoint.tensors)} | checkpoint.state
-            _write_json(draft / STATE_FILE, common)
+class CheckpointWriter:
+    """
+    Writes the checkpoints of a run while it goes on, one at a time. All processes call its methods together.
 
-    def publish() -> None:
-        if rank == 0:
-            _sync(draft)
-            _put_in_place(draft, final)
-            for old in filter(is_own_folder, list_checkpoints(folder)[:-keep]):
-                remove_folder(old)
-            remove_leftovers(folder)
+    Args:
+        folder (`Path`):
+            The folder with the checkpoints of a run.
+        keep (`int`, *optional*, defaults to 2):
+            Number of latest checkpoints to keep.
+        rank (`int`, *optional*, defaults to 0):
+            Index of this process.
+        agree (`Callable[[bool], bool]`, *optional*):
+            Returns, in all processes, whether every process passed `True`. Thus all processes stop if one fails.
+        group (`ProcessGroup`, *optional*):
+            Processes that communicate over the CPU, used by nothing else.
+    """
 
-    for part in (start, write, publish):
-        error = _error_of(part)
-        if not agree(error is None):
-            if rank == 0:
-                shutil.rmtree(draft, ignore_errors=True)
-            kept = list_checkpoints(folder)
-            intact = f"{kept[-1]} is intact" if kept else "there is no earlier checkpoint"
-            reason = error or "see the error of another process"
-            raise OSError(f"Checkpoint {final} could not be written ({reason}); {intact}") from error
-    return final
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int = 2,
+        rank: int = 0,
+        agree: Callable[[bool], bool] = bool,
+        group: "distributed.ProcessGroup | None" = None,
+    ):
+        self.folder, self.keep, self.rank, self.agree, self.group = folder, keep, rank, agree, group
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._step = 0
+
+    @property
+    def _final(self) -> Path:
+        return self.folder / f"step_{self._step:08d}"
+
+    @property
+    def _draft(self) -> Path:
+        return self.folder / f".{self._final.name}.draft"
+
+    def begin(self, checkpoint: TrainingCheckpoint) -> None:
+        """
+        Copy the state, and write it in a thread. The checkpoint before is finished first.
+
+        Args:
+            checkpoint ([`TrainingCheckpoint`]):
+                The state. Its tensors may be sharded.
+
+        Raises:
+            OSError: this checkpoint or the one before cannot be written. See [`~CheckpointWriter.finish`].
+        """
+        self.finish()
+        self._step = checkpoint.step
+        for part in (self._start, lambda: _write_json(self._draft / f"rank_{self.rank}.json", checkpoint.rank_state)):
+            self._settle(_error_of(part))
+        tensors = self._own_tensors(checkpoint)
+        written: Future[Any] = Future()
+        if any(checkpoint.tensors.values()):
+            written = save_tensors(self._draft, tensors, self.rank, _write_tensors, self.group)
+        else:
+            written.set_result(None)
+        self._thread = threading.Thread(target=self._complete, args=(written, checkpoint))
+        self._thread.start()
+
+    def _own_tensors(self, checkpoint: TrainingCheckpoint) -> dict[str, torch.Tensor]:
+        """This process's shards, and its share of the tensors that all processes hold."""
+        named = [
+            (f"{part}/{name}", value) for part, values in checkpoint.tensors.items() for name, value in values.items()
+        ]
+        own = {
+            name: value.detach()
+            for number, (name, value) in enumerate(named)
+            if isinstance(value, DTensor) or number % checkpoint.world == self.rank
+        }
+        return {name: value.clone() if value.device.type == "cpu" else value for name, value in own.items()}
+
+    def finish(self) -> None:
+        """
+        Wait until the checkpoint is complete.
+
+        Raises:
+            OSError: writing failed in some process, for instance because the disk is full. Raised in all processes.
+                Earlier checkpoints are intact.
+        """
+        if self._thread is None:
+            return
+        self.wait()
+        error, self._thread, self._error = self._error, None, None
+        self._settle(error)
+
+    def wait(self) -> None:
+        """Wait until nothing is being written, whether it succeeded or not."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _settle(self, error: BaseException | None) -> None:
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        if self.agree(error is None):
+            return
+        if self.rank == 0:
+            shutil.rmtree(self._draft, ignore_errors=True)
+        kept = list_checkpoints(self.folder)
+        intact = f"{kept[-1]} is intact" if kept else "there is no earlier checkpoint"
+        reason = error or "see the error of another process"
+        raise OSError(f"Checkpoint {self._final} could not be written ({reason}); {intact}") from error
+
+    def _start(self) -> None:
+        if self.rank == 0:
+            shutil.rmtree(self._draft, ignore_errors=True)
+            self._draft.mkdir(parents=True)
+
+    def _complete(self, written: "Future[Any]", checkpoint: TrainingCheckpoint) -> None:
+        """Wait for all processes, then give the checkpoint its name."""
+        try:
+            written.result()
+            if self.rank == 0:
+                self._publish(checkpoint)
+        except BaseException as error:  # raised where the run waits for it
+            self._error = cause_of(error)
+
+    def _publish(self, checkpoint: TrainingCheckpoint) -> None:
+        sizes = {path.name: path.stat().st_size for path in sorted(self._draft.glob("*.safetensors"))}
+        common = {"format": FORMAT, "step": checkpoint.step, "world": checkpoint.world}
+        common |= {"parts": list(checkpoint.tensors), "files": sizes} | checkpoint.state
+        _write_json(self._draft / STATE_FILE, common)
+        _sync(self._draft)
+        _put_in_place(self._draft, self._final)
+        for old in filter(is_own_folder, list_checkpoints(self.folder)[: -self.keep]):
+            remove_folder(old)
+        remove_leftovers(self.folder)
 
 
 def _error_of(part: Callable[[], None]) -> OSError | None:
@@ -187,8 +294,62 @@ def load_checkpoint(path: Path, rank: int = 0) -> TrainingCheckpoint:
     """
     state = read_state(path)
     rank_state = read_rank_state(path, rank) if rank < state["world"] else {}
-    tensors = {name: read_tensors(path / f"{name}.safetensors") for name in state.pop("parts")}
-    return TrainingCheckpoint(state.pop("step"), tensors, state, rank_state, state.pop("world"))
+    del state["files"]
+    parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in state.pop("parts")}
+    whole = {name: torch.empty(facts.size, dtype=facts.properties.dtype) for name, facts in list_tensors(path).items()}
+    read_into(path, whole, alone=True)
+    for name, value in whole.items():
+        part, _, inner = name.partition("/")
+        parts[part][inner] = value
+    return TrainingCheckpoint(state.pop("step"), parts, state, rank_state, state.pop("world"))
+
+
+def list_tensors(path: Path) -> dict[str, Any]:
+    """
+    Sizes and types of the tensors of a checkpoint.
+
+    Args:
+        path (`Path`):
+            A folder from [`list_checkpoints`].
+
+    Returns:
+        `dict[str, TensorStorageMetadata]`: by name, `part/name`.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    for name, size in read_state(path)["files"].items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != size:
+            found = f"has {file.stat().st_size} bytes instead of {size}" if file.is_file() else "is missing"
+            raise ValueError(f"The file {file} is damaged: it {found}. {WAY_OUT}")
+    try:
+        return list_tensor_facts(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. {WAY_OUT}") from error
+
+
+def read_into(path: Path, tensors: Mapping[str, torch.Tensor], alone: bool = False) -> None:
+    """
+    Read the tensors of a checkpoint into others of the same sizes, sharded or not. All processes call this together.
+
+    Args:
+        path (`Path`):
+            A folder from [`list_checkpoints`].
+        tensors (`Mapping[str, torch.Tensor]`):
+            The tensors to fill, by name.
+        alone (`bool`, *optional*, defaults to `False`):
+            Whether this process reads without the others.
+
+    Raises:
+        ValueError: a file is damaged, or has values that are not finite.
+    """
+    if not tensors:
+        return
+    try:
+        load_tensors(path, tensors, alone)
+    except ValueError as error:
+        raise ValueError(f"{error}. {WAY_OUT}") from error
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -340,10 +501,10 @@ def unflatten_optimizer(tensors: Mapping[str, torch.Tensor], groups: list[dict[s
     return {"state": state, "param_groups": pairs}
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, str] | None = None) -> None:
     """Write a state dict and wait until it is on disk. Raises `OSError` if it cannot be written."""
     try:
-        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, path, facts)
     except SafetensorError as error:  # raised for a full disk
         raise OSError(str(error)) from error
     _sync(path)

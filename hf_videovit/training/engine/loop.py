@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from accelerate import Accelerator
@@ -39,13 +39,13 @@ from ..optimization import set_learning_rate
 from ..schedules import fitting_ema_decay, schedule_steps
 from ..tasks import Task
 from .checkpointing import (
+    CheckpointWriter,
     TrainingCheckpoint,
     list_checkpoints,
-    load_checkpoint,
     read_rank_state,
+    read_state,
     read_tensors,
     replace_tensors,
-    save_checkpoint,
 )
 from .devices import BatchCopies, BatchPreparation, seed_device, sum_over_hosts
 from .reporting import Clock, RunReport
@@ -214,6 +214,13 @@ class _Run:
         if config.model.compile:
             self.weights.module.model.compile()
         self.progress = _Progress()
+        self.checkpoints = CheckpointWriter(
+            self.folder / "checkpoints",
+            keep=config.run.keep_checkpoints,
+            rank=stream.rank,
+            agree=self._all_agree,
+            group=cast(Any, torch.distributed.new_group(backend="gloo")) if stream.world > 1 else None,
+        )
         self.given_batch = batch_fields(config.to_dict())
         self.sums: dict[str, float] = defaultdict(float)
         self.unread: list[_Step] = []
@@ -227,22 +234,29 @@ class _Run:
     def run(self) -> FitResult:
         started = time.perf_counter()
         self._begin()
-        with watch_signals() as self.stopping, self.report.open(self.progress.step):
-            self._observe_at(self.progress.step)
-            while not self._finished():
-                reached_the_end = self._train_epoch()
-                if self.sums or self.unread:
-                    self._log_window()
-                if reached_the_end:
-                    self.progress.epoch += 1
-                    self.progress.position = 0
-                self._end_epoch()
+        try:
+            with watch_signals() as self.stopping, self.report.open(self.progress.step):
+                self._train()
+        finally:
+            self.checkpoints.wait()
+        self.checkpoints.finish()
         self.report.draw()
         model = self._best_model()
         seconds = time.perf_counter() - started
         progress = self.progress
         epochs = progress.epoch + (progress.position > 0)
         return FitResult(model, self.report.log.lines, progress.step, epochs, seconds, self.ledger.lines)
+
+    def _train(self) -> None:
+        self._observe_at(self.progress.step)
+        while not self._finished():
+            reached_the_end = self._train_epoch()
+            if self.sums or self.unread:
+                self._log_window()
+            if reached_the_end:
+                self.progress.epoch += 1
+                self.progress.position = 0
+            self._end_epoch()
 
     def _fitting_average(self) -> OptimizationArguments:
         """The arguments with a decay of the average that fits the run, or a warning that it does not."""
@@ -398,6 +412,7 @@ class _Run:
         if not self.weights.resumes:
             raise SystemExit(f"Stopped by {by} after step {self.progress.step}; nothing is saved.")
         self._save()
+        self.checkpoints.finish()
         raise SystemExit(f"Stopped by {by}; step {self.progress.step} is saved. Continue with `--resume`.")
 
     def _log_window(self) -> None:
@@ -495,13 +510,7 @@ class _Run:
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         own = {"ledger": self.ledger.state_dict(), "sums": dict(self.sums)}
-        save_checkpoint(
-            self.folder / "checkpoints",
-            TrainingCheckpoint(progress.step, parts, state, own, self.stream.world),
-            keep=self.config.run.keep_checkpoints,
-            rank=self.stream.rank,
-            agree=self._all_agree,
-        )
+        self.checkpoints.begin(TrainingCheckpoint(progress.step, parts, state, own, self.stream.world))
 
     def _agreed_position(self) -> int:
         """The position in the data. A process whose shards have ended no longer counts on."""
@@ -538,10 +547,10 @@ class _Run:
             self._resume(checkpoints[-1])
 
     def _resume(self, path: Path) -> None:
-        loaded = load_checkpoint(path, self.stream.rank)
-        earlier = loaded.state["config"]
+        state, rank, world = read_state(path), self.stream.rank, self.stream.world
+        earlier = state["config"]
         self.given_batch = batch_fields(earlier)
-        clips, before = clips_per_step(self.config.optimization, self.stream.world), loaded.state["clips_per_step"]
+        clips, before = clips_per_step(self.config.optimization, world), state["clips_per_step"]
         divided = replace(self.config.optimization, **self.given_batch) if clips == before else None
         changes = (replace(self.config, optimization=divided) if divided else self.config).changed_fields(earlier)
         if clips != before and not changes:
@@ -551,30 +560,29 @@ class _Run:
                 f"`resume` continues the run in `output_dir` {str(self.folder)!r}, which had other settings: "
                 f"{'; '.join(changes)}. Restore them, or give another folder"
             )
-        self._check_data(loaded.state["data"])
+        self._check_data(state["data"])
         logger.warning(f"Resuming from {path}")
         try:
-            self.weights.load(loaded.tensors, loaded.state["groups"])
+            self.weights.load(path, state["groups"])
         except (ValueError, KeyError, IndexError, RuntimeError) as error:
             raise ValueError(f"Checkpoint {path} does not fit the model: {error}") from error
         if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(loaded.state["scaler"])
-        state = loaded.state
-        if loaded.world == self.stream.world:
-            self.ledger.load_state_dict(loaded.rank_state["ledger"])
-            self.sums.update(loaded.rank_state["sums"])
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if state["world"] == world:
+            own = read_rank_state(path, rank)
+            self.ledger.load_state_dict(own["ledger"])
+            self.sums.update(own["sums"])
         else:
-            self._take_over(path, loaded)
-        stale, position = state.get("stale", 0), state["position"]
-        self.progress = _Progress(loaded.step, state["epoch"], position, state["nonfinite"], state["best"], stale)
-        self.report.log.read_to(loaded.step)
+            self._take_over([read_rank_state(path, number) for number in range(state["world"])], state["step"])
+        stale, position, step = state.get("stale", 0), state["position"], state["step"]
+        self.progress = _Progress(step, state["epoch"], position, state["nonfinite"], state["best"], stale)
+        self.report.log.read_to(step)
         self.accelerator.wait_for_everyone()  # all have read the file before the first process rewrites it
         self.report.log.rewrite()
 
-    def _take_over(self, path: Path, loaded: TrainingCheckpoint) -> None:
+    def _take_over(self, states: list[dict[str, Any]], step: int) -> None:
         """Take over sums and counts of another number of processes: the first process has them all."""
-        states = [read_rank_state(path, rank) for rank in range(loaded.world)]
-        first = self.accelerator.is_main_process
-        self.ledger.take_over([state["ledger"] for state in states], loaded.step, self.stream.rank, self.stream.world)
+        self.ledger.take_over([state["ledger"] for state in states], step, self.stream.rank, self.stream.world)
         for name in {name for state in states for name in state["sums"]}:
-            self.sums[name] = sum(state["sums"].get(name, 0.0) for state in states) if first else 0.0
+            total = sum(state["sums"].get(name, 0.0) for state in states)
+            self.sums[name] = total if self.accelerator.is_main_process else 0.0

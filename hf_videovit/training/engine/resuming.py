@@ -1,4 +1,4 @@
-"""What a run that goes on takes over from its last checkpoint before the model is built: the clips of a step."""
+"""The batch with which a run goes on, on any number of processes: the clips of a step stay those of its checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -6,21 +6,22 @@ ordinary model with complete weights.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 from transformers import PreTrainedModel
 
 from ..arguments import OptimizationArguments
 from ..optimization import build_optimizer
 from ..tasks import Task
-from .checkpointing import flatten_optimizer, unflatten_optimizer
+from .checkpointing import flatten_optimizer, list_tensors, read_into, unflatten_optimizer
 
 
 Tensors = dict[str, torch.Tensor]
@@ -154,11 +155,11 @@ class WholeWeights:
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
         """
-        Gather the state for a checkpoint. All processes call this together.
+        The state for a checkpoint.
 
         Returns:
-            `tuple[dict[str, dict[str, torch.Tensor]], list[dict]]`: complete tensors by part (`task`, `optimizer`,
-            `ema`), at least in the first process, and the groups of the optimiser.
+            `tuple[dict[str, dict[str, torch.Tensor]], list[dict]]`: tensors by part (`task`, `optimizer`, `ema`),
+            sharded as they are, and the groups of the optimiser.
         """
         tensors, groups = flatten_optimizer(self.optimizer.state_dict())
         parts = {"task": self.module.state_dict(), "optimizer": tensors}
@@ -166,35 +167,49 @@ class WholeWeights:
             parts["ema"] = self.average.values
         return parts, groups
 
-    def load(self, parts: Mapping[str, Tensors], groups: list[dict[str, Any]]) -> None:
+    def load(self, path: Path, groups: list[dict[str, Any]]) -> None:
         """
-        Load the state of a checkpoint. Each process takes its shards of the complete tensors.
+        Load the state of a checkpoint. Each process reads its shards. All processes call this together.
 
         Args:
-            parts (`Mapping[str, dict[str, torch.Tensor]]`):
-                Complete tensors as returned by [`~WholeWeights.parts`], in every process.
+            path (`Path`):
+                The folder of the checkpoint.
             groups (`list[dict]`):
                 Groups of the optimiser.
 
         Raises:
-            ValueError: the tensors of the checkpoint have other names.
+            ValueError: the tensors of the checkpoint have other names or sizes, or a file is damaged.
         """
-        _copy_shards(parts["task"], self.module.state_dict())
+        stored = list_tensors(path)
+        parts = {"task": self.module.state_dict()}
+        if self.average is not None:
+            parts["ema"] = self.average.values
+        into = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        wanted = {name for name in stored if not name.startswith("optimizer/")}
+        if into.keys() != wanted:
+            different = ", ".join(name.partition("/")[2] for name in sorted(into.keys() ^ wanted)[:8])
+            raise ValueError(f"The checkpoint is of another model: it differs in the tensors {different}")
         state = {}
-        for name, value in parts["optimizer"].items():
-            like = self.parameters[int(name.partition(".")[0])]
-            if value.ndim:  # counters have no shape
-                _check_shape(name, value, like)
-            state[name] = _shard(value, like) if value.ndim else value
+        for name in stored.keys() - wanted:
+            state[name.partition("/")[2]] = into[name] = self._empty_state(name, stored[name])
+        for name, value in into.items():
+            check_shape(name.partition("/")[2], stored[name].size, value)
+        with torch.no_grad():
+            read_into(path, into)
         groups = [group | {"fused": True} for group in groups]  # also those of checkpoints from before the fused step
         self.optimizer.load_state_dict(unflatten_optimizer(state, groups))
-        if self.average is not None:
-            _copy_shards(parts["ema"], self.average.values)
+
+    def _empty_state(self, name: str, facts: Any) -> torch.Tensor:
+        """A tensor of the optimiser to fill. Counters have no shape, all others that of their parameter."""
+        if not facts.size:
+            return torch.empty((), dtype=facts.properties.dtype)
+        like = self.parameters[int(name.partition("/")[2].partition(".")[0])]
+        return torch.empty_like(like, dtype=facts.properties.dtype, requires_grad=False)
 
 
 class FullyShardedWeights(WholeWeights):
     """
-    FSDP2: every process holds a shard of each tensor. Checkpoints hold complete tensors, as without sharding.
+    FSDP2: every process holds a shard of each tensor, and writes and reads it in checkpoints.
 
     The encoder's blocks, which are listed in the model's `_no_split_modules`, are gathered one at a time.
     """
@@ -216,19 +231,6 @@ class FullyShardedWeights(WholeWeights):
         state = self.module.model.state_dict() if self.average is None else self.average.values
         self.whole.load_state_dict({name: _whole_tensor(value) for name, value in state.items()})
         return self.whole.to(self.accelerator.device)
-
-    def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
-        """See [`WholeWeights.parts`]. All processes take part in gathering; only the first keeps the result."""
-        parts, groups = super().parts()
-        return {name: self._gathered(values) for name, values in parts.items()}, groups
-
-    def _gathered(self, tensors: Tensors) -> Tensors:
-        gathered = {}
-        for name, value in tensors.items():
-            whole = _whole_tensor(value)
-            if self.accelerator.is_main_process:
-                gathered[name] = whole.cpu()
-        return gathered
 
 
 class ZeroWeights(WholeWeights):
@@ -351,24 +353,20 @@ def _local_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def _shard(value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """A complete tensor, sharded in the same way as another one."""
-    if not isinstance(like, DTensor):
-        return value.to(like.device)
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+def check_shape(name: str, size: Sequence[int], like: torch.Tensor) -> None:
+    """
+    Raise an error if a tensor of a checkpoint has another shape.
 
+    Args:
+        name (`str`):
+            The tensor.
+        size (`Sequence[int]`):
+            Its shape in the checkpoint.
+        like (`torch.Tensor`):
+            The tensor of the run.
 
-@torch.no_grad()
-def _copy_shards(values: Mapping[str, torch.Tensor], into: Mapping[str, torch.Tensor]) -> None:
-    """Fill tensors, sharded or not, with complete ones of the same names."""
-    if values.keys() != into.keys():
-        different = ", ".join(sorted(values.keys() ^ into.keys())[:8])
-        raise ValueError(f"The checkpoint is of another model: it differs in the tensors {different}")
-    for name, tensor in into.items():
-        _check_shape(name, values[name], tensor)  # `copy_` would repeat a smaller one
-        tensor.copy_(_shard(values[name], tensor))
-
-
-def _check_shape(name: str, value: torch.Tensor, like: torch.Tensor) -> None:
-    if value.shape != like.shape:
-        raise ValueError(f"{name} has the shape {tuple(value.shape)}, must have {tuple(like.shape)}")
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if tuple(size) != tuple(like.shape):
+        raise ValueError(f"{name} has the shape {tuple(size)}, must have {tuple(like.shape)}")

@@ -12,6 +12,7 @@ like torchrun it ends all when one dies. A run is `{"recipe": path}` and any of
     "evaluated": file that gets the ids of the final evaluation's videos
     "kill": [where, step] kills a process there: "step" after that step, "update" within it, "save" while writing
     "victim": the process that is killed; all by default
+    "held": file that gets the bytes of weights, gradients, optimiser and average in the last step
     "file_limit": [step, bytes]: from that step on the first process can write no larger file, as if the disk were full
     "sharding": "fsdp" or "deepspeed", which accelerate itself starts on accelerators only
     "environment": variables that its launcher would have set for that
@@ -25,15 +26,17 @@ import socket
 import sys
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
 from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
 
 import hf_videovit  # noqa: F401  (registers the families)
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.engine import checkpointing
+from hf_videovit.training.engine import checkpointing, sharding
 from hf_videovit.training.engine import loop as engine
 from hf_videovit.training.methods.choosing import finetune, pretrain
 
@@ -54,6 +57,20 @@ def before(owner, name, action):
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def weigh(path, weights):
+    """Write down the bytes that this process holds, before the weights change."""
+
+    def held(tensors):
+        parts = [one.to_local() if isinstance(one, DTensor) else one for one in tensors if torch.is_tensor(one)]
+        return sum(part.nbytes for part in parts)
+
+    states = [value for values in weights.optimizer.state_dict()["state"].values() for value in values.values()]
+    answer = {"weights": held(weights.parameters), "optimizer": held(states)}
+    answer["gradients"] = held(parameter.grad for parameter in weights.parameters)
+    answer["average"] = held(weights.average.values.values()) if weights.average else 0
+    Path(path).write_text(json.dumps(answer))
 
 
 def watch(run):
@@ -88,6 +105,8 @@ def watch(run):
         if where == "save" and reached["step"] >= at and path.name in (f"rank_{rank}.json", "optimizer.safetensors"):
             die()
 
+    if "held" in run:
+        before(sharding.WholeWeights, "step", partial(weigh, f"{run['held']}.{rank}"))
     before(engine._Run, "_step", at_step)
     before(engine._Run, "_after_step", after_step)
     before(engine._Run, "_count_step", at_update)

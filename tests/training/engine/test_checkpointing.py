@@ -1,15 +1,18 @@
 import errno
 import json
 import shutil
+import threading
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from hf_videovit.training.engine import checkpointing
+from hf_videovit.training.engine import checkpointing, tensor_files
 from hf_videovit.training.engine.checkpointing import (
     ASIDE,
     FORMAT,
+    CheckpointWriter,
     TrainingCheckpoint,
     flatten_optimizer,
     list_checkpoints,
@@ -112,10 +115,12 @@ def test_a_damaged_file_is_named(tmp_path, name, damage):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_tensors_that_are_not_finite_are_named(tmp_path, value):
     path = save_checkpoint(tmp_path, make_checkpoint(1))
-    tensors = load_file(path / "task.safetensors")
-    name = next(iter(tensors))
+    file = path / "task.safetensors"
+    with safe_open(file, "pt") as opened:
+        facts, tensors = opened.metadata(), {"weight": opened.get_tensor("weight")}
+    name = "weight"
     tensors[name].view(-1)[0] = value
-    save_file(tensors, path / "task.safetensors")
+    save_file(tensors, file, facts)
     with pytest.raises(ValueError, match=rf"task.safetensors is damaged: {name} has values that are not finite"):
         load_checkpoint(path)
 
@@ -247,3 +252,59 @@ def test_files_of_others_beside_checkpoints_stay(tmp_path, mine):
         save_checkpoint(tmp_path, make_checkpoint(step), keep=1)
     assert (tmp_path / mine).read_text() == "mine"
     assert [path.name for path in list_checkpoints(tmp_path)][-1] == "step_00000003"
+
+
+def test_a_run_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """What changes meanwhile is not in it, and an error is raised where the run waits for it."""
+    may_write, write = threading.Event(), checkpointing._write_tensors
+
+    def slowly(*arguments):
+        assert may_write.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpointing, "_write_tensors", slowly)
+    writer = CheckpointWriter(tmp_path)
+    weight = torch.ones(3)
+    writer.begin(TrainingCheckpoint(1, {"task": {"weight": weight}}, {}, {}))
+    weight.zero_()
+    assert list_checkpoints(tmp_path) == []
+    may_write.set()
+    writer.finish()
+    assert load_checkpoint(tmp_path / "step_00000001").tensors["task"]["weight"].tolist() == [1, 1, 1]
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpointing, "_write_tensors", full)
+    writer.begin(make_checkpoint(2))
+    with pytest.raises(OSError, match="step_00000002 could not be written .*No space left.*step_00000001 is intact"):
+        writer.begin(make_checkpoint(3))
+
+
+def test_the_tensors_are_shared_out_and_read_by_any_number(tmp_path):
+    """What two processes wrote, one reads: a process writes its share only. Nothing is pickled."""
+    values = {f"w{number}": torch.full((2, number + 1), float(number)) for number in range(5)}
+    draft = tmp_path / ".step_00000001.draft"
+    whole = TrainingCheckpoint(1, {"task": values}, {}, {}, world=2)
+    shares = [CheckpointWriter(tmp_path, rank=rank)._own_tensors(whole) for rank in range(2)]
+    assert sorted(name for share in shares for name in share) == [f"task/w{number}" for number in range(5)]
+    draft.mkdir()
+    for rank, share in enumerate(shares):
+        tensor_files.save_tensors(draft, share, rank, checkpointing._write_tensors).result()
+    found = {f"task/w{number}": torch.zeros(2, number + 1) for number in range(5)}
+    checkpointing.read_into(draft, found, alone=True)
+    assert all(torch.equal(found[f"task/{name}"], value) for name, value in values.items())
+    assert sorted(path.name for path in draft.iterdir()) == ["task.1.safetensors", "task.safetensors"]
+
+
+def test_shards_of_a_tensor_are_put_together(tmp_path):
+    rows = torch.arange(12.0).view(4, 3)
+    for rank, (first, last) in enumerate(((0, 3), (3, 4))):
+        places = json.dumps({"w": [[4, 3], [first, 0]]})
+        save_file({"w": rows[first:last].clone()}, tmp_path / tensor_files.file_name("ema", rank), {"places": places})
+    found = {"ema/w": torch.zeros(4, 3)}
+    checkpointing.read_into(tmp_path, found, alone=True)
+    assert torch.equal(found["ema/w"], rows)
+    save_file({"w": rows[3:].clone()}, tmp_path / "ema.1.safetensors")
+    with pytest.raises(ValueError, match="ema.1.safetensors is damaged: "):
+        checkpointing.read_into(tmp_path, found, alone=True)
