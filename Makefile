@@ -55,6 +55,7 @@ types: $(VENV)/.test  ## check types
 bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.import_time $(BENCH_ARGS)
 	$(RUN) -m benchmarks.decoding $(BENCH_ARGS)
+	$(RUN) -m benchmarks.prepared $(BENCH_ARGS)
 	$(RUN) -m benchmarks.models $(BENCH_ARGS)
 	$(RUN) -m benchmarks.training $(BENCH_ARGS)
 	$(RUN) -m benchmarks.engine $(BENCH_ARGS)

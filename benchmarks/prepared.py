@@ -39,7 +39,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {},
     *({"keyframe_every": distance} for distance in (1, 16, 24, 96, 250)),
     *({"references_every": distance} for distance in (1, 2, 8, 16)),
-    *({"crf": crf} for crf in (14, 16, 20, 23)),
+    *({"crf": crf} for crf in (14, 16, 19, 20, 23)),
     *({"short_side": side} for side in (224, 160)),
     {"references_every": None, "crf": 18},  # plain `prepare`
 )

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from transformers.image_utils import SizeDict
-
 from ..data.processors import ClipProcessor
 from .encoding import EncodingSettings
 
@@ -45,10 +43,9 @@ def training_encoding(
     distance = SPREAD_DISTANCE
     if processor.frame_sampling in DENSE_SAMPLINGS:
         distance = next(one for one in REFERENCE_DISTANCES if one <= processor.frame_stride)
-    crop, size = SizeDict(**dict(processor.crop_size)), SizeDict(**dict(processor.size))
-    assert crop.height and crop.width
-    resized = size.shortest_edge or min(size.height or 0, size.width or 0)
-    sides = [round(min(crop.height, crop.width) * ROOM), resized, *resized_sides]
+    resized, crop = processor.size, processor.crop_size
+    short_side = resized.get("shortest_edge") or min(resized.get("height", 0), resized.get("width", 0))
+    sides = [round(min(crop.get("height"), crop.get("width")) * ROOM), short_side, *resized_sides]
     chosen = {
         "short_side": max(sides) + max(sides) % 2,
         "crf": CRF,
