@@ -1,6 +1,6 @@
 """Pictures of clips, of a model's predictions, and of the metrics of a run. Some functions need matplotlib."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 TITLE_HEIGHT = 14
 GAP = 2
+PARTS = ("train", "validation")  # of a run, whose metrics have one name
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,12 @@ def _title(text: str) -> np.ndarray:
 
 def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, along: str = "step") -> Path:
     """
-    Draw curves, one small plot for each.
+    Draw curves, one small plot for each. Training and validation of one metric share a plot. Curves that never change
+    are left out, unless all are such.
 
     Args:
         curves (`Mapping[str, Sequence[tuple[float, float]]]`):
-            Points `(x, y)` by the name of the metric.
+            Points `(x, y)` by the name of the metric, such as `train/loss`.
         path (`str` or `Path`):
             The picture; its suffix decides the format.
         along (`str`, *optional*, defaults to `"step"`):
@@ -165,23 +167,78 @@ def draw_curves(curves: Mapping[str, Sequence[tuple[float, float]]], path: str |
 
     if not curves:
         raise ValueError("`curves` must hold at least one curve, got none")
-    columns = min(3, len(curves))
-    rows = -(-len(curves) // columns)
+    plots = plots_of(curves)
+    columns = min(3, len(plots))
+    rows = -(-len(plots) // columns)
     figure = Figure(figsize=(4 * columns, 2.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, (name, points) in zip(axes, curves.items()):
-        steps, values = zip(*points)
-        axis.plot(steps, values, marker="o" if len(points) < 30 else None, markersize=3, linewidth=1)
-        axis.set_title(name, fontsize=9)
+    for axis, (title, names) in zip(axes, plots.items()):
+        for name in names:
+            steps, values = zip(*curves[name])
+            few = len(values) < 30
+            axis.plot(steps, values, marker="o" if few else None, markersize=3, linewidth=1, label=name.split("/")[0])
+        if len(names) > 1:
+            axis.legend(fontsize=8)
+        axis.set_title(title, fontsize=9)
         axis.set_xlabel(along, fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.3)
-    for axis in axes[len(curves) :]:
+    for axis in axes[len(plots) :]:
         axis.set_axis_off()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
+
+
+def plots_of(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, list[str]]:
+    """
+    Group curves into plots.
+
+    Args:
+        curves (`Mapping[str, Sequence[tuple[float, float]]]`):
+            As for [`draw_curves`].
+
+    Returns:
+        `dict[str, list[str]]`: names of the curves of each plot, by its title.
+    """
+    changing = [name for name, points in curves.items() if len(points) == 1 or len({y for _, y in points}) > 1]
+    plots: dict[str, list[str]] = {}
+    for name in changing or curves:
+        part, _, metric = name.partition("/")
+        both = part in PARTS and all(f"{one}/{metric}" in changing for one in PARTS)
+        plots.setdefault(metric if both else name, []).append(name)
+    return plots
+
+
+def fonts_for(names: Iterable[str]) -> tuple[list[str], bool]:
+    """
+    Fonts of this machine that have the characters of some names.
+
+    Args:
+        names (`Iterable[str]`):
+            Names in any script.
+
+    Returns:
+        `tuple[list[str], bool]`: families, in the order in which characters are looked up, and whether they have all
+        characters.
+    """
+    from matplotlib import rcParams
+    from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+
+    families = [str(FontProperties(family=rcParams["font.family"]).get_name())]
+    missing = {ord(sign) for name in names for sign in name if not sign.isspace()}
+    missing -= set(get_font(findfont(families[0])).get_charmap())
+    for font in fontManager.ttflist if missing else ():
+        if "last resort" in font.name.lower():  # boxes for every character
+            continue
+        known = missing & set(get_font(font.fname).get_charmap())
+        if known and font.name not in families:
+            families.append(font.name)
+            missing -= known
+        if not missing:
+            break
+    return families, not missing
 
 
 def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: str | Path) -> Path:
@@ -197,8 +254,18 @@ def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: 
             The picture; its suffix decides the format.
 
     Returns:
-        `Path`: the picture's file. Names are shown for up to 60 labels, numbers for up to 20.
+        `Path`: the picture's file. Names are shown for up to 60 labels, numbers of videos for up to 20. Where no font
+        of this machine has the characters of the names, labels are numbered instead.
     """
+    from matplotlib import rc_context
+
+    families, complete = fonts_for(label_names)
+    shown = list(label_names) if complete else [f"#{index}" for index in range(len(label_names))]
+    with rc_context({"font.family": families}):
+        return _draw_confusion(matrix, shown, Path(path), "" if complete else ", numbered as in the model's labels")
+
+
+def _draw_confusion(matrix: np.ndarray, label_names: Sequence[str], path: Path, more: str) -> Path:
     from matplotlib.figure import Figure
 
     count = len(label_names)
@@ -208,8 +275,8 @@ def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: 
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(image, ax=axis, fraction=0.046, label="share of the correct label's videos")
-    axis.set_xlabel("prediction")
-    axis.set_ylabel("correct label")
+    axis.set_xlabel(f"prediction{more}")
+    axis.set_ylabel(f"correct label{more}")
     if count <= 60:
         size = 9 if count <= 20 else 6
         axis.set_xticks(range(count), label_names, rotation=90, fontsize=size)
@@ -218,7 +285,6 @@ def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: 
         for row, column in np.argwhere(matrix):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axis.text(column, row, str(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
@@ -231,4 +297,6 @@ __all__ = [
     "draw_curves",
     "draw_strips",
     "evenly_spaced",
+    "fonts_for",
+    "plots_of",
 ]

@@ -1,5 +1,7 @@
 """The picture: one row a clip, whatever its frames' number and shape."""
 
+import warnings
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,8 @@ from hf_videovit.pictures.drawing import (
     draw_confusion_matrix,
     draw_curves,
     draw_strips,
+    fonts_for,
+    plots_of,
 )
 
 
@@ -75,3 +79,25 @@ def test_confusion_matrix_is_darkest_where_most_videos_are(tmp_path, num_labels)
         picture = np.asarray(Image.open(path).convert("RGB")).astype(int)
         blue.append((picture[..., 2] - picture[..., 0] > 60).sum())
     assert blue[0] > 1.05 * blue[1]
+
+
+def test_training_and_validation_share_a_plot_and_flat_curves_are_left_out():
+    moving, flat = [(1, 0.5), (2, 0.25)], [(1, 3.0), (2, 3.0)]
+    curves = {"train/loss": moving, "train/weight_decay": flat, "validation/loss": moving, "validation/top1": moving}
+    assert plots_of(curves) == {"loss": ["train/loss", "validation/loss"], "validation/top1": ["validation/top1"]}
+    assert plots_of({"train/loss": flat}) == {"train/loss": ["train/loss"]}
+    assert plots_of({"validation/top1": [(9, 0.5)]}) == {"validation/top1": ["validation/top1"]}
+
+
+def test_labels_that_no_font_can_show_are_numbered(tmp_path, monkeypatch):
+    import matplotlib.font_manager
+
+    manager = matplotlib.font_manager.fontManager
+    boxes = [font for font in manager.ttflist if "Last Resort" in font.name]  # has a box for every character
+    monkeypatch.setattr(manager, "ttflist", boxes)
+    assert fonts_for(["wave", "Übung, прыжок"])[1]
+    assert not fonts_for(["wave", "跳ぶ"])[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of each missing character
+        path = draw_confusion_matrix(np.eye(2, dtype=int), ["wave", "跳ぶ"], tmp_path / "confusion.png")
+    assert Image.open(path).size[0] > 100
