@@ -59,7 +59,6 @@ EXTRAS_REQUIRE = {
     "track": TRACK,
     "demo": ["matplotlib>=3.8", "scikit-learn>=1.4"],
     "space": SPACE,
-    "deepspeed": ["deepspeed>=0.16"],
     **RUNTIMES,
     "runtimes": sorted({package for packages in RUNTIMES.values() for package in packages}),
     "lora": LORA,

@@ -16,7 +16,6 @@ EXTRAS = {
     "pandas": "hf_videovit[space]",
     "tensorboard": "hf_videovit[track]",
     "trackio": "hf_videovit[track]",
-    "deepspeed": "hf_videovit[deepspeed]",
     "torchcodec": "hf_videovit[torchcodec]",
     "onnx": "hf_videovit[export]",
     "onnxscript": "hf_videovit[export]",

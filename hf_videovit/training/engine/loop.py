@@ -409,8 +409,6 @@ class _Run:
 
     def _stop(self) -> NoReturn:
         by = self.stopping.made_by or "a signal to another process"
-        if not self.weights.resumes:
-            raise SystemExit(f"Stopped by {by} after step {self.progress.step}; nothing is saved.")
         self._save()
         self.checkpoints.finish()
         raise SystemExit(f"Stopped by {by}; step {self.progress.step} is saved. Continue with `--resume`.")
@@ -538,11 +536,6 @@ class _Run:
     def _begin(self) -> None:
         run, folder = self.config.run, self.folder / "checkpoints"
         checkpoints = list_checkpoints(folder)
-        if not self.weights.resumes and (run.save_every or run.save_steps or run.resume):
-            raise ValueError(
-                "A run with DeepSpeed cannot be resumed: set `save_every` to 0 and leave out `save_steps` and "
-                "`resume`, or use FSDP2 (examples/accelerate/fsdp2.yaml), which shards as much"
-            )
         if run.resume and checkpoints:
             self._resume(checkpoints[-1])
 

@@ -1,11 +1,10 @@
 """
-Weights and optimiser state during training: replicated in every process (one process, DDP), or sharded (FSDP2,
-DeepSpeed ZeRO). All have the same interface for the loop. Validation, pictures and the saved model always use an
-ordinary model with complete weights.
+Weights and optimiser state during training: replicated in every process (one process, DDP), or sharded (FSDP2).
+Both have the same interface for the loop. Validation, pictures and the saved model always use an ordinary model with
+complete weights.
 """
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -79,8 +78,6 @@ class WholeWeights:
         arguments ([`OptimizationArguments`]):
             Arguments of the optimiser.
     """
-
-    resumes = True
 
     def __init__(self, accelerator: Accelerator, task: Task, arguments: OptimizationArguments):
         self.accelerator, self.arguments = accelerator, arguments
@@ -233,86 +230,6 @@ class FullyShardedWeights(WholeWeights):
         return self.whole.to(self.accelerator.device)
 
 
-class ZeroWeights(WholeWeights):
-    """
-    DeepSpeed ZeRO. DeepSpeed makes the step itself: it clips the gradient and does not skip a step whose gradient is
-    not finite. Its optimiser state is stored in flat pieces that get names only with the first step, so runs cannot be
-    resumed and no checkpoints are written. Averaged weights are not supported, nor is fp16, whose loss scale DeepSpeed
-    manages itself.
-
-    Args:
-        accelerator (`Accelerator`):
-            Prepares task and optimiser.
-        task ([`Task`]):
-            The model with its loss.
-        arguments ([`OptimizationArguments`]):
-            Arguments of the optimiser.
-
-    Raises:
-        ValueError: `ema_decay` is set, or `mixed_precision` is fp16.
-    """
-
-    resumes = False
-
-    def _prepare(self, task: Task, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-        if self.arguments.ema_decay:
-            raise ValueError(
-                f"`ema_decay` {self.arguments.ema_decay} is not supported with DeepSpeed; use FSDP2 instead"
-            )
-        if self.accelerator.mixed_precision == "fp16":
-            raise ValueError("`mixed_precision` fp16 is not supported with DeepSpeed; use bf16 instead")
-        self.whole = type(task.model)(task.model.config)  # stage 3 may have sharded the model at its construction
-        config = self.accelerator.state.deepspeed_plugin.deepspeed_config
-        config["train_micro_batch_size_per_gpu"] = self.arguments.batch_size
-        config["gradient_accumulation_steps"] = 1  # losses are weighted already, and `last` marks the end of a step
-        config["gradient_clipping"] = self.arguments.clip_grad or 0.0
-        return self.accelerator.prepare(task, optimizer)
-
-    def _start_average(self) -> None:
-        self.averaged = self.average = None
-
-    @contextmanager
-    def backward_pass(self, last: bool) -> Iterator[Any]:
-        """See [`WholeWeights.backward_pass`]."""
-        self.task.set_gradient_accumulation_boundary(is_boundary=last)
-        yield self.task.backward
-
-    def step(self) -> torch.Tensor:
-        """
-        See [`WholeWeights.step`]. DeepSpeed updates the weights before the gradient can be checked.
-
-        Returns:
-            `torch.Tensor`: norm of the gradient before clipping.
-
-        Raises:
-            FloatingPointError: the gradient is not finite.
-        """
-        self.task.step()
-        norm = torch.as_tensor(self.task.get_global_grad_norm())
-        if not math.isfinite(norm.item()):
-            raise FloatingPointError(
-                "The gradient is not finite, and DeepSpeed has updated the weights with it. Lower `learning_rate` or "
-                "set `clip_grad`. DDP and FSDP2 skip such steps."
-            )
-        return norm
-
-    def model(self) -> PreTrainedModel:
-        """A copy of the model with complete weights in full precision."""
-        from deepspeed import zero
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        state = dict(self.module.model.named_buffers())
-        for name, parameter in self.module.model.named_parameters():
-            whole = safe_get_full_fp32_param(parameter)
-            if whole is None:  # frozen
-                with zero.GatheredParameters([parameter]):
-                    whole = parameter.detach().clone()
-            state[name] = whole
-        wanted = self.whole.state_dict()
-        self.whole.load_state_dict({name: state[name].detach() for name in wanted})
-        return self.whole.to(self.accelerator.device)
-
-
 def arrange_weights(accelerator: Accelerator, task: Task, arguments: OptimizationArguments) -> WholeWeights:
     """
     Prepare task and optimiser for the kind of parallelism with which the processes were started.
@@ -329,13 +246,16 @@ def arrange_weights(accelerator: Accelerator, task: Task, arguments: Optimizatio
         [`WholeWeights`] or a subclass.
 
     Raises:
-        ValueError: `fsdp_version` is 1, or an argument is not supported with DeepSpeed.
+        ValueError: `fsdp_version` is 1, or the processes were started for DeepSpeed.
     """
     if task.idle_parameters and accelerator.distributed_type in DATA_PARALLEL:
         accelerator.ddp_handler = accelerator.ddp_handler or DistributedDataParallelKwargs()
         accelerator.ddp_handler.find_unused_parameters = True
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        return ZeroWeights(accelerator, task, arguments)
+        raise ValueError(
+            "`distributed_type` must be NO, MULTI_GPU, MULTI_CPU or FSDP, got DEEPSPEED: FSDP2 "
+            "(examples/accelerate/fsdp2.yaml) shards as much, and its runs can be resumed"
+        )
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
             raise ValueError("`fsdp_version` must be 2 (examples/accelerate/fsdp2.yaml), got 1")

@@ -14,8 +14,7 @@ like torchrun it ends all when one dies. A run is `{"recipe": path}` and any of
     "victim": the process that is killed; all by default
     "held": file that gets the bytes of weights, gradients, optimiser and average in the last step
     "file_limit": [step, bytes]: from that step on the first process can write no larger file, as if the disk were full
-    "sharding": "fsdp" or "deepspeed", which accelerate itself starts on accelerators only
-    "environment": variables that its launcher would have set for that
+    "sharding": "fsdp", which accelerate itself starts on accelerators only
     "pause": seconds after each step, so that a signal can meet it
 """
 
@@ -30,7 +29,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin, PartialState
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from torch.distributed.tensor import DTensor
 
@@ -114,14 +113,10 @@ def watch(run):
     before(checkpointing, "_write_tensors", at_write)
 
 
-def shard_on_cpu(kind):
+def shard_on_cpu():
     """
     Let accelerate do on the CPU what it does on accelerators: from its state on, everything is its own and torch's.
     """
-    if kind == "deepspeed":
-        cpu = ("gloo", DistributedType.MULTI_CPU)
-        PartialState._prepare_backend = lambda self, *arguments, **options: cpu
-        return Accelerator()
     accelerator = Accelerator(cpu=True)
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
@@ -129,10 +124,9 @@ def shard_on_cpu(kind):
 
 
 def do(run):
-    os.environ.update(run.get("environment", {}))
     torch.set_num_threads(1)  # sums are the same to the last bit
     watch(run)
-    accelerator = shard_on_cpu(run["sharding"]) if "sharding" in run else None
+    accelerator = shard_on_cpu() if "sharding" in run else None
     config = RunConfig.from_yaml(run["recipe"])
     if config.method.get("tokenizer") is not None:
         pretrain(config, accelerator=accelerator)

@@ -1,19 +1,19 @@
 """Configurations of accelerate, and runs that share out their weights among two processes on the CPU."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from safetensors.torch import load_file
 
-from hf_videovit.training.arguments import ModelArguments
-from hf_videovit.training.building import build_model
+from hf_videovit.training.arguments import OptimizationArguments
 from hf_videovit.training.engine.checkpointing import list_checkpoints, load_checkpoint
-from hf_videovit.training.engine.sharding import MovingAverage, check_shape
-from tests.clips import STEPS
+from hf_videovit.training.engine.sharding import MovingAverage, arrange_weights, check_shape
 from tests.training.engine.test_many_processes import curve, do_runs
 
 
@@ -31,10 +31,6 @@ def launched(name, monkeypatch, *words):
     parser = launch_command_parser()
     arguments = parser.parse_args(["--config_file", str(CONFIGS / name), *words, "examples/finetune.py"])
     arguments, _, _ = _validate_launch_command(arguments)
-    if arguments.use_deepspeed:
-        fields = load_config_from_file(str(CONFIGS / name)).deepspeed_config
-        arguments.deepspeed_fields_from_accelerate_config = ",".join(fields)  # as `launch_command` does
-        return arguments, prepare_deepspeed_cmd_env(arguments)[1]
     if arguments.multi_gpu or arguments.use_fsdp:
         return arguments, prepare_multi_gpu_env(arguments)
     return arguments, prepare_simple_launcher_cmd_env(arguments)[1]
@@ -56,11 +52,12 @@ def test_what_the_launcher_makes_of_them(monkeypatch):
     arguments, environment = launched("fsdp2.yaml", monkeypatch)
     assert arguments.use_fsdp
     assert (environment["ACCELERATE_USE_FSDP"], environment["FSDP_VERSION"]) == ("true", "2")
-    for stage in ("2", "3"):
-        arguments, environment = launched(f"deepspeed_zero{stage}.yaml", monkeypatch)
-        assert arguments.use_deepspeed
-        assert environment["ACCELERATE_USE_DEEPSPEED"] == "true"
-        assert environment["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == stage
+
+
+def test_deepspeed_is_refused():
+    accelerator = SimpleNamespace(distributed_type=DistributedType.DEEPSPEED)
+    with pytest.raises(ValueError, match="got DEEPSPEED: FSDP2"):
+        arrange_weights(accelerator, SimpleNamespace(idle_parameters=()), OptimizationArguments())
 
 
 def test_a_moving_average_moves_weights_and_copies_counters():
@@ -117,27 +114,3 @@ def test_fsdp2_trains_saves_and_resumes_like_ddp(fields, tmp_path, monkeypatch):
         assert {name: value.shape for name, value in ours.items()} == {
             name: value.shape for name, value in theirs.items()
         }
-
-
-@pytest.mark.parametrize("stage", [2, 3])
-def test_deepspeed_trains_like_ddp(fields, tmp_path, monkeypatch, stage):
-    pytest.importorskip("deepspeed")
-    _, environment = launched(f"deepspeed_zero{stage}.yaml", monkeypatch, "--mixed_precision", "no")
-    environment = {key: value for key, value in environment.items() if key.startswith("ACCELERATE_")}
-    model, processor = build_model(
-        ModelArguments(config=fields["config"], processor=fields["processor"]), sorted(STEPS)
-    )
-    for part in (model, processor):  # from scratch, transformers draws other weights under stage 3
-        part.save_pretrained(tmp_path / "start")
-    fields |= {"save_steps": None, "resume": False, "ema_decay": None, "checkpoint": str(tmp_path / "start")}
-    sharded = fields | {"output_dir": str(tmp_path / "zero")}
-    zero = {"world": 2, "sharding": "deepspeed", "environment": environment | {"DS_ACCELERATOR": "cpu"}}
-    runs = [{"world": 2, "fields": fields}, zero | {"fields": sharded}, zero | {"fields": sharded | {"resume": True}}]
-    answers = do_runs(tmp_path, runs)
-    assert [answer["statuses"] for answer in answers] == [[0, 0], [0, 0], [1, 1]], answers
-    assert "cannot be resumed" in answers[2]["said"][0]
-    for one, other in zip(curve(tmp_path / "zero"), curve(tmp_path / "ddp"), strict=True):
-        assert one == pytest.approx(other, rel=1e-4)
-    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in ("zero", "ddp")}
-    for name, tensor in weights["ddp"].items():
-        assert (weights["zero"][name] - tensor).abs().max() < 1e-4
