@@ -418,11 +418,10 @@ class _Run:
         self._read_steps()
         if not self.sums:  # steps without readable videos only
             return
-        names = sorted(self.sums)
-        values = torch.tensor([self.sums[name] for name in names], dtype=torch.float64)
+        sums = dict(sorted(self.sums.items()))
         if self.stream.world > 1:
-            values = sum_over_hosts(values)
-        sums = dict(zip(names, values.tolist()))
+            values = sum_over_hosts(torch.tensor(list(sums.values()), dtype=torch.float64))
+            sums = dict(zip(sums, values.tolist()))
         items, steps = sums.pop("items"), sums.pop("finite_steps", 0.0)
         norm = sums.pop("grad_norm", 0.0) / steps if steps else math.nan
         line: dict[str, Any] = {"step": self.progress.step, "epoch": self.progress.epoch}
