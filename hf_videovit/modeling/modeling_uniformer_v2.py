@@ -234,7 +234,8 @@ class UniFormerV2QuickGELU(nn.Module):
                 Tensor of any shape.
         """
         gate = (1.702 * hidden_states).sigmoid_()
-        return hidden_states * gate if torch.is_grad_enabled() else gate.mul_(hidden_states)
+        plain = torch.is_grad_enabled() or torch.jit.is_tracing()  # whose check has no gradients
+        return hidden_states * gate if plain else gate.mul_(hidden_states)
 
 
 class _UniFormerV2MLP(nn.Module):

@@ -194,8 +194,9 @@ def test_detect_actions(videos, tmp_path, monkeypatch):
     def one_person(images):
         return [(torch.tensor([[4.0, 4.0, 30.0, 30.0]]), torch.tensor([0.9])) for _ in images]
 
-    monkeypatch.setattr("hf_videovit.inference.people.person_detector", lambda name, device: one_person)
+    # first the module that imports the name from the other, else it would keep the stand-in
     monkeypatch.setattr("hf_videovit.inference.action_detection.person_detector", lambda given, device: one_person)
+    monkeypatch.setattr("hf_videovit.inference.people.person_detector", lambda name, device: one_person)
     model, film = save_tiny_detector(tmp_path / "model"), videos / LABELS[2] / f"{LABELS[2]}.mp4"
     options = ("--model", model, "--detector", "any", "--threshold", 0.2, "--top-k", 2, "--every", 0.3)
     plain = json.loads(run("detect-actions", film, *options, "--device", "cpu").stdout)["key_frames"]
