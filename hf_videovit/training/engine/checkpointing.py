@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +23,13 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from ...folders import remove_folder
-from .tensor_files import FILE_NAMES, cause_of, list_tensor_facts, load_tensors, save_tensors
+from .tensor_files import FILE_NAMES, cause_of, file_digest, list_tensor_facts, load_tensors, save_tensors
 
 
-FORMAT = 3
+FORMAT = 4
 STATE_FILE = "state.json"
 SEAL = "sha256"  # field of a JSON file with the hash of the other fields
-WAY_OUT = "Delete its checkpoint to resume from the one before, or start again"
+WAY_OUT = "Delete this checkpoint to resume from the one before, or start again"
 ASIDE = ".replaced"  # suffix of a checkpoint whose step is being saved again
 FOLDERS = re.compile(rf"\.?step_\d{{8,}}({re.escape(ASIDE)})?(\.draft)?(\.removed)?")
 FILES = re.compile(rf"state\.json|rank_\d+\.json|{FILE_NAMES}")
@@ -150,24 +150,28 @@ class CheckpointWriter:
         self._step = checkpoint.step
         for part in (self._start, lambda: _write_json(self._draft / f"rank_{self.rank}.json", checkpoint.rank_state)):
             self._settle(_error_of(part))
-        tensors = self._own_tensors(checkpoint)
+        named = {
+            f"{part}/{name}": value for part, found in checkpoint.tensors.items() for name, value in found.items()
+        }
+        tensors = self._own_tensors(named, checkpoint.world)
         written: Future[Any] = Future()
-        if any(checkpoint.tensors.values()):
-            written = save_tensors(self._draft, tensors, self.rank, _write_tensors, self.group)
+        digests: dict[str, str] = {}
+        if named:
+            written = save_tensors(self._draft, tensors, self.rank, _write_tensors, digests, self.group)
         else:
             written.set_result(None)
-        self._thread = threading.Thread(target=self._complete, args=(written, checkpoint))
+        self._thread = threading.Thread(target=self._complete, args=(written, checkpoint, named.keys(), digests))
         self._thread.start()
 
-    def _own_tensors(self, checkpoint: TrainingCheckpoint) -> dict[str, torch.Tensor]:
-        """This process's shards, and its share of the tensors that all processes hold."""
-        named = [
-            (f"{part}/{name}", value) for part, values in checkpoint.tensors.items() for name, value in values.items()
-        ]
+    def _own_tensors(self, named: Mapping[str, torch.Tensor], world: int) -> dict[str, torch.Tensor]:
+        """
+        This process's shards, and its share of the tensors that all processes hold. The share depends on the names
+        only: processes may hold the tensors in different orders.
+        """
         own = {
-            name: value.detach()
-            for number, (name, value) in enumerate(named)
-            if isinstance(value, DTensor) or number % checkpoint.world == self.rank
+            name: named[name].detach()
+            for number, name in enumerate(sorted(named))
+            if isinstance(named[name], DTensor) or number % world == self.rank
         }
         return {name: value.clone() if value.device.type == "cpu" else value for name, value in own.items()}
 
@@ -207,19 +211,27 @@ class CheckpointWriter:
             shutil.rmtree(self._draft, ignore_errors=True)
             self._draft.mkdir(parents=True)
 
-    def _complete(self, written: "Future[Any]", checkpoint: TrainingCheckpoint) -> None:
+    def _complete(
+        self,
+        written: "Future[Any]",
+        checkpoint: TrainingCheckpoint,
+        names: Collection[str],
+        digests: Mapping[str, str],
+    ) -> None:
         """Wait for all processes, then give the checkpoint its name."""
         try:
             written.result()
             if self.rank == 0:
-                self._publish(checkpoint)
+                missing = sorted(set(names) - list_tensor_facts(self._draft).keys())
+                if missing:
+                    raise RuntimeError(f"No process wrote {', '.join(missing[:8])} of checkpoint {self._final}")
+                self._publish(checkpoint, digests)
         except BaseException as error:  # raised where the run waits for it
             self._error = cause_of(error)
 
-    def _publish(self, checkpoint: TrainingCheckpoint) -> None:
-        sizes = {path.name: path.stat().st_size for path in sorted(self._draft.glob("*.safetensors"))}
+    def _publish(self, checkpoint: TrainingCheckpoint, digests: Mapping[str, str]) -> None:
         common = {"format": FORMAT, "step": checkpoint.step, "world": checkpoint.world}
-        common |= {"parts": list(checkpoint.tensors), "files": sizes} | checkpoint.state
+        common |= {"parts": list(checkpoint.tensors), "files": dict(sorted(digests.items()))} | checkpoint.state
         _write_json(self._draft / STATE_FILE, common)
         _sync(self._draft)
         _put_in_place(self._draft, self._final)
@@ -293,6 +305,7 @@ def load_checkpoint(path: Path, rank: int = 0) -> TrainingCheckpoint:
         ValueError: the checkpoint has another format, or one of its files is damaged or was edited.
     """
     state = read_state(path)
+    check_files(path)
     rank_state = read_rank_state(path, rank) if rank < state["world"] else {}
     del state["files"]
     parts: dict[str, dict[str, torch.Tensor]] = {name: {} for name in state.pop("parts")}
@@ -302,6 +315,29 @@ def load_checkpoint(path: Path, rank: int = 0) -> TrainingCheckpoint:
         part, _, inner = name.partition("/")
         parts[part][inner] = value
     return TrainingCheckpoint(state.pop("step"), parts, state, rank_state, state.pop("world"))
+
+
+def check_files(path: Path, rank: int = 0, world: int = 1) -> None:
+    """
+    Check that files of tensors are those that were written. Each of several processes checks its share.
+
+    Args:
+        path (`Path`):
+            A folder from [`list_checkpoints`].
+        rank (`int`, *optional*, defaults to 0):
+            Index of this process.
+        world (`int`, *optional*, defaults to 1):
+            Number of processes that check.
+
+    Raises:
+        ValueError: a file is missing, damaged, or was edited.
+    """
+    for name, digest in list(read_state(path)["files"].items())[rank::world]:
+        file = path / name
+        if not file.is_file():
+            raise ValueError(f"The file {file} is missing. {WAY_OUT}")
+        if file_digest(file) != digest:
+            raise ValueError(f"The file {file} is damaged: it is not what was written. {WAY_OUT}")
 
 
 def list_tensors(path: Path) -> dict[str, Any]:
@@ -316,13 +352,8 @@ def list_tensors(path: Path) -> dict[str, Any]:
         `dict[str, TensorStorageMetadata]`: by name, `part/name`.
 
     Raises:
-        ValueError: a file is missing or damaged.
+        ValueError: a file is damaged.
     """
-    for name, size in read_state(path)["files"].items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size:
-            found = f"has {file.stat().st_size} bytes instead of {size}" if file.is_file() else "is missing"
-            raise ValueError(f"The file {file} is damaged: it {found}. {WAY_OUT}")
     try:
         return list_tensor_facts(path)
     except ValueError as error:

@@ -41,6 +41,7 @@ from ..tasks import Task
 from .checkpointing import (
     CheckpointWriter,
     TrainingCheckpoint,
+    check_files,
     list_checkpoints,
     read_rank_state,
     read_state,
@@ -554,9 +555,10 @@ class _Run:
             )
         self._check_data(state["data"])
         logger.warning(f"Resuming from {path}")
+        self._check_files(path)
         try:
             self.weights.load(path, state["groups"])
-        except (ValueError, KeyError, IndexError, RuntimeError) as error:
+        except (ValueError, IndexError) as error:
             raise ValueError(f"Checkpoint {path} does not fit the model: {error}") from error
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -571,6 +573,16 @@ class _Run:
         self.report.log.read_to(step)
         self.accelerator.wait_for_everyone()  # all have read the file before the first process rewrites it
         self.report.log.rewrite()
+
+    def _check_files(self, path: Path) -> None:
+        """Raise a ValueError in all processes if a file of tensors is not the one that was written."""
+        error = None
+        try:
+            check_files(path, self.stream.rank, self.stream.world)
+        except ValueError as caught:
+            error = caught
+        if not self._all_agree(error is None):
+            raise error or ValueError(f"A file of checkpoint {path} is damaged; see the error of another process")
 
     def _take_over(self, states: list[dict[str, Any]], step: int) -> None:
         """Take over sums and counts of another number of processes: the first process has them all."""

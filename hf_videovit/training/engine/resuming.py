@@ -73,8 +73,8 @@ def _shared(arguments: OptimizationArguments, clips: int, world: int, change_acc
         )
     changed = replace(arguments, batch_size=part // fitting[0], accumulation=fitting[0])
     logger.warning(
-        f"{world} processes take the {clips} clips of a step in {changed.accumulation} batches of "
-        f"{changed.batch_size} each (`accumulation`, `batch_size`)"
+        f"{world} processes share the {clips} clips of a step: `batch_size` is {changed.batch_size}, `accumulation` "
+        f"{changed.accumulation}"
     )
     return changed
 

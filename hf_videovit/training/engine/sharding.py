@@ -187,7 +187,7 @@ class WholeWeights:
             different = ", ".join(name.partition("/")[2] for name in sorted(into.keys() ^ wanted)[:8])
             raise ValueError(f"The checkpoint is of another model: it differs in the tensors {different}")
         state = {}
-        for name in stored.keys() - wanted:
+        for name in sorted(stored.keys() - wanted):
             state[name.partition("/")[2]] = into[name] = self._empty_state(name, stored[name])
         for name, value in into.items():
             check_shape(name.partition("/")[2], stored[name].size, value)

@@ -7,6 +7,8 @@ whole one, so that any number of processes can read it.
 """
 
 import concurrent.futures
+import hashlib
+import itertools
 import json
 import re
 import warnings
@@ -34,6 +36,7 @@ from torch.futures import Future
 
 
 FILE_NAMES = r"(task|optimizer|ema)(\.\d+)?\.safetensors"
+BLOCK = 2**20  # bytes that are hashed at once
 PLACES = "places"  # field of a header: size of each whole tensor, and where the stored one begins in it
 
 
@@ -53,6 +56,24 @@ def file_name(part: str, rank: int) -> str:
     return f"{part}.{rank}.safetensors" if rank else f"{part}.safetensors"
 
 
+def file_digest(path: Path) -> str:
+    """
+    SHA-256 of a file.
+
+    Args:
+        path (`Path`):
+            The file.
+
+    Returns:
+        `str`: hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 class _TensorWriter(StorageWriter):
     """
     Writes the tensors of this process.
@@ -64,12 +85,18 @@ class _TensorWriter(StorageWriter):
             Index of this process.
         write (`Callable[[Path, dict, dict], None]`):
             Writes tensors and facts to a file.
+        digests (`dict[str, str]`):
+            Takes the SHA-256 of each file, of all processes, in the first process.
     """
 
     def __init__(
-        self, folder: Path, rank: int, write: Callable[[Path, Mapping[str, torch.Tensor], dict[str, str]], None]
+        self,
+        folder: Path,
+        rank: int,
+        write: Callable[[Path, Mapping[str, torch.Tensor], dict[str, str]], None],
+        digests: dict[str, str],
     ):
-        self.folder, self.rank, self.write = folder, rank, write
+        self.folder, self.rank, self.write, self.digests = folder, rank, write, digests
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """Nothing to do."""
@@ -89,6 +116,7 @@ class _TensorWriter(StorageWriter):
         """Write what the plan gives to this process."""
         tensors: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
         places: dict[str, dict[str, Any]] = defaultdict(dict)
+        indices: dict[str, list[MetadataIndex]] = defaultdict(list)
         results = []
         for item in plan.items:
             if item.tensor_data is None:
@@ -96,15 +124,20 @@ class _TensorWriter(StorageWriter):
             part, _, name = item.index.fqn.partition("/")
             tensors[part][name] = cast(torch.Tensor, planner.resolve_data(item))
             places[part][name] = [list(item.tensor_data.size), list(item.tensor_data.chunk.offsets)]
-            results.append(WriteResult(item.index, tensors[part][name].nbytes, file_name(part, self.rank)))
+            indices[part].append(item.index)
         for part, values in tensors.items():
-            self.write(self.folder / file_name(part, self.rank), values, {PLACES: json.dumps(places[part])})
+            path = self.folder / file_name(part, self.rank)
+            self.write(path, values, {PLACES: json.dumps(places[part])})
+            stored = {path.name: file_digest(path)}
+            results += [WriteResult(index, path.stat().st_size, stored) for index in indices[part]]
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
         return done
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Nothing to do: headers hold what readers need."""
+        """Collect the hashes. Headers hold what else readers need."""
+        for result in itertools.chain.from_iterable(results):
+            self.digests.update(result.storage_data)
 
     @classmethod
     def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
@@ -239,6 +272,7 @@ def save_tensors(
     tensors: dict[str, torch.Tensor],
     rank: int,
     write: Callable[[Path, Mapping[str, torch.Tensor], dict[str, str]], None],
+    digests: dict[str, str],
     group: "distributed.ProcessGroup | None" = None,
 ) -> "concurrent.futures.Future[Any]":
     """
@@ -253,6 +287,8 @@ def save_tensors(
             Index of this process.
         write (`Callable[[Path, dict, dict], None]`):
             Writes tensors and facts to a file.
+        digests (`dict[str, str]`):
+            Takes the SHA-256 of each file by name, in the first process.
         group (`ProcessGroup`, *optional*):
             Processes that communicate over the CPU, used by nothing else.
 
@@ -260,7 +296,7 @@ def save_tensors(
         `Future`: done when all processes have written.
     """
     _expect_one_process()
-    writer = _TensorWriter(folder, rank, write)
+    writer = _TensorWriter(folder, rank, write, digests)
     return cast(Any, dcp.async_save(tensors, storage_writer=writer, process_group=group))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -765,8 +766,18 @@ def make_accelerator(arguments: RunArguments) -> Accelerator:
 
     Returns:
         `Accelerator`
+
+    Raises:
+        ValueError: the launcher started several processes, and Accelerate takes each for a run of its own.
     """
-    return Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
+    accelerator = Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes < started:
+        raise ValueError(
+            f"The launcher started {started} processes, and Accelerate sees {accelerator.num_processes}: set the "
+            "environment variable ACCELERATE_USE_CPU=true for processes without an accelerator"
+        )
+    return accelerator
 
 
 def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:

@@ -5,7 +5,6 @@ import threading
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hf_videovit.training.engine import checkpointing, tensor_files
@@ -101,27 +100,25 @@ def test_a_state_that_was_edited_is_refused_by_name(tmp_path, name, change):
 
 
 @pytest.mark.parametrize("name", ["state.json", "rank_0.json", "task.safetensors"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "empty", "other", "missing", "one bit"])
 def test_a_damaged_file_is_named(tmp_path, name, damage):
     path = save_checkpoint(tmp_path, make_checkpoint(1))
     content = (path / name).read_bytes()
-    (path / name).write_bytes({"truncated": content[:-9], "empty": b"", "other": b"[1]", "missing": b""}[damage])
+    flipped = content[:-1] + bytes([content[-1] ^ 1])
+    wrong = {"truncated": content[:-9], "empty": b"", "other": b"[1]", "missing": b"", "one bit": flipped}
+    (path / name).write_bytes(wrong[damage])
     if damage == "missing":
         (path / name).unlink()
-    with pytest.raises(ValueError, match=f"{path / name} is damaged: .*Delete its checkpoint to resume"):
+    with pytest.raises(ValueError, match=f"{path / name} is (damaged: |missing).*Delete this checkpoint to resume"):
         load_checkpoint(path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_tensors_that_are_not_finite_are_named(tmp_path, value):
-    path = save_checkpoint(tmp_path, make_checkpoint(1))
-    file = path / "task.safetensors"
-    with safe_open(file, "pt") as opened:
-        facts, tensors = opened.metadata(), {"weight": opened.get_tensor("weight")}
-    name = "weight"
-    tensors[name].view(-1)[0] = value
-    save_file(tensors, file, facts)
-    with pytest.raises(ValueError, match=rf"task.safetensors is damaged: {name} has values that are not finite"):
+    checkpoint = make_checkpoint(1)
+    checkpoint.tensors["task"]["weight"][0] = value
+    path = save_checkpoint(tmp_path, checkpoint)
+    with pytest.raises(ValueError, match="task.safetensors is damaged: weight has values that are not finite"):
         load_checkpoint(path)
 
 
@@ -282,19 +279,33 @@ def test_a_run_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
 
 
 def test_the_tensors_are_shared_out_and_read_by_any_number(tmp_path):
-    """What two processes wrote, one reads: a process writes its share only. Nothing is pickled."""
+    """
+    What two processes wrote, one reads: a process writes its share only, whatever the order in which it holds the
+    tensors. Nothing is pickled.
+    """
     values = {f"w{number}": torch.full((2, number + 1), float(number)) for number in range(5)}
     draft = tmp_path / ".step_00000001.draft"
-    whole = TrainingCheckpoint(1, {"task": values}, {}, {}, world=2)
-    shares = [CheckpointWriter(tmp_path, rank=rank)._own_tensors(whole) for rank in range(2)]
+    orders = [list(values.items()), list(values.items())[::-1]]
+    named = [{f"task/{name}": value for name, value in order} for order in orders]
+    shares = [CheckpointWriter(tmp_path, rank=rank)._own_tensors(named[rank], world=2) for rank in range(2)]
     assert sorted(name for share in shares for name in share) == [f"task/w{number}" for number in range(5)]
     draft.mkdir()
+    digests = {}
     for rank, share in enumerate(shares):
-        tensor_files.save_tensors(draft, share, rank, checkpointing._write_tensors).result()
+        tensor_files.save_tensors(draft, share, rank, checkpointing._write_tensors, digests).result()
+    assert digests == {path.name: tensor_files.file_digest(path) for path in draft.iterdir()}
     found = {f"task/w{number}": torch.zeros(2, number + 1) for number in range(5)}
     checkpointing.read_into(draft, found, alone=True)
     assert all(torch.equal(found[f"task/{name}"], value) for name, value in values.items())
     assert sorted(path.name for path in draft.iterdir()) == ["task.1.safetensors", "task.safetensors"]
+
+
+def test_a_checkpoint_that_lacks_a_tensor_gets_no_name(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, make_checkpoint(1))
+    monkeypatch.setattr(CheckpointWriter, "_own_tensors", lambda writer, named, world: {"task/other": torch.ones(1)})
+    with pytest.raises(RuntimeError, match="No process wrote task/weight of checkpoint .*step_00000002"):
+        save_checkpoint(tmp_path, make_checkpoint(2))
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step_00000001"]
 
 
 def test_shards_of_a_tensor_are_put_together(tmp_path):

@@ -11,9 +11,10 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 from safetensors.torch import load_file
 
-from hf_videovit.training.arguments import OptimizationArguments
+from hf_videovit.training.arguments import OptimizationArguments, RunArguments
 from hf_videovit.training.engine.checkpointing import list_checkpoints, load_checkpoint
 from hf_videovit.training.engine.sharding import MovingAverage, arrange_weights, check_shape
+from hf_videovit.training.methods.common import make_accelerator
 from tests.training.engine.test_many_processes import curve, do_runs
 
 
@@ -52,6 +53,13 @@ def test_what_the_launcher_makes_of_them(monkeypatch):
     arguments, environment = launched("fsdp2.yaml", monkeypatch)
     assert arguments.use_fsdp
     assert (environment["ACCELERATE_USE_FSDP"], environment["FSDP_VERSION"]) == ("true", "2")
+
+
+def test_processes_that_do_not_meet_are_refused(monkeypatch):
+    """Accelerate takes each process of torchrun for a run of its own without an accelerator and ACCELERATE_USE_CPU."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="started 2 processes, and Accelerate sees 1: .*ACCELERATE_USE_CPU=true"):
+        make_accelerator(RunArguments(output_dir="out"))
 
 
 def test_deepspeed_is_refused():
