@@ -33,7 +33,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._comparison import memory_kilobytes, product_rate
+from benchmarks._comparison import memory_kilobytes
 from benchmarks._machine import write_csv
 from benchmarks.decoding import make_clip
 from hf_videovit import (
@@ -70,6 +70,12 @@ TINY_DECODER = {"decoder_hidden_size": 32, "decoder_num_attention_heads": 2, "de
 Rows = Iterator[dict[str, Any]]
 
 
+def matrix_product(device: str, dtype: torch.dtype, size: int) -> tuple[Callable[[], torch.Tensor], int]:
+    """One bare matrix product and its multiply-accumulates."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    return lambda: left @ right, size**3
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
@@ -94,7 +100,7 @@ class Bench:
         cuda = self.device.type == "cuda"
         self.card = torch.cuda.get_device_name(self.device) if cuda else "cpu"
         self.peak = next((rate for name, rate in PEAKS.items() if name in self.card), None)
-        product, macs = product_rate(str(self.device), torch.bfloat16, 256 if self.arguments.tiny else 8192)
+        product, macs = matrix_product(str(self.device), torch.bfloat16, 256 if self.arguments.tiny else 8192)
         self.measured = 2 * macs / self.seconds(product)
         self.clip = TINY_CLIP if self.arguments.tiny else CLIP
 

@@ -15,6 +15,7 @@ like torchrun it ends all when one dies. A run is `{"recipe": path}` and any of
     "held": file that gets the bytes of weights, gradients, optimiser and average in the last step
     "file_limit": [step, bytes]: from that step on the first process can write no larger file, as if the disk were full
     "sharding": "fsdp", which accelerate itself starts on accelerators only
+    "environment": variables that its launcher would have set for that
     "pause": seconds after each step, so that a signal can meet it
 """
 
@@ -124,6 +125,7 @@ def shard_on_cpu():
 
 
 def do(run):
+    os.environ.update(run.get("environment", {}))
     torch.set_num_threads(1)  # sums are the same to the last bit
     watch(run)
     accelerator = shard_on_cpu() if "sharding" in run else None

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.data.streaming import ClipStream
+from hf_videovit.training.data.streaming import StepStream
 from hf_videovit.training.engine.checkpointing import list_checkpoints
 from hf_videovit.training.engine.stopping import watch_signals
 from hf_videovit.training.methods.choosing import finetune
@@ -149,7 +149,7 @@ def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, o
     fields = tiny_fields | {"num_workers": 0, "epochs": 2, "eval_every": 0, "save_every": 0, "resume": True}
     whole = finetune(RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "whole")}))
     config = RunConfig.from_fields(**fields | {"output_dir": str(tmp_path / "stopped")})
-    read = ClipStream.epoch
+    read = StepStream.epoch
 
     def signalled(stream, *arguments):
         for index, batch in enumerate(read(stream, *arguments)):
@@ -158,7 +158,7 @@ def test_a_batch_that_comes_with_the_signal_is_not_lost(tiny_fields, tmp_path, o
             yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(ClipStream, "epoch", signalled)
+        patched.setattr(StepStream, "epoch", signalled)
         with pytest.raises(SystemExit, match=f"step {position} is saved"):
             finetune(config)
     finetune(config)
