@@ -28,6 +28,7 @@ class _Worker(TrustedProcess):
 
     def _end(self) -> None:
         if os.getpid() == self._owner:  # a fork of the owner inherits its exit handlers
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a worker for a failure
             self.kill()
 
 
