@@ -108,7 +108,8 @@ class SimulatedDevice(TorchDispatchMode):
             return func(*args, **kwargs)
         if self.counting and _waits(func, args, kwargs):
             lines = [frame for frame in traceback.extract_stack() if frame.filename.startswith(PACKAGE)]
-            lines = [frame for frame in lines if not frame.filename.endswith("simulated_device.py")]
+            others = ("simulated_device.py", "site-packages")  # an environment may lie in the checkout
+            lines = [frame for frame in lines if not any(other in frame.filename for other in others)]
             where = f"{Path(lines[-1].filename).name}:{lines[-1].lineno} {lines[-1].line}" if lines else "nowhere"
             self.waits.append(f"{func} at {where}")
         return _computed(func, args, kwargs)
