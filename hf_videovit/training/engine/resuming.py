@@ -73,8 +73,7 @@ def _shared(arguments: OptimizationArguments, clips: int, world: int, change_acc
         )
     changed = replace(arguments, batch_size=part // fitting[0], accumulation=fitting[0])
     logger.warning(
-        f"{world} processes share the {clips} clips of a step: `batch_size` is {changed.batch_size}, `accumulation` "
-        f"{changed.accumulation}"
+        f"A step keeps its {clips} clips: `batch_size` is {changed.batch_size}, `accumulation` {changed.accumulation}"
     )
     return changed
 

@@ -58,7 +58,7 @@ def test_a_killed_machine_is_done_without(tiny_fields, tmp_path):
     said = first.communicate(timeout=SECONDS)[0]
     second.communicate()
     assert first.returncode == 0, said
-    assert "Resuming from" in said and "1 processes take the 4 clips of a step" in said, said
+    assert "Resuming from" in said and "A step keeps its 4 clips" in said, said
     assert [step for step, *_ in curve(out)] == list(range(1, 13))
     assert read_state(list_checkpoints(out / "checkpoints")[-1])["world"] == 1
     assert json.loads((out / "results.json").read_text())["environment"]["processes"] == 1
