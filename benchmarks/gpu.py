@@ -2,7 +2,7 @@
 Training on one GPU, in less than 8 minutes:
 
     python -m benchmarks.gpu                    # results/gpu_<card>.csv
-    python -m benchmarks.gpu --tiny --device cpu --output /tmp/gpu.csv    # whether it runs
+    python -m benchmarks.gpu --tiny --device cpu --output gpu.csv    # whether it runs
 
 `steps`: VideoMAE V2 B, L and g in training on clips from memory (bf16, fused AdamW), eager and compiled, B also with
 matrix products in FP8 by torchao: clips a second, peak memory, and the share of the card's peak rate (MFU, counting a

@@ -31,10 +31,10 @@ def trained(tmp_path):
         {"label": "right", "videos": 3, "accuracy": 1.0, "taken_for": None},
         {"label": "up", "videos": 1, "accuracy": 0.0, "taken_for": "down"},
     ]
-    results = {"metrics": {"top1": 0.75}, "per_class": rows, "num_videos": 4, "data": "/home/me/squares"}
+    results = {"metrics": {"top1": 0.75}, "per_class": rows, "num_videos": 4, "data": "/somewhere/squares"}
     results["environment"] = {"packages": {"torch": "2.8.0"}, "python": "3.10.1", "device": "cpu: x86_64"}
     (folder / "results.json").write_text(json.dumps(results))
-    config = RunConfig.from_fields(data="/home/me/squares", learning_rate=0.25, output_dir=str(folder))
+    config = RunConfig.from_fields(data="/somewhere/squares", learning_rate=0.25, output_dir=str(folder))
     config.method["name"] = "classification"
     config.about["hardware"] = "one core"
     config.save(folder / "run.yaml")
@@ -69,7 +69,7 @@ def test_a_trained_model_is_described(trained):
         "last validation": "step 9: top1 0.5",
     }
     shown = run(trained)
-    assert "top-1 accuracy" in shown and "/home" not in shown and "next: hf-videovit classify VIDEO" in shown
+    assert "top-1 accuracy" in shown and "/somewhere" not in shown and "next: hf-videovit classify VIDEO" in shown
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ The commit holds only the files that load the model and its results. Large files
 breaks, the repo is unchanged, and running the same command again uploads the missing files.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 
 from ..files import read_json
+from ..folders import file_hash
 from .asking import asking, check_id
 from .card_results import without_folders
 from .card_rows import hub_id
@@ -383,7 +383,7 @@ def list_staged(folder: Path) -> list[StagedFile]:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
-        StagedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, _sha256(path)) for path in paths
+        StagedFile(path.relative_to(folder).as_posix(), path, path.stat().st_size, file_hash(path)) for path in paths
     ]
 
 
@@ -526,11 +526,3 @@ def _bytes(size: str) -> int:
     if found is None:
         raise ValueError(f"`max_shard_size` must be a number with a unit such as '5GB' or '200MB', got {size!r}")
     return int(float(found[1]) * 1000 ** "_KMGT".index(found[2].upper() or "_"))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Units (NAL units) of a packet of H.264 and HEVC, and what they tell without decoding."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 
@@ -53,8 +53,6 @@ def starts_afresh(codec: str, prefix: int, packet: Any) -> bool:
     """
     if codec in CLEAN_CODECS:
         return True
-    if not prefix:
-        return False
     for unit, _ in _units(codec, prefix, packet):
         if codec == "h264" and 1 <= unit <= 5:  # the first slice
             return unit == 5
@@ -78,14 +76,7 @@ def carries_parameters(codec: str, prefix: int, packet: Any) -> bool:
     Returns:
         `bool`
     """
-    if not prefix:
-        return False
-    for unit, _ in _units(codec, prefix, packet):
-        if _is_slice(codec, unit):
-            return False
-        if unit in PARAMETERS[codec]:
-            return True
-    return False
+    return any(unit in PARAMETERS[codec] for unit, _ in _before_slices(codec, prefix, packet))
 
 
 def tells_orientation(codec: str, prefix: int, packet: Any) -> bool:
@@ -103,12 +94,10 @@ def tells_orientation(codec: str, prefix: int, packet: Any) -> bool:
     Returns:
         `bool`
     """
-    for unit, payload in _units(codec, prefix, packet):
-        if _is_slice(codec, unit):
-            return False
-        if unit == MESSAGES[codec][0] and DISPLAY_ORIENTATION in _message_types(payload):
-            return True
-    return False
+    return any(
+        unit == MESSAGES[codec][0] and DISPLAY_ORIENTATION in _message_types(payload)
+        for unit, payload in _before_slices(codec, prefix, packet)
+    )
 
 
 def tells_references(codec: str, extradata: bytes | None) -> bool:
@@ -179,10 +168,15 @@ def _is_slice(codec: str, unit: int) -> bool:
     return 1 <= unit <= 5 if codec == "h264" else unit < 32
 
 
+def _before_slices(codec: str, prefix: int, packet: Any) -> Iterator[tuple[int, memoryview]]:
+    """The units before the first slice."""
+    return takewhile(lambda unit: not _is_slice(codec, unit[0]), _units(codec, prefix, packet))
+
+
 def _units(codec: str, prefix: int, packet: Any) -> Iterator[tuple[int, memoryview]]:
-    """Type and payload of each unit of a packet."""
+    """Type and payload of each unit of a packet; none where their sizes are not known (`prefix` 0)."""
     data, at = memoryview(packet), 0
-    while at + prefix < len(data):
+    while prefix and at + prefix < len(data):
         end = at + prefix + int.from_bytes(data[at : at + prefix], "big")
         header = data[at + prefix]
         if codec == "h264":

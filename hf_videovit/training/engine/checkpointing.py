@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 from torch.distributed.tensor import DTensor
 
-from ...folders import remove_folder
-from .tensor_files import FILE_NAMES, cause_of, file_digest, list_tensor_facts, load_tensors, save_tensors
+from ...folders import file_hash, remove_folder
+from .tensor_files import FILE_NAMES, cause_of, list_tensor_facts, load_tensors, save_tensors
 
 
 FORMAT = 4
@@ -336,7 +336,7 @@ def check_files(path: Path, rank: int = 0, world: int = 1) -> None:
         file = path / name
         if not file.is_file():
             raise ValueError(f"The file {file} is missing. {WAY_OUT}")
-        if file_digest(file) != digest:
+        if file_hash(file) != digest:
             raise ValueError(f"The file {file} is damaged: it is not what was written. {WAY_OUT}")
 
 

@@ -7,7 +7,6 @@ whole one, so that any number of processes can read it.
 """
 
 import concurrent.futures
-import hashlib
 import itertools
 import json
 import re
@@ -34,9 +33,10 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor
 from torch.futures import Future
 
+from ...folders import file_hash
+
 
 FILE_NAMES = r"(task|optimizer|ema)(\.\d+)?\.safetensors"
-BLOCK = 2**20  # bytes that are hashed at once
 PLACES = "places"  # field of a header: size of each whole tensor, and where the stored one begins in it
 
 
@@ -54,24 +54,6 @@ def file_name(part: str, rank: int) -> str:
         `str`
     """
     return f"{part}.{rank}.safetensors" if rank else f"{part}.safetensors"
-
-
-def file_digest(path: Path) -> str:
-    """
-    SHA-256 of a file.
-
-    Args:
-        path (`Path`):
-            The file.
-
-    Returns:
-        `str`: hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class _TensorWriter(StorageWriter):
@@ -128,7 +110,7 @@ class _TensorWriter(StorageWriter):
         for part, values in tensors.items():
             path = self.folder / file_name(part, self.rank)
             self.write(path, values, {PLACES: json.dumps(places[part])})
-            stored = {path.name: file_digest(path)}
+            stored = {path.name: file_hash(path)}
             results += [WriteResult(index, path.stat().st_size, stored) for index in indices[part]]
         done: Future[list[WriteResult]] = Future()
         done.set_result(results)
