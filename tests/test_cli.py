@@ -193,7 +193,10 @@ def test_prepare_for_training(folder, tmp_path):
     for words, message in (
         (["--for-training", "no/recipe"], "neither a file nor the name of a recipe"),
         (["--for-training", "actionformer/thumos14_i3d"], "its method is temporal_localization"),
-        (["--for-training", recipe, "--layout", "ava"], "leaves videos as they are"),
+        (["--for-training", recipe, "--layout", "ava"], "--layout ava leaves videos as they are"),
+        (["--crf", 20, "--layout", "slowfast"], "--crf is for clips that are written"),
+        (["--engine", "ray", "--layout", "people", "--detector", "any"], "--engine ray is for clips"),
+        (["--address", "auto", "--layout", "ava"], "--address is for clips"),
     ):
         refused = run("prepare", folder, tmp_path / "other", *words)
         assert refused.exit_code == 2 and message in " ".join(refused.stderr.split())

@@ -211,14 +211,23 @@ def prepare(
 
     if (detector is not None) != (layout == "people"):
         raise ValueError("--detector must be given with --layout people, and only there")
-    if for_training is not None and layout in ("people", *DETECTION_LAYOUTS):
-        raise ValueError(f"--for-training encodes clips, --layout {layout} leaves videos as they are")
+    of_clips = {
+        "--for-training": for_training,
+        "--short-side": short_side,
+        "--crf": crf,
+        "--keyframe-every": keyframe_every,
+        "--references-every": references_every,
+        "--reencode": reencode or None,
+        "--engine ray": engine == "ray" or None,
+        "--address": address,
+    }
+    wrong = [name for name, value in of_clips.items() if value is not None]
+    if wrong and layout in ("people", *DETECTION_LAYOUTS):
+        raise ValueError(f"{wrong[0]} is for clips that are written; --layout {layout} leaves videos as they are")
     if detector is not None:
         _find_people(source, output, videos, detector, device, every, person_threshold, overwrite, as_json)
         return
     names = parse_label_names(labels)
-    if engine == "ray" and layout in DETECTION_LAYOUTS:
-        raise ValueError(f"--engine ray makes shards of clips; --layout {layout} gives one file of annotations.")
     if layout in DETECTION_LAYOUTS:
         label_names = published_labels(names) if isinstance(names, str) else names
         found = prepare_key_frames(
