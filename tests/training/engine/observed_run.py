@@ -10,7 +10,8 @@ like torchrun it ends all when one dies. A run is `{"recipe": path}` and any of
     "world": processes (of the second form only)
     "seen": file (a suffix says the process) that gets a line `[step, epoch, ids]` a step
     "evaluated": file that gets the ids of the final evaluation's videos
-    "kill": [where, step] kills a process there: "step" after that step, "update" within it, "save" while writing
+    "kill": [where, step] kills a process there: "step" after that step, with all earlier checkpoints written, "update"
+        within it, "save" while writing
     "victim": the process that is killed; all by default
     "held": file that gets the bytes of weights, gradients, optimiser and average in the last step
     "file_limit": [step, bytes]: from that step on the first process can write no larger file, as if the disk were full
@@ -77,8 +78,7 @@ def watch(run):
     """Set up what a run asks for."""
     rank = int(os.environ.get(RANK, 0))
     where, at = run.get("kill", ("nowhere", 0))
-    if run.get("victim", rank) != rank:
-        where = "nowhere"
+    victim = run.get("victim", rank) == rank
     reached = {"step": 0}
 
     def at_step(loop, batch_group, *rest):
@@ -95,14 +95,18 @@ def watch(run):
     def after_step(loop, num_clips):
         time.sleep(run.get("pause", 0))
         if where == "step" and loop.progress.step == at:
-            die()
+            loop.checkpoints.wait()  # what is being written belongs to an earlier step
+            loop.accelerator.wait_for_everyone()
+            if victim:
+                die()
 
     def at_update(*arguments):
-        if where == "update" and reached["step"] == at:
+        if victim and where == "update" and reached["step"] == at:
             die()
 
     def at_write(path, *arguments):
-        if where == "save" and reached["step"] >= at and path.name in (f"rank_{rank}.json", "optimizer.safetensors"):
+        names = (f"rank_{rank}.json", "optimizer.safetensors")
+        if victim and where == "save" and reached["step"] >= at and path.name in names:
             die()
 
     if "held" in run:
