@@ -190,6 +190,10 @@ def test_prepare_for_training(folder, tmp_path):
     encoding = json.loads((tmp_path / "out" / "prepared.json").read_text())["encoding"]
     expected = {"short_side": 64, "crf": 30, "keyframe_every": 48, "reencode": True, "references_every": 4}
     assert encoding == expected
+    assert len(result["psnr"]) == sum(result["videos"].values())
+    worst = min(result["psnr"], key=result["psnr"].get)
+    told = run("prepare", folder, tmp_path / "out", "--for-training", recipe, "--crf", 30).stdout
+    assert f"lowest {result['psnr'][worst]:.1f} dB ({worst})" in " ".join(told.split())
     for words, message in (
         (["--for-training", "no/recipe"], "neither a file nor the name of a recipe"),
         (["--for-training", "actionformer/thumos14_i3d"], "its method is temporal_localization"),

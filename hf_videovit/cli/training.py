@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -267,7 +268,7 @@ def prepare(
     )
     if as_json:
         facts = {"folder": str(result.folder), "videos": result.videos, "num_labels": len(result.label_names)}
-        print_json(facts | {"failures": result.failures, "duplicates": result.duplicates})
+        print_json(facts | {"failures": result.failures, "duplicates": result.duplicates, "psnr": result.psnr})
     else:
         for failure in result.failures[:20]:
             typer.echo(f"{failure['split']}/{failure['id']}: {failure['error']}", err=True)
@@ -275,6 +276,12 @@ def prepare(
             typer.echo(f"{len(result.duplicates)} clips are duplicates (listed in prepared.json)", err=True)
         counts = ", ".join(f"{count} {split}" for split, count in result.videos.items())
         typer.echo(f"{counts}; {len(result.label_names)} labels -> {result.folder}")
+        if result.psnr:
+            worst = min(result.psnr, key=result.psnr.__getitem__)
+            typer.echo(
+                f"PSNR of {len(result.psnr)} encoded clips: median {median(result.psnr.values()):.1f} dB, lowest "
+                f"{result.psnr[worst]:.1f} dB ({worst})"
+            )
     fail_if([failure["source"] for failure in result.failures])
 
 

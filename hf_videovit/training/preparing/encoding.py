@@ -2,6 +2,7 @@
 
 import io
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 
 from ...modeling.video_decoding import DEFAULT_LIMITS, VideoDecodingError, VideoProbe, decode_video, probe_video
 from ...modeling.video_decoding_index import StreamIndex, stored_text
@@ -21,6 +23,7 @@ KEEPABLE = (".mp4", ".m4v", ".mov")
 # ITU-R BT.601, studio range. Rows are Y, Cb and Cr without their offsets.
 RGB_TO_YUV = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]]) / 255
 RGB_TO_YUV = RGB_TO_YUV.astype(np.float32)
+MAX_PSNR = 100.0  # dB, of frames without any error
 SLACK = 1.0  # seconds; a file that is longer than its clip by less than this is not cut
 
 
@@ -89,12 +92,16 @@ class EncodedClip:
             Size, rate and length of the video.
         kept (`bool`):
             Whether the file is a copy of the source.
+        psnr (`float`, *optional*):
+            Peak signal-to-noise ratio of the luma of all frames, in dB, against the resized frames of the source; 100
+            if they are equal. Copies have none.
     """
 
     content: bytes
     suffix: str
     probe: VideoProbe
     kept: bool
+    psnr: float | None = None
 
 
 def encode_clip(
@@ -138,14 +145,14 @@ def encode_clip(
             continue
         content = Path(path).read_bytes()
         return EncodedClip(content, Path(path).suffix.lower(), probe, kept=True)
-    content = _encode(_read(path, probe, indices), probe, (height, width), settings)
+    content, psnr = _encode(_read(path, probe, indices), probe, (height, width), settings)
     if settings.references_every is not None:
         content = _with_index(content)
     written = probe_video(content)
     if written.num_frames != len(indices):
         reason = f"{len(indices)} frames were written, but {written.num_frames} can be read back"
         raise VideoDecodingError(str(path), "pyav", reason)
-    return EncodedClip(content, ".mp4", written, kept=False)
+    return EncodedClip(content, ".mp4", written, kept=False, psnr=psnr)
 
 
 def _frames_between(path: str | Path, probe: VideoProbe, start: float, end: float) -> np.ndarray:
@@ -179,15 +186,18 @@ def _encode(
     probe: VideoProbe,
     size: tuple[int, int],
     settings: EncodingSettings,
-) -> bytes:
+) -> tuple[bytes, float]:
+    """The file and its PSNR."""
     height, width = size
     file = io.BytesIO()
     begin, last = None, -1
+    errors: list[int] = []
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(probe.fps or 25.0).limit_denominator(1001))
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         stream.codec_context.time_base = Fraction(1, TIME_BASE)
         stream.codec_context.thread_count = 1  # the bytes depend on the number of threads
+        stream.codec_context.flags |= Flags.psnr.value  # packets tell their error; their bytes stay the same
         stream.options = settings.x264_options()
         for frames, times in chunks:
             for pixels, time in zip(frames, times):
@@ -199,9 +209,18 @@ def _encode(
                 frame = av.VideoFrame.from_ndarray(to_yuv420(pixels[None])[0], format="yuv420p")
                 last = max(last + 1, round((time - begin) * TIME_BASE))
                 frame.pts, frame.time_base = last, Fraction(1, TIME_BASE)
-                container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return file.getvalue()
+                errors += _written(container, stream.encode(frame))
+        errors += _written(container, stream.encode(None))
+    error = sum(errors) / (len(errors) * height * width)
+    return file.getvalue(), min(MAX_PSNR, 10 * math.log10(255**2 / error) if error else MAX_PSNR)
+
+
+def _written(container: av.container.OutputContainer, packets: list[av.Packet]) -> list[int]:
+    """Write packets. Returns the sum of squared errors of the luma of each."""
+    # AV_PKT_DATA_QUALITY_STATS: 4 bytes of quality, the type and the number of planes, and 8 bytes of error per plane
+    errors = [struct.unpack_from("<q", bytes(packet.get_sidedata("quality_stats")), 8)[0] for packet in packets]
+    container.mux(packets)
+    return errors
 
 
 def _with_index(content: bytes) -> bytes:

@@ -137,6 +137,8 @@ class PreparedData:
             Groups of clips with the same content, as `split/id`.
         shards_kept (`int`, *optional*, defaults to 0):
             Number of shards that an earlier, interrupted preparation had finished.
+        psnr (`dict[str, float]`, *optional*, defaults to `{}`):
+            PSNR of each encoded clip in dB, by `split/id`; see [`EncodedClip`].
     """
 
     folder: Path
@@ -145,6 +147,7 @@ class PreparedData:
     failures: list[dict[str, Any]] = field(default_factory=list)
     duplicates: list[list[str]] = field(default_factory=list)
     shards_kept: int = 0
+    psnr: dict[str, float] = field(default_factory=dict)
 
 
 def prepare(
@@ -361,6 +364,7 @@ def _describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
     facts |= {"num_frames": probe.num_frames, "fps": round(probe.fps, 4) if probe.fps else None}
     facts |= {"width": probe.width, "height": probe.height}
     facts |= {"duration": round(probe.duration, 4) if probe.duration else None, "kept": clip.kept}
+    facts |= {} if clip.psnr is None else {"psnr": round(clip.psnr, 2)}
     return facts | ({} if job.start is None else {"start": job.start, "end": job.end})
 
 
@@ -658,7 +662,8 @@ def _finish(
     shutil.rmtree(output / NOTES)
     if failures:
         logger.warning(f"{len(failures)} of {len(rows)} clips are missing or damaged; see {MANIFEST_FILE}")
-    return PreparedData(output, label_names, dict(videos), failures, duplicates, kept)
+    psnr = {f"{row['split']}/{row['id']}": row["psnr"] for row in stored if "psnr" in row}
+    return PreparedData(output, label_names, dict(videos), failures, duplicates, kept, psnr)
 
 
 def _write_lists(output: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -17,7 +18,7 @@ from hf_videovit.modeling.video_decoding_index import STORED, stored_packets
 from hf_videovit.modeling.video_decoding_pyav import PyAVReader
 from hf_videovit.modeling.video_processing_videomae_v2 import VideoMAEV2VideoProcessor
 from hf_videovit.training.data.opening import open_source
-from hf_videovit.training.preparing.encoding import EncodingSettings, encode_clip
+from hf_videovit.training.preparing.encoding import EncodingSettings, encode_clip, to_yuv420
 from hf_videovit.training.preparing.for_training import training_encoding
 from hf_videovit.training.preparing.writing import prepare
 from tests.clips import moving_square_clip, write_clip
@@ -36,6 +37,17 @@ def clips(tmp_path_factory) -> tuple[Path, Path]:
     encoded = encode_clip(original, SETTINGS)
     (folder / "prepared.mp4").write_bytes(encoded.content)
     return original, folder / "prepared.mp4"
+
+
+def test_psnr_is_that_of_the_luma_of_all_frames(clips):
+    original, _ = clips
+    before = to_yuv420(decode_video(original, np.arange(130)).frames)[:, :48]
+    for crf in (17, 35):
+        encoded = encode_clip(original, replace(SETTINGS, crf=crf))
+        with av.open(io.BytesIO(encoded.content)) as container:
+            after = np.stack([frame.to_ndarray()[:48] for frame in container.decode(video=0)])
+        error = np.square(before.astype(float) - after).mean()
+        assert encoded.psnr == pytest.approx(10 * np.log10(255**2 / error), abs=0.01)
 
 
 def reader(video: Path | bytes) -> PyAVReader:
