@@ -21,7 +21,6 @@ import torch
 from transformers.utils import logging
 
 from .bulk.work import Work
-from .files import visible_files
 from .modeling.video_decoding import (
     DecoderInfo,
     VideoDecodingError,
@@ -31,8 +30,10 @@ from .modeling.video_decoding import (
     opened_once,
     probe_video,
 )
+from .modeling.video_decoding_folders import is_frame_folder
 from .modeling.video_decoding_types import VIDEO_SUFFIXES
 from .processes import run_apart
+from .video_files import video_size, visible_videos
 
 
 logger = logging.get_logger(__name__)
@@ -137,9 +138,9 @@ def environment_report() -> dict[str, Any]:
 
 def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[str]:
     """
-    Find the files that paths, folders and glob patterns name. Folders are searched recursively by suffix. Matches are
-    sorted within each argument and contain no duplicates. URLs and names of missing files are kept, so that opening
-    them reports the error.
+    Find the videos that paths, folders and glob patterns name. Folders are searched recursively by suffix, and for
+    folders of numbered pictures. Matches are sorted within each argument and contain no duplicates. URLs and names of
+    missing files are kept, so that opening them reports the error.
 
     Args:
         paths (iterable of `str` or `os.PathLike`):
@@ -158,11 +159,17 @@ def find_videos(paths: Iterable[str | os.PathLike], *, suffixes: Sequence[str] =
         if "://" in path or os.path.isfile(path):
             matches = [path]
         elif os.path.isdir(path):
-            matches = [str(file) for file in visible_files(Path(path)) if file.suffix.lower() in suffixes]
+            matches = [str(video) for video in visible_videos(Path(path), suffixes)]
+            if not matches and is_frame_folder(path):
+                matches = [path]
             if not matches:
-                raise ValueError(f"No video in folder {path!r}. Videos end in: {' '.join(sorted(suffixes))}.")
+                raise ValueError(
+                    f"No video in folder {path!r}. Videos end in: {' '.join(sorted(suffixes))}; or are folders of "
+                    "numbered pictures."
+                )
         elif glob.has_magic(path):
-            matches = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+            found_names = glob.glob(path, recursive=True)
+            matches = sorted(name for name in found_names if os.path.isfile(name) or is_frame_folder(name))
             if not matches:
                 raise ValueError(f"No file matches the pattern {path!r}.")
         else:
@@ -186,7 +193,7 @@ def check_video(path: str | os.PathLike, *, decoder: str = "auto") -> VideoCheck
     """
     path = os.fspath(path)
     started = time.monotonic()
-    facts: dict[str, Any] = {"bytes": os.path.getsize(path) if os.path.isfile(path) else 0}
+    facts: dict[str, Any] = {"bytes": video_size(path) or 0}
     try:
         with opened_once(path) as video:
             probe = probe_video(video)
@@ -291,7 +298,8 @@ def write_report(checks: Iterable[VideoCheck], path: str | os.PathLike) -> Path:
 def _salvageable(path: str, decoder: str) -> int:
     """Number of frames that decode in a damaged file."""
     try:
-        return decode_video(path, [0], decoder=decoder, policy="salvage").metadata.total_num_frames
+        chunks = decode_in_chunks(path, CHUNK_BYTES, decoder=decoder, policy="salvage")
+        return sum(len(chunk.frames) for chunk in chunks)
     except (VideoDecodingError, ValueError):
         return 0
 

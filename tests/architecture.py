@@ -20,7 +20,7 @@ PACKAGE = ROOT / "hf_videovit"
 # Lowest first.
 STOREYS = (
     ("modeling", "published", "modes", "files", "ahead", "auto", "adapters", "folders", "processes", "registration"),
-    ("bulk", "feature_files", "films", "pictures"),
+    ("bulk", "feature_files", "films", "pictures", "video_files"),
     ("training", "hub", "convert", "inference", "dense", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards
     ("cli",),

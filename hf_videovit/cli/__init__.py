@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -30,6 +31,7 @@ from .errors import explain
 WRONG_USE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 
+FOLDER_FPS = "HF_VIDEOVIT_FOLDER_FPS"  # read where folders of pictures are opened, in other processes too
 # They may stand before and after the command, up to `--`.
 EVERYWHERE = ("--debug", "--quiet", "-q", "--verbose", "-v")
 # What other libraries read before they show progress, and how much they say.
@@ -53,8 +55,14 @@ class OneLineErrors(typer.core.TyperGroup):
             `list[str]`: words that are left for the command.
         """
         end = args.index("--") if "--" in args else len(args)
-        moved = [word for word in args[:end] if word in EVERYWHERE]
-        left = [word for word in args[:end] if word not in EVERYWHERE]
+        moved: list[str] = []
+        left: list[str] = []
+        words = iter(args[:end])
+        for word in words:
+            if word == "--folder-fps":
+                moved += [word, *islice(words, 1)]
+            else:
+                (moved if word in EVERYWHERE or word.startswith("--folder-fps=") else left).append(word)
         # without another word, it is the help that is asked for
         return super().parse_args(ctx, [*moved, *left, *args[end:]] if left or end < len(args) else [])
 
@@ -121,12 +129,15 @@ def options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print what the package does.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print every detail, and the traceback of an error.")] = False,
+    folder_fps: Annotated[
+        float | None, typer.Option(help="Frame rate of videos that are folders of pictures. Default: 25.")
+    ] = None,
 ) -> None:
     """Handle the options of all commands, which may stand before and after the command."""
     if quiet and (verbose or debug):
         raise ValueError(f"--quiet and {'--debug' if debug else '--verbose'} exclude each other.")
     logger = logging.getLogger("hf_videovit")
-    before = logger.level, screen.quiet, {name: os.environ.get(name) for name in QUIET}
+    before = logger.level, screen.quiet, {name: os.environ.get(name) for name in (*QUIET, FOLDER_FPS)}
     ctx.call_on_close(lambda: _restore(*before))
     if verbose or debug:
         handler = logging.StreamHandler()
@@ -134,6 +145,10 @@ def options(
         logger.addHandler(handler)
         ctx.call_on_close(lambda: logger.removeHandler(handler))
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    if folder_fps is not None:
+        if not 0 < folder_fps < float("inf"):
+            raise ValueError(f"--folder-fps must be a positive number, got {folder_fps}.")
+        os.environ[FOLDER_FPS] = str(folder_fps)
     if quiet:
         logger.setLevel(logging.ERROR)
         screen.quiet = True

@@ -288,9 +288,9 @@ def _unfinished(folder: Path) -> dict[str, Any]:
 
 def _other(folder: Path) -> dict[str, Any]:
     """Videos, or none of the kinds."""
-    from ..modeling.video_decoding_types import VIDEO_SUFFIXES
+    from ..video_files import visible_videos
 
-    videos = [path for path in visible_files(folder) if path.suffix.lower() in VIDEO_SUFFIXES]
+    videos = visible_videos(folder)
     if videos:
         places = Counter(path.parent.relative_to(folder).as_posix() for path in videos)
         rows = [(place, f"{count} videos") for place, count in places.most_common(10)]

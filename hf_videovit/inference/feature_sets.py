@@ -26,6 +26,7 @@ from ..feature_files import (
 from ..folders import held_folder, refuse_existing, shorten, write_text
 from ..modeling.video_decoding import VideoDecodingError, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor
+from ..video_files import video_size
 from .features import POOLINGS, feature_files, iter_video_features
 
 
@@ -233,19 +234,15 @@ def plan_features(
     rows, kept = [], []
     for file, target in zip(files, targets):
         known = listed.get(target.stem)
-        if known is not None and "error" not in known and target.is_file() and known.get("bytes") == _size(file):
+        if known is not None and "error" not in known and target.is_file() and known.get("bytes") == video_size(file):
             kept.append(known)
             continue
-        rows.append({"video": target.stem, "file": file, "bytes": _size(file), **_facts(file, settings)})
+        rows.append({"video": target.stem, "file": file, "bytes": video_size(file), **_facts(file, settings)})
     seconds = None
     if measure and sum(row.get("windows", 0) for row in rows):
         seconds = seconds_per_window(model, processor, settings, batch_size)
     width = np.dtype(DTYPES[settings.dtype]).itemsize
     return FeaturePlan(rows, kept, model.config.hidden_size, width, seconds)
-
-
-def _size(file: str) -> int | None:
-    return os.path.getsize(file) if os.path.isfile(file) else None
 
 
 def _facts(file: str, settings: FeatureSettings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
 
+from .video_decoding_folders import FrameFolderReader, open_reader
 from .video_decoding_isolation import IsolatedReader
 from .video_decoding_parts import VideoPart
 from .video_decoding_pyav import PyAVReader
@@ -40,6 +41,7 @@ logger = logging.get_logger(__name__)
 DECODERS = ("auto", "pyav", "decord", "torchcodec", "nvdec")
 POLICIES = ("strict", "salvage")
 DEFAULT_LIMITS = VideoLimits()
+Reader = PyAVReader | FrameFolderReader | IsolatedReader
 FramePlan = Sequence[int] | np.ndarray | Callable[[VideoMetadata], Any] | None
 
 # Narrower frames: decord takes the padding of a row for more channels, at a few widths above this one too.
@@ -116,11 +118,11 @@ def decode_video(
 
     Args:
         source:
-            A path (`str` or `pathlib.Path`), http(s) or `hf://` URL, bytes, binary file object, `{"path", "bytes"}`
-            dict, `VideoDecoder` of torchcodec, uint8 array or tensor with channels first or last, or list of PIL
-            images. Of a `VideoDecoder` that `datasets` made its file is read; another one gives its own frames. Of a
-            dict with `start` and `end` in seconds, or `start_frame` and `end_frame`, only that part is the video; see
-            [`VideoPart`].
+            A path (`str` or `pathlib.Path`) of a file or of a folder of pictures, one a frame, http(s) or `hf://` URL,
+            bytes, binary file object, `{"path", "bytes"}` dict (of a folder also `{"path", "fps"}`), `VideoDecoder` of
+            torchcodec, uint8 array or tensor with channels first or last, or list of PIL images. Of a `VideoDecoder`
+            that `datasets` made its file is read; another one gives its own frames. Of a dict with `start` and `end`
+            in seconds, or `start_frame` and `end_frame`, only that part is the video; see [`VideoPart`].
         indices (sequence of `int` or callable, *optional*):
             Frames to return, in any order and any number of times; all of them by default. A callable gets the
             `VideoMetadata` with the number of frames that the file was found to hold (height and width are known only
@@ -349,17 +351,19 @@ def _decode_salvaged(
 
 def _open_reader(
     video: EncodedVideo, limits: VideoLimits, num_threads: int, isolate: bool, deadline: float | None
-) -> PyAVReader | IsolatedReader:
+) -> Reader:
     if isolate:
         content = None if video.path else video.content()
         left = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-        return IsolatedReader(video.path, content, video.name, limits=limits, num_threads=num_threads, timeout=left)
+        options: dict[str, Any] = {"limits": limits, "num_threads": num_threads, "timeout": left, "fps": video.fps}
+        return IsolatedReader(video.path, content, video.name, **options)
     file = video.path or video.file
     if file is None:
         raise ValueError(f"{video.name} is neither a path nor a file.")
-    return PyAVReader(
+    return open_reader(
         file,
         video.name,
+        fps=video.fps,
         limits=limits,
         num_threads=num_threads,
         deadline=deadline,
@@ -369,7 +373,7 @@ def _open_reader(
 
 def _decode(
     video: EncodedVideo,
-    reader: PyAVReader | IsolatedReader,
+    reader: Reader,
     plan: FramePlan,
     decoder: str,
     salvage: bool,
@@ -397,7 +401,7 @@ def _decode(
 
 
 def _recover(
-    video: EncodedVideo, reader: PyAVReader | IsolatedReader, plan: FramePlan, salvage: bool
+    video: EncodedVideo, reader: Reader, plan: FramePlan, salvage: bool
 ) -> tuple[Reading, VideoMetadata, np.ndarray, list[int] | None]:
     """Count the frames that decode, plan anew and read those, from the start."""
     promised = reader.num_frames
@@ -420,7 +424,7 @@ def _recover(
     return reading, metadata, indices, places
 
 
-def _metadata(reader: PyAVReader | IsolatedReader, num_frames: int) -> VideoMetadata:
+def _metadata(reader: Reader, num_frames: int) -> VideoMetadata:
     return VideoMetadata(
         total_num_frames=num_frames, fps=reader.fps, duration=reader.duration, video_backend=reader.decoder
     )

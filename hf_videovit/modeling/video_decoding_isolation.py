@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .video_decoding_folders import FrameFolderReader, open_reader
 from .video_decoding_pyav import PyAVReader
 from .video_decoding_types import Reading, VideoDecodingError, VideoLimits, VideoProbe
 
@@ -152,7 +153,7 @@ class IsolatedReader:
 
     Args:
         path (`str` or `None`):
-            The file.
+            The file, or the folder of pictures.
         content (`bytes` or `None`):
             Its content, if there is no path.
         name (`str`):
@@ -163,12 +164,12 @@ class IsolatedReader:
             Threads of the decoder.
         timeout (`float`, *optional*, defaults to 60):
             Seconds after which the child is killed. Waiting for another thread's video counts.
+        fps (`float`, *optional*):
+            Frame rate of a folder of pictures; `None` for a file.
 
     Raises:
         VideoDecodingError: the file cannot be read, or time is up.
     """
-
-    decoder = "pyav"
 
     def __init__(
         self,
@@ -179,10 +180,12 @@ class IsolatedReader:
         limits: VideoLimits,
         num_threads: int = 1,
         timeout: float | None = None,
+        fps: float | None = None,
     ) -> None:
         global _child
         timeout = DEFAULT_TIMEOUT if timeout is None else min(timeout, LONGEST_TIMEOUT)
         self.name = name
+        self.decoder = PyAVReader.decoder if fps is None else FrameFolderReader.decoder
         # Waiting for other threads and for the child to start counts too: nothing may take longer than asked for.
         self._deadline = time.monotonic() + timeout
         self._lock = _lock
@@ -195,7 +198,7 @@ class IsolatedReader:
                 _child = _DecodingProcess()
             self._child = _child
             left = max(self._deadline - time.monotonic(), 0.0)
-            request = {"path": path, "name": name, "limits": asdict(limits), "num_threads": num_threads}
+            request = {"path": path, "name": name, "limits": asdict(limits), "num_threads": num_threads, "fps": fps}
             facts, _ = self._ask("open", content or b"", timeout=left, **request)
         except BaseException:
             self._lock.release()
@@ -264,7 +267,7 @@ def serve() -> None:
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries must not mix with the answers
-    reader: PyAVReader | None = None
+    reader: PyAVReader | FrameFolderReader | None = None
     for line in requests:
         request = json.loads(line)
         content = requests.read(request["size"])
@@ -292,17 +295,18 @@ def _set_alarm(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
-def _open_here(request: dict[str, Any], content: bytes) -> PyAVReader:
-    return PyAVReader(
+def _open_here(request: dict[str, Any], content: bytes) -> PyAVReader | FrameFolderReader:
+    return open_reader(
         request["path"] or BytesIO(content),
         request["name"],
+        fps=request["fps"],
         limits=VideoLimits(**request["limits"]),
         num_threads=request["num_threads"],
         deadline=time.monotonic() + request["timeout"],
     )
 
 
-def _answer(reader: PyAVReader | None, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+def _answer(reader: PyAVReader | FrameFolderReader | None, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     what = request["do"]
     if reader is None:
         return {}, b""

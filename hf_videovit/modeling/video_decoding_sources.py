@@ -1,6 +1,7 @@
 """Forms of a video: paths, bytes, file objects, URLs and decoded frames."""
 
 import io
+import math
 import os
 import re
 import stat
@@ -18,18 +19,24 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 from PIL import Image
+from transformers.utils import logging
 
 from .video_decoding_types import VideoDecodingError, VideoLimits
 
 
+logger = logging.get_logger(__name__)
+
 VideoLike = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | dict | np.ndarray | torch.Tensor | list
 
 FORMS = (
-    "a path, an http(s):// or hf:// URL, bytes, a binary file object, a {'path', 'bytes'} dict, a torchcodec "
+    "a path of a file or folder of pictures, an http(s):// or hf:// URL, bytes, a binary file object, a "
+    "{'path', 'bytes'} dict, a torchcodec "
     "`VideoDecoder`, a uint8 array or tensor with channels first or last, or a list of PIL images"
 )
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 DOWNLOAD_TIMEOUT = 60.0
+FOLDER_FPS = 25.0  # frame rate of a folder of pictures, if none is given
+FOLDER_FPS_VARIABLE = "HF_VIDEOVIT_FOLDER_FPS"
 NOT_ON_HUB = "no such file on the Hub, or no right to read it"
 BLOCK = 2**20
 
@@ -43,13 +50,15 @@ class EncodedVideo:
         name (`str`):
             Name for messages.
         path (`str`, *optional*):
-            The file.
+            The file, or the folder of pictures.
         file (`BinaryIO`, *optional*):
             The open file, if there is no path.
         cache_key (*optional*):
             Equal keys mean the same file.
         part ([`~video_decoding_parts.VideoPart`], *optional*):
             The part of the file that is the video; all of it by default.
+        fps (`float`, *optional*):
+            Frame rate of a folder of pictures; `None` for a file.
     """
 
     name: str
@@ -57,6 +66,7 @@ class EncodedVideo:
     file: BinaryIO | None = None
     cache_key: Any = None
     part: Any = None
+    fps: float | None = None
 
     def content(self) -> bytes:
         """
@@ -219,13 +229,14 @@ def open_video(
         ValueError: `source` is in no form that can be read.
         VideoDecodingError: there is no such file, or it is larger than allowed.
     """
-    name = source_name(source)
+    name, fps = source_name(source), None
     if isinstance(source, EncodedVideo):
         yield source
         return
     if isinstance(source, dict):
         if not {"path", "bytes"} & source.keys():
             raise ValueError(f"`source` as a dict needs 'bytes' or 'path', got keys {sorted(source)}.")
+        fps = source.get("fps")
         source = source.get("bytes") if source.get("bytes") is not None else source.get("path")
     if isinstance(source, str) and SCHEME.match(source):
         with tempfile.TemporaryDirectory(prefix="video-", ignore_cleanup_errors=True) as folder:
@@ -233,7 +244,7 @@ def open_video(
             _download(source, name, path, limits, token, deadline)
             yield EncodedVideo(name, path=path)
     elif isinstance(source, str | os.PathLike):
-        yield _from_path(source, name, limits)
+        yield _from_path(source, name, limits, fps)
     elif isinstance(source, bytes | bytearray | memoryview):
         _check_size(memoryview(source).nbytes, name, limits)
         yield EncodedVideo(name, file=io.BytesIO(source))
@@ -244,7 +255,7 @@ def open_video(
         raise ValueError(f"`source` must be {FORMS}, got {name}.")
 
 
-def _from_path(source: str | os.PathLike, name: str, limits: VideoLimits) -> EncodedVideo:
+def _from_path(source: str | os.PathLike, name: str, limits: VideoLimits, fps: float | None) -> EncodedVideo:
     try:
         path = os.path.abspath(os.fsdecode(source))
         facts = os.stat(path)
@@ -253,11 +264,46 @@ def _from_path(source: str | os.PathLike, name: str, limits: VideoLimits) -> Enc
     except (OSError, ValueError) as error:  # ValueError: a zero character in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise VideoDecodingError(name, None, f"{reason}", "missing") from None
+    key = (path, facts.st_ino, facts.st_mtime_ns, facts.st_size)
+    if stat.S_ISDIR(facts.st_mode):
+        return EncodedVideo(name, path=path, cache_key=key, fps=folder_rate(fps))
     if not stat.S_ISREG(facts.st_mode):
-        what = "a folder" if stat.S_ISDIR(facts.st_mode) else "a device or pipe"
-        raise VideoDecodingError(name, None, f"{what}, not a file", "missing")
+        raise VideoDecodingError(name, None, "a device or pipe, not a file", "missing")
     _check_size(facts.st_size, name, limits)
-    return EncodedVideo(name, path=path, cache_key=(path, facts.st_ino, facts.st_mtime_ns, facts.st_size))
+    return EncodedVideo(name, path=path, cache_key=key)
+
+
+def folder_rate(given: float | None = None) -> float:
+    """
+    Frame rate of a folder of pictures: the given one, that of the environment variable `HF_VIDEOVIT_FOLDER_FPS` (the
+    option `--folder-fps` of the command line), or 25, with one warning.
+
+    Args:
+        given (`float`, *optional*):
+            Frames a second.
+
+    Returns:
+        `float`: frames a second.
+
+    Raises:
+        ValueError: the rate is no positive number.
+    """
+    named, value = "`fps` of a folder of pictures", str(given) if given is not None else None
+    if value is None and (text := os.environ.get(FOLDER_FPS_VARIABLE)):
+        named, value = FOLDER_FPS_VARIABLE, text
+    if value is None:
+        logger.warning_once(
+            f"Folders of pictures do not tell their frame rate: {FOLDER_FPS:g} frames a second are assumed. Give it "
+            f'with --folder-fps, {FOLDER_FPS_VARIABLE} or {{"path": FOLDER, "fps": RATE}}.'
+        )
+        return FOLDER_FPS
+    try:
+        rate = float(value)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise ValueError(f"{named} must be a positive number, got {value}.")
+    return rate
 
 
 @contextmanager

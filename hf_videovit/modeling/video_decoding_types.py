@@ -10,6 +10,8 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts"),
     *(".webm", ".wmv"),
 )
+# Files that count as the frames of a folder.
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class VideoDecodingError(RuntimeError):
@@ -74,7 +76,8 @@ class VideoProbe:
         num_frames (`int`):
             Frames in the index; in a damaged file fewer may decode.
         fps (`float` or `None`):
-            Average frame rate: that of the frames' times where they are known, else the one that the file declares.
+            Average frame rate: that of the frames' times where they are known, else the one that the file declares. Of
+            a folder of pictures the one that was given, 25 by default.
         duration (`float` or `None`):
             Seconds from the start of the first frame to the end of the last.
         height, width (`int`):

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from ...files import visible_files
 from ...films import frame_step, uneven_times
 from ...modeling.feature_processing_temporal_localization import TemporalLocalizationProcessor
 from ...modeling.video_decoding import decode_video, opened_once, probe_video
-from ...modeling.video_decoding_types import VIDEO_SUFFIXES, VideoDecodingError, VideoProbe
+from ...modeling.video_decoding_types import VideoDecodingError, VideoProbe
 from ...modeling.video_processing_base import ClipVideoProcessor
+from ...video_files import video_name, visible_videos
 from .augmentation import sample_seed
 from .feature_sequences import random_window
 from .loaders import Record
@@ -86,10 +86,10 @@ def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise ValueError(f"`data_root` (of an evaluation: `videos`) must be a folder of videos, got {str(folder)!r}")
     files: dict[str, list[Path]] = {}
-    for file in visible_files(folder):
-        if file.suffix.lower() in VIDEO_SUFFIXES:
-            for name in {file.stem, file.relative_to(folder).with_suffix("").as_posix()}:
-                files.setdefault(name, []).append(file)
+    for file in visible_videos(folder):
+        name = video_name(file)
+        for one in {name, file.relative_to(folder).with_name(name).as_posix()}:
+            files.setdefault(one, []).append(file)
     return files
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ...files import has_file, plain_name, visible_files, visible_folders
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
+from ...video_files import find_frame_folders, is_video, visible_videos
 from .lists import LIST_SUFFIXES
 from .sources import SHARD_SUFFIXES, SPLITS, VideoList, label_mapping, preview, sort_label_names
 
@@ -66,13 +67,15 @@ def beside_splits(path: Path, suffixes: Sequence[str] = VIDEO_SUFFIXES) -> list[
 
 
 def _has_files(folder: Path, suffixes: Sequence[str]) -> bool:
-    return has_file(folder, (*suffixes, *SHARD_SUFFIXES))
+    if has_file(folder, (*suffixes, *SHARD_SUFFIXES)):
+        return True
+    return any(path.is_dir() for path in find_frame_folders(visible_files(folder), folder.parent, suffixes))
 
 
 def _is_flat(folder: Path, suffixes: Sequence[str]) -> bool:
     """Whether a folder has videos in it, and no folders with videos."""
-    direct = any(file.suffix.lower() in suffixes for file in visible_files(folder, deep=False))
-    return direct and not any(_has_files(inner, suffixes) for inner in visible_folders(folder))
+    videos = visible_videos(folder, suffixes)
+    return bool(videos) and all(video.parent == folder for video in videos) and not has_file(folder, SHARD_SUFFIXES)
 
 
 @dataclass
@@ -87,11 +90,11 @@ class _Found:
 
     def add(self, name: str, folder: Path, files: Sequence[Path], suffixes: Sequence[str]) -> None:
         """Sort the files of a class."""
-        videos = [file for file in files if file.suffix.lower() in suffixes]
-        others = [file for file in files if file.suffix.lower() not in suffixes]
+        videos = [file for file in files if is_video(file, suffixes)]
+        others = [file for file in files if not is_video(file, suffixes)]
         self.other.update(file.suffix.lower() or file.name for file in others if file.is_file())
         self.broken += [file.relative_to(folder.parent).as_posix() for file in files if not file.exists()]
-        videos = [file for file in videos if file.is_file()]
+        videos = [file for file in videos if file.exists()]
         self.videos += [(name, file) for file in videos]
         if not videos:
             self.empty.append(folder.name)
@@ -126,6 +129,9 @@ class _Found:
             remarks.append(
                 f"{len(loose)} videos beside the class folders have no class and are left out: {preview(names)}"
             )
+        if frames := [path for path in files if path.is_dir()]:
+            names = [path.relative_to(root).as_posix() for path in frames]
+            remarks.append(f"{len(frames)} folders of pictures are videos, a picture a frame: {preview(names, 4)}")
         if self.broken:
             remarks.append(f"{len(self.broken)} links have no target and are left out: {preview(self.broken)}")
         if self.other:
@@ -138,8 +144,8 @@ def folder_source(
     root: Path, label_names: Sequence[str] | None = None, suffixes: Sequence[str] = VIDEO_SUFFIXES
 ) -> VideoList:
     """
-    A folder of class folders, or of unlabelled videos. Links are followed. Hidden files and those of operating systems
-    are not seen (`._clip.mp4`, `.ipynb_checkpoints`, `__MACOSX`).
+    A folder of class folders, or of unlabelled videos. A video is a file or a folder of pictures. Links are followed.
+    Hidden files and those of operating systems are not seen (`._clip.mp4`, `.ipynb_checkpoints`, `__MACOSX`).
 
     Args:
         root (`Path`):
@@ -155,13 +161,14 @@ def folder_source(
     Raises:
         ValueError: the folder has no such files, or a label is not among `label_names`.
     """
-    found, files = _Found(), visible_files(root)
+    found, files = _Found(), find_frame_folders(visible_files(root), root, suffixes)
     inside: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         inside[file.relative_to(root).parts[0]].append(file)
     for folder in visible_folders(root):
-        found.add(plain_name(folder.name), folder, inside[folder.name], suffixes)
-    loose = [file for file in files if file.parent == root and file.suffix.lower() in suffixes and file.is_file()]
+        if inside[folder.name] != [folder]:  # a folder of pictures is no class
+            found.add(plain_name(folder.name), folder, inside[folder.name], suffixes)
+    loose = [file for file in files if file.parent == root and is_video(file, suffixes) and file.exists()]
     if not found.videos and not loose:
         kind = "videos" if suffixes == VIDEO_SUFFIXES else "files"
         raise ValueError(f"`data` {str(root)!r} has no class folders with {kind} ({', '.join(suffixes)})")

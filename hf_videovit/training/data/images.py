@@ -12,6 +12,7 @@ from transformers.video_utils import VideoMetadata
 from ...modeling.image_processing_tubevit import TubeViTImageProcessor
 from ...modeling.image_processing_uniformer import UniFormerImageProcessor
 from ...modeling.video_decoding import VideoDecodingError, source_name
+from ...modeling.video_decoding_types import PICTURE_SUFFIXES
 from ...modeling.video_processing_base import ClipVideoProcessor
 from ...modeling.video_processing_bevt import BevtVideoProcessor
 from ...modeling.video_processing_tubevit import TubeViTVideoProcessor
@@ -22,9 +23,6 @@ from .manifest import read_label_names
 from .opening import list_splits, split_folder, warn_of_remarks
 from .processors import ClipProcessor
 from .sources import EVAL_SPLITS, VideoList
-
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class ImageFileMixin(ClipVideoProcessor):
@@ -164,7 +162,7 @@ def open_images(data: str | Path, train_split: str = "train") -> tuple[VideoList
         ValueError: there are no such images, or no such split.
     """
     path = Path(data).expanduser()
-    splits = list_splits(path, suffixes=IMAGE_SUFFIXES)
+    splits = list_splits(path, suffixes=PICTURE_SUFFIXES)
     if splits and train_split not in splits:
         raise ValueError(f"`train_split` must be one of {', '.join(splits)} in {str(data)!r}, got {train_split!r}")
     held_out = next((split for split in EVAL_SPLITS if split in splits), None)
@@ -182,4 +180,6 @@ def _open(path: Path, split: str | None) -> VideoList:
             return source
     if not path.is_dir():
         raise ValueError(f"`image_data` {str(path)!r} must be a folder of classes or a list of image files")
-    return folder_source(path if split is None else split_folder(path, split), read_label_names(path), IMAGE_SUFFIXES)
+    return folder_source(
+        path if split is None else split_folder(path, split), read_label_names(path), PICTURE_SUFFIXES
+    )

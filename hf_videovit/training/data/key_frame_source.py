@@ -187,7 +187,7 @@ def open_key_frames(
     folder = path.parent if root is None else Path(root)
     names = label_names or read_label_names(path.parent) or found.label_names
     _check_rows(path, found.rows, names)
-    exists = {video: (folder / video).is_file() for video in {row.video for row in found.rows}}
+    exists = {video: (folder / video).exists() for video in {row.video for row in found.rows}}
     missing = Counter(row.video for row in found.rows if not exists[row.video])
     rows = [replace(row, video=str(folder / row.video)) for row in found.rows if exists[row.video]]
     remarks = []

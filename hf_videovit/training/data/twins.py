@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from ...modeling.video_decoding_folders import list_pictures
+from ...video_files import video_size
 from .sources import VideoList, VideoSource
 
 
@@ -51,8 +53,8 @@ def _same_content(files: dict[str, str]) -> dict[str, str]:
     """One name for all files of the same size and content."""
     sizes: dict[int, list[str]] = defaultdict(list)
     for path in set(files.values()):
-        if os.path.isfile(path):
-            sizes[os.path.getsize(path)].append(path)
+        if (size := video_size(path)) is not None:
+            sizes[size].append(path)
     names = {
         path: content_digest(path, size) for size, paths in sizes.items() if len(paths) > 1 and size for path in paths
     }
@@ -61,11 +63,12 @@ def _same_content(files: dict[str, str]) -> dict[str, str]:
 
 def content_digest(path: str, size: int) -> str:
     """
-    Hash of the size of a file and of its bytes at the start, in the middle and at the end.
+    Hash of the size of a video and of its bytes at the start, in the middle and at the end: of a file, or of three
+    pictures of a folder.
 
     Args:
         path (`str`):
-            The file.
+            The video.
         size (`int`):
             Its size in bytes.
 
@@ -73,6 +76,12 @@ def content_digest(path: str, size: int) -> str:
         `str`: hexadecimal digits.
     """
     digest = hashlib.blake2b(str(size).encode())
+    if os.path.isdir(path):
+        names, _ = list_pictures(path)
+        for name in (names[0], names[len(names) // 2], names[-1]):
+            picture = os.path.join(path, name)
+            digest.update(content_digest(picture, os.path.getsize(picture)).encode())
+        return digest.hexdigest()
     with open(path, "rb") as file:
         for place in _places(size):
             file.seek(place)

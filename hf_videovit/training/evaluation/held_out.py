@@ -5,7 +5,6 @@ that are not local files are known by id.
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from transformers.utils import cached_file, logging
 
 from ...files import parse_json, read_text
 from ...modeling.video_decoding_parts import VideoPart
+from ...video_files import video_size
 from ..arguments import DataArguments
 from ..data.key_frame_source import KeyFrameSource, key_frame_id
 from ..data.opening import list_splits, load_evaluation_source
@@ -67,9 +67,10 @@ def clip_digests(source: VideoSource) -> dict[str, str | None]:
 
 def _digest(video: str | dict[str, Any]) -> str | None:
     path, part = str(video["path"] if isinstance(video, dict) else video), VideoPart.of(video)
-    if not os.path.isfile(path):
+    size = video_size(path)
+    if size is None:
         return None
-    return content_digest(path, os.path.getsize(path))[:24] + ("" if part is None else f" {part}")
+    return content_digest(path, size)[:24] + ("" if part is None else f" {part}")
 
 
 def claim_of(data: DataArguments, seed: int, evaluated: VideoSource | None) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...files import read_json, read_text, visible_files
+from ...files import read_json, read_text
 from ...modeling.video_decoding_parts import VideoPart
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from ...published import published_labels
+from ...video_files import video_name, visible_videos
 from ..data.opening import list_splits, open_source
 from ..data.sources import (
     SPLITS,
@@ -142,9 +143,9 @@ class VideoIndex:
     def __init__(self, root: Path):
         self.root = root
         self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        for path in visible_files(root):
-            if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-                self.by_stem[path.stem].append(path)
+        for path in visible_videos(root):
+            if path.exists():
+                self.by_stem[video_name(path)].append(path)
 
     def find(self, clip: Clip) -> tuple[Path | None, bool, str]:
         """

@@ -103,7 +103,7 @@ def find_people(
         part = parts / f"{number:06d}.jsonl"
         found.resumed += part.is_file()
         if not part.is_file():
-            if not Path(video).is_file():
+            if not Path(video).exists():
                 found.missing.append(video)
                 continue
             try:
