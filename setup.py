@@ -44,6 +44,8 @@ TRACK = ["tensorboard>=2.15", "trackio>=0.10"]
 
 LORA = ["peft>=0.21"]
 
+SEARCH = ["faiss-cpu>=1.10"]
+
 SERVE = ["fastapi>=0.115.2", "litserve>=0.2.19", "python-multipart>=0.0.18", "starlette>=0.40", "uvicorn>=0.34"]
 
 # Runtimes that models are exported to; `torch` and `aoti` need only torch, and `int8` there torchao.
@@ -63,6 +65,7 @@ EXTRAS_REQUIRE = {
     "runtimes": sorted({package for packages in RUNTIMES.values() for package in packages}),
     "lora": LORA,
     "ray": ["ray[data]>=2.51"],
+    "search": SEARCH,
     "serve": SERVE,
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
@@ -71,6 +74,7 @@ EXTRAS_REQUIRE = {
         "hypothesis>=6.100",
         "parameterized>=0.9",
         *LORA,
+        *SEARCH,
         "playwright>=1.45",
         "pytest>=9.0",
         "pytest-timeout>=2.3.1",

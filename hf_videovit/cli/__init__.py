@@ -21,6 +21,7 @@ from . import (
     localization,
     models,
     recipes,
+    search,
     training,
 )
 from .common import screen
@@ -100,6 +101,7 @@ app = typer.Typer(
 )
 for part in (
     models,
+    search,
     deployment,
     detection,
     localization,

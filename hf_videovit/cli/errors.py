@@ -24,6 +24,7 @@ EXTRAS = {
     "peft": "hf_videovit[lora]",
     "litserve": "hf_videovit[serve]",
     "ray": "hf_videovit[ray]",
+    "faiss": "hf_videovit[search]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 
