@@ -25,6 +25,7 @@ EXTRAS = {
     "litserve": "hf_videovit[serve]",
     "ray": "hf_videovit[ray]",
     "faiss": "hf_videovit[search]",
+    "mteb": "hf_videovit[mteb]",
 }
 KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
 
