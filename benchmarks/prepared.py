@@ -25,6 +25,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 
 from benchmarks._machine import write_csv
 from benchmarks.decoding import bare, make_clip
@@ -108,7 +109,9 @@ def processor_seconds(side: Side, clips: list[np.ndarray]) -> float:
 def best_seconds(sides: dict[str, Side], clips: list[np.ndarray], rounds: int, workers: int) -> dict[str, float]:
     """Best time of a clip for each side; rounds go through all sides."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    # torchcodec copies frames with as many threads as torch has, and threads that wait take processor time too
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for _ in range(rounds + 1):  # the first does not count
             for name, side in sides.items():
                 found = list(pool.map(processor_seconds, [side] * workers, [clips] * workers))

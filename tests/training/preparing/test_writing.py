@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -165,8 +166,9 @@ def test_diving48(tmp_path):
             {"vid_name": f"{split}_{index}", "label": label, "start_frame": 0, "end_frame": 9} for index in range(2)
         ]
         (raw / f"Diving48_V2_{split}.json").write_text(json.dumps(rows))
-        for index in range(2):
-            clip(raw / "rgb" / f"{split}_{index}.mp4", index)
+    for index in range(2):
+        clip(raw / "rgb" / f"train_{index}.mp4", index)
+        shutil.copyfile(raw / "rgb" / f"train_{index}.mp4", raw / "rgb" / f"test_{index}.mp4")
     result = prepare(raw, tmp_path / "out", encoding=SMALL)
     assert result.label_names == ["Back 15som 05Twis FREE", "Back 15som 15Twis FREE"]
     assert [sample.label for sample in open_source(tmp_path / "out", "train")] == [1, 1]
