@@ -61,7 +61,7 @@ class PlainTubeViT(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        pooled, _ = self.pool(self.query.expand(x.shape[0], -1, -1), x, x, need_weights=False)
+        pooled, _ = self.pool(self.query.repeat(x.shape[0], 1, 1), x, x, need_weights=False)
         return self.head(pooled[:, 0])
 
     def positions(self, tube: Any, grid: tuple[int, int, int]) -> torch.Tensor:
