@@ -21,18 +21,31 @@ without gradients on a CPU it takes some hundred at a time. The other libraries'
 {setting}
 """
 COLUMNS = "| | time | ratio | rate | memory | ratio |\n|---|---|---|---|---|---|\n"
+CHOICES = """
+## Other ways to compute the same
+
+Written from [results](../benchmarks/results/alternatives.csv) of `python -m benchmarks.alternatives`. The models do
+what comes first in each line. A way that makes a whole step less than 1.15 times as fast is not worth its lines:
+embedding only the patches that pretraining sees saves 29 ms of its step above. `flex_attention` has no backward pass
+on CPUs.
+
+| | | ours | other | ratio |
+|---|---|---|---|---|
+"""
 FOOT = """
 Files in `benchmarks` and `tests` are part of the source distribution, not of an installed package.
 """
 
 
-def page(rows: Sequence[Mapping[str, str]]) -> str:
+def page(rows: Sequence[Mapping[str, str]], choices: Sequence[Mapping[str, str]]) -> str:
     """
     The page.
 
     Args:
         rows (`Sequence[Mapping[str, str]]`):
             Rows of `benchmarks/results/models.csv`.
+        choices (`Sequence[Mapping[str, str]]`):
+            Rows of `benchmarks/results/alternatives.csv`: ours, then the other, for each choice and phase.
     """
     parts = [HEAD.format(setting=_setting(rows[0]))]
     for task in dict.fromkeys(row["task"] for row in rows):
@@ -43,7 +56,14 @@ def page(rows: Sequence[Mapping[str, str]]) -> str:
             gmacs = float(of_phase[1]["gmacs"])
             parts.append(f"\n{phase.capitalize()}, {gmacs:,.1f} GMACs\n\n{COLUMNS}")
             parts += [_line(row, ours=row is of_phase[0]) for row in of_phase]
+    parts.append(CHOICES)
+    parts += [_choice(ours, other) for ours, other in zip(choices[::2], choices[1::2], strict=True)]
     return "".join([*parts, FOOT])
+
+
+def _choice(ours: Mapping[str, str], other: Mapping[str, str]) -> str:
+    sides = [f"{side['side']}, {float(side['milliseconds']):,.1f} ms" for side in (ours, other)]
+    return f"| {ours['choice']} | {ours['phase']} | {' | '.join(sides)} | {float(other['speed_of_ours']):.2f} |\n"
 
 
 def _setting(row: Mapping[str, str]) -> str:

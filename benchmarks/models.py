@@ -31,6 +31,7 @@ from benchmarks._model_sides import OFFICIAL, TASKS, Side, Task
 
 
 RESULTS = Path(__file__).parent / "results" / "models.csv"
+CHOICES = RESULTS.with_name("alternatives.csv")
 PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 TOLERANCE = 1e-3  # of answers about 1 in size: sums in another order
 PASSES = {"forward": 1, "training step": 3}  # a backward pass counts as two forward passes
@@ -128,7 +129,7 @@ def main(names: Sequence[str] | None = None) -> None:
             kept = [row for row in read_rows(arguments.output) if row["task"] != name]
             order = list(TASKS)
             write_csv(arguments.output, sorted([*kept, *rows], key=lambda row: order.index(row["task"])))
-    PAGE.write_text(page(read_rows(arguments.output)), encoding="utf-8")
+    PAGE.write_text(page(read_rows(arguments.output), read_rows(CHOICES)), encoding="utf-8")
 
 
 if __name__ == "__main__":
