@@ -132,12 +132,9 @@ def update_index(
         _check_description(folder, description)
         rows = {row["video"]: row for row in _read_table(folder).to_pylist()}
         facts = _file_facts(videos)
-        stale = [
-            one for one in facts if one not in rows or any(rows[one][key] != facts[one][key] for key in facts[one])
-        ]
-        kept = [one for one in facts if one not in {*stale}]
-        changes = IndexChanges([], [], sorted(rows.keys() - facts.keys()), kept, {})
-        known = {one: rows[one] for one in changes.kept}
+        known = {one: rows[one] for one in facts if one in rows and facts[one].items() <= rows[one].items()}
+        stale = [one for one in facts if one not in known]
+        changes = IndexChanges([], [], sorted(rows.keys() - facts.keys()), [*known], {})
         made = iter_video_features(model, processor, stale, batch_size=batch_size, pooling=pooling, on_error="return")
         write_text(folder / DESCRIPTION_FILE, json.dumps(description, indent=1, ensure_ascii=False) + "\n")
         try:
