@@ -27,7 +27,8 @@ EXTRAS = {
     "faiss": "hf_videovit[search]",
     "mteb": "hf_videovit[mteb]",
 }
-KNOWN = (ValueError, OSError, RuntimeError, ImportError)  # their messages are written for users
+# Their messages are written for users.
+KNOWN = (ValueError, OSError, RuntimeError, ImportError, FloatingPointError)
 
 
 def explain(error: Exception) -> str:

@@ -57,8 +57,10 @@ def embed_windows(
         print_json(rows)
     else:
         for row in rows:
-            text = row.get("error") or f"{row['windows']}x{cost.feature_size}"
-            typer.echo(f"{row['file']}: {text}", err="error" in row)
+            words = (
+                row.get("error") or f"{row['file']}: {row['windows']}x{cost.feature_size}"
+            )  # errors name their file
+            typer.echo(words, err="error" in row)
         typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
         if short := [row["video"] for row in rows if row.get("windows") == 0]:
             names = ", ".join(short[:8]) + (", ..." if len(short) > 8 else "")

@@ -220,7 +220,8 @@ def embed(
         print_json(rows)
     else:
         for row in rows:
-            typer.echo(f"{row['file']}: {row.get('error') or 'x'.join(map(str, row['shape']))}", err="error" in row)
+            words = row.get("error") or f"{row['file']}: {'x'.join(map(str, row['shape']))}"  # errors name their file
+            typer.echo(words, err="error" in row)
         typer.echo(f"{len(rows) - len(failed)} of {len(rows)} videos -> {output}")
     fail_if(failed)
 
