@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from transformers import AutoVideoProcessor
 
 from benchmarks._machine import write_csv
-from hf_videovit import AutoModelForActionDetection, AutoVideoProcessor
+from hf_videovit import AutoModelForActionDetection
 from hf_videovit.training.data.key_frame_source import KeyFrameSource, open_key_frames
 from hf_videovit.training.data.key_frames import KeyFrame
 from hf_videovit.training.evaluation.action_detection import evaluate_action_detection

@@ -617,7 +617,7 @@ def _split_flags(arguments: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
 def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """
     Override nested values by plain (`learning_rate`) and dotted (`run.seed`, `config.hidden_size`) names. A plain name
-    that is in no shared group belongs to the method.
+    that is in no shared group belongs to the method. The fields of a method do not stay if another one is named.
     """
     nested: dict[str, Any] = {}
     for name, value in overrides.items():
@@ -634,6 +634,9 @@ def _merge(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
         for part in path[:-1]:
             target = target.setdefault(part, {})
         target[path[-1]] = value
+    named, known = nested.get("method", {}).get("name"), values.get("method")
+    if named is not None and isinstance(known, Mapping) and known.get("name", named) != named:
+        values = {**values, "method": {}}
     return override(values, nested)
 
 

@@ -92,7 +92,7 @@ def read_run(words: Sequence[str], goal: Goal | None = None, defaults: Mapping[s
     config = parse_arguments(words, defaults)
     recipe, given = read_flags(words)
     if recipe is not None:
-        return config
+        return _of_named_method(config, given, goal)
     followed = model_defaults(config, goal)
     unread = choose(config, goal).unread
     for group in followed.keys() & GROUPS.keys():
@@ -101,6 +101,17 @@ def read_run(words: Sequence[str], goal: Goal | None = None, defaults: Mapping[s
         followed.get("optimization", {}).pop("learning_rate_batch", None)
     values = override(override(followed, nested_fields(defaults or {})), given)
     return RunConfig.from_dict(_with_warmup(values, given.get("optimization", {})))
+
+
+def _of_named_method(config: RunConfig, given: Mapping[str, Any], goal: Goal | None) -> RunConfig:
+    """The run without what its recipe sets for another method than the one on the command line."""
+    if "name" not in given.get("method", {}):
+        return config
+    unread, values = set(choose(config, goal).unread), config.to_dict()
+    for group in GROUPS:
+        for name in (unread & values[group].keys()) - given.get(group, {}).keys():
+            del values[group][name]
+    return RunConfig.from_dict(values)
 
 
 def model_defaults(config: RunConfig, goal: Goal | None = None) -> dict[str, Any]:

@@ -81,3 +81,21 @@ def test_wrong_flag_is_an_error_that_helps(words, message):
 def test_help_names_every_field():
     text = describe_fields()
     assert all(f"--{item.name} " in text for group in GROUPS for item in dataclasses.fields(group))
+
+
+def test_fields_of_a_method_end_with_it(tmp_path):
+    """A recipe that pretrains also fine-tunes: `--method` of the command leaves nothing of the recipe's method."""
+    (tmp_path / "recipe.yaml").write_text(
+        "method: {name: masked_words, image_batch_size: 3}\noptimization: {epochs: 7}\n"
+    )
+    words = ["--recipe", str(tmp_path / "recipe.yaml")]
+    assert parse_arguments([*words, "--method", "classification"]).method == {"name": "classification"}
+    assert parse_arguments([*words, "--method", "classification"]).optimization.epochs == 7
+    assert parse_arguments([*words, "--method", "masked_words"]).method["image_batch_size"] == 3
+    assert parse_arguments([*words, "--image_data", "images"]).method == {
+        "name": "masked_words",
+        "image_batch_size": 3,
+        "image_data": "images",
+    }
+    (tmp_path / "recipe.yaml").write_text("method: {image_batch_size: 3}\n")
+    assert parse_arguments([*words, "--method", "masked_words"]).method["image_batch_size"] == 3

@@ -141,3 +141,14 @@ def test_plan_shows_the_start_and_the_rates(tmp_path):
     assert rows["peak learning rate"] == "2.187e-05"
     assert "rand_augment_ops 4" in rows["augmentation"]
     assert "mixup 0.8" in rows["fields of the method"]
+
+
+@pytest.mark.parametrize("name", ["bevt/small_clips", "bevt/digit_motion", "videomae_v2/four_actions"])
+def test_a_recipe_that_pretrains_also_trains_a_classifier(name):
+    """Fields of the recipe that the method of the command does not read are left out; those of the command are not."""
+    words = ["--recipe", name, "--method", "classification", "--data", "clips"]
+    config = read_run(words, "classifier")
+    assert method_of(config, "classifier").name == "classification"
+    assert config.optimization == read_run(["--recipe", name], "encoder").optimization
+    with pytest.raises(ValueError, match="`picture_every` is not read by the method `classification`, got 5"):
+        method_of(read_run([*words, "--picture_every", "5"], "classifier"), "classifier")
