@@ -16,7 +16,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
-LANGUAGES = {"bash", "json", "python", "yaml"}
+LANGUAGES = {"bash", "json", "python", "text", "yaml"}  # text is what a program prints
 
 
 @dataclass(frozen=True)
@@ -67,22 +67,25 @@ class Notes:
             Files that are made before the page runs: kind, or kind and arguments, by path.
         names (`dict[str, str]`):
             What stands in the test for a word of the page.
+        runs_as (`dict[str, str]`):
+            Likewise where the page is run; the words of the page itself are what is read.
         append (`dict[str, str]`):
             Words that are added to commands with a text in them, such as a smaller number of steps.
         not_run (`dict[str, str]`):
             Why blocks and commands with a text in them are not run.
         values (`dict[str, str]`):
             Expressions of names that Python blocks take for granted.
-        prints (`dict[str, str]`):
-            What a file or the output must hold after the page: text by path, or by `stdout`.
+        leaves (`list[str]`):
+            Files that are there after the last block.
     """
 
     stand_ins: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    runs_as: dict[str, str] = field(default_factory=dict)
     append: dict[str, str] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
-    leaves: dict[str, str] = field(default_factory=dict)
+    leaves: list[str] = field(default_factory=list)
 
     def reason(self, text: str) -> str | None:
         """Why code is not run, or `None`."""
