@@ -15,6 +15,7 @@ from . import (
     deployment,
     detection,
     examples,
+    explaining,
     hub,
     info,
     inspection,
@@ -101,6 +102,7 @@ app = typer.Typer(
 )
 for part in (
     models,
+    explaining,
     search,
     deployment,
     detection,

@@ -1,4 +1,4 @@
-"""Commands for inspection: visualize, doctor."""
+"""The command that checks a machine, videos and annotations."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,31 +11,10 @@ from rich.table import Table
 
 from ..folders import refuse_foreign
 from .bulk import Address, EngineName, check_in_bulk, engine_of
-from .common import AsJson, Model, fail_if, load_encoder, make_table, parse_label_names, print_json, tracked
+from .common import AsJson, fail_if, make_table, parse_label_names, print_json, tracked
 
 
 commands = typer.Typer()
-
-
-@commands.command()
-def visualize(
-    model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")],
-    video: Annotated[str | None, typer.Option(help="A clip, for the attention map of the pooling.")] = None,
-    num_filters: Annotated[int, typer.Option(min=1, help="Filters of each tube.")] = 8,
-) -> None:
-    """Draw a TubeViT: its kernels, the positions of its tubes, and the weights of its pooling for a clip."""
-    from ..pictures.tubes import draw_kernels, draw_token_map, draw_video_pooling
-
-    encoder, processor = load_encoder(model, None)
-    drawn = [
-        draw_kernels(encoder, output / "kernels.png", num_filters),
-        draw_token_map(encoder.config, output / "tokens.png"),
-    ]
-    if video is not None:
-        drawn.append(draw_video_pooling(encoder, processor, video, output / "pooling.png"))
-    for path in drawn:
-        typer.echo(f"drawn in {path}")
 
 
 @commands.command()

@@ -18,21 +18,22 @@ from transformers import AutoConfig, pipeline
 
 from ..modeling.video_decoding import VideoDecodingError, probe_video
 from ..modeling.video_processing_base import ClipVideoProcessor
+from ..pictures.importance import frame_and_heat
 from .action_page import NO_VIDEO, build_action_page
+from .explaining import FrameImportance, explain_video
 from .localization_page import build_localization_page
-from .timeline import Moment, Window, moments_that_mattered, scores_over_time
+from .timeline import Window, scores_over_time
 
 
 TASK = "video-classification"
 LOCALIZERS = ("VideoTemporalLocalizer", "ActionFormerForTemporalActionLocalization")
 ABOUT_TIME = "Scores of these labels in windows along the clip."
 ABOUT_FRAMES = (
-    "Change of the score of the first label when a moment is hidden, the largest decrease first. Moments with the "
-    "same content can replace each other, so each may look unimportant. Small differences mean little."
+    "The frames that the score of the first label rests on most, with their shares of the importance of all frames. "
+    "Beside each frame: the places that speak for the label, the brighter the more."
 )
 # Fonts of the visitor's machine, so that the page loads nothing from other servers.
 FONT, FONT_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
-THUMBNAIL = 480  # pixels of the longer side
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ class Analysis:
             The best labels and their scores, as the pipeline returns them.
         windows (`Sequence[Window]`):
             Scores of all labels along the clip.
-        moments (`Sequence[Moment]`):
-            Importance of the parts of the clip for the best label, the most important first.
+        frames (`Sequence[FrameImportance]`):
+            Frames that matter for the best label, the most important first.
     """
 
     labels: dict[str, float]
     windows: Sequence[Window]
-    moments: Sequence[Moment]
+    frames: Sequence[FrameImportance]
 
     def timeline(self) -> pd.DataFrame:
         """
@@ -85,17 +86,19 @@ class Analysis:
 
     def gallery(self) -> list[tuple[Image.Image, str]]:
         """
-        The moments as pictures.
+        The frames as pictures: the plain frame, and beside it the places that matter.
 
         Returns:
             `list[tuple[Image.Image, str]]`: each picture with its caption.
         """
-        pictures = []
-        for moment in self.moments:
-            picture = Image.fromarray(moment.frame)
-            picture.thumbnail((THUMBNAIL, THUMBNAIL))
-            pictures.append((picture, f"{moment.seconds:.2f} s: {-moment.drop:+.4f}"))
-        return pictures
+        highest = max((float(frame.blocks.max()) for frame in self.frames), default=0.0)
+        return [
+            (
+                Image.fromarray(frame_and_heat(frame.picture, frame.blocks, highest)),
+                f"{frame.seconds:.2f} s: {100 * frame.share:.0f} %",
+            )
+            for frame in self.frames
+        ]
 
 
 def load_classifier(model: str, device: str | None = None) -> Any:
@@ -124,7 +127,7 @@ def load_classifier(model: str, device: str | None = None) -> Any:
     return classifier
 
 
-def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8, num_moments: int = 8) -> Analysis:
+def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8, num_frames: int = 8) -> Analysis:
     """
     Classify a clip, as a whole and in parts.
 
@@ -137,8 +140,8 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
             Number of labels.
         num_windows (`int`, *optional*, defaults to 8):
             See [`~timeline.scores_over_time`].
-        num_moments (`int`, *optional*, defaults to 8):
-            See [`~timeline.moments_that_mattered`].
+        num_frames (`int`, *optional*, defaults to 8):
+            Largest number of important frames; see [`~explaining.explain_video`].
 
     Returns:
         [`Analysis`]
@@ -150,8 +153,8 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
     for answer in classifier(video, top_k=top_k):
         labels.setdefault(answer["label"], answer["score"])
     windows = scores_over_time(classifier, video, num_windows=num_windows)
-    moments = moments_that_mattered(classifier, video, next(iter(labels)), num_moments=num_moments)
-    return Analysis(labels, windows, sorted(moments, key=lambda moment: -moment.drop))
+    frames = explain_video(classifier, video, next(iter(labels))).frames()
+    return Analysis(labels, windows, sorted(frames, key=lambda frame: -frame.share)[:num_frames])
 
 
 def build_demo(

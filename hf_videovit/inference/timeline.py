@@ -1,11 +1,7 @@
 """
-Scores of a classifier along a clip, and the importance of the parts of a clip.
+Scores of a classifier along a clip.
 
 Everything follows `pipeline("video-classification")`: the model's own processor, its views and its merging of views.
-The importance of a moment is measured by occlusion: its frames are hidden and the clip is classified again. This uses
-only the model's outputs, so it is the same measure for every family. Two limits: two moments with the same content
-each look unimportant, because the other one is still visible; and models were not trained on hidden frames, so small
-differences mean little.
 """
 
 from dataclasses import dataclass, replace
@@ -38,6 +34,15 @@ class Views:
     indices: np.ndarray
     frames: np.ndarray
 
+    def frame_tensor(self) -> torch.Tensor:
+        """
+        The views one after another.
+
+        Returns:
+            `torch.Tensor` of shape `(num_views, num_frames, num_channels, height, width)`
+        """
+        return self.pixel_values.view(-1, *self.pixel_values.shape[-4:])
+
 
 @dataclass(frozen=True)
 class Window:
@@ -62,25 +67,6 @@ class Window:
     start_seconds: float
     end_seconds: float
     scores: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """
-    Importance of consecutive sampled frames.
-
-    Args:
-        seconds (`float`):
-            Time of the middle frame.
-        frame (`np.ndarray` of shape `(height, width, 3)`):
-            The middle frame, in uint8.
-        drop (`float`):
-            Decrease of the label's score when these frames are hidden. Negative if they reduce the score.
-    """
-
-    seconds: float
-    frame: np.ndarray
-    drop: float
 
 
 def scores_over_time(classifier: Any, video: Any, *, num_windows: int = 8) -> list[Window]:
@@ -113,57 +99,12 @@ def scores_over_time(classifier: Any, video: Any, *, num_windows: int = 8) -> li
         probe = probe_video(opened, **processor.probe_options)
         length = _window_length(processor, probe)
         starts = np.unique(np.linspace(0, probe.num_frames - length, num_windows).round().astype(int)).tolist()
-        seconds = _seconds(probe)
+        seconds = frame_seconds(probe)
         for first in starts:
             end = first + length
             scores = score_views(classifier, load_views(processor, opened, (first, end)).pixel_values)
             windows.append(Window(first, end, float(seconds[first]), float(seconds[end]), scores))
     return windows
-
-
-def moments_that_mattered(
-    classifier: Any, video: Any, label: str | None = None, *, num_moments: int = 8
-) -> list[Moment]:
-    """
-    Importance of each part of the sampled frames for a label, measured by hiding one part after another.
-
-    A hidden frame is filled with the mean colour of its view, in all its crops.
-
-    Args:
-        classifier ([`~pipeline.ClipClassificationPipeline`]):
-            The pipeline.
-        video (`Any`):
-            One video, in any form that the processor accepts.
-        label (`str`, *optional*):
-            One of the model's labels. Defaults to the best one.
-        num_moments (`int`, *optional*, defaults to 8):
-            Number of parts of about equal size into which the frames are divided.
-
-    Returns:
-        `list[Moment]`: in temporal order.
-
-    Raises:
-        ValueError: the label does not exist, or `num_moments` is less than 1.
-        VideoDecodingError: the video cannot be read.
-    """
-    if num_moments < 1:
-        raise ValueError(f"`num_moments` must be at least 1, got {num_moments}.")
-    processor = classifier.video_processor
-    with opened_once(video, limits=processor.decoding_limits) as opened:
-        views = load_views(processor, opened)
-        seconds = _seconds(probe_video(opened, **processor.probe_options))
-    scores = score_views(classifier, views.pixel_values)
-    label = next(iter(scores)) if label is None else label  # the best is the first
-    if label not in scores:
-        raise ValueError(f"`label` must be one of the model's {len(scores)} labels, got {label!r}.")
-    seen = np.unique(views.indices)
-    moments = []
-    for part in np.array_split(seen, min(num_moments, len(seen))):
-        drop = scores[label] - score_views(classifier, _hide(views, part))[label]
-        middle = part[len(part) // 2]
-        clip, place = np.argwhere(views.indices == middle)[0]
-        moments.append(Moment(float(seconds[middle]), views.frames[clip, place], drop))
-    return moments
 
 
 def load_views(processor: ClipVideoProcessor, video: Any, window: tuple[int, int] | None = None) -> Views:
@@ -239,8 +180,17 @@ def _window_length(processor: ClipVideoProcessor, probe: VideoProbe) -> int:
     return min(length, probe.num_frames)
 
 
-def _seconds(probe: VideoProbe) -> np.ndarray:
-    """Start time of each frame and end time of the last one. A video without a rate has one frame per second."""
+def frame_seconds(probe: VideoProbe) -> np.ndarray:
+    """
+    Times of the frames of a video. A video without a rate has one frame per second.
+
+    Args:
+        probe ([`~video_decoding_types.VideoProbe`]):
+            What is known about the video.
+
+    Returns:
+        `np.ndarray` of shape `(num_frames + 1,)`: start of each frame and end of the last one, in seconds.
+    """
     if probe.timestamps is None:
         return np.arange(probe.num_frames + 1) / (probe.fps or 1.0)
     times = np.asarray(probe.timestamps, dtype=float) - probe.timestamps[0]
@@ -248,14 +198,4 @@ def _seconds(probe: VideoProbe) -> np.ndarray:
     return np.append(times, last)
 
 
-def _hide(views: Views, part: np.ndarray) -> torch.Tensor:
-    """The views, with the frames `part` of the video filled with the mean colour of their view."""
-    pixel_values = views.pixel_values
-    frames = pixel_values.view(-1, *pixel_values.shape[-4:])  # (views, frames, channels, height, width)
-    crops = len(frames) // len(views.indices)
-    mask = torch.from_numpy(np.isin(views.indices, part).repeat(crops, axis=0))  # (views, frames)
-    colour = frames.mean(dim=(1, 3, 4), keepdim=True)  # (views, 1, channels, 1, 1)
-    return torch.where(mask[..., None, None, None], colour, frames).view_as(pixel_values)
-
-
-__all__ = ["Moment", "Views", "Window", "load_views", "moments_that_mattered", "score_views", "scores_over_time"]
+__all__ = ["Views", "Window", "frame_seconds", "load_views", "score_views", "scores_over_time"]

@@ -1,6 +1,6 @@
-"""Films with boxes and labels drawn on them."""
+"""Films: pictures at their times, and videos with boxes and labels drawn on them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,21 +58,50 @@ def write_labelled_film(
     times = times - times[0]
     moments = np.array([answer["time"] for answer in answers])
     nearest = np.abs(times[:, None] - moments).argmin(axis=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        container.metadata["comment"] = FILM_MARK
-        stream = container.add_stream("libx264", rate=Fraction(probe.fps or 25).limit_denominator(1001))
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, CLOCK)
+
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
         for start in range(0, len(times), FRAMES_AT_ONCE):
             chosen = np.arange(start, min(start + FRAMES_AT_ONCE, len(times)))
             for index, pixels in zip(chosen, decode_video(video, chosen, isolate=isolate).frames):
-                drawn = draw_people(pixels, answers[nearest[index]]["people"])
-                if index == 0:
-                    stream.height, stream.width = (side - side % 2 for side in drawn.shape[:2])  # H.264 needs even
-                frame = av.VideoFrame.from_ndarray(drawn[: stream.height, : stream.width], format="rgb24")
-                frame.pts, frame.time_base = round(times[index] * CLOCK), Fraction(1, CLOCK)
-                container.mux(stream.encode(frame))
+                yield times[index], draw_people(pixels, answers[nearest[index]]["people"])
+
+    return write_film(frames(), path, Fraction(probe.fps or 25).limit_denominator(1001))
+
+
+def write_film(frames: Iterable[tuple[float, np.ndarray]], path: str | Path, rate: Fraction) -> Path:
+    """
+    Write pictures as a film. A side with an odd number of pixels loses one.
+
+    Args:
+        frames (`Iterable[tuple[float, np.ndarray]]`):
+            Time in seconds and picture, uint8 of shape `(height, width, 3)`, in temporal order.
+        path (`str` or `Path`):
+            The film; .mp4.
+        rate (`Fraction`):
+            Frames of a second, as the file states it.
+
+    Returns:
+        `Path`: the film's file.
+
+    Raises:
+        ValueError: `path` does not end in .mp4.
+    """
+    path = Path(path)
+    if path.suffix != ".mp4":
+        raise ValueError(f"`path` must end in .mp4, got {path.name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        container.metadata["comment"] = FILM_MARK
+        stream = container.add_stream("libx264", rate=rate)
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, CLOCK)
+        for number, (seconds, pixels) in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = (side - side % 2 for side in pixels.shape[:2])  # H.264 needs even
+            kept = np.ascontiguousarray(pixels[: stream.height, : stream.width])
+            frame = av.VideoFrame.from_ndarray(kept, format="rgb24")
+            frame.pts, frame.time_base = round(seconds * CLOCK), Fraction(1, CLOCK)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 

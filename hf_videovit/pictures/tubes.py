@@ -1,9 +1,8 @@
-"""Pictures of sparse tubes: their learnt kernels, their positions, and the weights of the pooling."""
+"""Pictures of sparse tubes: their learnt kernels and their positions."""
 
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from transformers import PreTrainedModel
 from ..modeling.configuration_base import frame_size
 from ..modeling.configuration_tubevit import Triple, Tube, TubeViTConfig
 from ..modeling.modeling_tubevit import TubeViTModel, own_kernel, tubes_in
-from ..modeling.video_processing_base import ClipVideoProcessor
 from .drawing import draw_strips
 
 
@@ -106,100 +104,6 @@ def draw_token_map(config: TubeViTConfig, path: str | Path, size: Sequence[int] 
     return draw_strips(groups, path, MAP_FRAMES)
 
 
-def draw_pooling(model: PreTrainedModel, pixel_values: torch.Tensor, frames: np.ndarray, path: str | Path) -> Path:
-    """
-    Draw the weights of the attention pooling over the places of a clip, below the clip itself: the mean of the heads,
-    for all tubes together and for each alone. The brightest place of a row has its largest weight.
-
-    Args:
-        model (`PreTrainedModel`):
-            A TubeViT with any head.
-        pixel_values (`torch.Tensor` of shape `(1, num_frames, num_channels, height, width)`):
-            One normalised clip.
-        frames (`np.ndarray` of shape `(num_frames, height, width, 3)`):
-            The same clip as a picture, in uint8.
-        path (`str` or `Path`):
-            The picture; its suffix decides the format.
-
-    Returns:
-        `Path`: the picture's file.
-
-    Raises:
-        ValueError: `frames` and `pixel_values` differ in shape, or the model is not a TubeViT.
-    """
-    maps = pooling_maps(model, pixel_values)
-    if frames.shape[:3] != next(iter(maps.values())).shape:
-        raise ValueError(
-            f"`frames` must have the frames and size of `pixel_values`, got {frames.shape} and {pixel_values.shape}"
-        )
-    grey = frames.mean(axis=-1, keepdims=True)
-    groups = [("clip", [frames])]
-    for name, weights in {"all tubes": np.sum(list(maps.values()), axis=0), **maps}.items():
-        share = (weights / max(weights.max(), 1e-12))[..., None]
-        groups.append((name, [((1 - share) * 0.5 * grey + share * COLOUR).astype(np.uint8)]))
-    return draw_strips(groups, path, MAP_FRAMES)
-
-
-def draw_video_pooling(model: PreTrainedModel, processor: ClipVideoProcessor, video: Any, path: str | Path) -> Path:
-    """
-    [`draw_pooling`] of one centred clip of a video.
-
-    Args:
-        model (`PreTrainedModel`):
-            A TubeViT with any head.
-        processor ([`ClipVideoProcessor`]):
-            Its processor.
-        video:
-            One video, in any form that the processor accepts.
-        path (`str` or `Path`):
-            The picture; its suffix decides the format.
-
-    Returns:
-        `Path`: the picture's file.
-    """
-    clip = processor(video, num_clips=1, num_crops=1, return_tensors="pt").pixel_values
-    mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (processor.image_mean, processor.image_std))
-    frames = ((clip[0].cpu() * std + mean).clamp(0, 1) * 255).byte().permute(0, 2, 3, 1)
-    return draw_pooling(model, clip.to(model.device), frames.numpy(), path)
-
-
-@torch.no_grad()
-def pooling_maps(model: PreTrainedModel, pixel_values: torch.Tensor) -> dict[str, np.ndarray]:
-    """
-    Weights of the pooling, spread over the pixels that each token covers.
-
-    Args:
-        model (`PreTrainedModel`):
-            A TubeViT with any head.
-        pixel_values (`torch.Tensor` of shape `(1, num_frames, num_channels, height, width)`):
-            One normalised clip.
-
-    Returns:
-        `dict[str, np.ndarray]`: for each tube that fits, an array of shape `(num_frames, height, width)`. All arrays
-        together sum to 1, or to less if there is a class token.
-
-    Raises:
-        ValueError: `pixel_values` is not one clip, or the model is not a TubeViT.
-    """
-    if pixel_values.ndim != 5 or len(pixel_values) != 1:
-        raise ValueError(f"`pixel_values` must be one clip, got shape {tuple(pixel_values.shape)}")
-    base = _tubevit(model)
-    tokens = base(pixel_values).last_hidden_state
-    weights = base.pooler.weights(tokens).mean(dim=1)[0].float().cpu().numpy()
-    weights = weights[int(base.config.use_class_token) :]
-    size = (pixel_values.shape[1], *pixel_values.shape[-2:])
-    maps, start = {}, 0
-    for index, tube in enumerate(base.config.tube_list):
-        grid = tube.grid(size)
-        count = int(np.prod(grid))
-        if count:
-            own = weights[start : start + count].reshape(grid)
-            name = f"tube {index + 1}, {_size_words(tube.kernel)}"
-            maps[name] = spread(tube, own / (tube.joined * np.prod(tube.kernel)), size)
-            start += count
-    return maps
-
-
 def spread(tube: Tube, values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """
     Add a value of each token to every pixel of its windows.
@@ -240,10 +144,7 @@ def _size_words(size: Triple) -> str:
 
 __all__ = [
     "draw_kernels",
-    "draw_pooling",
     "draw_token_map",
-    "draw_video_pooling",
     "kernel_images",
-    "pooling_maps",
     "spread",
 ]

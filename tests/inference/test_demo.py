@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from hf_videovit.cli import app
 from hf_videovit.inference.demo import NO_VIDEO, analyse, build_demo, load_classifier, serve_demo
-from hf_videovit.inference.timeline import moments_that_mattered, scores_over_time
+from hf_videovit.inference.explaining import explain_video
+from hf_videovit.inference.timeline import scores_over_time
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier
 
@@ -59,8 +60,8 @@ def expected(folder, clip):
     classifier = pipeline("video-classification", model=folder)
     scores = {one["label"]: one["score"] for one in classifier(clip, top_k=5)}
     windows = scores_over_time(classifier, clip)
-    moments = sorted(moments_that_mattered(classifier, clip), key=lambda moment: -moment.drop)
-    captions = [f"{moment.seconds:.2f} s: {-moment.drop:+.4f}" for moment in moments]
+    frames = sorted(explain_video(classifier, clip).frames(), key=lambda frame: -frame.share)[:8]
+    captions = [f"{frame.seconds:.2f} s: {100 * frame.share:.0f} %" for frame in frames]
     rows = [
         [f"{one.start_seconds:.2f} - {one.end_seconds:.2f}", *(f"{one.scores[label]:.4f}" for label in scores)]
         for one in windows
@@ -79,13 +80,7 @@ def test_analysis_says_what_the_pipeline_says(folder, clip, expected):
     assert timeline["score"][0] == expected["windows"][0].scores[timeline["label"][0]]
     pictures = found.gallery()
     assert [caption for _, caption in pictures] == expected["captions"]
-    assert all(picture.size == (96, 64) for picture, _ in pictures)
-
-
-def test_large_frames_become_thumbnails(folder, tmp_path):
-    path = write_clip(tmp_path / "wide.mp4", moving_square_clip(num_frames=8, height=120, width=640))
-    sizes = {picture.size for picture, _ in analyse(load_classifier(folder), str(path)).gallery()}
-    assert sizes == {(480, 90)}
+    assert all(picture.size == (256, 128) for picture, _ in pictures)  # the frame, enlarged, and its heat
 
 
 def test_page_answers_over_its_interface(page, clip, expected):

@@ -1,15 +1,14 @@
-"""Scores along a clip and the moments an answer rests on: of every family, by the processor's own views."""
+"""Scores along a clip: of every family, by the processor's own views."""
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForVideoClassification, pipeline
 
 from hf_videovit.inference.pipeline import ClipClassificationPipeline
-from hf_videovit.inference.timeline import load_views, moments_that_mattered, score_views, scores_over_time
+from hf_videovit.inference.timeline import load_views, score_views, scores_over_time
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES
-from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_processor
+from tests.saved_model import save_tiny_classifier, tiny_classifier, tiny_processor
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,6 @@ def test_every_family_answers_over_time(family, clip):
     windows = scores_over_time(classifier, clip, num_windows=3)
     assert (windows[0].first, windows[-1].end, len(windows)) == (0, 40, 3)
     assert all(window.scores.keys() == answer.keys() for window in windows)
-    moments = moments_that_mattered(classifier, clip, num_moments=2)
-    assert [moment.seconds for moment in moments] == sorted(moment.seconds for moment in moments)
 
 
 def test_a_window_is_scored_as_a_clip_of_its_own(classifier, clip):
@@ -77,44 +74,6 @@ def test_a_protocol_that_spreads_over_the_video_gets_a_quarter(frames, length, t
     assert (windows[0].first, windows[-1].end) == (0, frames)
 
 
-class LooksAtOneFrame(torch.nn.Module):
-    """Names the frame that is as bright as can be, if there is one."""
-
-    def __init__(self, inner):
-        super().__init__()
-        self.config, self.base, self.dtype, self.device = inner.config, inner, torch.float32, torch.device("cpu")
-
-    def forward(self, pixel_values):
-        brightest = pixel_values.flatten(0, -5).mean(dim=(2, 3, 4)).amax(dim=1)  # (views,)
-        logits = torch.zeros(1, len(LABELS))
-        logits[0, 2] = 4 * brightest.mean()
-        return type("Output", (), {"logits": logits})
-
-
-def test_the_moment_that_matters_is_found(tmp_path):
-    """One frame of eight is white and decides: hiding it costs the label, hiding any other nothing."""
-    frames = np.zeros((32, 64, 64, 3), dtype=np.uint8)
-    frames[16:20] = 255
-    path = str(write_clip(tmp_path / "flash.mp4", frames, fps=8))
-    processor = tiny_processor(num_frames=8, frame_stride=4, num_crops=3)
-    classifier = ClipClassificationPipeline(
-        model=tiny_classifier(), video_processor=processor, task="video-classification"
-    )
-    classifier.model = LooksAtOneFrame(classifier.model)
-    moments = moments_that_mattered(classifier, path)
-    assert len(moments) == 8
-    decisive = max(moments, key=lambda moment: moment.drop)
-    assert decisive.seconds == 2.0 and decisive.frame.mean() > 250 and decisive.drop > 0.3
-    others = [moment.drop for moment in moments if moment is not decisive]
-    assert others == [0.0] * 7
-    against = moments_that_mattered(classifier, path, "up")
-    assert min(against, key=lambda moment: moment.drop).seconds == 2.0
-
-
 def test_what_is_not_allowed_is_refused(classifier, clip):
     with pytest.raises(ValueError, match="`num_windows` must be at least 1, got 0"):
         scores_over_time(classifier, clip, num_windows=0)
-    with pytest.raises(ValueError, match="`num_moments` must be at least 1, got -1"):
-        moments_that_mattered(classifier, clip, num_moments=-1)
-    with pytest.raises(ValueError, match="`label` must be one of the model's 6 labels, got 'sideways'"):
-        moments_that_mattered(classifier, clip, "sideways")

@@ -15,9 +15,9 @@ from hf_videovit import (
 )
 from hf_videovit.cli import app
 from hf_videovit.modeling.configuration_tubevit import Tube
-from hf_videovit.pictures.tubes import draw_kernels, draw_pooling, draw_token_map, kernel_images, pooling_maps, spread
-from tests.clips import moving_square_clip, write_clip
+from hf_videovit.pictures.tubes import draw_kernels, draw_token_map, kernel_images, spread
 from tests.families import FAMILIES
+from tests.saved_model import save_tiny_classifier
 
 
 TINY = next(family for family in FAMILIES if family.name == "tubevit").tiny
@@ -65,15 +65,6 @@ def test_filters_are_sorted_by_norm_and_scaled_alone():
     )
 
 
-@pytest.mark.parametrize("pooling", ["attention", "attention_mlp", "score"])
-@pytest.mark.parametrize("class_token", [False, True])
-def test_weights_of_the_pooling_are_shared_out(pooling, class_token):
-    maps = pooling_maps(tiny(pooling_type=pooling, use_class_token=class_token), torch.randn(1, 8, 3, 32, 32))
-    assert {one.shape for one in maps.values()} == {SIZE}
-    total = sum(one.sum() for one in maps.values())
-    assert 0 < total < 1 if class_token else total == pytest.approx(1, abs=1e-4)
-
-
 def test_pictures_of_every_kind_of_kernel(tmp_path):
     for kernels in ("independent", "interpolated"):
         path = draw_kernels(tiny(tube_kernels=kernels), tmp_path / f"{kernels}.png", num_filters=2)
@@ -89,12 +80,8 @@ def test_what_cannot_be_drawn(tmp_path):
         draw_kernels(other, tmp_path / "x.png")
     with pytest.raises(ValueError, match="`num_filters` must be at least 1, got 0"):
         draw_kernels(tiny(), tmp_path / "x.png", 0)
-    with pytest.raises(ValueError, match="`pixel_values` must be one clip"):
-        pooling_maps(tiny(), torch.randn(2, 8, 3, 32, 32))
     with pytest.raises(ValueError, match="`size` must be frames, height and width"):
         draw_token_map(TubeViTConfig(**TINY), tmp_path / "x.png", (8, 32))
-    with pytest.raises(ValueError, match="`frames` must have the frames and size of `pixel_values`"):
-        draw_pooling(tiny(), torch.randn(1, 8, 3, 32, 32), np.zeros((4, 32, 32, 3), np.uint8), tmp_path / "x.png")
 
 
 def test_the_command_draws_them_all(tmp_path):
@@ -104,8 +91,10 @@ def test_the_command_draws_them_all(tmp_path):
     TubeViTVideoProcessor(num_frames=8, frame_stride=1, size={"shortest_edge": 32}, crop_size=crop).save_pretrained(
         folder
     )
-    video = write_clip(tmp_path / "clip.mp4", moving_square_clip("right", num_frames=12, height=32, width=32))
-    arguments = ["visualize", "--model", str(folder), "--output", str(tmp_path / "drawn"), "--video", str(video)]
+    arguments = ["explain", "--model", str(folder), "--output", str(tmp_path / "drawn")]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"kernels.png", "tokens.png", "pooling.png"}
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"kernels.png", "tokens.png"}
+    other = save_tiny_classifier(tmp_path / "other")
+    result = CliRunner().invoke(app, ["explain", "--model", str(other), "--output", str(tmp_path / "drawn")])
+    assert result.exit_code == 2 and "VIDEO is needed" in result.output
