@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -288,7 +289,12 @@ def test_train(folder, tmp_path):
     result = run("train", "--checkpoint", base, "--data", folder, "--output_dir", output, *flags)
     assert result.exit_code == 0, result.output
     assert "top1: " in result.stdout
+    assert f"Next: hf-videovit classify VIDEO --model {output}\n" in result.stderr
     assert "| training videos | 2 |" in (output / "README.md").read_text()
+    lines = [json.loads(line) for line in (output / "logs" / "metrics.jsonl").read_text().splitlines()]
+    validated = next(line["validation"] for line in lines if "validation" in line)
+    assert list(validated)[0] == "top1" and 0 < validated["loss"] < float("inf")
+    assert Image.open(output / "logs" / "hardest_clips.png").height > 100
     assert run("classify", folder, "--model", output, "--device", "cpu").exit_code == 0
     result = run("train", "--data", folder, "--learningrate", 1)
     assert result.exit_code == 2

@@ -69,7 +69,8 @@ def test_a_trained_model_is_described(trained):
         "last validation": "step 9: top1 0.5",
     }
     shown = run(trained)
-    assert "top-1 accuracy" in shown and "/somewhere" not in shown and "next: hf-videovit classify VIDEO" in shown
+    assert "top-1 accuracy" in shown and "/somewhere" not in shown
+    assert facts(trained)["next"] == f"hf-videovit classify VIDEO --model {trained}"
 
 
 @pytest.mark.parametrize(

@@ -156,11 +156,11 @@ assert not {"torch", "transformers", "numpy", "huggingface_hub"} & set(sys.modul
 def test_a_file_is_downloaded_and_checked_from_the_command_line(server, tmp_path, monkeypatch):
     entry = entry_of(server, bytes=len(CONTENT), sha256=HASH)
     monkeypatch.setattr(published, "_entries", lambda: {"own": entry})
-    shown = run("own", "--download", "--output", str(tmp_path / "new"))
+    done = CliRunner().invoke(app, ["models", "own", "--download", "--output", str(tmp_path / "new")])
     path = tmp_path / "new" / "weights.pth"
     assert path.read_bytes() == CONTENT and [one.name for one in path.parent.iterdir()] == ["weights.pth"]
-    assert "checked by size and SHA-256" in shown
-    assert f"next: hf-videovit convert --published own --checkpoint {path} --output own" in shown
+    assert "checked by size and SHA-256" in done.stdout
+    assert f"Next: hf-videovit convert --published own --checkpoint {path} --output own\n" in done.stderr
     again = json.loads(run("own", "--download", "--output", str(tmp_path / "new"), "--json"))
     assert again == {"file": str(path), "bytes": len(CONTENT), "checked": "size and SHA-256"}
     assert len(server.seen) == 1  # what is there is checked, not downloaded again

@@ -27,6 +27,7 @@ from . import (
 )
 from .common import screen
 from .errors import explain
+from .following import followed
 
 
 # Typer prints these errors itself. Newer versions carry their own copy of click, so the class has no fixed place.
@@ -115,6 +116,9 @@ for part in (
     info,
     inspection,
 ):  # the order of `hf-videovit --help`
+    for command in part.commands.registered_commands:
+        assert command.callback is not None
+        command.callback = followed(command.name or command.callback.__name__, command.callback)
     app.add_typer(part.commands)
 
 

@@ -50,7 +50,7 @@ def models(
     download: Annotated[bool, typer.Option("--download", help="Download the file of NAME, and check it.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the download.")] = Path(),
     as_json: AsJson = False,
-) -> None:
+) -> str | None:
     """List the published checkpoints; with NAME show all that is known of one, and how to get and convert it."""
     from ..published import list_published, published_entry
 
@@ -63,16 +63,17 @@ def models(
             print_json([_facts(entry) for entry in entries])
         else:
             _print_list(entries, data)
-        return
+        return None
     if given := [option for option, value in choices.items() if value is not None]:
         raise ValueError(f"NAME and --{given[0].replace('model_type', 'family')} exclude each other.")
     entry = published_entry(name)
     if download:
-        _download(entry, output, as_json)
-    elif as_json:
+        return _download(entry, output, as_json)
+    if as_json:
         print_json(_facts(entry))
     else:
         _print_entry(entry)
+    return None
 
 
 def _facts(entry: Any) -> dict[str, Any]:
@@ -100,7 +101,6 @@ def _print_list(entries: list[Any], data: str | None) -> None:
         console.print(_table(members, data), highlight=False)
         console.print()
     console.print(f"[dim]{len(entries)} checkpoints. {LEGEND}{FILE_LEGEND}[/dim]", highlight=False)
-    console.print("`hf-videovit models NAME` shows one whole", highlight=False)
 
 
 def _table(entries: list[Any], data: str | None) -> Table:
@@ -201,7 +201,7 @@ def how_to_get(entry: Any) -> list[str]:
     return [f"The file {state[file.availability]}. If you have it, convert it:", f"  {line}"]
 
 
-def _download(entry: Any, folder: Path, as_json: bool) -> None:
+def _download(entry: Any, folder: Path, as_json: bool) -> str | None:
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     from ..hub.downloading import download_published
@@ -212,7 +212,7 @@ def _download(entry: Any, folder: Path, as_json: bool) -> None:
         done = download_published(entry, folder, lambda have, total: progress.update(bar, completed=have, total=total))
     if as_json:
         print_json({"file": str(done.path), "bytes": done.size, "checked": done.checked})
-        return
+        return None
     typer.echo(f"{done.path}: {done.size:,} bytes, checked by {done.checked}")
     line = how_to_get(entry)[-1].strip().replace(f"--checkpoint {entry.file.name}", f"--checkpoint {done.path}")
-    typer.echo(f"next: {line}")
+    return line

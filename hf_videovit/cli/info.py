@@ -27,12 +27,12 @@ SHOWN_LABELS = 12
 def info(
     folder: Annotated[Path, typer.Argument(help="Folder of a model, a run, an export, data or features.")],
     as_json: AsJson = False,
-) -> None:
+) -> str | None:
     """Say what a folder is: architecture, labels, protocol, measured scores, how it was trained."""
     found = describe_folder(folder)
     if as_json:
         print_json(found)
-        return
+        return None
     console = Console()
     console.print(f"[bold]{escape(str(folder))}[/bold]: {escape(found['summary'])}", highlight=False)
     for title, rows in found["sections"].items():
@@ -47,8 +47,7 @@ def info(
         console.print(Padding(f"[bold]{len(labels)} labels[/bold]", (1, 0, 0, 0)), highlight=False)
         more = f", ... ({len(labels) - SHOWN_LABELS} more)" if len(labels) > SHOWN_LABELS else ""
         console.print(escape(", ".join(labels[:SHOWN_LABELS]) + more), highlight=False)
-    if found["next"]:
-        typer.echo(f"\nnext: {found['next']}")
+    return str(found["next"])
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:

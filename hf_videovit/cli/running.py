@@ -1,6 +1,7 @@
 """Training from the command line, shared by `train`, `pretrain` and the example scripts."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import rich
@@ -37,7 +38,7 @@ def run_script(words: Sequence[str], goal: Goal, help: str | None, defaults: Map
 
 def run_words(
     words: Sequence[str], goal: Goal, *, plan: bool = False, defaults: Mapping[str, Any] | None = None
-) -> None:
+) -> Path | None:
     """
     Train a model, write its card, and publish it if `push_to_hub` is set.
 
@@ -51,13 +52,16 @@ def run_words(
         defaults (`Mapping[str, Any]`, *optional*):
             Default values of fields; the recipe and flags override them.
 
+    Returns:
+        `Path` or `None`: folder of the run, in the first process.
+
     Raises:
         ValueError: a field does not exist, has a value that is not allowed, or is not read by the method.
     """
     config = read_run(words, goal, defaults)
     if plan:
         rich.print(plan_run(config, goal))
-        return
+        return None
     method = method_of(config, goal)
     if config.run.push_to_hub:  # checked before the run, which would otherwise end without a place for its result
         check_access(config.run.push_to_hub)
@@ -68,6 +72,7 @@ def run_words(
         RunFolder(result.output_dir).record_results()
         _report(result, published)
     accelerator.end_training()
+    return result.output_dir if accelerator.is_main_process else None
 
 
 def _report(result: RunResult, published: Any) -> None:

@@ -52,7 +52,6 @@ def index(
         for reason in changes.failed.values():
             typer.echo(reason, err=True)
         typer.echo(f"{changes} -> {output}")
-        typer.echo(f"next: hf-videovit search {output} CLIP")
     fail_if(list(changes.failed))
 
 

@@ -42,9 +42,9 @@ def train(
     ctx: typer.Context,
     list_fields: ListFields = False,
     plan: ShowPlan = False,
-) -> None:
+) -> Path | None:
     """Same arguments as examples/finetune.py; `accelerate launch -m hf_videovit train` for several devices."""
-    _run(ctx.args, list_fields, plan, "classifier")
+    return _run(ctx.args, list_fields, plan, "classifier")
 
 
 @commands.command(
@@ -55,9 +55,9 @@ def pretrain(
     ctx: typer.Context,
     list_fields: ListFields = False,
     plan: ShowPlan = False,
-) -> None:
+) -> Path | None:
     """Same arguments as examples/pretrain_*.py; `accelerate launch -m hf_videovit pretrain` for several devices."""
-    _run(ctx.args, list_fields, plan, "encoder")
+    return _run(ctx.args, list_fields, plan, "encoder")
 
 
 @commands.command(
@@ -295,7 +295,7 @@ def generate(
     num_train: Annotated[int | None, typer.Option("--train", min=1, help="Size of the train split.")] = None,
     num_eval: Annotated[int | None, typer.Option("--val", min=1, help="Size of the other split.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 0,
-) -> None:
+) -> Path:
     """
     Write a labelled data set that is made here: digits that move, or scenes of four for action detection.
     """
@@ -313,6 +313,7 @@ def generate(
     else:
         folder = build_people_scenes(output, clips, seed=seed, **given(num_train=num_train, num_val=num_eval))
     typer.echo(str(folder))
+    return folder
 
 
 def _encoding(
@@ -422,12 +423,12 @@ def _report_key_frames(found: "PreparedKeyFrames", as_json: bool) -> None:
     fail_if([*lost, *found.damaged], "missing or damaged")
 
 
-def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> None:
-    """Start a run, or print its fields or its plan."""
+def _run(words: list[str], list_fields: bool, plan: bool, goal: "Goal") -> Path | None:
+    """Start a run, or print its fields or its plan; the folder of the run."""
     from ..training.methods.choosing import describe_fields
     from .running import run_words
 
     if list_fields:
         typer.echo(describe_fields())
-    else:
-        run_words(words, goal, plan=plan)
+        return None
+    return run_words(words, goal, plan=plan)

@@ -25,11 +25,14 @@ class ClassifiedClip:
             Probability of each label to show, best first.
         truth (`str`, *optional*):
             The correct label, if known.
+        note (`str`, *optional*, defaults to `""`):
+            A text above the frames, after the correct label.
     """
 
     frames: np.ndarray
     scores: Mapping[str, float]
     truth: str | None = None
+    note: str = ""
 
 
 def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max_frames: int = 8) -> Path:
@@ -45,15 +48,37 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
             Frames to show per clip, evenly spaced.
 
     Returns:
-        `Path`: the picture's file.
+        `Path`: the picture's file. Characters that no font of this machine has are written as their code, such as
+        `U+8DF3`.
 
     Raises:
         ValueError: `clips` is empty.
     """
-    from matplotlib.figure import Figure
+    from matplotlib import rc_context
 
     if not clips:
         raise ValueError("`clips` must hold at least one clip, got none")
+    families, missing = fonts_for(text for clip in clips for text in (*clip.scores, clip.truth or "", clip.note))
+
+    def known(text: str) -> str:
+        return "".join(f" U+{ord(sign):04X} " if sign in missing else sign for sign in text).strip()
+
+    shown = [
+        ClassifiedClip(
+            clip.frames,
+            {known(name): score for name, score in clip.scores.items()},
+            None if clip.truth is None else known(clip.truth),
+            known(clip.note),
+        )
+        for clip in clips
+    ]
+    with rc_context({"font.family": families}):
+        return _draw_clips(shown, Path(path), max_frames)
+
+
+def _draw_clips(clips: Sequence[ClassifiedClip], path: Path, max_frames: int) -> Path:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 1.5 * len(clips)), layout="constrained")
     axes = figure.subplots(len(clips), 2, width_ratios=[4, 1], squeeze=False)
     for clip, (strip, bars) in zip(clips, axes, strict=True):
@@ -61,8 +86,9 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
         gap = np.full((clip.frames.shape[1], max(1, clip.frames.shape[2] // 32), 3), 255, np.uint8)
         strip.imshow(np.concatenate([part for index in shown for part in (clip.frames[index], gap)][:-1], axis=1))
         strip.set_axis_off()
-        if clip.truth is not None:
-            strip.set_title(clip.truth, loc="left", fontsize=9)
+        heading = ": ".join(text for text in (clip.truth, clip.note) if text)
+        if heading:
+            strip.set_title(heading, loc="left", fontsize=9, parse_math=False)
 
         names, scores = list(clip.scores)[::-1], list(clip.scores.values())[::-1]
         colours = ["tab:green" if clip.truth in (None, name) else "tab:grey" for name in names]
@@ -70,7 +96,6 @@ def draw_classified_clips(clips: Sequence[ClassifiedClip], path: str | Path, max
         bars.set_xlim(0, 1)
         bars.tick_params(labelsize=8)
         bars.spines[["top", "right"]].set_visible(False)
-    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     return path
@@ -211,7 +236,7 @@ def plots_of(curves: Mapping[str, Sequence[tuple[float, float]]]) -> dict[str, l
     return plots
 
 
-def fonts_for(names: Iterable[str]) -> tuple[list[str], bool]:
+def fonts_for(names: Iterable[str]) -> tuple[list[str], set[str]]:
     """
     Fonts of this machine that have the characters of some names.
 
@@ -220,8 +245,8 @@ def fonts_for(names: Iterable[str]) -> tuple[list[str], bool]:
             Names in any script.
 
     Returns:
-        `tuple[list[str], bool]`: families, in the order in which characters are looked up, and whether they have all
-        characters.
+        `tuple[list[str], set[str]]`: families, in the order in which characters are looked up, and the characters that
+        none of them has.
     """
     from matplotlib import rcParams
     from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -238,7 +263,7 @@ def fonts_for(names: Iterable[str]) -> tuple[list[str], bool]:
             missing -= known
         if not missing:
             break
-    return families, not missing
+    return families, {chr(code) for code in missing}
 
 
 def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: str | Path) -> Path:
@@ -259,10 +284,10 @@ def draw_confusion_matrix(matrix: np.ndarray, label_names: Sequence[str], path: 
     """
     from matplotlib import rc_context
 
-    families, complete = fonts_for(label_names)
-    shown = list(label_names) if complete else [f"#{index}" for index in range(len(label_names))]
+    families, missing = fonts_for(label_names)
+    shown = list(label_names) if not missing else [f"#{index}" for index in range(len(label_names))]
     with rc_context({"font.family": families}):
-        return _draw_confusion(matrix, shown, Path(path), "" if complete else ", numbered as in the model's labels")
+        return _draw_confusion(matrix, shown, Path(path), ", numbered as in the model's labels" if missing else "")
 
 
 def _draw_confusion(matrix: np.ndarray, label_names: Sequence[str], path: Path, more: str) -> Path:

@@ -95,9 +95,11 @@ def test_labels_that_no_font_can_show_are_numbered(tmp_path, monkeypatch):
     manager = matplotlib.font_manager.fontManager
     boxes = [font for font in manager.ttflist if "Last Resort" in font.name]  # has a box for every character
     monkeypatch.setattr(manager, "ttflist", boxes)
-    assert fonts_for(["wave", "Übung, прыжок"])[1]
-    assert not fonts_for(["wave", "跳ぶ"])[1]
+    assert not fonts_for(["wave", "Übung, прыжок"])[1]
+    assert fonts_for(["wave", "跳ぶ"])[1] == {"跳", "ぶ"}
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of each missing character
         path = draw_confusion_matrix(np.eye(2, dtype=int), ["wave", "跳ぶ"], tmp_path / "confusion.png")
+        clip = ClassifiedClip(np.zeros((2, 8, 8, 3), np.uint8), {"跳ぶ": 0.9, "$5_": 0.1}, "跳ぶ", "loss 1, $.mp4")
+        draw_classified_clips([clip], tmp_path / "clips.png")
     assert Image.open(path).size[0] > 100

@@ -32,7 +32,7 @@ RESULTS = re.compile(
 )
 # Files of `logs`, relative to it.
 RECORDS = re.compile(
-    r"run\.json|run_id\.txt|metrics\.(jsonl|draft)|(nonfinite|bad_videos)(\.\w+)*\.jsonl|curves\.png"
+    r"run\.json|run_id\.txt|metrics\.(jsonl|draft)|(nonfinite|bad_videos)(\.\w+)*\.jsonl|(curves|hardest_clips)\.png"
     r"|training_clips\.json|(reconstructions|words)/step_\d+\.png"
     r"|([^/]+/)*(events\.out\.tfevents\.[^/]+|hparams\.yml)"
 )

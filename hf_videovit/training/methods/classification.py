@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForVideoClassification, PreTrainedModel
+from transformers.utils import logging
 
 from ...files import loading
-from ...modeling.video_processing_base import without_colours
+from ...modeling.video_processing_base import ClipVideoProcessor, without_colours
 from ..arguments import RunConfig
 from ..building import MULTI_LABEL, build_model, load_config, load_teacher
 from ..data.augmentation import Augmentation, BatchMixing, MixingArguments, move_rows, seeded_torch
@@ -21,11 +23,15 @@ from ..data.streaming import Batch, merge_copies
 from ..data.streams import clip_augmentation, keep_directions
 from ..engine.loop import FitResult
 from ..evaluation.evaluation import EvaluationResult
+from ..evaluation.hardest import draw_hardest_clips, video_losses
 from ..evaluation.held_out import claim_of, save_training_clips
 from ..fields import check_range, option
 from ..tasks import ClassificationTask, DistillationTask, Task
 from .common import Method, Pass, Rows, RunResult, example_pixels, model_pass
 from .previewing import PreviewedCopies
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -141,7 +147,10 @@ class Classification(Method):
         """Metrics of the quick protocol. See [`Method.validate`]."""
         assert self.eval_source is not None
         result = self.evaluate(model, self.processor, self.eval_source, validation=True)
-        return result.metrics | {"num_failed": len(result.failed)}
+        losses = video_losses(result)
+        known = losses[np.isfinite(losses)]
+        loss = {"loss": float(known.mean())} if len(known) else {}
+        return result.metrics | loss | {"num_failed": len(result.failed)}
 
     def finish(self, fitted: FitResult) -> RunResult:
         """Evaluate by the full protocol, and save a folder that is ready for the Hub. See [`Method.finish`]."""
@@ -151,9 +160,21 @@ class Classification(Method):
         if self.accelerator.is_main_process:
             self.save(fitted.model, self.processor)
             self.save_evaluation(evaluation)
+            self._draw_hardest(evaluation)
         self.accelerator.wait_for_everyone()
         facts = self.classifier_facts(fitted, fitted.model, evaluation)
         return RunResult(fitted.model, self.processor, fitted.history, self.output_dir, facts, evaluation)
+
+    def _draw_hardest(self, evaluation: EvaluationResult | None) -> None:
+        """Draw the clips with the highest loss. Shards are not read once more for it, and images have no clips."""
+        source, processor = self.eval_source, self.processor
+        draws = self.config.run.curves and isinstance(processor, ClipVideoProcessor)
+        if not draws or evaluation is None or source is None or source.reads_ahead:
+            return
+        try:
+            draw_hardest_clips(evaluation, source, processor, self.output_dir / "logs" / "hardest_clips.png")
+        except ImportError:
+            logger.warning("The hardest clips are not drawn: matplotlib is not installed (hf_videovit[train])")
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
         """The pass of clips. See [`Method.passes`]."""

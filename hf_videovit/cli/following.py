@@ -1,0 +1,135 @@
+"""What to do after each command: one table, and the line that is printed."""
+
+import functools
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from .common import screen
+
+
+# Words of a command, or none. A row gets the command's arguments by name, and what the command returned.
+Row = Callable[[Any, Any], list[Any] | str | None]
+
+DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco", "slowfast", "alphaction", "fair", "people")
+
+NEXT: dict[str, Row] = {
+    "models": lambda given, found: found or (["models", "NAME"] if given.name is None else None),
+    "convert": lambda given, _: ["models", "NAME", "--download"] if given.list_names else _after_folder(given.output),
+    "classify": lambda given, _: None if given.engine else ["explain", _file(given.videos), "--model", given.model],
+    "explain": lambda given, _: (
+        ["explain", "VIDEO", "--model", given.model] if given.video is None else ["demo", given.model]
+    ),
+    "embed": lambda given, _: ["index", *given.videos, "--model", given.model, "--output", "INDEX"],
+    "evaluate": lambda given, _: _after_evaluation(given.model),
+    "index": lambda given, _: ["search", given.output, "CLIP"],
+    "search": lambda given, _: (
+        ["search", given.index, given.clip, "--page", "found.html"] if given.page is None else None
+    ),
+    "export": lambda given, _: _after_folder(given.output),
+    "detect-actions": lambda given, _: ["demo", given.model] if given.output else None,
+    "localize": lambda given, _: ["demo", given.model] if given.output else None,
+    "scores": lambda given, _: ["localize", "VIDEO", "--model", "LOCALIZER", "--scores", given.output],
+    "train": lambda _, folder: folder and _after_folder(folder),
+    "pretrain": lambda _, folder: folder and _after_folder(folder),
+    "preview": lambda given, _: ["train", *given.ctx.args],
+    "probe": lambda given, _: ["train", "--checkpoint", given.model, "--data", given.data, "--output_dir", "NEW"],
+    "prepare": lambda given, _: (
+        ["doctor", given.output] if given.layout in DETECTION_LAYOUTS else _after_folder(given.output)
+    ),
+    "generate": lambda given, folder: _training(f"videomae_v2/{given.kind.replace('-', '_')}", folder),
+    "recipes": lambda given, _: _training(given.name if given.name and "/" in given.name else "NAME", "CLIPS"),
+    "examples": lambda given, _: (
+        ["examples", "COPY_TO"] if given.copy_to is None else f"python {given.copy_to}/finetune.py --help"
+    ),
+    "publish": lambda given, _: ["demo", given.repo_id or given.model],
+    "info": lambda _, found: found or None,
+    "doctor": lambda given, _: _after_check(given.videos or []),
+}
+
+NOTHING_FOLLOWS = {
+    "serve": "runs until it is ended",
+    "watch": "runs until it is ended",
+    "demo": "runs until it is ended",
+    "reproduce": "its answer is the end: confirmed or not",
+}
+
+
+def following_line(name: str, given: SimpleNamespace, result: Any = None) -> str | None:
+    """
+    The command that comes next.
+
+    Args:
+        name (`str`):
+            Name of the command that was run.
+        given (`SimpleNamespace`):
+            Its arguments.
+        result (*optional*):
+            What it returned.
+
+    Returns:
+        `str` or `None`: the line, if there is one.
+    """
+    words = NEXT[name](given, result) if name in NEXT else None
+    if not words:
+        return None
+    return words if isinstance(words, str) else shlex.join(["hf-videovit", *map(str, words)])
+
+
+def followed(name: str, command: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    A command that prints on standard error what comes next. Nothing is printed after an error, with `--quiet`, or if
+    standard output is JSON.
+
+    Args:
+        name (`str`):
+            Name of the command.
+        command (`Callable`):
+            The command.
+
+    Returns:
+        `Callable`: with the signature of `command`.
+    """
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:
+        result = command(**given)
+        silent = screen.quiet or given.get("as_json")
+        if not silent and (line := following_line(name, SimpleNamespace(**given), result)):
+            screen.print(f"Next: {line}", soft_wrap=True, markup=False, highlight=False)
+        return result
+
+    return run
+
+
+def _file(videos: list[str]) -> str:
+    """The video, if it is one file."""
+    return videos[0] if len(videos) == 1 and Path(videos[0]).is_file() else "VIDEO"
+
+
+def _after_folder(folder: Path | str | None) -> str | None:
+    """What `info` says of a folder."""
+    from .info import describe_folder
+
+    return None if folder is None or not Path(folder).is_dir() else describe_folder(Path(folder))["next"]
+
+
+def _after_evaluation(model: str | None) -> list[Any] | None:
+    if model is None:
+        return None
+    return ["publish", model, "--repo-id", "OWNER/NAME"] if Path(model).is_dir() else ["demo", model]
+
+
+def _after_check(checked: list[str]) -> list[Any]:
+    if not checked:
+        return ["doctor", "FOLDER"]
+    return _training("NAME", checked[0] if len(checked) == 1 and Path(checked[0]).is_dir() else "CLIPS")
+
+
+def _training(recipe: str, data: Any) -> list[Any]:
+    return ["train", "--recipe", recipe, "--data", data, "--output_dir", "NEW"]
+
+
+__all__ = ["NEXT", "NOTHING_FOLLOWS", "followed", "following_line"]
