@@ -168,8 +168,9 @@ class Classification(Method):
     def _draw_hardest(self, evaluation: EvaluationResult | None) -> None:
         """Draw the clips with the highest loss. Shards are not read once more for it, and images have no clips."""
         source, processor = self.eval_source, self.processor
-        draws = self.config.run.curves and isinstance(processor, ClipVideoProcessor)
-        if not draws or evaluation is None or source is None or source.reads_ahead:
+        if not self.config.run.curves or evaluation is None or source is None or source.reads_ahead:
+            return
+        if not isinstance(processor, ClipVideoProcessor):
             return
         try:
             draw_hardest_clips(evaluation, source, processor, self.output_dir / "logs" / "hardest_clips.png")
