@@ -1,4 +1,4 @@
-"""What to do after each command: one table, and the line that is printed."""
+"""The command that comes after each command: one table, and the line that is printed."""
 
 import functools
 import shlex
@@ -110,7 +110,7 @@ def _file(videos: list[str]) -> str:
 
 
 def _after_folder(folder: Path | str | None) -> str | None:
-    """What `info` says of a folder."""
+    """The command that `info` names for a folder."""
     from .info import describe_folder
 
     return None if folder is None or not Path(folder).is_dir() else describe_folder(Path(folder))["next"]
