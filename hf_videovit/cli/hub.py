@@ -95,6 +95,9 @@ def demo(
     detector: Annotated[
         str | None, typer.Option(help="For action detection: object detector that finds people without boxes.")
     ] = None,
+    examples: Annotated[
+        list[str] | None, typer.Option("--example", help="Clip that visitors can choose; can be repeated.")
+    ] = None,
     device: Device = None,
 ) -> None:
     """Serve a demo page: labels of a clip, a film with people's actions, or the timeline of a long film."""
@@ -106,7 +109,7 @@ def demo(
             raise
         raise ImportError(f"The page needs {error.name}: pip install 'hf_videovit[space]'") from error
 
-    page = build_demo(model, device=choose_device(device), top_k=top_k, detector=detector)
+    page = build_demo(model, device=choose_device(device), top_k=top_k, detector=detector, examples=examples or ())
     address = serve_demo(page, host=host, port=port, open_browser=open_browser, wait=False)
     typer.echo(f"{model} is shown at {address} (Ctrl+C to stop)")
     page.block_thread()

@@ -18,12 +18,14 @@ from transformers import pipeline
 
 from ..modeling.video_decoding import VideoDecodingError
 from ..pictures.films import write_labelled_film
+from .page_parts import PROGRESS, page_error, page_head, reveal, show_examples
 from .people import parse_boxes_by_time, person_detector, person_timelines
 
 
 TASK = "action-detection"
 NO_VIDEO = "No clip: upload one or record one with the camera."
 NO_PEOPLE = 'No boxes: write them as {"1.0": [[x1, y1, x2, y2]]}, by second, in pixels of the clip.'
+DOES = "finds what each person in a clip does"
 ABOUT_BOXES = "By second: a list of x1, y1, x2, y2 in pixels for each person."
 ABOUT_TIMELINES = "When each person starts and stops an action. Scores are averaged over three key-frames."
 NOBODY = "nobody"
@@ -136,7 +138,13 @@ def detect_in_clip(
 
 
 def build_action_page(
-    model: str, *, title: str | None = None, device: str | None = None, top_k: int = 5, detector: Any = None
+    model: str,
+    *,
+    title: str | None = None,
+    device: str | None = None,
+    top_k: int = 5,
+    detector: Any = None,
+    examples: Sequence[str | Path] = (),
 ) -> gr.Blocks:
     """
     Build the page of an action detector.
@@ -152,6 +160,8 @@ def build_action_page(
             Largest number of actions for a person.
         detector (*optional*):
             Detector of people for clips without boxes; see [`~inference.people.person_detector`].
+        examples (`Sequence[str]`, *optional*, defaults to `()`):
+            Video files that visitors can choose.
 
     Returns:
         `gradio.Blocks`
@@ -166,13 +176,18 @@ def build_action_page(
     films = tempfile.TemporaryDirectory(prefix="films-")
 
     def answer(
-        video: str | None, boxes: str | None, every: float, threshold: float
+        video: str | None,
+        boxes: str | None,
+        every: float,
+        threshold: float,
+        progress: gr.Progress = PROGRESS,
     ) -> tuple[str, pd.DataFrame, pd.DataFrame]:
         if not video:
-            raise gr.Error(NO_VIDEO, print_exception=False)
+            raise page_error(NO_VIDEO)
         text = (boxes or "").strip()
         if not text and found_people is None:
-            raise gr.Error(NO_PEOPLE, print_exception=False)
+            raise page_error(NO_PEOPLE)
+        progress(0.0, "Detecting actions")
         with tempfile.NamedTemporaryFile(suffix=".mp4", dir=films.name, delete=False) as file:
             film = Path(file.name)
         try:
@@ -189,11 +204,11 @@ def build_action_page(
             )
         except (VideoDecodingError, OSError, ValueError) as error:
             film.unlink()
-            raise gr.Error(str(error).replace(video, Path(video).name), print_exception=False) from error
+            raise page_error(str(error).replace(video, Path(video).name)) from error
         return str(found.film), found.table(), found.intervals()
 
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        gr.Markdown(f"# {title}")
+        gr.Markdown(page_head(model, title, detect.model.config, DOES))
         with gr.Row():
             with gr.Column():
                 camera = gr.WebcamOptions(mirror=False)  # a mirrored recording would swap left and right
@@ -205,12 +220,16 @@ def build_action_page(
                 every = gr.Number(1.0, label="Seconds between key-frames", visible=detector is not None)
                 threshold = gr.Slider(0, 1, 0.5, label="Lowest score of an action")
                 button = gr.Button("Detect actions", variant="primary", elem_id="detect")
+                show_examples(examples, video)
             film = gr.Video(label="Actions", interactive=False, elem_id="film")
-        table = gr.Dataframe(show_label=False, interactive=False, elem_id="actions")
-        gr.Markdown(f"### Over time\n{ABOUT_TIMELINES}")
-        intervals = gr.Dataframe(show_label=False, interactive=False, elem_id="intervals")
+        with gr.Column(visible=False) as results:
+            gr.Markdown("### Actions at each key-frame")
+            table = gr.Dataframe(show_label=False, interactive=False, elem_id="actions")
+            gr.Markdown(f"### Over time\n{ABOUT_TIMELINES}")
+            intervals = gr.Dataframe(show_label=False, interactive=False, elem_id="intervals")
         inputs, outputs = [video, boxes, every, threshold], [film, table, intervals]
-        button.click(answer, inputs, outputs, api_name="detect", concurrency_limit=1)
+        done = button.click(answer, inputs, outputs, api_name="detect", concurrency_limit=1, show_progress_on=film)
+        done.success(**reveal(results))
     return page
 
 

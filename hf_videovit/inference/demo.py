@@ -6,7 +6,7 @@ action detector it is that of `action_page.py`, for a localiser that of `localiz
 so they are decoded in a separate process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,23 @@ from ..pictures.importance import frame_and_heat
 from .action_page import NO_VIDEO, build_action_page
 from .explaining import FrameImportance, explain_video
 from .localization_page import build_localization_page
+from .page_parts import CSS, PROGRESS, page_error, page_head, reveal, show_examples
 from .timeline import Window, scores_over_time
 
 
 TASK = "video-classification"
 LOCALIZERS = ("VideoTemporalLocalizer", "ActionFormerForTemporalActionLocalization")
-ABOUT_TIME = "Scores of these labels in windows along the clip."
+DOES = "classifies video clips"
+ABOUT_TIME = "Scores in windows along the clip; the chart shows the three labels with the best scores."
 ABOUT_FRAMES = (
     "The frames that the score of the first label rests on most, with their shares of the importance of all frames. "
     "Beside each frame: the places that speak for the label, the brighter the more."
 )
+PLOTTED = 3  # labels in the plot; more are hard to tell apart
 # Fonts of the visitor's machine, so that the page loads nothing from other servers.
 FONT, FONT_MONO = ("system-ui", "sans-serif"), ("ui-monospace", "monospace")
+
+Progress = Callable[[float, str], Any]
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Analysis:
 
     def timeline(self) -> pd.DataFrame:
         """
-        Scores over time, for the plot.
+        Scores of the first labels over time, for the plot.
 
         Returns:
             `pd.DataFrame`: columns `seconds` (the middle of a window), `label` and `score`.
@@ -64,7 +69,7 @@ class Analysis:
         rows = [
             {"seconds": (window.start_seconds + window.end_seconds) / 2, "label": label, "score": window.scores[label]}
             for window in self.windows
-            for label in self.labels
+            for label in list(self.labels)[:PLOTTED]
         ]
         return pd.DataFrame(rows)
 
@@ -127,7 +132,15 @@ def load_classifier(model: str, device: str | None = None) -> Any:
     return classifier
 
 
-def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8, num_frames: int = 8) -> Analysis:
+def analyse(
+    classifier: Any,
+    video: str,
+    *,
+    top_k: int = 5,
+    num_windows: int = 8,
+    num_frames: int = 8,
+    progress: Progress = lambda share, stage: None,
+) -> Analysis:
     """
     Classify a clip, as a whole and in parts.
 
@@ -142,6 +155,8 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
             See [`~timeline.scores_over_time`].
         num_frames (`int`, *optional*, defaults to 8):
             Largest number of important frames; see [`~explaining.explain_video`].
+        progress (`Callable[[float, str], Any]`, *optional*):
+            Called with the share of the work that is done and the name of the next stage.
 
     Returns:
         [`Analysis`]
@@ -150,15 +165,24 @@ def analyse(classifier: Any, video: str, *, top_k: int = 5, num_windows: int = 8
         VideoDecodingError: the clip cannot be read.
     """
     labels: dict[str, float] = {}
+    progress(0.0, "Classifying")
     for answer in classifier(video, top_k=top_k):
         labels.setdefault(answer["label"], answer["score"])
+    progress(0.2, "Scores over time")
     windows = scores_over_time(classifier, video, num_windows=num_windows)
+    progress(0.5, "Important frames")
     frames = explain_video(classifier, video, next(iter(labels))).frames()
     return Analysis(labels, windows, sorted(frames, key=lambda frame: -frame.share)[:num_frames])
 
 
 def build_demo(
-    model: str, *, title: str | None = None, device: str | None = None, top_k: int = 5, detector: Any = None
+    model: str,
+    *,
+    title: str | None = None,
+    device: str | None = None,
+    top_k: int = 5,
+    detector: Any = None,
+    examples: Sequence[str | Path] = (),
 ) -> gr.Blocks:
     """
     Build the page of a model.
@@ -174,50 +198,71 @@ def build_demo(
             Number of labels.
         detector (*optional*):
             For an action detector: finds people in clips without boxes; see [`~inference.people.person_detector`].
+        examples (`Sequence[str]`, *optional*, defaults to `()`):
+            Video files that visitors can choose.
 
     Returns:
         `gradio.Blocks`: serve it with [`serve_demo`].
 
     Raises:
-        ValueError: the model is not of this package, or `detector` is given for a classifier.
+        ValueError: the model is not of this package, `detector` is given for a classifier, or an example is no file.
     """
     architecture = (AutoConfig.from_pretrained(model).architectures or [""])[0]
     if architecture.endswith("ForActionDetection"):
-        return build_action_page(model, title=title, device=device, top_k=top_k, detector=detector)
+        return build_action_page(model, title=title, device=device, top_k=top_k, detector=detector, examples=examples)
     if detector is not None:
         raise ValueError(f"`detector` is for action detectors only, but {model!r} is none.")
     if architecture in LOCALIZERS:
-        return build_localization_page(model, title=title, device=device)
-    classifier = load_classifier(model, device)
-    title = title or Path(model).name
+        return build_localization_page(model, title=title, device=device, examples=examples)
+    return _classifier_page(load_classifier(model, device), model, title or Path(model).name, top_k, examples)
 
-    def answer(video: str | None) -> tuple[dict[str, float], pd.DataFrame, pd.DataFrame, list[Any]]:
+
+def _classifier_page(classifier: Any, model: str, title: str, top_k: int, examples: Sequence[str | Path]) -> gr.Blocks:
+    def answer(
+        video: str | None, progress: gr.Progress = PROGRESS
+    ) -> tuple[dict[str, float], pd.DataFrame, pd.DataFrame, list[Any]]:
         if not video:
-            raise gr.Error(NO_VIDEO, print_exception=False)
+            raise page_error(NO_VIDEO)
         try:
             _warn_if_short(classifier, video)
-            found = analyse(classifier, video, top_k=top_k)
+            found = analyse(classifier, video, top_k=top_k, progress=progress)
         except (VideoDecodingError, OSError) as error:
-            raise gr.Error(_reason(error, video), print_exception=False) from error
+            raise page_error(_reason(error, video)) from error
         return found.labels, found.timeline(), found.table(), found.gallery()
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
-        gr.Markdown(f"# {title}")
+        gr.Markdown(page_head(model, title, classifier.model.config, DOES))
         with gr.Row():
             with gr.Column():
                 # a mirrored recording would swap left and right
                 camera = gr.WebcamOptions(mirror=False)
                 video = gr.Video(label="Clip", sources=["upload", "webcam"], webcam_options=camera)
                 button = gr.Button("Classify", variant="primary", elem_id="classify")
+                show_examples(examples, video)
             labels = gr.Label(label="Labels", num_top_classes=top_k, elem_id="labels")
-        gr.Markdown(f"### Scores over time\n{ABOUT_TIME}")
-        plot = gr.LinePlot(x="seconds", y="score", color="label", y_lim=[0, 1], show_label=False, elem_id="plot")
-        table = gr.Dataframe(show_label=False, interactive=False, elem_id="timeline")
-        gr.Markdown(f"### Important frames\n{ABOUT_FRAMES}")
-        frames = gr.Gallery(show_label=False, columns=4, object_fit="contain", interactive=False, elem_id="frames")
-        outputs = [labels, plot, table, frames]
-        button.click(answer, video, outputs, api_name="classify", concurrency_limit=1)
+        with gr.Column(visible=False) as results:
+            outputs = [labels, *_result_parts()]
+        done = button.click(answer, video, outputs, api_name="classify", concurrency_limit=1, show_progress_on=labels)
+        done.success(**reveal(results))
     return page
+
+
+def _result_parts() -> list[Any]:
+    """Plot, table and gallery, each under its heading."""
+    gr.Markdown(f"### Scores over time\n{ABOUT_TIME}")
+    plot = gr.LinePlot(
+        x="seconds",
+        y="score",
+        color="label",
+        x_title="time in seconds",
+        y_lim=[0, 1],
+        show_label=False,
+        elem_id="plot",
+    )
+    table = gr.Dataframe(show_label=False, interactive=False, elem_id="timeline")
+    gr.Markdown(f"### Important frames\n{ABOUT_FRAMES}")
+    frames = gr.Gallery(show_label=False, columns=4, object_fit="contain", interactive=False, elem_id="frames")
+    return [plot, table, frames]
 
 
 def serve_demo(
@@ -257,6 +302,7 @@ def serve_demo(
         show_error=True,
         footer_links=["api"],
         theme=gr.themes.Default(font=FONT, font_mono=FONT_MONO),
+        css=CSS,
     )
     return address
 

@@ -9,12 +9,13 @@ import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from transformers import VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor, pipeline
+from transformers import AutoConfig, VideoMAEConfig, VideoMAEForVideoClassification, VideoMAEImageProcessor, pipeline
 from typer.testing import CliRunner
 
 from hf_videovit.cli import app
 from hf_videovit.inference.demo import NO_VIDEO, analyse, build_demo, load_classifier, serve_demo
 from hf_videovit.inference.explaining import explain_video
+from hf_videovit.inference.page_parts import page_head
 from hf_videovit.inference.timeline import scores_over_time
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier
@@ -46,9 +47,9 @@ def damaged(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(folder):
-    """Served on a free port."""
-    page = build_demo(folder)
+def page(folder, clip):
+    """Served on a free port, with an example clip."""
+    page = build_demo(folder, examples=[clip])
     address = serve_demo(page, wait=False)
     yield address
     page.close()
@@ -72,11 +73,13 @@ def expected(folder, clip):
 def test_analysis_says_what_the_pipeline_says(folder, clip, expected):
     classifier = load_classifier(folder)
     assert classifier.video_processor.isolate_decoding  # files come from anybody
-    found = analyse(classifier, clip)
+    stages = []
+    found = analyse(classifier, clip, progress=lambda share, stage: stages.append((share, stage)))
+    assert len(stages) == 3 and stages == sorted(stages)
     assert found.labels == expected["scores"] and next(iter(found.labels)) == max(found.labels, key=found.labels.get)
     assert found.table().to_numpy().tolist() == expected["rows"] and list(found.table())[1:] == list(found.labels)
     timeline = found.timeline()
-    assert len(timeline) == len(expected["rows"]) * 5 and set(timeline["label"]) == set(found.labels)
+    assert len(timeline) == len(expected["rows"]) * 3 and set(timeline["label"]) == set(list(found.labels)[:3])
     assert timeline["score"][0] == expected["windows"][0].scores[timeline["label"][0]]
     pictures = found.gallery()
     assert [caption for _, caption in pictures] == expected["captions"]
@@ -110,6 +113,27 @@ def test_a_clip_that_is_shorter_than_the_model_looks_gets_a_warning(folder, tmp_
     assert set(labels) < set(LABELS) and len(gallery) <= 3
     with pytest.raises(gr.Error, match=NO_VIDEO.partition(":")[0]):
         answer(None)
+
+
+def test_errors_stay_until_they_are_dismissed(folder):
+    with pytest.raises(gr.Error) as error:
+        build_demo(folder).fns[0].fn(None)
+    assert error.value.duration is None
+
+
+def test_the_head_links_the_card_of_a_model_on_the_hub(folder):
+    config = AutoConfig.from_pretrained(folder)
+    assert "huggingface.co" not in page_head(folder, "squares", config, "classifies video clips")
+    head = page_head("owner/squares", "squares", config, "classifies video clips")
+    assert head.startswith("# squares\nVideoMAEV2ForVideoClassification classifies video clips.")
+    assert head.endswith("[Model card](https://huggingface.co/owner/squares)")
+    config.id2label = {index: f"label {index}" for index in range(12)}
+    assert "label 7 and 4 more." in page_head("owner/squares", "squares", config, "classifies video clips")
+
+
+def test_examples_must_be_files(folder):
+    with pytest.raises(ValueError, match="`examples` must be video files, 'nowhere.mp4' is none"):
+        build_demo(folder, examples=["nowhere.mp4"])
 
 
 def test_models_that_cannot_be_shown_are_refused(tmp_path):
@@ -165,8 +189,12 @@ def test_in_a_browser(page, browser, clip, damaged, expected):
     asked = []
     view.on("request", lambda request: asked.append(request.url))
     view.goto(page)
+    assert "It knows 6 labels: right, left, down, up, still, other." in view.inner_text("body")
+    assert view.locator("#timeline").count() == 0 or not view.locator("#timeline").is_visible()  # nothing empty
     view.click("#classify")
     view.wait_for_selector(f"text={NO_VIDEO}")
+    view.click("[data-testid='toast-close']")
+    view.wait_for_selector(f"text={NO_VIDEO}", state="detached")
     upload(view, damaged)
     view.click("#classify")
     view.wait_for_selector("text=/broken.mp4: /")
@@ -182,6 +210,10 @@ def test_in_a_browser(page, browser, clip, damaged, expected):
     captions = view.inner_text("#frames").splitlines()
     assert [caption for caption in captions if " s: " in caption] == expected["captions"]
     assert view.locator("#frames img").count() == len(expected["captions"])
+    view.set_viewport_size({"width": 390, "height": 844})
+    assert view.evaluate("document.documentElement.scrollWidth") <= 390  # a phone shows all without sideways scrolling
+    lefts = view.eval_on_selector_all("#frames .grid-container > *", "all => all.map(one => one.offsetLeft)")
+    assert len(set(lefts)) == 2
     foreign = [url for url in asked if not url.startswith((page, "data:", "blob:"))]
     assert not foreign
 
