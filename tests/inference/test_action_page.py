@@ -146,9 +146,11 @@ def test_the_command_shows_a_detector(folder, monkeypatch):
         "hf_videovit.inference.demo.build_demo", lambda model, **named: (shown.append((model, named)), Page())[1]
     )
     monkeypatch.setattr("hf_videovit.inference.demo.serve_demo", lambda page, **named: "http://here")
-    done = CliRunner().invoke(app, ["demo", folder, "--detector", "org/people", "--top-k", "3", "--device", "cpu"])
+    words = ["--detector", "org/people", "--top-k", "3", "--device", "cpu", "--example", "clip.mp4"]
+    done = CliRunner().invoke(app, ["demo", folder, *words])
     assert done.exit_code == 0, done.output
-    assert shown == [(folder, {"device": "cpu", "top_k": 3, "detector": "org/people"}), "served"]
+    named = {"device": "cpu", "top_k": 3, "detector": "org/people", "examples": ["clip.mp4"]}
+    assert shown == [(folder, named), "served"]
 
 
 @pytest.mark.slow
