@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from .modeling.configuration_lstcl import LstclConfig
     from .modeling.configuration_tubevit import TubeViTConfig
     from .modeling.configuration_uniformer import UniFormerConfig
+    from .modeling.configuration_uniformer_dense import (
+        UniFormerDetectorConfig,
+        UniFormerSegmenterConfig,
+    )
     from .modeling.configuration_uniformer_v2 import UniFormerV2Config
     from .modeling.configuration_video_temporal_localizer import VideoTemporalLocalizerConfig
     from .modeling.configuration_videomae_v2 import VideoMAEV2Config
@@ -37,6 +41,10 @@ if TYPE_CHECKING:
     from .modeling.image_processing_bevt import BevtImageProcessor
     from .modeling.image_processing_tubevit import TubeViTImageProcessor
     from .modeling.image_processing_uniformer import UniFormerImageProcessor
+    from .modeling.image_processing_uniformer_dense import (
+        UniFormerDetectorImageProcessor,
+        UniFormerSegmenterImageProcessor,
+    )
     from .modeling.modeling_actionformer import (
         ActionFormerForTemporalActionLocalization,
         ActionFormerModel,
@@ -67,7 +75,9 @@ if TYPE_CHECKING:
         UniFormerModel,
     )
     from .modeling.modeling_uniformer_detection import UniFormerForActionDetection
+    from .modeling.modeling_uniformer_detector import UniFormerForObjectDetection
     from .modeling.modeling_uniformer_pose import UniFormerForPoseEstimation
+    from .modeling.modeling_uniformer_segmenter import UniFormerForSemanticSegmentation
     from .modeling.modeling_uniformer_v2 import (
         UniFormerV2ForActionDetection,
         UniFormerV2ForVideoClassification,
@@ -113,6 +123,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "modeling.configuration_lstcl": ("LstclConfig",),
     "modeling.configuration_tubevit": ("TubeViTConfig",),
     "modeling.configuration_uniformer": ("UniFormerConfig",),
+    "modeling.configuration_uniformer_dense": ("UniFormerDetectorConfig", "UniFormerSegmenterConfig"),
     "modeling.configuration_uniformer_v2": ("UniFormerV2Config",),
     "modeling.configuration_video_temporal_localizer": ("VideoTemporalLocalizerConfig",),
     "modeling.configuration_videomae_v2": ("VideoMAEV2Config",),
@@ -120,6 +131,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "modeling.image_processing_bevt": ("BevtImageProcessor",),
     "modeling.image_processing_tubevit": ("TubeViTImageProcessor",),
     "modeling.image_processing_uniformer": ("UniFormerImageProcessor",),
+    "modeling.image_processing_uniformer_dense": (
+        "UniFormerDetectorImageProcessor",
+        "UniFormerSegmenterImageProcessor",
+    ),
     "modeling.modeling_actionformer": ("ActionFormerForTemporalActionLocalization", "ActionFormerModel"),
     "modeling.modeling_bevt": (
         "BevtForActionDetection",
@@ -147,7 +162,9 @@ MODULES: dict[str, tuple[str, ...]] = {
         "UniFormerModel",
     ),
     "modeling.modeling_uniformer_detection": ("UniFormerForActionDetection",),
+    "modeling.modeling_uniformer_detector": ("UniFormerForObjectDetection",),
     "modeling.modeling_uniformer_pose": ("UniFormerForPoseEstimation",),
+    "modeling.modeling_uniformer_segmenter": ("UniFormerForSemanticSegmentation",),
     "modeling.modeling_uniformer_v2": (
         "UniFormerV2ForActionDetection",
         "UniFormerV2ForVideoClassification",
@@ -222,12 +239,18 @@ __all__ = [
     "TubeViTVideoProcessor",
     "UniFormerBackbone",
     "UniFormerConfig",
+    "UniFormerDetectorConfig",
+    "UniFormerDetectorImageProcessor",
     "UniFormerForActionDetection",
     "UniFormerForImageClassification",
+    "UniFormerForObjectDetection",
     "UniFormerForPoseEstimation",
+    "UniFormerForSemanticSegmentation",
     "UniFormerForVideoClassification",
     "UniFormerImageProcessor",
     "UniFormerModel",
+    "UniFormerSegmenterConfig",
+    "UniFormerSegmenterImageProcessor",
     "UniFormerV2Config",
     "UniFormerV2ForActionDetection",
     "UniFormerV2ForVideoClassification",

@@ -73,6 +73,22 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
             "AutoVideoProcessor": "UniFormerVideoProcessor",
         },
     ),
+    "uniformer_detector": (
+        "UniFormerDetectorConfig",
+        {
+            "AutoModelForImageSegmentation": "UniFormerForObjectDetection",
+            "AutoModelForInstanceSegmentation": "UniFormerForObjectDetection",
+            "AutoModelForObjectDetection": "UniFormerForObjectDetection",
+            "AutoImageProcessor": "UniFormerDetectorImageProcessor",
+        },
+    ),
+    "uniformer_segmenter": (
+        "UniFormerSegmenterConfig",
+        {
+            "AutoModelForSemanticSegmentation": "UniFormerForSemanticSegmentation",
+            "AutoImageProcessor": "UniFormerSegmenterImageProcessor",
+        },
+    ),
     "uniformer_v2": (
         "UniFormerV2Config",
         {
@@ -107,6 +123,14 @@ TASKS: dict[str, tuple[str, str]] = {
     "action-detection": ("inference.action_detection", "register_action_detection"),
     "temporal-action-localization": ("inference.temporal_localization", "register_temporal_localization"),
     "video-classification": ("inference.pipeline", "register_pipeline"),
+}
+
+# The table with the names of the classes of an auto class that a pipeline of transformers takes.
+NAME_TABLES = {
+    "AutoModelForImageClassification": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "AutoModelForImageSegmentation": "MODEL_FOR_IMAGE_SEGMENTATION_MAPPING_NAMES",
+    "AutoModelForObjectDetection": "MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES",
+    "AutoModelForSemanticSegmentation": "MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES",
 }
 
 # The table of an auto class that does not hold it itself.
@@ -227,6 +251,11 @@ def _complete_configurations(module: ModuleType) -> None:
     module.CONFIG_MAPPING._extra_content = LazyTable(module.CONFIG_MAPPING._extra_content, pending)
 
 
+def _complete_models(module: ModuleType) -> None:
+    _complete_auto_classes(module)
+    _complete_names(module)
+
+
 def _complete_auto_classes(module: ModuleType) -> None:
     named = {auto for _, classes in FAMILIES.values() for auto in classes}
     for auto in sorted(named & vars(module).keys()):
@@ -238,6 +267,14 @@ def _complete_auto_classes(module: ModuleType) -> None:
         table = PROCESSOR_TABLES.get(auto)
         mapping = getattr(module, table) if table else getattr(module, auto)._model_mapping
         mapping._extra_content = LazyTable(mapping._extra_content, pending)
+
+
+def _complete_names(module: ModuleType) -> None:
+    """Names that transformers' own pipelines take for the models of their task; others they report as unsupported."""
+    for model_type, (_, classes) in FAMILIES.items():
+        for auto, table in NAME_TABLES.items():
+            if auto in classes:
+                getattr(module, table)[model_type] = classes[auto]
 
 
 def _register_task(task: str) -> None:
@@ -261,7 +298,7 @@ COMPLETED: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _complete_configurations,
     "transformers.models.auto.feature_extraction_auto": _complete_auto_classes,
     "transformers.models.auto.image_processing_auto": _complete_auto_classes,
-    "transformers.models.auto.modeling_auto": _complete_auto_classes,
+    "transformers.models.auto.modeling_auto": _complete_models,
     "transformers.models.auto.video_processing_auto": _complete_auto_classes,
     f"{PACKAGE}.auto": _complete_auto_classes,
     "transformers.pipelines": _complete_pipelines,

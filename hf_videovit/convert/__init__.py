@@ -28,11 +28,14 @@ CONVERTERS = {
     "video_temporal_localizer": "convert_adatad",
     "videomae_v2": "convert_videomae_v2",
 }
+# Module of whole detectors and segmenters, by family.
+DENSE_CONVERTERS = {"uniformer": "convert_uniformer_dense"}
 # Averaged weights, which the official code evaluates; `entry` chooses the others.
 PREFERRED_ENTRIES = dict.fromkeys(("actionformer", "video_temporal_localizer"), "state_dict_ema")
 TASKS = (
     *("video-classification", "image-classification", "feature-extraction", "pretraining", "backbone"),
-    *("keypoint-detection", "action-detection", "temporal-action-localization"),
+    *("keypoint-detection", "object-detection", "semantic-segmentation"),
+    *("action-detection", "temporal-action-localization"),
 )
 TOLD = ("config", "published", "settings")  # arguments that say what no shape shows
 MAX_SHARD_BYTES = 5 * 10**9
@@ -62,9 +65,9 @@ def convert_checkpoint(
             ViT, also as `.npz`.
         task (`str`):
             `"video-classification"`, `"image-classification"`, `"pretraining"`, `"backbone"` (feature maps for dense
-            prediction), `"keypoint-detection"`, `"action-detection"`, `"temporal-action-localization"` or
-            `"feature-extraction"` (the encoder; for a pretraining checkpoint with its norm of every token). Each
-            family supports some of them.
+            prediction), `"keypoint-detection"`, `"object-detection"` (with masks), `"semantic-segmentation"`,
+            `"action-detection"`, `"temporal-action-localization"` or `"feature-extraction"` (the encoder; for a
+            pretraining checkpoint with its norm of every token). Each family supports some of them.
         config (`PreTrainedConfig`, *optional*):
             Configuration to use. It must agree with the tensor shapes.
         dtype (`torch.dtype` or `str`, *optional*, defaults to `torch.float32`):
@@ -191,10 +194,13 @@ def plan_conversion(
         raise ValueError(f"`model_type` must be one of {', '.join(CONVERTERS)}, got {model_type!r}.")
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
-    converter = import_module(f".{CONVERTERS[model_type]}", __name__)
-    if task not in converter.MODEL_CLASSES:
-        possible = ", ".join(converter.MODEL_CLASSES)
-        raise ValueError(f"`task` of a {model_type} checkpoint must be one of {possible}, got {task!r}.")
+    modules = [one[model_type] for one in (CONVERTERS, DENSE_CONVERTERS) if model_type in one]
+    by_task = {
+        name: one for one in (import_module(f".{one}", __name__) for one in modules) for name in one.MODEL_CLASSES
+    }
+    if task not in by_task:
+        raise ValueError(f"`task` of a {model_type} checkpoint must be one of {', '.join(by_task)}, got {task!r}.")
+    converter = by_task[task]
     opened = open_checkpoint(checkpoint, entry=entry, preferred=PREFERRED_ENTRIES.get(model_type))
     refuse_other_kinds(opened, task)
     if model_type == "actionformer" and holds_encoder(opened):  # both parts become one model

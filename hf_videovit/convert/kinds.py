@@ -9,7 +9,8 @@ from .keys import Checkpoint
 FEATURES = "feature-extraction"
 DETECTION_TASK = "action-detection"
 LOCALISATION_TASK = "temporal-action-localization"
-DENSE = ("backbone", "keypoint-detection")  # on images, of whose detectors the backbone is taken
+# Tasks on images, whose detectors are others than those of actions.
+DENSE = ("backbone", "keypoint-detection", "object-detection", "semantic-segmentation")
 # Names that only one kind of checkpoint has, whatever wraps the model, and that kind in words.
 LOCALISATION = (
     (

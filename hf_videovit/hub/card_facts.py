@@ -8,13 +8,15 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import PreTrainedConfig
 
-from ..published import CLASSIFICATION_TASKS, IMAGE_TASKS, KEYPOINTS
+from ..published import CLASSIFICATION_TASKS, IMAGE_TASKS, KEYPOINTS, OBJECTS, SEMANTICS
 from .card_sources import METRIC_TYPES, METRICS
 
 
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
 IMAGE_CLASSIFICATION, BACKBONE = "image-classification", "backbone"
 ACTIONS, LOCALIZATION = "action-detection", "temporal-action-localization"
+# Tasks of results on the Hub; those of other models are of classifiers.
+TOLD_TASKS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION, OBJECTS, SEMANTICS)
 # Pipeline tags of the Hub that differ from our task names. It has none for action detection and localisation, and
 # would run a classifier of videos under any other.
 PIPELINE_TAGS: dict[str, str | None] = {
@@ -22,6 +24,7 @@ PIPELINE_TAGS: dict[str, str | None] = {
     BACKBONE: "image-feature-extraction",
     ACTIONS: None,
     LOCALIZATION: None,
+    SEMANTICS: "image-segmentation",
 }
 
 
@@ -174,7 +177,7 @@ def _eval_results(results: Sequence[Result], task: str) -> list[EvalResult]:
         origins.setdefault(_dataset_type(result), set()).add((result.source, result.source_url))
     return [
         EvalResult(
-            task_type=task if task in (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION) else CLASSIFICATION,
+            task_type=PIPELINE_TAGS.get(task) or task if task in TOLD_TASKS else CLASSIFICATION,
             dataset_type=_dataset_type(result),
             dataset_name=result.data,
             dataset_config=_reporter(result) if len(origins[_dataset_type(result)]) > 1 else None,

@@ -59,7 +59,11 @@ def protocol_rows(config: PreTrainedConfig, processor: Any, *, detects: bool = F
         rows = _key_frame_rows(config, processor)
     if processor.do_resize:
         rows.append(("resize", f"{_size_words(processor.size)}, {_resampling_words(processor)}"))
-    if processor.do_center_crop:
+    divisor = getattr(processor, "size_divisor", 1)
+    if divisor > 1:
+        how = "padded at the bottom and on the right" if getattr(processor, "do_pad", False) else "rounded up"
+        rows.append(("sides", f"{how} to multiples of {divisor} pixels"))
+    if getattr(processor, "do_center_crop", False):
         rows.append(("crop", _size_words(processor.crop_size)))
     if hasattr(processor, "num_clips") and processor.do_grayscale:
         rows.append(("colours", "none: greyscale in all channels"))
@@ -128,6 +132,13 @@ def architecture_rows(config: PreTrainedConfig, auto_class: Any) -> list[tuple[s
     with torch.device("meta"):
         model = auto_class.from_config(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if hasattr(config, "backbone_config") and not hasattr(config, "image_size"):
+        return [
+            ("class", type(model).__name__),
+            ("parameters", f"{parameters:,}"),
+            ("backbone", type(model.backbone).__name__),
+            *_block_rows(config.backbone_config),
+        ]
     height, width = frame_size(config.image_size)
     frames = "" if config.to_dict().get("modality") == "image" else f"{config.num_frames} frames of "
     return [
@@ -221,7 +232,8 @@ def hub_id(name: str | None) -> str | None:
 
 def _size_words(size: Mapping[str, int]) -> str:
     if size.get("shortest_edge"):
-        return f"short side to {size['shortest_edge']}"
+        longest = f", the long one to at most {size['longest_edge']}" if size.get("longest_edge") else ""
+        return f"short side to {size['shortest_edge']}{longest}"
     return f"{size['width']} x {size['height']}"
 
 

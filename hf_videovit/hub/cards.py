@@ -22,7 +22,9 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForKeypointDetection,
+    AutoModelForObjectDetection,
     AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
     AutoModelForVideoClassification,
     AutoVideoProcessor,
     PreTrainedConfig,
@@ -54,7 +56,9 @@ from .card_facts import (
     IMAGE_CLASSIFICATION,
     KEYPOINTS,
     LOCALIZATION,
+    OBJECTS,
     PRETRAINING,
+    SEMANTICS,
     CardFacts,
     Result,
     card_metadata,
@@ -67,7 +71,7 @@ from .card_sources import CITATIONS, METRICS, SOURCE_URLS
 
 TEMPLATE = Path(__file__).with_name("card_template.md")
 RESULTS, CONFUSION = "results.json", "results_confusion.png"
-NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION)
+NAMED_OUTPUTS = (*CLASSIFICATION_TASKS, KEYPOINTS, OBJECTS, SEMANTICS, ACTIONS, LOCALIZATION)
 MULTI_LABEL = "multi_label_classification"
 AUTO_CLASSES: dict[str, Any] = {
     CLASSIFICATION: AutoModelForVideoClassification,
@@ -76,8 +80,23 @@ AUTO_CLASSES: dict[str, Any] = {
     IMAGE_CLASSIFICATION: AutoModelForImageClassification,
     BACKBONE: AutoBackbone,
     KEYPOINTS: AutoModelForKeypointDetection,
+    OBJECTS: AutoModelForObjectDetection,
+    SEMANTICS: AutoModelForSemanticSegmentation,
     ACTIONS: AutoModelForActionDetection,
     LOCALIZATION: AutoModelForTemporalActionLocalization,
+}
+# Task of a class by the end of its name; the first that fits.
+ENDINGS = {
+    "ForImageClassification": IMAGE_CLASSIFICATION,
+    "Backbone": BACKBONE,
+    "ForPoseEstimation": KEYPOINTS,
+    "ForObjectDetection": OBJECTS,
+    "ForSemanticSegmentation": SEMANTICS,
+    "ForActionDetection": ACTIONS,
+    "ForTemporalActionLocalization": LOCALIZATION,
+    "VideoTemporalLocalizer": LOCALIZATION,
+    "Classification": CLASSIFICATION,
+    "ForPreTraining": PRETRAINING,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 
@@ -110,6 +129,7 @@ def render_card(facts: CardFacts) -> ModelCard:
         task=facts.task,
         auto_class=auto_class.__name__,
         has_encoder=hasattr(facts.config, "encoder_config"),
+        has_masks=getattr(facts.config, "use_masks", False),
         adapter_of=facts.adapter_of,
         pooling_argument=', pooling="mean"' if facts.task == PRETRAINING else "",
         protocol=protocol,
@@ -365,19 +385,7 @@ def task_of(config: PreTrainedConfig) -> str:
         `str`: one of the keys of `AUTO_CLASSES`.
     """
     architecture = (config.architectures or [""])[0]
-    if architecture.endswith("ForImageClassification"):
-        return IMAGE_CLASSIFICATION
-    if architecture.endswith("Backbone"):
-        return BACKBONE
-    if architecture.endswith("ForPoseEstimation"):
-        return KEYPOINTS
-    if architecture.endswith("ForActionDetection"):
-        return ACTIONS
-    if architecture.endswith(("ForTemporalActionLocalization", "VideoTemporalLocalizer")):
-        return LOCALIZATION
-    if architecture.endswith("Classification"):
-        return CLASSIFICATION
-    return PRETRAINING if architecture.endswith("ForPreTraining") else FEATURES
+    return next((task for ending, task in ENDINGS.items() if architecture.endswith(ending)), FEATURES)
 
 
 def _write_sealed(path: Path, card: ModelCard) -> Path:
@@ -486,6 +494,9 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
         **dict.fromkeys(CLASSIFICATION_TASKS, classes),
         BACKBONE: "computes feature maps of an image for dense prediction",
         KEYPOINTS: f"locates {config.num_labels} keypoints of a person in a cropped image",
+        OBJECTS: f"finds objects of {config.num_labels} kinds in an image"
+        + (", with a mask of each" if getattr(config, "use_masks", False) else ""),
+        SEMANTICS: f"assigns one of {config.num_labels} labels to each pixel of an image",
         ACTIONS: f"scores {config.num_labels} actions for each person in a video",
         LOCALIZATION: f"finds the segments of {config.num_labels} actions in a long video"
         + ("" if hasattr(config, "encoder_config") else ", from features"),
@@ -507,6 +518,8 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
         limits = [*localizer_limits(config), *limits]
     elif task == KEYPOINTS:
         limits = [*_pose_limits(), *limits]
+    elif task == SEMANTICS:
+        limits.insert(0, f"Every pixel gets one of the {config.num_labels} labels, even if it shows none of them.")
     elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:

@@ -4,7 +4,6 @@ import base64
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
-from urllib.parse import quote
 
 from ..folders import write_text
 from ..modeling.video_decoding import VideoDecodingError, probe_video
@@ -86,7 +85,7 @@ def _source(video: str, encode: Callable[[str], bytes]) -> str:
         return video
     playable = PLAYABLE.get(Path(video).suffix.lower(), ())
     if playable and probe_video(video).codec in playable:
-        return f"file://{quote(Path(video).resolve().as_posix())}"
+        return Path(video).resolve().as_uri()
     return f"data:video/mp4;base64,{base64.b64encode(encode(video)).decode()}"
 
 

@@ -10,7 +10,6 @@ from transformers.modeling_outputs import BackboneOutput
 from transformers.utils import logging
 
 from ..auto import AutoModelForActionDetection
-from ..modeling.configuration_action_detection import ActionDetectionConfig
 from ..modeling.video_processing_base import ClipVideoProcessor
 
 
@@ -67,9 +66,7 @@ class VideoBackbone(nn.Module):
         verbosity = logging.get_verbosity()
         logging.set_verbosity_error()  # that the head, which is dropped, is not in the checkpoint
         try:
-            model = AutoModelForActionDetection.from_pretrained(
-                place, detection_config=ActionDetectionConfig(**ONE_STAGE), **kwargs
-            )
+            model = AutoModelForActionDetection.from_pretrained(place, detection_config=ONE_STAGE, **kwargs)
         finally:
             logging.set_verbosity(verbosity)
         return cls(model, AutoVideoProcessor.from_pretrained(place))

@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_action_detection import ActionDetectionConfig
+from .configuration_action_detection import ActionDetectionConfig, action_detection_config
 from .layers import filled, shares_of_step, start_of, starting
 
 
@@ -186,9 +186,9 @@ class ActionDetectionMixin:
         Raises:
             ValueError: the head asks for pooled features and the encoder has none.
         """
-        if self.config.detection_config is None:
-            self.config.detection_config = ActionDetectionConfig(**self.default_head)
-        head = self.config.detection_config
+        # `from_pretrained(detection_config={...})` sets a dictionary on the configuration of a model without a head
+        head = action_detection_config(self.config.detection_config) or ActionDetectionConfig(**self.default_head)
+        self.config.detection_config = head
         if head.global_feature == "pooled" and not pooled_size:
             raise ValueError(f"`global_feature` must be None or 'map' for {type(self).__name__}, got 'pooled'.")
         self.num_labels = self.config.num_labels

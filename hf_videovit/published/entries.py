@@ -11,7 +11,8 @@ from .label_lists import one_of, published_labels
 
 FRAME_SAMPLINGS = ("dense", "dense_cyclic", "segment", "span", "span_from_start", "sparse", "sparse_middle", "uniform")
 KEYPOINTS = "keypoint-detection"
-IMAGE_TASKS = ("image-classification", "backbone", KEYPOINTS)
+OBJECTS, SEMANTICS = "object-detection", "semantic-segmentation"
+IMAGE_TASKS = ("image-classification", "backbone", KEYPOINTS, OBJECTS, SEMANTICS)
 CLASSIFICATION_TASKS = ("video-classification", "image-classification")
 ACTION_DETECTION = "action-detection"
 LOCALIZATION = "temporal-action-localization"
@@ -284,7 +285,7 @@ class PublishedCheckpoint:
         one_of("task", self.task, TASKS)
         if self.labels is not None and len(published_labels(self.labels)) != self.num_labels:
             raise ValueError(f"`labels` {self.labels} of {self.name} does not have {self.num_labels} names.")
-        named = (*CLASSIFICATION_TASKS, ACTION_DETECTION, LOCALIZATION, KEYPOINTS)
+        named = (*CLASSIFICATION_TASKS, ACTION_DETECTION, LOCALIZATION, KEYPOINTS, OBJECTS, SEMANTICS)
         if (self.task in named) != (self.num_labels is not None):
             raise ValueError(
                 f"`num_labels` of {self.name} must be given for a classifier, detector, localiser or pose estimator, "
@@ -298,6 +299,8 @@ __all__ = [
     "CLASSIFICATION_TASKS",
     "IMAGE_TASKS",
     "KEYPOINTS",
+    "OBJECTS",
+    "SEMANTICS",
     "LOCALIZATION",
     "METRICS",
     "NEVER_RELEASED",

@@ -18,7 +18,7 @@ KINETICS_710_SUBSETS = (
 LABEL_LISTS = (
     *KINETICS_710_SUBSETS,
     *("k710", "k710-mmaction2", "k600-uniformer", "mit", "ssv1", "ssv2", "imagenet-1k"),
-    *("coco-keypoints", "ava"),
+    *("coco-keypoints", "coco", "ade20k", "ava"),
 )
 AVA_SUBSETS = ("evaluated", "person_movement", "object_manipulation", "person_interaction")
 
@@ -33,9 +33,10 @@ def published_labels(name: str) -> list[str]:
             order of all official UniFormer and UniFormerV2 heads (their Kinetics-710 is `"k710"`). `"k400-mmaction2"`,
             `"k600-mmaction2"`, `"k700-mmaction2"`, `"k710-mmaction2"`: the order of MMAction2's ports of
             UniFormerV2. `"k600-uniformer"`: the order of UniFormer (version 1). `"imagenet-1k"`: ImageNet's usual
-            order. `"coco-keypoints"`: the 17 keypoints of COCO. `"mit"` (Moments in Time), `"ssv1"`, `"ssv2"`
-            (Something-Something): the data sets' own order. `"ava"`: the 80 actions of AVA and AVA-Kinetics, whose
-            files count from 1. Few of them are alphabetical: match by name with any other list.
+            order. `"coco-keypoints"`: the 17 keypoints of COCO; `"coco"`: its 80 kinds of objects without the gaps
+            of its ids. `"ade20k"`: the 150 classes of ADE20K, whose masks count from 1. `"mit"` (Moments in Time),
+            `"ssv1"`, `"ssv2"` (Something-Something): the data sets' own order. `"ava"`: the 80 actions of AVA and
+            AVA-Kinetics, whose files count from 1. Few of them are alphabetical: match by name with any other list.
 
     Returns:
         `list[str]`: the names.

@@ -70,6 +70,7 @@ def register_for_common_tests(
     image_classification: type[PreTrainedModel] | None = None,
     backbone: type[PreTrainedModel] | None = None,
     keypoint_detection: type[PreTrainedModel] | None = None,
+    semantic_segmentation: type[PreTrainedModel] | None = None,
 ) -> None:
     """
     Tell the mixins which class does what. They look class NAMES up in dictionaries that `AutoModel.register` does not
@@ -82,6 +83,7 @@ def register_for_common_tests(
         (modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES, image_classification),
         (modeling_auto.MODEL_FOR_BACKBONE_MAPPING_NAMES, backbone),
         (modeling_auto.MODEL_FOR_KEYPOINT_DETECTION_MAPPING_NAMES, keypoint_detection),
+        (modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, semantic_segmentation),
     ):
         if model_class is not None:
             names[config_class.model_type] = model_class.__name__

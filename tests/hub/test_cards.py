@@ -15,9 +15,11 @@ from transformers import AutoConfig, VitPoseImageProcessor
 from hf_videovit import (
     UniFormerBackbone,
     UniFormerConfig,
+    UniFormerDetectorImageProcessor,
     UniFormerForImageClassification,
     UniFormerForPoseEstimation,
     UniFormerImageProcessor,
+    UniFormerSegmenterImageProcessor,
     VideoMAEV2ForPreTraining,
     VideoMAEV2Model,
 )
@@ -31,6 +33,8 @@ from hf_videovit.hub.cards import (
 from hf_videovit.published import PublishedLicence, list_published, published_entry
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
+from tests.dense.test_whole_detectors import tiny_detector
+from tests.dense.test_whole_segmenters import tiny_segmenter
 from tests.families import FAMILIES
 from tests.published.test_facts import FACTS
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_config, tiny_processor
@@ -170,6 +174,25 @@ def test_usage_of_a_pose_estimator_runs(tmp_path, monkeypatch, capsys):
     assert card.data.pipeline_tag == "keypoint-detection"
     assert "left_hand" in card.text and "video" not in card.text.replace("videovit", "")
     assert "keypoints" in run_usage(card, tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("model", "processor", "tag"),
+    [
+        (tiny_detector, UniFormerDetectorImageProcessor, "object-detection"),
+        (tiny_segmenter, UniFormerSegmenterImageProcessor, "image-segmentation"),
+    ],
+)
+def test_usage_of_detectors_and_segmenters_runs(model, processor, tag, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "dense"
+    model().save_pretrained(folder)
+    processor(size={"shortest_edge": 64, "longest_edge": 96}, size_divisor=32).save_pretrained(folder)
+    Image.fromarray(moving_square_clip()[0]).save(tmp_path / "image.jpg")
+    card = ModelCard.load(write_model_card(folder))
+    assert card.data.pipeline_tag == tag
+    assert "multiples of 32 pixels" in card.text and "short side to 64, the long one to at most 96" in card.text
+    check_tidy(card.content)
+    run_usage(card, tmp_path, monkeypatch, capsys)
 
 
 def check_tidy(content):

@@ -10,10 +10,16 @@ import pytest
 import torch
 from transformers import AutoModelForVideoClassification, AutoVideoProcessor
 
-from hf_videovit import AutoModelForActionDetection
+from hf_videovit import (
+    AutoModelForActionDetection,
+    UniFormerDetectorImageProcessor,
+    UniFormerSegmenterImageProcessor,
+)
 from hf_videovit.hub.remote_code import MANIFEST, package_revision, write_remote_code
 from hf_videovit.inference.temporal_localization import load_localizer
 from tests.clips import moving_square_clip, write_clip
+from tests.dense.test_whole_detectors import tiny_detector
+from tests.dense.test_whole_segmenters import tiny_segmenter
 from tests.families import FAMILIES
 from tests.saved_model import save_tiny_localizer
 
@@ -208,3 +214,39 @@ def test_models_of_others_have_no_code_here(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="has a model of type 'bert', must be one of"):
         write_remote_code(tmp_path)
+
+
+# Models of images, each by its own auto class.
+DENSE = """
+import json, sys
+sys.modules["hf_videovit"] = None
+import torch
+import transformers
+pixels, places = json.loads(sys.argv[1])
+answers = []
+for auto, folder, name in places:
+    model = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
+    transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        answers.append(model(torch.tensor(pixels))[name].double().tolist())
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.slow
+def test_detectors_and_segmenters_answer_alike_without_the_package(tmp_path):
+    torch.manual_seed(0)
+    pixels = torch.randn(1, 3, 32, 64)
+    detector = (tiny_detector(), UniFormerDetectorImageProcessor(), "AutoModelForObjectDetection", "pred_boxes")
+    segmenter = (tiny_segmenter(), UniFormerSegmenterImageProcessor(), "AutoModelForSemanticSegmentation", "logits")
+    places, here = [], []
+    for model, processor, auto, name in (detector, segmenter):
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_remote_code(folder)
+        places.append([auto, str(folder), name])
+        with torch.no_grad():
+            here.append(model.eval()(pixels)[name].double().tolist())
+    for there, wanted in zip(run_without_package(DENSE, [pixels.tolist(), places], tmp_path), here, strict=True):
+        torch.testing.assert_close(torch.tensor(there), torch.tensor(wanted))
