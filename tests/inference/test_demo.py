@@ -189,8 +189,9 @@ def test_in_a_browser(page, browser, clip, damaged, expected):
     asked = []
     view.on("request", lambda request: asked.append(request.url))
     view.goto(page)
+    view.wait_for_selector("#classify")
     assert "It knows 6 labels: right, left, down, up, still, other." in view.inner_text("body")
-    assert view.locator("#timeline").count() == 0 or not view.locator("#timeline").is_visible()  # nothing empty
+    assert not view.is_visible("#timeline")  # nothing empty
     view.click("#classify")
     view.wait_for_selector(f"text={NO_VIDEO}")
     view.click("[data-testid='toast-close']")
