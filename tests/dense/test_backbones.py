@@ -1,8 +1,8 @@
-"""UniFormer under UperNet and Mask R-CNN, and the switches of the dense recipes."""
+"""UniFormer under transformers' UperNet, and the switches of the dense recipes."""
 
 import pytest
 import torch
-from transformers import AutoBackbone, UperNetConfig, UperNetForSemanticSegmentation
+from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
 from hf_videovit import (
     UniFormerBackbone,
@@ -10,7 +10,7 @@ from hf_videovit import (
     UniFormerForImageClassification,
     UniFormerModel,
 )
-from hf_videovit.dense.detection import FeaturePyramid, freeze_batch_norms, mask_rcnn, set_attention_type
+from hf_videovit.dense import freeze_batch_norms, set_attention_type
 
 
 TINY = {
@@ -85,76 +85,6 @@ def test_upernet_takes_the_weights_of_a_backbone():
     model = upernet()
     report = model.backbone.load_state_dict(backbone.state_dict())
     assert not report.missing_keys and not report.unexpected_keys
-
-
-def test_the_pyramid_names_five_levels():
-    pyramid = FeaturePyramid(AutoBackbone.from_config(UniFormerConfig(**TINY)), out_channels=12)
-    maps = pyramid(torch.randn(2, 3, 64, 96))
-    assert {name: tuple(one.shape) for name, one in maps.items()} == {
-        "0": (2, 12, 16, 24),
-        "1": (2, 12, 8, 12),
-        "2": (2, 12, 4, 6),
-        "3": (2, 12, 2, 3),
-        "pool": (2, 12, 1, 2),
-    }
-
-
-SMALL = {"min_size": 64, "max_size": 96, "out_channels": 8}
-
-
-def person(height: int, width: int) -> dict[str, torch.Tensor]:
-    """One box and its mask."""
-    masks = torch.zeros(1, height, width, dtype=torch.uint8)
-    masks[:, 8:40, 8:30] = 1
-    return {"boxes": torch.tensor([[8.0, 8.0, 30.0, 40.0]]), "labels": torch.tensor([1]), "masks": masks}
-
-
-def test_mask_rcnn_trains_on_images_of_several_sizes():
-    detector = mask_rcnn(tiny_backbone(attention_type="hybrid"), num_classes=3, **SMALL).train()
-    images = [torch.rand(3, 50, 70), torch.rand(3, 64, 64)]
-    losses = detector(images, [person(50, 70), person(64, 64)])
-    assert set(losses) == {
-        *("loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg"),
-    }
-    sum(losses.values()).backward()
-    for name, parameter in detector.backbone.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-
-
-@torch.no_grad()
-def test_mask_rcnn_answers_in_the_size_of_the_image(tmp_path):
-    detector = mask_rcnn(tiny_backbone(), num_classes=3, box_score_thresh=0.0, **SMALL).eval()
-    image = torch.rand(3, 50, 70)
-    (found,) = detector([image])
-    assert found["masks"].shape[1:] == (1, 50, 70)
-    assert (found["boxes"][:, 2] <= 70).all() and (found["boxes"][:, 3] <= 50).all()
-    assert found["labels"].min() >= 1
-    again = mask_rcnn(tiny_backbone(), num_classes=3, box_score_thresh=0.0, **SMALL).eval()
-    again.load_state_dict(detector.state_dict())
-    assert torch.equal(again([image])[0]["scores"], found["scores"])
-
-
-def test_images_are_padded_to_whole_strides_and_normalised_as_in_imagenet():
-    transform = mask_rcnn(tiny_backbone(), num_classes=2, **SMALL).transform
-    batch, _ = transform([torch.full((3, 64, 70), 0.5)])
-    assert batch.tensors.shape == (1, 3, 64, 96)
-    expected = (torch.tensor([0.485, 0.456, 0.406]) - 0.5) / -torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(batch.tensors[0, :, 0, 0], expected)
-    assert (batch.tensors[..., 70:] == 0).all()  # after normalisation, as the official code pads
-
-
-@pytest.mark.parametrize(
-    ("fields", "options", "named"),
-    [
-        ({"out_indices": [3, 4]}, {}, "`backbone`"),
-        ({"out_indices": [0, 1, 2, 3]}, {}, "`backbone`"),
-        ({}, {"min_sizes": 64}, "`min_sizes`"),
-        ({}, {"num_classes": 1}, "`num_classes`"),
-    ],
-)
-def test_a_detector_that_cannot_be_is_refused(fields, options, named):
-    with pytest.raises(ValueError, match=named):
-        mask_rcnn(tiny_backbone(**fields), **{"num_classes": 3, **options})
 
 
 @torch.no_grad()
