@@ -18,7 +18,7 @@ from hf_videovit.cli import app
 
 ROOT = Path(__file__).parents[1]
 # docs/design.md describes the source.
-PAGES = [ROOT / "README.md", *(page for page in sorted(ROOT.glob("docs/*.md")) if page.stem != "design")]
+PAGES = [ROOT / "README.md", *(page for page in sorted(ROOT.glob("docs/**/*.md")) if page.stem != "design")]
 PLACES = r"(?:hf_videovit|examples|benchmarks|tests|docs|model_cards|training|modeling)/[\w./*-]*\w"
 SOURCE_ONLY = ("benchmarks", "tests")
 PUBLISHED = "https://example.org/owner/hf_videovit"

@@ -19,7 +19,7 @@ from tests.documentation.pages import ROOT, Command
 
 
 # Programs of others, whose options are theirs.
-OTHERS = {"curl", "docker", "echo", "hf"}
+OTHERS = {"curl", "docker", "echo", "hf", "mv"}
 # What takes the fields of a run, and the goal of the run.
 RUNS = {"train": "classifier", "pretrain": "encoder", "preview": None}
 SCRIPTS_OF_RUNS = {
