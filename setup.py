@@ -73,6 +73,9 @@ EXTRAS_REQUIRE = {
         *SPACE,
         *TRACK,
         "hypothesis>=6.100",
+        "ipykernel>=6.29",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
         "parameterized>=0.9",
         *LORA,
         *SEARCH,
@@ -99,7 +102,7 @@ PACKAGE_DATA = {
         "training/evaluation/metrics/**/*",
         "training/recipes/**/*.yaml",
     ],
-    "hf_videovit.examples": ["accelerate/*.yaml", "cluster/*.sh", "cluster/*.yaml"],
+    "hf_videovit.examples": ["accelerate/*.yaml", "cluster/*.sh", "cluster/*.yaml", "notebooks/*.ipynb"],
 }
 
 CLASSIFIERS = [

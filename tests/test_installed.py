@@ -80,14 +80,15 @@ def test_a_path_that_is_missing_is_seen(tmp_path, monkeypatch):
 def test_examples_are_copied(tmp_path):
     done = CliRunner().invoke(app, ["examples", str(tmp_path / "new")])
     assert done.exit_code == 0
-    originals = [path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".yaml")]
+    originals = [path for path in (ROOT / "examples").rglob("*") if path.suffix in (".py", ".yaml", ".ipynb")]
     for original in originals:
         assert (tmp_path / "new" / original.relative_to(ROOT / "examples")).read_bytes() == original.read_bytes()
     again = CliRunner().invoke(app, ["examples", str(tmp_path / "new")])
     assert again.exit_code == 2
     assert "must be a new or empty folder" in again.stderr
     listed = CliRunner().invoke(app, ["examples"], env={"COLUMNS": "200"}).stdout
-    assert all(path.name in listed for path in (ROOT / "examples").glob("*.py"))
+    shown = [path for path in originals if path.suffix == ".ipynb" or path.parent == ROOT / "examples"]
+    assert all(path.name in listed for path in shown)
 
 
 @pytest.fixture(scope="module")
