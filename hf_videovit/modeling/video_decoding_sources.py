@@ -273,14 +273,16 @@ def _from_path(source: str | os.PathLike, name: str, limits: VideoLimits, fps: f
     return EncodedVideo(name, path=path, cache_key=key)
 
 
-def folder_rate(given: float | None = None) -> float:
+def folder_rate(given: Any = None, named: str = "`fps` of a folder of pictures") -> float:
     """
     Frame rate of a folder of pictures: the given one, that of the environment variable `HF_VIDEOVIT_FOLDER_FPS` (the
     option `--folder-fps` of the command line), or 25, with one warning.
 
     Args:
-        given (`float`, *optional*):
+        given (`float` or `str`, *optional*):
             Frames a second.
+        named (`str`, *optional*):
+            What `given` is, for the error message.
 
     Returns:
         `float`: frames a second.
@@ -288,7 +290,7 @@ def folder_rate(given: float | None = None) -> float:
     Raises:
         ValueError: the rate is no positive number.
     """
-    named, value = "`fps` of a folder of pictures", str(given) if given is not None else None
+    value = str(given) if given is not None else None
     if value is None and (text := os.environ.get(FOLDER_FPS_VARIABLE)):
         named, value = FOLDER_FPS_VARIABLE, text
     if value is None:

@@ -4,6 +4,8 @@ import json
 import os
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +21,7 @@ from hf_videovit.training.data.images import open_images
 from hf_videovit.training.data.opening import list_splits, open_source
 from hf_videovit.training.data.twins import shared_clips
 from hf_videovit.training.preparing.encoding import EncodingSettings, encode_clip
+from hf_videovit.training.preparing.writing import prepare
 from hf_videovit.video_files import visible_videos
 
 from ..clips import moving_square_clip, write_clip
@@ -235,6 +238,68 @@ def test_lists_and_copies(tmp_path):
     source = open_source(tmp_path / "list.csv")
     assert not source.remarks and [len(decode_video(sample.video).frames) for sample in source] == [3, 3]
     assert shared_clips(source, open_source(tmp_path / "copies")) == ["other"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_list_has_the_rate_of_each_folder(tmp_path, suffix):
+    write_frames(tmp_path / "slow", frames_of(12))
+    write_frames(tmp_path / "fast", frames_of(12, seed=5))
+    write_frames(tmp_path / "unknown", frames_of(12, seed=6))
+    write_clip(tmp_path / "file.mp4", frames_of(12, seed=7))
+    rows = [("slow", "run", "5"), ("fast", "jump", "50"), ("unknown", "jump", ""), ("file.mp4", "run", "5")]
+    path = tmp_path / f"list.{suffix}"
+    if suffix == "csv":
+        path.write_text("video,label,fps\n" + "".join(",".join(row) + "\n" for row in rows))
+    else:
+        path.write_text("".join(json.dumps(dict(zip(("video", "label", "fps"), row))) + "\n" for row in rows))
+    source = open_source(path)
+    assert not source.remarks
+    assert [probe_video(sample.video).fps for sample in source] == [5, 50, 25, 25]
+    assert [sample.id for sample in source] == ["slow", "fast", "unknown", "file.mp4"]
+    assert [isinstance(sample.video, dict) for sample in source] == [True, True, False, False]
+    assert [probe_video(video).fps for video in source.select([1, 0]).videos()] == [50, 5]
+    other = tmp_path / "other.csv"
+    other.write_text("video,label,fps\nslow,run,25\n")
+    assert open_source(other).fingerprint() != open_source(path).select([0]).fingerprint()
+    assert shared_clips(open_source(other), source) == ["slow"]  # pictures are the same at any rate
+
+
+def test_a_rate_in_a_list_goes_with_a_part(tmp_path):
+    write_frames(tmp_path / "clip", frames_of(12))
+    (tmp_path / "list.csv").write_text("video,label,start,end,fps\nclip,run,0.2,0.4,10\nclip,run,0.4,0.6,20\n")
+    source = open_source(tmp_path / "list.csv")
+    decoded = [decode_video(sample.video).frames for sample in source]
+    np.testing.assert_array_equal(decoded[0], frames_of()[2:4])
+    np.testing.assert_array_equal(decoded[1], frames_of()[8:12])
+
+
+@pytest.mark.parametrize("rate", ["0", "-3", "nan", "inf", "fast"])
+def test_a_rate_in_a_list_is_a_positive_number(tmp_path, rate):
+    write_frames(tmp_path / "clip", frames_of(2))
+    (tmp_path / "list.csv").write_text(f"video,label,fps\nclip,run,5\nclip,jump,{rate}\n")
+    with pytest.raises(
+        ValueError, match=f"row 2: `fps` of a folder of pictures must be a positive number, got {rate}"
+    ):
+        open_source(tmp_path / "list.csv")
+
+
+def test_parquet_files_have_the_rate_of_each_folder(tmp_path):
+    write_frames(tmp_path / "slow", frames_of(4))
+    write_clip(tmp_path / "file.mp4", frames_of(4))
+    rows = [{"video": "slow", "label": "run", "fps": 5.0}, {"video": "file.mp4", "label": "run", "fps": 5.0}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-0.parquet")
+    source = open_source(tmp_path / "train-0.parquet")
+    assert [probe_video(sample.video).fps for sample in source] == [5, 25]
+
+
+def test_lists_with_rates_are_prepared_at_them(tmp_path):
+    write_frames(tmp_path / "clips" / "slow", frames_of(12))
+    write_frames(tmp_path / "clips" / "fast", frames_of(12, seed=5))
+    (tmp_path / "list.csv").write_text("video,label,fps\nclips/slow,run,5\nclips/fast,jump,50\n")
+    for out, encoding in (("plain", EncodingSettings()), ("fast", EncodingSettings(references_every=4))):
+        prepare(tmp_path / "list.csv", tmp_path / out, encoding=encoding)
+        rows = map(json.loads, (tmp_path / out / "manifest.jsonl").read_text().splitlines())
+        assert {row["id"]: row["fps"] for row in rows} == {"clips/slow": 5, "clips/fast": 50}
 
 
 def test_find_videos_takes_folders_of_frames_themselves(tmp_path, clip):

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...files import decode_text, parse_json, plain_name, present_path
 from ...modeling.video_decoding_parts import VideoPart
+from ...modeling.video_decoding_sources import folder_rate
 from ...modeling.video_decoding_types import VIDEO_SUFFIXES
 from .manifest import read_file
 from .parts import find_part_columns, unread_bounds
@@ -23,6 +24,7 @@ LIST_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl")
 VIDEO_COLUMNS = ("video", "file", "path", "filename", "file_name", "video_path", "clip", "mp4", "webm", "mkv", "avi")
 SPLIT_COLUMNS = ("subset", "partition", "set")  # beside `split`: these count where all values are names of splits
 MOST_FILES = 50_000  # of longer lists, missing files are found when they are read
+RATE_COLUMN = "fps"  # of folders of pictures
 LABEL_COLUMNS = (
     "label",
     "labels",
@@ -83,6 +85,30 @@ def choose_column(requested: str | None, columns: Sequence[str], usual: Sequence
         return requested
     by_name = {column.lower(): column for column in reversed(columns)}
     return next((by_name[name] for name in usual if name in by_name), None)
+
+
+def listed_rate(path: str, row: Mapping[str, Any], place: str) -> float | None:
+    """
+    The frame rate of a folder of pictures, from the column `fps`. Files have their own.
+
+    Args:
+        path (`str`):
+            Path or URL of the video.
+        row (`Mapping[str, Any]`):
+            Its row.
+        place (`str`):
+            Where the row is, for the error message.
+
+    Returns:
+        `float` or `None`: frames a second; `None` for a file, and for a folder without a rate.
+
+    Raises:
+        ValueError: the rate of a folder is no positive number.
+    """
+    value = row.get(RATE_COLUMN)
+    if not _is_given(value) or not Path(path).is_dir():
+        return None
+    return folder_rate(value, f"{place}: `{RATE_COLUMN}` of a folder of pictures")
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
@@ -187,7 +213,8 @@ def list_source(
     """
     A CSV, JSON or JSONL list of videos. Rows without a label are left out, unless no row has one. An empty list of
     labels is a label. With columns `start` and `end` (also `start_frame`, `t_end`, `duration`, ...) a row is that part
-    of its file, see [`find_part_columns`].
+    of its file, see [`find_part_columns`]. The column `fps` is the frame rate of folders of pictures; files have their
+    own.
 
     Args:
         path (`str` or `Path`):
@@ -236,12 +263,13 @@ def list_source(
         values = [split_labels(row.get(label_column), label_separator) for _, row in numbered]
     places = [f"{what}, row {number}" for number, _ in numbered]
     labels, names = index_labels(values, label_names, places)
-    parts = _parts(numbered, (video_column, label_column, split_column), what, remarks)
+    parts = _parts(numbered, (video_column, label_column, split_column, RATE_COLUMN), what, remarks)
     files = [str(row[video_column]).strip() for _, row in numbered]
     ids = [plain_name(file if part is None else f"{file}#{part}") for file, part in zip(files, parts)]
     paths = _locate(files, path, root)
     _note_missing(paths, remarks)
-    return VideoList(_number_repeats(ids), paths, labels or [None] * len(files), names, parts, remarks)
+    rates = [listed_rate(path, row, place) for path, (_, row), place in zip(paths, numbered, places)]
+    return VideoList(_number_repeats(ids), paths, labels or [None] * len(files), names, parts, remarks, rates)
 
 
 def _is_given(value: Any) -> bool:

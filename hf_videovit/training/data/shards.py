@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ...files import plain_name, present_path
-from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, read_column, split_labels
+from .lists import LABEL_COLUMNS, VIDEO_COLUMNS, choose_column, index_labels, listed_rate, read_column, split_labels
 from .parts import find_part_columns
 from .shard_scans import VIDEO_EXTENSIONS, check_tar, first_samples, scan_parquet, scan_tar
 from .sources import Label, Sample, VideoSource, fingerprint, label_mapping, preview, sort_label_names
@@ -216,6 +216,8 @@ class VideoShards(VideoSource):
             name = f"{Path(row['__url__']).name}/{row['__key__']}"
         else:
             name = f"{shard:05d}/{row_index:06d}/{name}".rstrip("/")
+        if isinstance(video, str) and (rate := listed_rate(video, row, f"Sample {name!r}")) is not None:
+            video = {"path": video, "fps": rate}
         return Sample(name, video, self._label(row, name))
 
     def _label(self, row: Mapping[str, Any], name: str) -> Label:

@@ -26,7 +26,7 @@ SPLITS = ("train", "training", *EVAL_SPLITS)
 SHARD_SUFFIXES = (".tar", ".parquet")
 
 Label = int | tuple[int, ...] | None
-PART_TYPE = pa.struct([(name, pa.float64()) for name in ("start", "end", "start_frame", "end_frame")])
+BESIDE_PATH = pa.struct([(name, pa.float64()) for name in ("start", "end", "start_frame", "end_frame", "fps")])
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Sample:
         id (`str`):
             Name that is unique in its source and the same on every machine. Augmentation and reports depend on it.
         video (`str` or `dict`):
-            A path or URL, `{"path": name, "bytes": encoded}`, or a part of a file: `{"path": path, "start": seconds,
-            "end": seconds}`, see [`VideoPart`].
+            A path or URL, `{"path": name, "bytes": encoded}`, a part of a file: `{"path": path, "start": seconds,
+            "end": seconds}`, see [`VideoPart`], or a folder of pictures with its rate: `{"path": path, "fps": rate}`.
         label (`int`, `tuple[int, ...]` or `None`):
             Index into the label names of the source, or any number of indices if the data is multi-label.
     """
@@ -265,6 +265,8 @@ class VideoList(IndexedSource):
             Names of the labels.
         parts (`Sequence[VideoPart | None]`, *optional*):
             The part of each file that is the video; whole files by default.
+        rates (`Sequence[float | None]`, *optional*):
+            Frame rate of each folder of pictures; `None` for files.
         remarks (`Sequence[str]`, *optional*, defaults to `()`):
             See [`VideoSource`].
 
@@ -282,6 +284,7 @@ class VideoList(IndexedSource):
         label_names: Sequence[str],
         parts: Sequence[VideoPart | None] | None = None,
         remarks: Sequence[str] = (),
+        rates: Sequence[float | None] | None = None,
     ):
         self.multi_label = any(isinstance(label, tuple) for label in labels)
         self._ids = pa.array(ids, pa.large_string())
@@ -296,8 +299,10 @@ class VideoList(IndexedSource):
             raise ValueError(f"`ids` must be unique, {Counter(ids).most_common(1)[0][0]!r} occurs more than once")
         self.label_names, self.remarks = list(label_names), tuple(remarks)
         self.num_samples = len(self._ids)
-        fields = [None if part is None else part.fields() for part in parts or [None] * len(ids)]
-        self._parts = pa.array(fields, PART_TYPE)
+        nothing: list[None] = [None] * len(ids)
+        fields = [{} if part is None else part.fields() for part in parts or nothing]
+        fields = [one if rate is None else one | {"fps": rate} for one, rate in zip(fields, rates or nothing)]
+        self._parts = pa.array([one or None for one in fields], BESIDE_PATH)
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -45,8 +45,10 @@ def _path(video: Any) -> str:
 
 
 def _part(video: Any) -> tuple[tuple[str, float], ...]:
-    """The bounds of a part; empty for a whole file."""
-    return tuple((name, value) for name, value in video.items() if name != "path") if isinstance(video, dict) else ()
+    """The bounds of a part; empty for a whole file. The rate of a folder of pictures makes it no other video."""
+    if not isinstance(video, dict):
+        return ()
+    return tuple((name, value) for name, value in video.items() if name not in ("path", "fps"))
 
 
 def _same_content(files: dict[str, str]) -> dict[str, str]:
