@@ -150,6 +150,8 @@ class Packets:
             Whether packets carry parameters beside those of the container.
         broken_off (`bool`, *optional*, defaults to `False`):
             Whether the list ends in an error.
+        fps (`float`, *optional*):
+            Average rate as the file itself tells it.
     """
 
     room: int
@@ -162,6 +164,7 @@ class Packets:
     hidden: bool = False
     new_parameters: bool = False
     broken_off: bool = False
+    fps: float | None = None
 
 
 def stored_text(index: StreamIndex) -> str:
@@ -178,6 +181,7 @@ def stored_text(index: StreamIndex) -> str:
     facts = {
         "times": np.diff(index.times, prepend=0).tolist(),
         "keyframes": [position for position, _, _, _ in index.keyframes],
+        "fps": index.fps,
         "last_duration": round((index.duration or 0.0) / index.time_base - float(index.times[-1] - index.times[0])),
     }
     packed = zlib.compress(json.dumps(facts, separators=(",", ":")).encode())
@@ -205,10 +209,13 @@ def stored_packets(comment: str, num_frames: int) -> Packets | None:
         times = np.cumsum(np.array(facts["times"], dtype=np.int64))
         keyframes = np.array(facts["keyframes"], dtype=np.int64)
         last_duration = int(facts["last_duration"])
+        fps = float(facts["fps"]) if facts.get("fps") is not None else None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError, zlib.error):
         return None
     rising = all(array.ndim == 1 and len(array) and (np.diff(array) > 0).all() for array in (times, keyframes))
     if not rising or len(times) != num_frames or keyframes[0] != 0 or keyframes[-1] >= num_frames:
         return None
     keys = [(int(times[position]), True, int(position)) for position in keyframes]
-    return Packets(room=0, times=times.tolist(), keys=keys, last_duration=last_duration, count=num_frames)
+    if fps is not None and not 0 < fps < float("inf"):
+        return None
+    return Packets(room=0, times=times.tolist(), keys=keys, last_duration=last_duration, count=num_frames, fps=fps)

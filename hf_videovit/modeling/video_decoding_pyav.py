@@ -473,7 +473,7 @@ class PyAVReader:
     def _make_index(self, found: Packets) -> StreamIndex:
         stream, container = self._stream, self._container.format.name
         time_base = float(stream.time_base) if stream.time_base else 0.0
-        times, rate = NO_TIMES, stream.average_rate
+        times, rate = NO_TIMES, Fraction(found.fps) if found.fps else stream.average_rate
         timed = not container.startswith(WITHOUT_TIMES)
         if found.times and None not in found.times and time_base:
             times = np.sort(np.array(found.times, dtype=np.int64))

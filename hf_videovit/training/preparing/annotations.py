@@ -53,6 +53,8 @@ class Clip:
             Start and end of the clip in the longer video, in seconds.
         exact (`bool`, *optional*, defaults to `False`):
             Whether the video is always cut. By default, a video that is hardly longer than the clip is the clip.
+        fps (`float`, *optional*):
+            Frame rate of a folder of pictures.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Clip:
     start: float | None = None
     end: float | None = None
     exact: bool = False
+    fps: float | None = None
 
 
 @dataclass
@@ -206,14 +209,15 @@ def _read_generic(path: Path, holdout: float, columns: dict[str, Any]) -> Annota
             labels = tuple(source.label_names[index] for index in label_indices(sample.label))
             label = labels if source.multi_label and sample.label is not None else next(iter(labels), None)
             part = VideoPart.of(sample.video)
-            file = str(sample.video["path"] if isinstance(sample.video, dict) else sample.video)
+            video = sample.video if isinstance(sample.video, dict) else {"path": sample.video}
+            file = str(video["path"])
             if "://" in file:
                 raise ValueError(f"`source` must list local files, got {file!r}")
             if part is not None and part.in_frames:
                 raise ValueError(f"`source` must give parts in seconds, got frames {part} of {file!r}")
             start, end = (None, None) if part is None else (part.start, part.end)
             place = (str(Path(file).absolute()),)
-            clips.append(Clip(sample.id, split, place, label, start=start, end=end, exact=True))
+            clips.append(Clip(sample.id, split, place, label, (), start, end, exact=True, fps=video.get("fps")))
     first = next(iter(sources.values())).label_names
     return Annotations("generic", clips, list(first) if set(first) == set(names) else sort_label_names(names))
 

@@ -1,5 +1,6 @@
 """Read a clip to its last frame and encode it at a smaller size."""
 
+import dataclasses
 import io
 import math
 import struct
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -17,6 +19,7 @@ from ...modeling.video_decoding_index import StreamIndex, stored_text
 from ...modeling.video_decoding_pyav import PyAVReader
 
 
+Video = str | Path | dict[str, Any]
 CHUNK_BYTES = 128 * 2**20  # size of the decoded frames in memory
 TIME_BASE = 90_000  # ticks per second, as in MPEG
 KEEPABLE = (".mp4", ".m4v", ".mov")
@@ -110,6 +113,7 @@ def encode_clip(
     start: float | None = None,
     end: float | None = None,
     exact: bool = False,
+    fps: float | None = None,
 ) -> EncodedClip:
     """
     Read a clip to its end and encode it. The same input gives the same bytes with the same versions of FFmpeg and
@@ -124,6 +128,8 @@ def encode_clip(
             Start and end of the clip in the video, in seconds.
         exact (`bool`, *optional*, defaults to `False`):
             Whether a video that is less than a second longer than the clip is cut too.
+        fps (`float`, *optional*):
+            Frame rate of a folder of pictures.
 
     Returns:
         [`EncodedClip`]: the encoded clip.
@@ -131,7 +137,8 @@ def encode_clip(
     Raises:
         VideoDecodingError: the video or the wanted part of it is damaged or missing.
     """
-    probe = probe_video(path)
+    video: Video = path if fps is None else {"path": str(path), "fps": fps}
+    probe = probe_video(video)
     indices = np.arange(probe.num_frames)
     if start is not None and (exact or end is None or (probe.duration or 0) > end - start + SLACK):
         indices = _frames_between(path, probe, start, math.inf if end is None else end)
@@ -141,13 +148,13 @@ def encode_clip(
     upright = probe.rotation == 0 and not probe.mirrored
     plain = Path(path).suffix.lower() in KEEPABLE and probe.codec == "h264" and upright
     if untouched and plain and not settings.reencode:
-        for _ in _read(path, probe, indices):
+        for _ in _read(video, probe, indices):
             continue
         content = Path(path).read_bytes()
         return EncodedClip(content, Path(path).suffix.lower(), probe, kept=True)
-    content, psnr = _encode(_read(path, probe, indices), probe, (height, width), settings)
+    content, psnr = _encode(_read(video, probe, indices), probe, (height, width), settings)
     if settings.references_every is not None:
-        content = _with_index(content)
+        content = _with_index(content, probe.fps)
     written = probe_video(content)
     if written.num_frames != len(indices):
         reason = f"{len(indices)} frames were written, but {written.num_frames} can be read back"
@@ -171,12 +178,12 @@ def _smaller(height: int, width: int, short_side: int | None) -> tuple[int, int]
     return max(2, 2 * round(height * share / 2)), max(2, 2 * round(width * share / 2))
 
 
-def _read(path: str | Path, probe: VideoProbe, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _read(video: Video, probe: VideoProbe, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames and their times, in chunks that fit into memory. Damage anywhere raises an error."""
     step = max(16, CHUNK_BYTES // (probe.height * probe.width * 3))
     for first in range(0, len(indices), step):
         chunk = indices[first : first + step]
-        decoded = decode_video(path, chunk, policy="strict")
+        decoded = decode_video(video, chunk, policy="strict")
         times = decoded.timestamps
         yield decoded.frames, chunk / (probe.fps or 25.0) if times is None or not len(times) else times
 
@@ -223,9 +230,12 @@ def _written(container: av.container.OutputContainer, packets: list[av.Packet]) 
     return errors
 
 
-def _with_index(content: bytes) -> bytes:
-    """The same packets in a file that tells its frames, times and keyframes, so that no reader has to list them."""
-    file, index = io.BytesIO(), _listed(content)
+def _with_index(content: bytes, fps: float | None) -> bytes:
+    """
+    The same packets in a file that tells its frames, times, keyframes and rate, so that no reader has to list them.
+    The rate is that of the source: times that are rounded give another one, and another one other frames.
+    """
+    file, index = io.BytesIO(), dataclasses.replace(_listed(content), fps=fps)
     with av.open(io.BytesIO(content)) as source, av.open(file, "w", format="mp4") as target:
         target.metadata["comment"] = stored_text(index)
         stream = target.add_stream_from_template(source.streams.video[0])

@@ -67,6 +67,8 @@ class Job:
             Reason why there is no video.
         exact (`bool`, *optional*, defaults to `False`):
             See [`Clip`].
+        fps (`float`, *optional*):
+            See [`Clip`].
     """
 
     id: str
@@ -78,6 +80,7 @@ class Job:
     end: float | None = None
     problem: str = ""
     exact: bool = False
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -288,10 +291,10 @@ def plan_shards(
         for number in order:
             clip, key = clips[number], keys[number]
             path, cut, problem = index.find(clip)
-            name = clip.names[0] if path is None else _relative(path, root)
+            name = clip.names[0] if path is None else _relative(path.absolute(), root)
             start, end = (clip.start, clip.end) if cut else (None, None)
             place = None if path is None else str(path)
-            jobs.append(Job(clip.id, key, clip.label, place, name, start, end, problem, clip.exact))
+            jobs.append(Job(clip.id, key, clip.label, place, name, start, end, problem, clip.exact, clip.fps))
         suffix = "" if format == "folder" else f".{format}"
         for number, first in enumerate(range(0, len(jobs), clips_per_shard)):
             part = tuple(jobs[first : first + clips_per_shard])
@@ -354,7 +357,7 @@ def make_shard(shard: Shard, output: Path) -> dict[str, Any]:
 def _encoded(job: Job, encoding: EncodingSettings) -> EncodedClip:
     if job.path is None:
         raise VideoDecodingError(job.source, None, job.problem, "missing")
-    return encode_clip(job.path, encoding, job.start, job.end, job.exact)
+    return encode_clip(job.path, encoding, job.start, job.end, job.exact, job.fps)
 
 
 def _describe(job: Job, clip: EncodedClip) -> dict[str, Any]:
@@ -487,6 +490,7 @@ WRITERS: dict[str, Any] = {"tar": _TarWriter, "parquet": _ParquetWriter, "folder
 
 def _relative(path: Path, root: Path) -> str:
     """A path without the folders of this machine."""
+    root = root.absolute()  # as paths of lists and of folders of classes are
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import zlib
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -107,6 +108,28 @@ def test_the_stored_index_is_that_of_the_packets(clips):
         assert not reading.problem and stored._left_out and min(stored._left_out) >= stored.index.times[48]
 
 
+@pytest.mark.parametrize("rate", ["24000/1001", "60000/1001", "30000/1001", "15/2", "irregular"])
+def test_the_rate_is_exactly_that_of_the_original(tmp_path, rate):
+    frames = moving_square_clip(num_frames=48, height=48, width=64)
+    steps = np.random.default_rng(0).choice([20, 33, 66, 200], 48)
+    times = (np.cumsum(steps) - steps[0]).tolist() if rate == "irregular" else None
+    original = tmp_path / "clip.mp4"
+    with av.open(str(original), "w") as container:
+        stream = container.add_stream("libx264", rate=25 if times else Fraction(rate))
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[number], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    before, after = probe_video(original), probe_video(encode_clip(original, SETTINGS).content)
+    assert (after.num_frames, after.fps) == (before.num_frames, before.fps) == (48, before.fps)
+    assert before.fps == (47_000 / times[-1] if times else float(Fraction(rate)))
+
+
 @pytest.mark.parametrize(
     ("change", "trusted"),
     [
@@ -119,6 +142,10 @@ def test_the_stored_index_is_that_of_the_packets(clips):
         ({"keyframes": lambda keyframes: [5, 24]}, False),
         ({"keyframes": lambda keyframes: [0, 4000]}, False),
         ({"last_duration": lambda value: None}, False),
+        ({"fps": lambda value: None}, True),
+        ({"fps": lambda value: 0}, False),
+        ({"fps": lambda value: 1e400}, False),
+        ({"fps": lambda value: "fast"}, False),
     ],
 )
 def test_a_wrong_index_gives_the_same_frames(clips, change, trusted):
@@ -128,6 +155,8 @@ def test_a_wrong_index_gives_the_same_frames(clips, change, trusted):
     with reader(content) as opened:
         assert opened.index.stored == trusted
     truth = decode_video(clips[1]).frames
+    if "times" not in change:
+        assert probe_video(content).fps == 25
     for plan in ([70, 74, 78], [129], [2, 40, 120]):
         np.testing.assert_array_equal(decode_video(content, plan).frames, truth[plan])
 
@@ -135,6 +164,15 @@ def test_a_wrong_index_gives_the_same_frames(clips, change, trusted):
 @pytest.mark.parametrize("comment", ["", "a film", STORED, STORED + "?", packed([]), packed(3), packed({"times": 0})])
 def test_comments_that_are_no_index(comment):
     assert stored_packets(comment, 10) is None
+
+
+def test_a_stored_rate_that_the_times_do_not_give_is_not_used(clips):
+    comment = av.open(str(clips[1])).metadata["comment"]
+    facts = json.loads(zlib.decompress(base64.b64decode(comment.removeprefix(STORED))))
+    assert facts["fps"] == 25
+    content = with_comment(clips[1], packed({**facts, "fps": 24.0}))
+    with reader(content) as opened:
+        assert opened.index.stored and opened.index.fps == 25
 
 
 def test_an_index_that_unpacks_to_too_much_is_left_alone(monkeypatch):

@@ -224,6 +224,16 @@ def test_a_folder_trains_directly(folder, tmp_path, tiny_fields, format):
         assert len(run.evaluation.ids) == result.videos["val"]
 
 
+def test_sources_are_named_from_the_folder_that_a_relative_path_gives(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    prepare(folder.name, tmp_path / "out", encoding=SMALL)
+    rows = map(json.loads, (tmp_path / "out" / "manifest.jsonl").read_text().splitlines())
+    named = {row["id"]: row["source"] for row in rows}
+    assert named and all(source == name for name, source in named.items())
+    again = prepare(folder, tmp_path / "out", encoding=SMALL)
+    assert again.shards_kept == 1  # the same preparation, however the folder is called
+
+
 def test_neither_processes_nor_an_interruption_change_a_byte(folder, tmp_path, monkeypatch):
     options = {"encoding": SMALL, "clips_per_shard": 2}
     prepare(folder, tmp_path / "one", **options)
