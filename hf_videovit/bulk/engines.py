@@ -1,8 +1,9 @@
 """Where work on many videos runs: in processes of this machine, or on Ray Data."""
 
-import itertools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from .work import Reading, Row, Samples, Work, count_shares, id_digests, to_tabl
 
 
 EngineName = Literal["local", "ray"]
+SECONDS_PER_FILE = 60.0  # after which a file is written, also if it has few rows: a killed process loses no more
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,51 @@ def run_here(work: Work, reading: Reading, folder: Path, engine: Engine) -> Iter
     batches = loader if num_workers else read_ahead(loader, 2)
     model = None if work.make_model is None else work.make_model()
     results = (row for batch in batches for row in (batch if model is None else model(batch)))
-    while rows := list(itertools.islice(results, work.rows_per_file)):
-        yield write_part(to_table(rows, work.result_schema), folder, work.keeps_failed)
+    rows: list[Row] = []
+    begun = time.monotonic()
+    with _lost_processes_named(num_workers):
+        try:
+            for row in results:
+                rows.append(row)
+                if len(rows) == work.rows_per_file or time.monotonic() - begun > SECONDS_PER_FILE:
+                    yield _written(rows, work, folder)
+                    rows, begun = [], time.monotonic()
+        except (Exception, KeyboardInterrupt):
+            if rows:  # the error does not lose the rows before it
+                yield _written(rows, work, folder)
+            raise
+        if rows:
+            yield _written(rows, work, folder)
+
+
+def _written(rows: list[Row], work: Work, folder: Path) -> list[Row]:
+    try:
+        return write_part(to_table(rows, work.result_schema), folder, work.keeps_failed)
+    except RuntimeError as error:
+        if not _is_lost(error):
+            raise
+        # torch interrupts whatever runs, once, when a decoding process is gone
+        return write_part(to_table(rows, work.result_schema), folder, work.keeps_failed)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether an error says that a decoding process is gone. Errors in such a process begin with "Caught"."""
+    lost = isinstance(error, ConnectionError | EOFError) or "DataLoader worker" in str(error)
+    return lost and not str(error).startswith("Caught ")
+
+
+@contextmanager
+def _lost_processes_named(num_workers: int) -> Iterator[None]:
+    """What torch says when a decoding process is gone, such as "Connection reset by peer", in words of ours."""
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError) as error:
+        if not num_workers or not _is_lost(error):
+            raise
+        raise RuntimeError(
+            "A decoding process was killed, for example because memory ran out (use fewer `num_workers` then). The "
+            "results so far are kept: the same command continues."
+        ) from error
 
 
 __all__ = ["BulkResult", "Engine", "run_here", "run_work"]

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import re
 import secrets
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,8 @@ from .work import Reading, Row, Work, from_table, to_table
 # A decoded clip of 16 frames has about 10 MB: a block holds a few, so that models do not wait for many.
 BLOCK_BYTES = 32 * 2**20
 LOOPBACK = "127.0.0.1"
+ADDRESS = re.compile(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d{1,5})")
+SECONDS_TO_ANSWER = 10.0
 # Read by Ray when it is imported or started.
 SETTINGS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_enable_metrics_collection": "0"}
 
@@ -37,7 +41,12 @@ def ray_cluster(address: str | None, num_cpus: int | None = None) -> Iterator[An
 
     Returns:
         A context manager with the module `ray`.
+
+    Raises:
+        ValueError: nothing answers at the address.
     """
+    if address is not None:
+        _check_answers(address)
     os.environ.update(SETTINGS)
     import ray
 
@@ -58,6 +67,22 @@ def ray_cluster(address: str | None, num_cpus: int | None = None) -> Iterator[An
             yield ray
         finally:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries a wrong address for minutes."""
+    if address == "auto":  # Ray looks on this machine
+        return
+    if (found := ADDRESS.fullmatch(address)) is None:
+        raise ValueError(f"`address` of a Ray cluster must be auto, HOST:PORT or ray://HOST:PORT, got {address!r}.")
+    try:
+        socket.create_connection((found[1], int(found[2])), SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"`address` {address!r}: no Ray cluster answers there ({reason}). `ray start --head`, which starts one, "
+            "prints its address."
+        ) from None
 
 
 @contextmanager

@@ -92,6 +92,26 @@ def check_classifier(model: str) -> None:
         )
 
 
+def check_films(model: str, endings: tuple[str, ...], what: str) -> None:
+    """
+    Check what a model for films is, before processes that load it are started.
+
+    Args:
+        model (`str`):
+            Folder or Hub id.
+        endings (`tuple[str, ...]`):
+            How the names of suitable classes end.
+        what (`str`):
+            What such a model is, for the message.
+
+    Raises:
+        ValueError: the model is of another class.
+    """
+    architecture = read_architecture(model)
+    if not architecture.endswith(endings):
+        raise ValueError(f"--model must be {what}, {model} is {architecture or 'an unknown model'}.")
+
+
 def check_shown(model: str) -> None:
     """
     Check that a model is one that the demo page shows.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .bulk import Address, EngineName, Models, describe_model, engine_of, load_film_detector, read_films
-from .common import BatchSize, Device, Model, choose_device, given, print_json, screen
+from .common import BatchSize, Device, Model, check_films, choose_device, given, print_json, screen
 
 
 commands = typer.Typer()
@@ -53,6 +53,7 @@ def detect_actions(
     if chosen := engine_of(engine, address, num_models, None, device, {"--boxes": boxes}):
         if detector is None:
             raise ValueError("--engine needs --detector.")
+        check_films(model, ("ForActionDetection",), "an action detector")
         films = {"every": every, "person_threshold": person_threshold, "threshold": threshold}
         films |= {"batch_size": batch_size, **given(top_k=top_k)}
         load = partial(load_film_detector, model, detector, chosen.device, films)

@@ -15,6 +15,7 @@ from .common import (
     Model,
     Videos,
     check_classifier,
+    check_films,
     choose_device,
     fail_if,
     given,
@@ -70,6 +71,7 @@ def localize(
     outputs = output or []
     refused = {"--scores": scores_file, "--duration": duration}
     if chosen := engine_of(engine, address, num_models, None, device, refused):
+        check_films(model, ("TemporalLocalizer", "TemporalActionLocalization"), "a localiser")
         films = {"threshold": threshold, **given(top_k=top_k, fps=fps, batch_size=batch_size)}
         load = partial(load_film_localizer, model, encoder, chosen.device, films)
         named = {"work": "localize", **describe_model(model), "encoder": encoder, "options": films}

@@ -17,6 +17,7 @@ from .pipeline import ClipClassificationPipeline, collate_clips
 
 
 PATH = ("path", pa.string())
+FILMS_PER_FILE = 8  # a film may take minutes, and a killed process loses the rows that are not in a file yet
 VECTOR = pa.list_(pa.float32())
 ANSWERS = pa.list_(pa.struct([("label", pa.string()), ("score", pa.float64())]))
 SEGMENTS = pa.list_(
@@ -139,7 +140,7 @@ def embedding_work(
     pooling: str = "default",
     windows: Mapping[str, Any] | None = None,
     batch_size: int = 1,
-    rows_per_file: int = 256,
+    rows_per_file: int | None = None,
 ) -> Work:
     """
     Features of videos: columns `id` and `features`, a vector, or a list of vectors for tokens and windows.
@@ -156,8 +157,8 @@ def embedding_work(
             would not fit into the object store.
         batch_size (`int`, *optional*, defaults to 1):
             Videos or windows in a forward pass.
-        rows_per_file (`int`, *optional*, defaults to 256):
-            Rows of a parquet file.
+        rows_per_file (`int`, *optional*):
+            Rows of a parquet file; 256 by default, and 8 of films.
 
     Returns:
         [`Work`]
@@ -171,13 +172,13 @@ def embedding_work(
     kind = pa.list_(VECTOR) if several else VECTOR
     schema = pa.schema([("id", pa.string()), ("features", kind)])
     if windows is None:
-        return Work(ClipDecoder(processor), schema, partial(Embedder, load, pooling), batch_size, rows_per_file)
+        return Work(ClipDecoder(processor), schema, partial(Embedder, load, pooling), batch_size, rows_per_file or 256)
     options = {**windows, "batch_size": batch_size}
     return Work(
         keep_path,
         schema,
         partial(Embedder, load, pooling, options),
-        rows_per_file=rows_per_file,
+        rows_per_file=rows_per_file or FILMS_PER_FILE,
         extra_schema=pa.schema([PATH]),
     )
 
@@ -300,7 +301,8 @@ def film_work(load: Callable[[], Callable[[str], Any]], column: str) -> Work:
     """
     kinds = {"segments": SEGMENTS, "key_frames": KEY_FRAMES}
     schema = pa.schema([("id", pa.string()), (column, kinds[column])])
-    return Work(keep_path, schema, partial(FilmReader, load, column), rows_per_file=32, extra_schema=pa.schema([PATH]))
+    reader, extra = partial(FilmReader, load, column), pa.schema([PATH])
+    return Work(keep_path, schema, reader, rows_per_file=FILMS_PER_FILE, extra_schema=extra)
 
 
 __all__ = [

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from hf_videovit.bulk import engines
 from hf_videovit.bulk.engines import Engine, run_work
 from hf_videovit.bulk.parts import LEDGER_FILE, read_rows
 from hf_videovit.bulk.work import from_table, id_digests, is_done, to_table
@@ -68,6 +69,62 @@ def test_a_stopped_run_continues(tmp_path):
     assert not written & set(read)
     assert all(path.stat().st_mtime_ns == time for path, time in files.items())
     check_complete(tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyError("stopped"), KeyboardInterrupt()])
+def test_an_error_does_not_lose_the_rows_before_it(tmp_path, error):
+    class Stopping(workers.Total):
+        def __call__(self, rows):
+            if number_of(rows[-1]["id"]) >= 20:
+                raise error
+            return super().__call__(rows)
+
+    with pytest.raises(type(error)):
+        run(tmp_path, 60, total_work(make_model=Stopping))
+    assert {number_of(name) for name in rows_by_id(tmp_path)} == set(range(20)) - {7, 17}
+    assert run(tmp_path, 60).num_kept == 18
+    check_complete(tmp_path, 60)
+
+
+def test_a_slow_run_writes_files_before_they_are_full(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "SECONDS_PER_FILE", -1.0)
+    run(tmp_path, 30)
+    assert sorted(pq.read_metadata(path).num_rows for path in tmp_path.glob("*.parquet")) == [1] * 27
+    check_complete(tmp_path, 30)
+
+
+@pytest.mark.slow
+def test_a_killed_decoder_of_this_machine_is_named(tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    work = total_work(workers.FatalDecoder(marks, (30,)))
+    with pytest.raises(RuntimeError, match="A decoding process was killed.* the same command continues"):
+        run(tmp_path / "out", 60, work, engine=Engine(num_workers=1))
+    assert (marks / "killed-30").exists()
+    assert run(tmp_path / "out", 60, work, engine=Engine(num_workers=1)).num_rows == 54
+    check_complete(tmp_path / "out", 60)
+
+
+@pytest.mark.slow
+def test_other_errors_of_decoders_keep_their_words(tmp_path):
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run(tmp_path, 20, total_work(workers.faulty), engine=Engine(num_workers=1))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"`address` '127\.0\.0\.1:1': no Ray cluster answers there \(.*refused"),
+        ("ray://127.0.0.1:1", "no Ray cluster answers there"),
+        ("no.such.host.invalid:6379", "no Ray cluster answers there"),
+        ("127.0.0.1:99999", "no Ray cluster answers there"),
+        ("head", "must be auto, HOST:PORT or ray://HOST:PORT, got 'head'"),
+        ("", "must be auto, HOST:PORT or ray://HOST:PORT, got ''"),
+    ],
+)
+def test_a_wrong_address_is_told_at_once(tmp_path, address, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, 2, engine=Engine("ray", address))
 
 
 def test_more_videos_are_added_and_bad_ones_tried_again(tmp_path):

@@ -173,6 +173,17 @@ def test_another_model_is_refused(model, videos, tmp_path):
     assert result.exit_code == 2 and "made in another way: model" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [(["localize"], "a localiser"), (["detect-actions", "--detector", "any"], "an action detector")],
+)
+def test_a_model_of_another_kind_is_refused_before_it_is_loaded(model, videos, tmp_path, words, what):
+    out = tmp_path / "out"
+    result = run(words[0], videos, *words[1:], "--model", model, "--output", out, "--engine", "ray")
+    assert result.exit_code == 2 and not out.exists()
+    assert f"--model must be {what}, {model} is VideoMAEV2ForVideoClassification." in result.stderr
+
+
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_localize(videos, tmp_path, engine):
     model = save_tiny_localizer(tmp_path / "model")

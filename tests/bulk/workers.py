@@ -32,6 +32,10 @@ def decode(sample):
     return {"clip": torch.full((2, 3), float(number))}
 
 
+def faulty(sample):
+    raise RuntimeError("a fault of the program")
+
+
 class Total:
     """Sums a clip. The first process that comes to a video in `fatal` is killed there."""
 
