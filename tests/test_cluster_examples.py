@@ -1,5 +1,6 @@
 """The examples for clusters: their syntax, and that every flag of their commands exists."""
 
+import os
 import re
 import shlex
 import shutil
@@ -24,7 +25,7 @@ def command_of(path):
         service, job = yaml.safe_load_all(path.read_text())
         (container,) = job["spec"]["template"]["spec"]["containers"]
         return [word.replace("$(JOB_COMPLETION_INDEX)", "0") for word in container["command"]]
-    (command,) = re.findall(r"srun bash -c 'exec (.*?)'", path.read_text(), re.DOTALL)
+    (command,) = re.findall(r"^srun .* bash -c 'exec (.*?)'", path.read_text(), re.DOTALL | re.MULTILINE)
     command = re.sub(r"\$\(\(.*?\)\)|\$\{[^}]*\}", "4", command.replace("\\\n", " "))
     return shlex.split(re.sub(r"\$SLURM_\w+", "4", command).replace("$", ""))
 
@@ -35,6 +36,20 @@ def test_scripts_are_valid(path):
         pytest.skip("there is no bash")
     done = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_tasks_have_the_cores_of_the_job(path, tmp_path):
+    """`srun` of newer versions gives a task one core unless it is told: all decoding processes would share it."""
+    if shutil.which("bash") is None:
+        pytest.skip("there is no bash")
+    for name, line in (("scontrol", "echo node1"), ("srun", 'printf "%s\\n" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    variables = {"RECIPE": "r", "DATA": "d", "OUT": "o", "SLURM_JOB_NODELIST": "node1", "SLURM_CPUS_PER_TASK": "64"}
+    environment = {**os.environ, **variables, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", str(path)], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[:4] == ["--cpus-per-task", "64", "bash", "-c"]
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, CLUSTER / "kubernetes.yaml"], ids=lambda path: path.name)

@@ -16,7 +16,8 @@ set -euo pipefail
 export FIRST_NODE="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 export OMP_NUM_THREADS=1
 
-srun bash -c 'exec torchrun \
+# srun takes the cores of a task from its own option, not from the job's.
+srun --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" bash -c 'exec torchrun \
     --nnodes "$SLURM_NNODES" \
     --node-rank "$SLURM_NODEID" \
     --nproc-per-node "${SLURM_GPUS_ON_NODE:-1}" \

@@ -14,7 +14,8 @@ set -euo pipefail
 export FIRST_NODE="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
 export OMP_NUM_THREADS=1
 
-srun bash -c 'exec accelerate launch \
+# srun takes the cores of a task from its own option, not from the job's.
+srun --cpus-per-task "${SLURM_CPUS_PER_TASK:-1}" bash -c 'exec accelerate launch \
     --config_file examples/accelerate/fsdp2.yaml \
     --num_machines "$SLURM_NNODES" \
     --machine_rank "$SLURM_NODEID" \

@@ -209,7 +209,7 @@ def _read_generic(path: Path, holdout: float, columns: dict[str, Any]) -> Annota
             labels = tuple(source.label_names[index] for index in label_indices(sample.label))
             label = labels if source.multi_label and sample.label is not None else next(iter(labels), None)
             part = VideoPart.of(sample.video)
-            video = sample.video if isinstance(sample.video, dict) else {"path": sample.video}
+            video: dict[str, Any] = sample.video if isinstance(sample.video, dict) else {"path": sample.video}
             file = str(video["path"])
             if "://" in file:
                 raise ValueError(f"`source` must list local files, got {file!r}")
