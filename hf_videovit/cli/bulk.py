@@ -303,10 +303,13 @@ def evaluation_by(engine: "Engine | None", model: str, predictions: Path | None)
     folder, chosen = predictions, engine
 
     def evaluate(classifier: Any, processor: Any, source: Any, *, batch_size: int, **_: Any) -> Any:
-        load = functools.partial(load_scorer, model, chosen.device)
+        def load() -> Any:
+            return classifier
+
+        loader = functools.partial(load_scorer, model, chosen.device) if chosen.name == "ray" else load
         description = {"work": "evaluate", **describe_model(model)}
         return evaluate_with_engine(
-            load, classifier, processor, source, folder, chosen, batch_size=batch_size, description=description
+            loader, classifier, processor, source, folder, chosen, batch_size=batch_size, description=description
         )
 
     return evaluate

@@ -378,8 +378,10 @@ def evaluate(
     from .bulk import evaluation_by
 
     check_classifier(model)
+    elsewhere = chosen is not None and chosen.name == "ray"  # this machine may not have the device
     with loading("--model", model):
-        classifier = AutoModelForVideoClassification.from_pretrained(model).to(choose_device(device, cpu))
+        classifier = AutoModelForVideoClassification.from_pretrained(model)
+        classifier = classifier.to("cpu" if elsewhere else choose_device(device, cpu))
         processor = AutoVideoProcessor.from_pretrained(model)
     claim = read_claim(model)
     reading = claim.get("reading", {}) if data == claim.get("data") else {}

@@ -107,6 +107,22 @@ def test_evaluate(model, videos, tmp_path, engine):
     assert json.loads(output.read_text())["metrics"] == plain["metrics"]
 
 
+def test_evaluate_loads_the_model_once_on_this_machine(model, videos, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_videovit.cli.bulk.load_scorer", None)
+    options = ("--model", model, "--data", videos, "--predictions", tmp_path / "rows")
+    assert run_json("evaluate", *options, "--cpu", "--engine", "local")["num_videos"] == 6
+
+
+def test_evaluate_on_a_device_of_other_machines(model, videos, tmp_path, monkeypatch):
+    def reached(load, classifier, processor, source, folder, engine, **options):
+        raise ValueError(f"reached with {classifier.device}, {engine.device} and {load.args[1]}")
+
+    monkeypatch.setattr("hf_videovit.training.evaluation.bulk.evaluate_with_engine", reached)
+    options = ("--model", model, "--data", videos, "--predictions", tmp_path / "rows", "--device", "cuda:7")
+    result = run("evaluate", *options, "--engine", "ray")
+    assert "reached with cpu, cuda:7 and cuda:7" in result.stderr
+
+
 @pytest.mark.parametrize("engine", ENGINES, indirect=True)
 def test_doctor(videos, tmp_path, engine):
     plain = run_json("doctor", videos)["videos"]

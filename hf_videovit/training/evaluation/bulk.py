@@ -152,6 +152,8 @@ def evaluate_with_engine(
     result = _collect(list(read_rows(folder)), done.failed, config, multi_label)
     result.protocol = describe_protocol(model, processor)
     result.environment = describe_environment(model) | {"decoder": decoder_used(processor), "engine": engine.name}
+    if engine.name == "ray":
+        result.environment["device"] = engine.device
     result.seconds = time.perf_counter() - started
     return result
 
