@@ -218,7 +218,7 @@ def _is_lost(error: BaseException) -> bool:
 
 @contextmanager
 def _lost_processes_named(num_workers: int) -> Iterator[None]:
-    """What torch says when a decoding process is gone, such as "Connection reset by peer", in words of ours."""
+    """Say that a decoding process is gone, where torch says "Connection reset by peer" or nothing that helps."""
     try:
         yield
     except (RuntimeError, OSError, EOFError) as error:
