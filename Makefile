@@ -19,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick slow matrix floors newest style types bench bench-gpu cards clean
+.PHONY: help demo test quick slow matrix floors newest style types docs bench bench-gpu cards clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -52,6 +52,9 @@ style: $(VENV)/.test  ## check format and lint
 types: $(VENV)/.test  ## check types
 	$(RUN) -m mypy
 
+docs: $(VENV)/.docs  ## build the site of the documentation in build/site; it opens without a server
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 bench: $(VENV)/.test  ## measure speed; results go to benchmarks/results
 	$(RUN) -m benchmarks.import_time $(BENCH_ARGS)
 	$(RUN) -m benchmarks.decoding $(BENCH_ARGS)
@@ -81,8 +84,12 @@ $(VENV)/.test: setup.py pyproject.toml
 	@touch $(VENV)/.demo
 
 $(VENV)/.runtimes: setup.py pyproject.toml
-	$(call environment,.[train$(comma)demo$(comma)test$(comma)runtimes$(comma)ray$(comma)dev])
-	@touch $(VENV)/.demo $(VENV)/.test
+	$(call environment,.[train$(comma)demo$(comma)test$(comma)runtimes$(comma)ray$(comma)docs$(comma)dev])
+	@touch $(VENV)/.demo $(VENV)/.test $(VENV)/.docs
+
+$(VENV)/.docs: setup.py pyproject.toml
+	$(call environment,.[train$(comma)demo$(comma)docs])
+	@touch $(VENV)/.demo
 
 # Every lower bound of setup.py as a pin.
 .venv-floors.txt: setup.py

@@ -88,6 +88,7 @@ EXTRAS_REQUIRE = {
         "timm>=1.0.11",
         "torchcodec>=0.6; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],
     "dev": ["mypy>=2.4", "ruff>=0.17", "types-PyYAML"],
 }
 
@@ -148,8 +149,10 @@ REPOSITORY = os.environ.get("HF_VIDEOVIT_REPOSITORY", "")
 def long_description() -> str:
     """The README with addresses that are complete, since an index shows it without the other files."""
     text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
-    link = rf"[\1]({REPOSITORY}/blob/main/\2)" if REPOSITORY else r"\1"
-    return re.sub(r"(?<!!)\[([^\]]+)\]\((?!https?://|#)([^)]+)\)", link, text)
+    for mark, kind in (("!", "raw"), ("", "blob")):  # pictures, then links
+        link = rf"{mark}[\1]({REPOSITORY}/{kind}/main/\2)" if REPOSITORY else r"\1"
+        text = re.sub(rf"{mark}\[([^\]]+)\]\((?!https?://|#)([^)]+)\)", link, text)
+    return text
 
 
 def project_urls() -> dict[str, str]:

@@ -465,7 +465,7 @@ class BevtForPreTraining(BevtPreTrainedModel):
 
         Raises:
             ValueError: no input, an input of a stream that the model does not have, a shape does not fit, or a mask
-            that hides nothing in a sample with labels.
+                that hides nothing in a sample with labels.
         """
         if pixel_values is None and image_pixel_values is None:
             raise ValueError("Give `pixel_values`, `image_pixel_values` or both, got neither.")

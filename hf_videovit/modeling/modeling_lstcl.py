@@ -412,7 +412,7 @@ class LstclForPreTraining(LstclPreTrainedModel):
 
         Raises:
             ValueError: a shape does not fit the configuration, the numbers of short and long clips differ, or
-            processes have different numbers of clips.
+                processes have different numbers of clips.
         """
         check_clips(long_pixel_values, self.config.num_channels, "long_pixel_values")
         # an exported graph has a batch size of its own for each input

@@ -423,7 +423,7 @@ class VideoMAEV2Model(VideoMAEV2PreTrainedModel):
 
         Raises:
             ValueError: a shape does not fit the configuration or the mask, both `encoder_mask` and
-            `visible_indices` are given, or one of them to an encoder with adapters.
+                `visible_indices` are given, or one of them to an encoder with adapters.
         """
         check_clips(pixel_values, self.config.num_channels)
         batch_size, chunks = pixel_values.shape[0], _num_chunks(pixel_values.shape[1], self.config)
@@ -533,7 +533,7 @@ class VideoMAEV2ForPreTraining(VideoMAEV2PreTrainedModel):
 
         Raises:
             ValueError: a shape does not fit the configuration, the samples' counts differ, or a sample has no token
-            that counts in the loss.
+                that counts in the loss.
         """
         grid = _clip_grid(pixel_values, self.config)
         if (visible_indices is None) != (decoded_indices is None):
