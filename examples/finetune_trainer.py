@@ -35,7 +35,7 @@ class Arguments:
     checkpoint: str
     data: str
     train_split: str = "train"
-    eval_split: str = "test"
+    eval_split: str = "validation"
 
 
 def load(data: str, split: str) -> Dataset:

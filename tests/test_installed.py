@@ -43,7 +43,7 @@ def lacking(page, files):
     """Paths that a page names and that are neither installed nor pages, nor said to be in the source distribution."""
     for path in sorted(paths_named(page)):
         pattern = re.compile(re.escape(in_wheel(path)).replace(r"\*", "[^/]*") + r"(/.*)?$")
-        is_page = path.endswith(".md") and (ROOT / path).is_file()
+        is_page = path.endswith((".md", ".png")) and (ROOT / path).is_file()
         from_source = path.startswith(SOURCE_ONLY) and "source distribution" in page.read_text(encoding="utf-8")
         if not any(map(pattern.match, files)) and not is_page and not (from_source and any(ROOT.glob(path))):
             yield f"{page.name}: {path}"

@@ -20,7 +20,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "finetune_trainer.py"
 def data(tmp_path_factory):
     """Two classes that differ in brightness."""
     root = tmp_path_factory.mktemp("data")
-    for split, count in (("train", 4), ("test", 2)):
+    for split, count in (("train", 4), ("val", 2)):
         for name, shift in (("bright", 120), ("dark", 0)):
             for number in range(count):
                 frames = moving_square_clip(num_frames=4, height=32, width=32, seed=number) // 2 + shift
@@ -56,7 +56,7 @@ def test_it_trains(train, data):
     model = AutoModelForVideoClassification.from_pretrained(output)
     assert model.config.id2label == {0: "bright", 1: "dark"}
     assert AutoVideoProcessor.from_pretrained(output).num_frames == 4
-    best = pipeline("video-classification", model=str(output))(str(data / "test" / "dark" / "test1.mp4"))[0]
+    best = pipeline("video-classification", model=str(output))(str(data / "val" / "dark" / "val1.mp4"))[0]
     assert best["label"] == "dark"
 
 

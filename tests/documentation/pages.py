@@ -77,6 +77,8 @@ class Notes:
             Expressions of names that Python blocks take for granted.
         leaves (`list[str]`):
             Files that are there after the last block.
+        not_followed (`str`):
+            Why no block of the page is run.
     """
 
     stand_ins: dict[str, Any] = field(default_factory=dict)
@@ -86,6 +88,7 @@ class Notes:
     not_run: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     leaves: list[str] = field(default_factory=list)
+    not_followed: str = ""
 
     def reason(self, text: str) -> str | None:
         """Why code is not run, or `None`."""

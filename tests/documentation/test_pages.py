@@ -90,7 +90,9 @@ def test_notes_are_of_code_that_is_there():
     for page, notes in all_notes().items():
         assert page in PAGES
         code = "\n".join(block.code for block in blocks(page))
-        parts = [*notes.names, *notes.runs_as, *notes.append, *notes.not_run]
+        names = [*notes.names, *notes.runs_as]
+        stale += [f"{page}: {name}" for name in names if replaced(code, {name: "another"}) == code]
+        parts = [*notes.append, *notes.not_run]
         stale += [f"{page}: {part}" for part in parts if part not in code and part not in replaced(code, notes.names)]
         assert all(reason.strip() for reason in notes.not_run.values())
     assert not stale
@@ -146,3 +148,11 @@ def test_a_mention_is_checked():
         check_mention("hf-videovit gone")
     with pytest.raises(ValueError, match="no option --gone"):
         check_mention("hf-videovit models --gone")
+
+
+def test_tests_that_are_named_as_a_reason_are_there():
+    """Where a note says that another test runs a command, that test exists."""
+    reasons = [reason for notes in all_notes().values() for reason in notes.not_run.values()]
+    named = {path for reason in reasons for path in re.findall(r"tests/[\w/]+\.py", reason)}
+    assert len(named) > 5
+    assert not [path for path in named if not (ROOT / path).is_file()]
