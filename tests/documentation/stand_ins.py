@@ -63,9 +63,9 @@ def videos(path: Path, names: str) -> None:
         video(path / f"{name}.mp4")
 
 
-def images(path: Path, classes: bool = False) -> None:
+def images(path: Path, classes: bool = False, train: int = 4) -> None:
     """`{train,val}/[ACTION/]N.png`."""
-    for split, count in (("train", 4), ("val", 2)):
+    for split, count in (("train", train), ("val", 2)):
         for number in range(count):
             for action in ACTIONS if classes else ("",):
                 file = path / split / action / f"{number}.png"
