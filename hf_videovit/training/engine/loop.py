@@ -554,7 +554,8 @@ class _Run:
                 f"{'; '.join(changes)}. Restore them, or give another folder"
             )
         self._check_data(state["data"])
-        logger.warning(f"Resuming from {path}")
+        if self.accelerator.is_main_process:
+            logger.warning(f"Resuming from {path}")
         self._check_files(path)
         try:
             self.weights.load(path, state["groups"])

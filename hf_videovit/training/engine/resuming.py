@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers.utils import logging
 
 from ..arguments import OptimizationArguments, RunConfig
@@ -72,9 +73,11 @@ def _shared(arguments: OptimizationArguments, clips: int, world: int, change_acc
             "another number of processes"
         )
     changed = replace(arguments, batch_size=part // fitting[0], accumulation=fitting[0])
-    logger.warning(
-        f"A step keeps its {clips} clips: `batch_size` is {changed.batch_size}, `accumulation` {changed.accumulation}"
-    )
+    if PartialState().is_main_process:
+        logger.warning(
+            f"A step keeps its {clips} clips: `batch_size` is {changed.batch_size}, "
+            f"`accumulation` {changed.accumulation}"
+        )
     return changed
 
 
