@@ -78,7 +78,9 @@ class PageRun:
         elif program == "python":
             self.run_python(command, words)
         else:
-            subprocess.run(["bash", "-euc", replaced(command.text, self.names)], check=True, cwd=self.folder, timeout=60)
+            subprocess.run(
+                ["bash", "-euc", replaced(command.text, self.names)], check=True, cwd=self.folder, timeout=60
+            )
 
     def run_cli(self, command: Command, words: list[str]) -> None:
         if words[0] in RUNS and words[0] != "preview":

@@ -2,12 +2,6 @@
 
 import csv
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import av
 import numpy as np
@@ -254,31 +248,6 @@ def test_the_command_refuses(one_folder, words, message):
     result = CliRunner().invoke(app, ["detect-actions", "clip.mp4", "--model", str(one_folder), *words])
     assert result.exit_code == 2
     assert message in result.output
-
-
-# The page
-
-
-def blocks(kind):
-    """The code of `docs/action_detection.md`."""
-    page = (Path(__file__).parents[2] / "docs" / "action_detection.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_page_takes_a_newcomer_from_a_clip_to_a_film(one_folder, monkeypatch, capsys):
-    """The commands and the Python code of the page, on a clip and a tiny model."""
-    monkeypatch.chdir(one_folder)
-    shutil.copytree(one_folder, one_folder / "detector", ignore=shutil.ignore_patterns("detector"))
-    with_boxes = next(code for code in blocks("bash") if "--boxes" in code)
-    root = Path(__file__).parents[2]
-    command = with_boxes.replace("hf-videovit", f"{sys.executable} -m hf_videovit.cli")
-    subprocess.run(["bash", "-ec", command], check=True, env=os.environ | {"PYTHONPATH": str(root)})
-    assert (one_folder / "film.mp4").stat().st_size > 0
-    assert (one_folder / "answers.csv").read_text().startswith("time,frame,person")
-    for code in blocks("python"):
-        exec(compile(code, "docs/action_detection.md", "exec"), {})
-    assert "'label'" in capsys.readouterr().out
 
 
 def test_the_card_of_a_detector_says_how_to_use_it(one_folder):

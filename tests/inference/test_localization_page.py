@@ -2,11 +2,7 @@
 
 import csv
 import json
-import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,33 +131,6 @@ def test_the_page_shows_a_timeline_and_a_table(folder):
         page.close()
     with pytest.raises(ValueError, match="must have an encoder"):
         build_demo(str(folder / "features_localizer"))
-
-
-def code_of_page(kind):
-    text = (ROOT / "docs" / "temporal_localization.md").read_text(encoding="utf-8")
-    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
-
-
-@pytest.mark.slow
-def test_the_page_takes_a_newcomer_from_a_film_to_segments(folder, tmp_path, monkeypatch, capsys):
-    """The commands and the Python code of the page, on a film and a tiny model."""
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    segments = [{"segment": [1.0, 2.0], "label": "run", "label_id": 0}]
-    video = {"subset": "test", "duration": 4.0, "fps": 25, "annotations": segments}
-    (tmp_path / "thumos14.json").write_text(json.dumps({"version": "1", "database": {"film": video}}))
-    found = [{"segment": [1.0, 2.0], "label": "run", "score": 0.9}]
-    (tmp_path / "predictions.json").write_text(json.dumps({"version": "1", "results": {"film": found}}))
-    command = next(code for code in code_of_page("bash") if "localize film.mp4" in code)
-    command = command.replace("hf-videovit", f"{sys.executable} -m hf_videovit.cli")
-    subprocess.run(["bash", "-ec", command], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert (tmp_path / "timeline.png").stat().st_size > 0
-    assert (tmp_path / "segments.csv").read_text().startswith("start,end,label,score")
-    for code in code_of_page("python"):
-        exec(compile(code, "docs/temporal_localization.md", "exec"), {})
-    said = capsys.readouterr().out
-    assert any(label in said for label in LABELS)
-    assert pipeline(TASK, model=str(tmp_path / "whole"))("film.mp4")
 
 
 def test_the_card_says_how_to_use_a_localiser(folder, tmp_path):
