@@ -187,7 +187,8 @@ def loading(what: str, place: str | os.PathLike) -> Iterator[None]:
             raise
         raise ValueError(f"{name} cannot be loaded: {causes[-1]}") from error
     except (OSError, HFValidationError) as error:
-        raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+        here = "" if Path(place).exists() else "there is no such folder, and from the Hub: "
+        raise ValueError(f"{name} cannot be loaded: {here}{' '.join(str(error).split())}") from error
 
 
 def check_weights(what: str, place: str | os.PathLike) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 from hf_videovit import VideoMAEV2ForPreTraining, get_video_features, list_published
 from hf_videovit.cli import app
+from hf_videovit.training.recipe_files import read_recipe
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_config, tiny_processor
 
@@ -94,7 +96,7 @@ def test_classify_refuses_a_model_without_a_classifier(folder, tmp_path):
     VideoMAEV2ForPreTraining(tiny_config()).save_pretrained(tmp_path)
     result = run("classify", folder, "--model", tmp_path)
     assert result.exit_code == 2
-    assert "VideoMAEV2ForPreTraining, which has no classifier" in result.stderr
+    assert "VideoMAEV2ForPreTraining, which has no classifier of videos" in result.stderr
 
 
 def test_embed(model, folder, tmp_path):
@@ -156,7 +158,25 @@ def test_evaluate(tmp_path, folder):
     assert len(predictions.read_text().splitlines()) == 2
     assert (tmp_path / "results_confusion.png").is_file()
     said = run("evaluate", "--model", model, "--data", folder).stdout
-    assert "top1: " in said and "mostly taken for" in said
+    assert "top1: " in said and "most often confused with" in said
+
+
+def test_evaluate_takes_a_list_and_the_folder_of_its_videos(tmp_path, folder):
+    names = {"id2label": {0: "right", 1: "up"}, "label2id": {"right": 0, "up": 1}}
+    model = save_tiny_classifier(tmp_path / "two", config=names)
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.mp4"))]
+    (tmp_path / "val.csv").write_text("\n".join(["path,label", *rows]))
+    said = run("evaluate", "--model", model, "--data", tmp_path / "val.csv")
+    assert said.exit_code == 2 and "of an evaluation: `--videos`" in said.stderr
+    code, of_list = run_json("evaluate", "--model", model, "--data", tmp_path / "val.csv", "--videos", folder)
+    _, of_folder = run_json("evaluate", "--model", model, "--data", folder)
+    assert code == 0 and of_list["metrics"] == of_folder["metrics"]
+
+
+def test_a_recipe_is_printed_whole():
+    said = run("recipes", "uniformer/digit_motion", "--yaml").stdout
+    assert yaml.safe_load(said) == read_recipe("uniformer/digit_motion")
+    assert run("recipes", "uniformer", "--yaml").exit_code == 2
 
 
 def test_evaluate_refuses_other_labels(model, folder, tmp_path):

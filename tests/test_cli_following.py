@@ -23,6 +23,7 @@ CASES = [
     ("classify", {"engine": None, "videos": ["CLIP"], "model": "m"}, None, "hf-videovit explain CLIP --model m"),
     ("classify", {"engine": None, "videos": ["a", "b"], "model": "m"}, None, "hf-videovit explain VIDEO --model m"),
     ("classify", {"engine": "ray", "videos": ["CLIP"], "model": "m"}, None, None),
+    ("classify", {"engine": None, "videos": ["CLIP"], "model": "CLIP"}, None, None),  # an export is a file
     ("explain", {"video": "a", "model": "my model"}, None, "hf-videovit demo 'my model'"),
     ("explain", {"video": None, "model": "m"}, None, "hf-videovit explain VIDEO --model m"),
     ("embed", {"videos": ["a"], "model": "m"}, None, "hf-videovit index a --model m --output INDEX"),
@@ -57,7 +58,8 @@ CASES = [
     ("recipes", {"name": "bevt"}, None, "hf-videovit train --recipe NAME --data CLIPS --output_dir NEW"),
     ("recipes", {"name": "a/b"}, None, "hf-videovit train --recipe a/b --data CLIPS --output_dir NEW"),
     ("examples", {"copy_to": None}, None, "hf-videovit examples COPY_TO"),
-    ("publish", {"repo_id": "o/n", "model": "m"}, None, "hf-videovit demo o/n"),
+    ("publish", {"repo_id": "o/n", "model": "m", "dry_run": False}, None, "hf-videovit demo o/n"),
+    ("publish", {"repo_id": "o/n", "model": "m", "dry_run": True}, None, "hf-videovit demo m"),
     ("info", {}, "hf-videovit doctor f", "hf-videovit doctor f"),
     ("info", {}, "", None),
     ("doctor", {"videos": None}, None, "hf-videovit doctor FOLDER"),

@@ -224,7 +224,7 @@ def no_labels() -> str:
     return command("train --checkpoint my-model --data videos --output_dir new")
 
 
-@case("Splits are inside of the classes")
+@case("Splits are inside the classes")
 def inner_splits() -> str:
     for name in ("left", "right"):
         for split in ("train", "val"):

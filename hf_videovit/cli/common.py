@@ -73,6 +73,15 @@ def parse_label_names(labels: str | None) -> str | list[str] | None:
     return names
 
 
+# What a model that is no classifier is for, by the end of its class's name; the last for all others.
+INSTEAD = {
+    "ForActionDetection": "use `hf-videovit detect-actions`, or `evaluate --task action-detection`",
+    "ForTemporalActionLocalization": "use `hf-videovit localize`, or `evaluate --task temporal-localization`",
+    "VideoTemporalLocalizer": "use `hf-videovit localize`, or `evaluate --task temporal-localization`",
+    "": "fine-tune it first (`hf-videovit train`), or use `hf-videovit embed`",
+}
+
+
 def check_classifier(model: str) -> None:
     """
     Check that a model is a classifier.
@@ -86,9 +95,9 @@ def check_classifier(model: str) -> None:
     """
     architecture = read_architecture(model)
     if not architecture.endswith("Classification"):
+        advice = next((text for ending, text in INSTEAD.items() if architecture.endswith(ending)), INSTEAD[""])
         raise ValueError(
-            f"--model {model} is {architecture or 'an unknown model'}, which has no classifier; "
-            "fine-tune it first (`hf-videovit train`), or use `hf-videovit embed`."
+            f"--model {model} is {architecture or 'an unknown model'}, which has no classifier of videos; {advice}."
         )
 
 

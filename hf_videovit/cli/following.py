@@ -18,7 +18,9 @@ DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco", "slowfast", "alphact
 NEXT: dict[str, Row] = {
     "models": lambda given, found: found or (["models", "NAME"] if given.name is None else None),
     "convert": lambda given, _: ["models", "NAME", "--download"] if given.list_names else _after_folder(given.output),
-    "classify": lambda given, _: None if given.engine else ["explain", _file(given.videos), "--model", given.model],
+    "classify": lambda given, _: (
+        None if given.engine or _is_export(given.model) else ["explain", _file(given.videos), "--model", given.model]
+    ),
     "explain": lambda given, _: (
         ["explain", "VIDEO", "--model", given.model] if given.video is None else ["demo", given.model]
     ),
@@ -44,7 +46,7 @@ NEXT: dict[str, Row] = {
     "examples": lambda given, _: (
         ["examples", "COPY_TO"] if given.copy_to is None else f"python {given.copy_to}/finetune.py --help"
     ),
-    "publish": lambda given, _: ["demo", given.repo_id or given.model],
+    "publish": lambda given, _: ["demo", given.model if given.dry_run else given.repo_id or given.model],
     "info": lambda _, found: found or None,
     "doctor": lambda given, _: _after_check(given.videos or []),
 }
@@ -109,6 +111,11 @@ def _file(videos: list[str]) -> str:
     return videos[0] if len(videos) == 1 and Path(videos[0]).is_file() else "VIDEO"
 
 
+def _is_export(model: str) -> bool:
+    """Whether a model is a file or folder that `export` wrote."""
+    return Path(model, "export_report.json").is_file() or Path(model).is_file()
+
+
 def _after_folder(folder: Path | str | None) -> str | None:
     """The command that `info` names for a folder."""
     from .info import describe_folder
@@ -125,7 +132,8 @@ def _after_evaluation(model: str | None) -> list[Any] | None:
 def _after_check(checked: list[str]) -> list[Any]:
     if not checked:
         return ["doctor", "FOLDER"]
-    return _training("NAME", checked[0] if len(checked) == 1 and Path(checked[0]).is_dir() else "CLIPS")
+    whole = len(checked) == 1 and any(Path(checked[0], split).is_dir() for split in ("train", "training"))
+    return _training("NAME", checked[0] if whole else "CLIPS")
 
 
 def _training(recipe: str, data: Any) -> list[Any]:

@@ -247,8 +247,8 @@ def evaluate(
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="action-detection: folder of the videos. Default: that of the annotations. temporal-localization: in "
-            "place of --features, for a model with its encoder."
+            help="Folder of the videos that --data (a list) or --annotations names. Default: that of the file. "
+            "temporal-localization: in place of --features, for a model with its encoder."
         ),
     ] = None,
     person_threshold: Annotated[
@@ -314,7 +314,7 @@ def evaluate(
     detection = {"annotations": annotations, "boxes": boxes}
     localization = {"truth": truth, "features": features, "fps": fps, "scores": scores, "allow-missing": allow_missing}
     others: dict[str, dict[str, Any]] = {
-        "video-classification": detection | localization | {"videos": videos, "excluded": excluded},
+        "video-classification": detection | localization | {"excluded": excluded},
         "action-detection": localization | {"data": data},
         "temporal-localization": detection | {"data": data},
     }
@@ -385,6 +385,8 @@ def evaluate(
         processor = AutoVideoProcessor.from_pretrained(model)
     claim = read_claim(model)
     reading = claim.get("reading", {}) if data == claim.get("data") else {}
+    if videos is not None:
+        reading = {**reading, "data_root": str(videos)}
     clips = open_clips(model, claim, DataArguments(eval_data=data, eval_split=split, **reading), all_clips=all_clips)
     if told := clips.told():
         typer.echo(told, err=True)

@@ -40,6 +40,25 @@ hf-videovit models videomae-v2-base-k710-distilled --download    # checked by si
 `hf_videovit.list_published(...)` takes the same choices, and `hf_videovit.published_entry(name)` has the file,
 licence, labels, protocol and results of one.
 
+## Which one?
+
+- For your own clips, start from a model that was trained on many videos: `videomae-v2-small-k710-distilled` or
+  `-base-`, or `uniformer-small-k400-16x4-mmaction2` where a fast model is wanted. If the motion matters more than what
+  is in the picture, take one of Something-Something (`--data ssv2`).
+- For a given memory, ask before you download anything. The second line names the memory and the time of a training
+  step on this machine:
+
+```bash
+hf-videovit models --family videomae_v2 --size base
+hf-videovit train --model_type videomae_v2 --size base --data clips --batch_size 4 --plan
+```
+
+- For a model that has to answer quickly, compare the GMACs of a view times the number of views (clips x crops). See
+  [deployment](deploy.md).
+- Without a pretrained model, hundreds of clips of each class are needed.
+
+## All of them
+
 Scores are in percent, as their sources report them, with views of frames x clips x crops: top-1 accuracy, mean
 average precision, or mean intersection over union (ADE20K). Parameters and multiply-accumulates (GMACs) of one view
 are counted on the models of this package; of detectors and pretraining models the latter are those of the encoder, of

@@ -253,8 +253,8 @@ def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
     """
     if arguments.needs_checkpoint and arguments.image_model is None:
         raise ValueError(
-            "`checkpoint` is needed: this recipe starts from a trained model, named in `about.starts_from`; set "
-            "`needs_checkpoint` to false to train from scratch"
+            "`checkpoint` is needed: this recipe starts from a trained model, which `hf-videovit recipes NAME` names; "
+            "set `needs_checkpoint` to false to train from scratch"
         )
     return described_config(arguments)
 

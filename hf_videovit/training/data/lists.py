@@ -347,7 +347,7 @@ def _note_missing(paths: Sequence[str], remarks: list[str]) -> None:
     if missing:
         remarks.append(
             f"{len(missing)} of {len(local)} files do not exist: {preview(missing, 3)}; paths are relative to the "
-            "folder of the list, or to `data_root`"
+            "folder of the list, or to `data_root` (of an evaluation: `--videos`)"
         )
 
 

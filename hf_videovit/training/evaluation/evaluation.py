@@ -186,7 +186,7 @@ class EvaluationResult:
         caption = f"the {len(worst)} worst of {len(rows)} classes" if len(worst) < len(rows) else None
         columns = [Column("label", overflow="fold"), Column("videos", justify="right")]
         columns.append(Column(measure.replace("_", " "), justify="right"))
-        columns += [] if self.multi_label else [Column("mostly taken for", overflow="fold")]
+        columns += [] if self.multi_label else [Column("most often confused with", overflow="fold")]
         table = Table(*columns, box=None, pad_edge=False, caption=caption)
         for row in worst:
             words = [escape(row["label"]), str(row["videos"]), f"{100 * row[measure]:.1f} %"]
