@@ -176,7 +176,8 @@ def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | Non
     if per_epoch is None and arguments.max_steps is None:
         raise ValueError("`max_steps` is needed: the number of clips in this data is unknown")
     if per_epoch == 0:
-        raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch")
+        parts = f" for each of {world} processes" if world > 1 else ""
+        raise ValueError(f"`batch_size` {arguments.batch_size} with `drop_last` leaves no full batch{parts}")
     total = arguments.max_steps or arguments.epochs * (per_epoch or 0)
     warmup = arguments.warmup_steps
     if warmup is None:
