@@ -79,6 +79,7 @@ EXTRAS_REQUIRE = {
         "parameterized>=0.9",
         *LORA,
         *SEARCH,
+        "markdown-it-py>=3.0",
         "playwright>=1.45",
         "pytest>=9.0",
         "pytest-timeout>=2.3.1",

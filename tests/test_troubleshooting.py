@@ -118,6 +118,7 @@ def unknown_model_type() -> str:
 def missing_package() -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "gradio", None)
+        patch.delitem(sys.modules, "hf_videovit.inference.demo", raising=False)  # which another test may have loaded
         return command("demo my-model")
 
 
