@@ -1,7 +1,7 @@
 """
 The heads of the official detectors and segmenters, restated plainly for one image: loops instead of libraries, on a
 state dict in their own layout. What the package computes is compared with it. Facts from MMDetection 2's and
-MMSegmentation's public code and `docs/dense.md`; the words are ours.
+MMSegmentation's public code; the words are ours.
 """
 
 import math

@@ -75,6 +75,7 @@ def test_a_converted_detector_finds_what_the_official_heads_find(stages):
         assert found.scores[0, index].item() == pytest.approx(score, abs=1e-5)
         assert found.pred_labels[0, index] == label
         scale = torch.tensor([valid[1], valid[0], valid[1], valid[0]])
+        # in pixels of an image of 96: float32 after two decodings, here in double precision
         torch.testing.assert_close(found.pred_boxes[0, index] * scale, torch.tensor(box), atol=1e-3, rtol=1e-4)
         torch.testing.assert_close(found.pred_masks[0, index], one, atol=1e-4, rtol=1e-4)
 
@@ -242,6 +243,7 @@ def test_regions_of_a_ramp_are_its_values_at_their_cells():
     pooled = pool_regions(maps, [boxes], 7)
     for region, (left, _, right, _) in zip(pooled, boxes.tolist()):
         cells = left + (right - left) * (torch.arange(7) + 0.5) / 7
+        # in pixels, up to 180: the rounding of float32 in the mean of many samples
         torch.testing.assert_close(region[0], cells.expand(7, 7), atol=1e-3, rtol=0)
 
 
