@@ -14,6 +14,9 @@ from .common import screen
 Row = Callable[[Any, Any], list[Any] | str | None]
 
 DETECTION_LAYOUTS = ("ava", "ava-kinetics", "cvat", "coco", "slowfast", "alphaction", "fair", "people")
+RECIPES_OF_DATA = {
+    "digit-pictures": "uniformer/digit_pictures_detection"
+}  # generated data without a recipe of its name
 
 NEXT: dict[str, Row] = {
     "models": lambda given, found: found or (["models", "NAME"] if given.name is None else None),
@@ -41,7 +44,9 @@ NEXT: dict[str, Row] = {
     "prepare": lambda given, _: (
         ["doctor", given.output] if given.layout in DETECTION_LAYOUTS else _after_folder(given.output)
     ),
-    "generate": lambda given, folder: _training(f"videomae_v2/{given.kind.replace('-', '_')}", folder),
+    "generate": lambda given, folder: _training(
+        RECIPES_OF_DATA.get(given.kind, f"videomae_v2/{given.kind.replace('-', '_')}"), folder
+    ),
     "recipes": lambda given, _: _training(given.name if given.name and "/" in given.name else "NAME", "CLIPS"),
     "examples": lambda given, _: (
         ["examples", "COPY_TO"] if given.copy_to is None else f"python {given.copy_to}/finetune.py --help"

@@ -287,7 +287,7 @@ def prepare(
 
 @commands.command()
 def generate(
-    kind: Annotated[str, typer.Argument(help="digit-motion, digit-scenes or people-scenes.")],
+    kind: Annotated[str, typer.Argument(help="digit-motion, digit-scenes, digit-pictures or people-scenes.")],
     output: Annotated[Path, typer.Argument(help="Folder that receives a folder of the data set.")],
     clips: Annotated[
         Path | None, typer.Option(help="people-scenes: folder train/ACTION/ and val/ACTION/ of clips of four actions.")
@@ -297,17 +297,22 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 0,
 ) -> Path:
     """
-    Write a labelled data set that is made here: digits that move, or scenes of four for action detection.
+    Write a labelled data set that is made here: digits that move, scenes of four for action detection, or pictures
+    with boxes, masks and keypoints.
     """
     from ..training.preparing.action_scenes import build_digit_scenes, build_people_scenes
     from ..training.preparing.digit_motion import build_digit_motion
+    from ..training.preparing.digit_pictures import build_digit_pictures
 
-    if kind not in ("digit-motion", "digit-scenes", "people-scenes"):
-        raise ValueError(f"`kind` must be digit-motion, digit-scenes or people-scenes, got {kind!r}")
+    kinds = ("digit-motion", "digit-scenes", "digit-pictures", "people-scenes")
+    if kind not in kinds:
+        raise ValueError(f"`kind` must be one of {', '.join(kinds)}, got {kind!r}")
     if (clips is not None) != (kind == "people-scenes"):
         raise ValueError("--clips must be given for people-scenes, and only there.")
     if kind == "digit-motion":
         folder = build_digit_motion(output, seed=seed, **given(num_train=num_train, num_test=num_eval))
+    elif kind == "digit-pictures":
+        folder = build_digit_pictures(output, seed=seed, **given(num_train=num_train, num_val=num_eval))
     elif clips is None:
         folder = build_digit_scenes(output, seed=seed, **given(num_train=num_train, num_val=num_eval))
     else:

@@ -99,7 +99,7 @@ def generate_digit_scene(split: str, index: int, seed: int = 0) -> ActionScene:
         ValueError: the split does not exist.
     """
     rng = _random(split, index, seed)
-    frames = np.repeat(_ground(rng, split)[None], NUM_FRAMES, axis=0)
+    frames = np.repeat(pale_photograph(rng, split == "train", HEIGHT, WIDTH)[None], NUM_FRAMES, axis=0)
     mean_colour = frames[0].mean(axis=(0, 1))
     mattes, _ = handwritten_digits()
     mattes = mattes[:TRAIN_DIGITS] if split == "train" else mattes[TRAIN_DIGITS:]
@@ -145,7 +145,7 @@ def generate_people_scene(
     if len(clips) != 4:
         raise ValueError(f"`clips` must have four actions, got {len(clips)}: {', '.join(clips)}")
     rng = _random(split, index, seed)
-    frames = np.repeat(_ground(rng, split)[None], NUM_FRAMES, axis=0)
+    frames = np.repeat(pale_photograph(rng, split == "train", HEIGHT, WIDTH)[None], NUM_FRAMES, axis=0)
     labels = tuple(str(name) for name in rng.permutation(sorted(clips)))
     tracks = np.empty((len(labels), NUM_FRAMES, 4))
     for cell, label in enumerate(labels):
@@ -303,17 +303,32 @@ def _random(split: str, index: int, seed: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split)], spawn_key=(index,)))
 
 
-def _ground(rng: np.random.Generator, split: str) -> np.ndarray:
-    """A pale part of a photograph: float32 `(96, 128, 3)`."""
+def pale_photograph(rng: np.random.Generator, training: bool, height: int, width: int) -> np.ndarray:
+    """
+    A part of a photograph with low contrast.
+
+    Args:
+        rng (`np.random.Generator`):
+            Random numbers.
+        training (`bool`):
+            Whether it is for training: those columns differ from the others.
+        height (`int`):
+            Height in pixels.
+        width (`int`):
+            Width in pixels.
+
+    Returns:
+        `np.ndarray` of shape `(height, width, 3)`: float32 RGB, 0 to 255.
+    """
     choices = photographs()
     photograph = choices[rng.integers(len(choices))]
     border = int(TRAIN_COLUMNS * photograph.shape[1])
-    photograph = photograph[:, :border] if split == "train" else photograph[:, border:]
-    height, width = photograph.shape[:2]
-    zoom = min(rng.uniform(0.9, 1.9), height / HEIGHT, width / WIDTH)
-    top, left = rng.uniform(0, height - zoom * HEIGHT), rng.uniform(0, width - zoom * WIDTH)
-    rows, columns = ((np.arange(count) + 0.5) * zoom - 0.5 for count in (HEIGHT, WIDTH))
-    ground = resample(photograph, top + rows, left + columns)
+    photograph = photograph[:, :border] if training else photograph[:, border:]
+    rows, columns = photograph.shape[:2]
+    zoom = min(rng.uniform(0.9, 1.9), rows / height, columns / width)
+    top, left = rng.uniform(0, rows - zoom * height), rng.uniform(0, columns - zoom * width)
+    down, right = ((np.arange(count) + 0.5) * zoom - 0.5 for count in (height, width))
+    ground = resample(photograph, top + down, left + right)
     if rng.random() < 0.5:
         ground = ground[:, ::-1]
     ground = ground[:, :, rng.permutation(3)]
@@ -380,4 +395,5 @@ __all__ = [
     "generate_digit_scene",
     "generate_people_scene",
     "load_people",
+    "pale_photograph",
 ]
