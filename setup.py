@@ -66,6 +66,7 @@ EXTRAS_REQUIRE = {
     "lora": LORA,
     "ray": ["ray[data]>=2.51"],
     "search": SEARCH,
+    "fiftyone": ["fiftyone>=1.22"],
     "mteb": ["mteb>=2.26", "torchcodec>=0.6"],
     "serve": SERVE,
     "torchcodec": ["torchcodec>=0.6"],

@@ -25,6 +25,7 @@ EXTRAS = {
     "litserve": "hf_videovit[serve]",
     "ray": "hf_videovit[ray]",
     "faiss": "hf_videovit[search]",
+    "fiftyone": "hf_videovit[fiftyone]",
     "mteb": "hf_videovit[mteb]",
 }
 # Their messages are written for users.
