@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         VideoMAEV2ForVideoClassification,
         VideoMAEV2Model,
     )
+    from .modeling.semantic_protocol import label_probabilities
     from .modeling.video_decoding import VideoDecodingError
     from .modeling.video_processing_bevt import BevtVideoProcessor
     from .modeling.video_processing_lstcl import LstclVideoProcessor
@@ -177,6 +178,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "VideoMAEV2ForVideoClassification",
         "VideoMAEV2Model",
     ),
+    "modeling.semantic_protocol": ("label_probabilities",),
     "modeling.video_decoding": ("VideoDecodingError",),
     "modeling.video_processing_bevt": ("BevtVideoProcessor",),
     "modeling.video_processing_lstcl": ("LstclVideoProcessor",),
@@ -268,6 +270,7 @@ __all__ = [
     "VideoTemporalLocalizerConfig",
     "convert_checkpoint",
     "get_video_features",
+    "label_probabilities",
     "list_published",
     "lora_targets",
     "published_config",

@@ -78,6 +78,7 @@ INSTEAD = {
     "ForActionDetection": "use `hf-videovit detect-actions`, or `evaluate --task action-detection`",
     "ForTemporalActionLocalization": "use `hf-videovit localize`, or `evaluate --task temporal-localization`",
     "VideoTemporalLocalizer": "use `hf-videovit localize`, or `evaluate --task temporal-localization`",
+    "ForSemanticSegmentation": "use `evaluate --task semantic-segmentation`",
     "": "fine-tune it first (`hf-videovit train`), or use `hf-videovit embed`",
 }
 

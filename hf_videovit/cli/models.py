@@ -34,7 +34,7 @@ from .common import (
 
 commands = typer.Typer()
 
-Task = Literal["video-classification", "action-detection", "temporal-localization"]
+Task = Literal["video-classification", "action-detection", "temporal-localization", "semantic-segmentation"]
 Metric = Literal["ava", "mmaction2", "default", "activitynet", "actionformer"]
 METRICS: dict[str, tuple[Metric, ...]] = {
     "action-detection": ("ava", "mmaction2"),
@@ -230,7 +230,11 @@ def embed(
 def evaluate(
     model: Annotated[str | None, typer.Option("--model", "-m", help="Folder or Hub id of a model.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Labelled videos: folder of classes, list, shards or data set repo id.")
+        str | None,
+        typer.Option(
+            help="Labelled videos: folder of classes, list, shards or data set repo id. semantic-segmentation: folder "
+            "with images and annotations, or a list of both."
+        ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split. Default: the first of val, validation, test.")] = None,
     all_clips: Annotated[
@@ -317,6 +321,7 @@ def evaluate(
         "video-classification": detection | localization | {"excluded": excluded},
         "action-detection": localization | {"data": data},
         "temporal-localization": detection | {"data": data},
+        "semantic-segmentation": detection | localization | {"excluded": excluded, "predictions": predictions},
     }
     if unread := [f"--{name}" for name, value in others[task].items() if value]:
         raise ValueError(f"{', '.join(unread)} is not read with --task {task}: leave it out")
@@ -365,6 +370,12 @@ def evaluate(
             "metric": metric or "ava",
         }
         evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
+        return
+    if task == "semantic-segmentation":
+        from .segmentation_scores import score_segmenter
+
+        running: dict[str, Any] = {"num_workers": num_workers, "device": choose_device(device, cpu)}
+        score_segmenter(model, data, split, videos, output, as_json=as_json, **running)
         return
     if data is None:
         raise ValueError("--data is needed: labelled videos")

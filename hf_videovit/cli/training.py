@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 # Methods that read features, images or parts of long films
-WITHOUT_CLIPS = ("action_detection", "end_to_end_localization", "image_classification", "temporal_localization")
+WITHOUT_CLIPS = (
+    *("action_detection", "end_to_end_localization", "image_classification", "semantic_segmentation"),
+    "temporal_localization",
+)
 
 
 @commands.command(

@@ -1,5 +1,6 @@
 """The published protocols of UniFormer's detectors and segmenters, in OpenCV's arithmetic as the official loaders."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -235,26 +236,70 @@ class UniFormerSegmenterImageProcessor(SegformerImageProcessor):
     The official protocol of semantic segmentation: the short side to 512 pixels unless the long one would exceed 2048,
     ImageNet normalisation. Maps of labels are resized to the nearest pixel.
 
+    The fields `window_size`, `window_stride`, `flip_test` and `test_scales` are the protocol of an evaluation, which
+    [`label_probabilities`] follows. They are saved with the processor; calling the processor does not read them.
+
     Args:
         size_divisor (`int`, *optional*, defaults to 1):
             Sides are rounded up to its multiples; 32 in the published Semantic FPN.
+        window_size (`int`, *optional*):
+            Side in pixels of square windows that an image is cut into; 512 officially. By default the image is whole.
+        window_stride (`int`, *optional*):
+            Pixels from one window to the next; 341 officially. Defaults to two thirds of `window_size`.
+        flip_test (`bool`, *optional*, defaults to `False`):
+            Whether to average with the mirror image.
+        test_scales (`Sequence[float]`, *optional*, defaults to `(1.0,)`):
+            Factors of `size` whose probabilities are averaged; officially one, or 0.5 to 1.75 in steps of 0.25.
         kwargs:
             Fields of [`SegformerImageProcessor`].
 
     Raises:
-        ValueError: `size_divisor` is below 1.
+        ValueError: a value is not allowed.
     """
 
     size = {"shortest_edge": 512, "longest_edge": 2048}
     default_to_square = False
     size_divisor = 1
 
-    def __init__(self, size_divisor: int | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        size_divisor: int | None = None,
+        window_size: int | None = None,
+        window_stride: int | None = None,
+        flip_test: bool = False,
+        test_scales: Sequence[float] = (1.0,),
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if size_divisor is not None:
             self.size_divisor = size_divisor
-        if self.size_divisor < 1:
-            raise ValueError(f"`size_divisor` must be at least 1, got {self.size_divisor}.")
+        if window_size is not None and window_stride is None:
+            window_stride = max(1, 2 * window_size // 3)
+        self.window_size, self.window_stride = window_size, window_stride
+        self.flip_test, self.test_scales = flip_test, list(test_scales)
+        for name in ("size_divisor", "window_size", "window_stride"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        if window_stride is not None and (window_size is None or window_stride > window_size):
+            raise ValueError(f"`window_stride` must not be above `window_size` {window_size}, got {window_stride}.")
+        if not self.test_scales or min(self.test_scales) <= 0:
+            raise ValueError(f"`test_scales` must be positive numbers, got {self.test_scales}.")
+
+    def views(self, image: Any) -> list[torch.Tensor]:
+        """
+        An image in every size of `test_scales`.
+
+        Args:
+            image (`Any`):
+                An image in any form that the processor takes.
+
+        Returns:
+            `list[torch.Tensor]` of shapes `(3, height, width)`: normalised.
+        """
+        bounds = dict(self.size)
+        sizes = [{name: int(side * scale) for name, side in bounds.items() if side} for scale in self.test_scales]
+        return [self(image, size=size, return_tensors="pt")["pixel_values"][0] for size in sizes]
 
     def resize(self, image: torch.Tensor, size: SizeDict, resample: Any = None, **kwargs: Any) -> torch.Tensor:
         """

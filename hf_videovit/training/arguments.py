@@ -188,7 +188,11 @@ class OptimizationArguments:
         None,
         "scale learning rates by batch x processes x accumulation / this value (without num_sample; officially 256)",
     )
-    min_learning_rate: float = option(1e-6, "learning rate at the end of the cosine, scaled in the same way")
+    min_learning_rate: float = option(1e-6, "learning rate at the end of the schedule, scaled in the same way")
+    schedule: Literal["cosine", "poly"] = option(
+        "cosine", "decay after the warm-up: half a cosine, or a polynomial over all steps that the warm-up multiplies"
+    )
+    poly_power: float = option(1.0, "exponent of the schedule `poly`; 1 is linear")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0")
     warmup_steps: int | None = option(None, "steps of linear warm-up; overrides warmup_epochs")
     peak_after_warmup: bool = option(
@@ -217,6 +221,7 @@ class OptimizationArguments:
         check_minimum(self, epochs=1, max_steps=1, batch_size=1, accumulation=1, warmup_steps=0, warmup_epochs=0)
         check_minimum(self, learning_rate=0, min_learning_rate=0, weight_decay=0, learning_rate_batch=1)
         check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
+        check_range("poly_power", self.poly_power, 0.01, 10.0)
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0.0, 1.0)
         if self.ema_start_share is not None:

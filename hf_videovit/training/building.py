@@ -32,7 +32,16 @@ from .optimization import HasLayerTable, freeze_layers, head_parameters
 logger = logging.get_logger(__name__)
 
 MULTI_LABEL = "multi_label_classification"
-FAMILIES = ("actionformer", "bevt", "lstcl", "tubevit", "uniformer", "uniformer_v2", "videomae_v2")
+FAMILIES = (
+    "actionformer",
+    "bevt",
+    "lstcl",
+    "tubevit",
+    "uniformer",
+    "uniformer_segmenter",
+    "uniformer_v2",
+    "videomae_v2",
+)
 VIDEOS, IMAGES = "videos", "images"  # the data sets of a model that is trained on both
 
 

@@ -54,6 +54,34 @@ def _warm_up(step: float, warmup_steps: int, peak: float) -> float:
     return peak * step / (warmup_steps - 1) if warmup_steps > 1 else 0.0
 
 
+def poly_with_warmup(
+    step: float, total_steps: int, warmup_steps: int, peak: float, final: float, power: float = 1.0
+) -> float:
+    """
+    Learning rate of a step: polynomial decay over all steps, which a warm-up multiplies by a factor that rises
+    linearly from 0 to 1 (MMCV).
+
+    Args:
+        step (`float`):
+            Optimiser step, from 0; steps beyond the last keep `final`.
+        total_steps (`int`):
+            Steps of the run.
+        warmup_steps (`int`):
+            Steps of the warm-up, included in `total_steps`.
+        peak (`float`):
+            Learning rate of the first step without a warm-up.
+        final (`float`):
+            Learning rate at the end.
+        power (`float`, *optional*, defaults to 1.0):
+            Exponent of the decay; 1 is linear.
+
+    Returns:
+        `float`: the learning rate.
+    """
+    rate = final + (peak - final) * max(1 - step / total_steps, 0.0) ** power
+    return rate * step / warmup_steps if step < warmup_steps else rate
+
+
 def steps_with_warmup(
     step: int, warmup_steps: int, peak: float, milestones: Sequence[int], factor: float = 0.1
 ) -> float:
@@ -117,6 +145,10 @@ class StepSchedule:
             Highest and last learning rate.
         peak_after_warmup (`bool`, *optional*, defaults to `False`):
             See [`cosine_with_warmup`].
+        decay (`str`, *optional*, defaults to `"cosine"`):
+            `"cosine"`, see [`cosine_with_warmup`], or `"poly"`, see [`poly_with_warmup`].
+        power (`float`, *optional*, defaults to 1.0):
+            Exponent of `"poly"`.
     """
 
     steps_per_epoch: int | None
@@ -124,6 +156,8 @@ class StepSchedule:
     warmup_steps: int
     rates: LearningRates
     peak_after_warmup: bool = False
+    decay: str = "cosine"
+    power: float = 1.0
 
     def learning_rate(self, step: int) -> float:
         """
@@ -137,6 +171,8 @@ class StepSchedule:
             `float`: the learning rate.
         """
         peak, final = self.rates.peak, self.rates.final
+        if self.decay == "poly":
+            return poly_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.power)
         return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
 
     def constant_rate(self, step: int) -> float:
@@ -185,7 +221,8 @@ def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | Non
             raise ValueError("`warmup_steps` is needed: the number of clips in an epoch is unknown")
         warmup = round(arguments.warmup_epochs * (per_epoch or 0))
     rates = scaled_learning_rates(arguments, world)
-    return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup)
+    decay, power = arguments.schedule, arguments.poly_power
+    return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup, decay, power)
 
 
 def fitting_ema_decay(arguments: OptimizationArguments, total_steps: int) -> float | None:

@@ -14,7 +14,7 @@ from hf_videovit.training.optimization import (
     scaled_learning_rates,
     set_learning_rate,
 )
-from hf_videovit.training.schedules import cosine_with_warmup, schedule_steps
+from hf_videovit.training.schedules import cosine_with_warmup, poly_with_warmup, schedule_steps
 
 
 FIELDS = {
@@ -115,6 +115,16 @@ def test_schedule_is_the_official_one():
     assert cosine_with_warmup(total + 5, total, warmup, peak, final) == final
     with pytest.raises(ValueError, match="`warmup_steps` must be between 0 and `total_steps` \\(5\\), got 6"):
         cosine_with_warmup(0, 5, 6, peak, final)
+
+
+def test_a_polynomial_falls_from_the_first_step_and_the_warm_up_multiplies_it():
+    arguments = OptimizationArguments(
+        max_steps=10, warmup_steps=4, learning_rate=1.0, min_learning_rate=0.0, schedule="poly"
+    )
+    schedule = schedule_steps(arguments, [None])
+    rates = [schedule.learning_rate(step) for step in range(12)]
+    assert rates == pytest.approx([0, 0.9 / 4, 0.8 / 2, 0.7 * 3 / 4, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0])
+    assert poly_with_warmup(5, 10, 0, 1.0, 0.5, power=2) == pytest.approx(0.5 + 0.5 * 0.25)
 
 
 def test_optimizer_groups_hold_every_parameter_once():

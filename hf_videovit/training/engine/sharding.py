@@ -148,7 +148,7 @@ class WholeWeights:
 
     def model(self) -> PreTrainedModel:
         """The model with complete weights, averaged with `ema_decay`. All processes call this together."""
-        return self.module.model if self.averaged is None else self.averaged
+        return _with_same_buffers(self.module.model if self.averaged is None else self.averaged, self.accelerator)
 
     def parts(self) -> tuple[dict[str, Tensors], list[dict[str, Any]]]:
         """
@@ -227,7 +227,15 @@ class FullyShardedWeights(WholeWeights):
         """A copy of the model with complete weights."""
         state = self.module.model.state_dict() if self.average is None else self.average.values
         self.whole.load_state_dict({name: _whole_tensor(value) for name, value in state.items()})
-        return self.whole.to(self.accelerator.device)
+        return _with_same_buffers(self.whole.to(self.accelerator.device), self.accelerator)
+
+
+def _with_same_buffers(model: PreTrainedModel, accelerator: Accelerator) -> PreTrainedModel:
+    """A model with the buffers of the first process: each has BatchNorm's statistics of its own batches."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    return model
 
 
 def arrange_weights(accelerator: Accelerator, task: Task, arguments: OptimizationArguments) -> WholeWeights:

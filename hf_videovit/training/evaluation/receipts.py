@@ -9,13 +9,18 @@ from typing import Any
 from transformers import AutoConfig, AutoModelForVideoClassification, AutoVideoProcessor
 
 from ...files import loading
+from ...modeling.configuration_uniformer_dense import UniFormerSegmenterConfig
 from ..arguments import DataArguments
 from .action_detection import ActionDetectionResult
 from .detection_receipts import DetectionClaim, evaluate_again
 from .evaluation import EvaluationResult, describe_protocol, evaluate_model
 from .held_out import HELD_OUT, EvaluationClips, open_clips, read_claim
 from .localization_receipts import LocalizationClaim, evaluate_localization_claim, is_localizer
+from .semantic_segmentation import SegmentationClaim, SegmentationResult, evaluate_segmenter
 from .temporal_localization import LocalizationResult
+
+
+Result = EvaluationResult | ActionDetectionResult | LocalizationResult | SegmentationResult
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Reproduction:
             list; `None` if the claim has no hash.
         changed_protocol (`Mapping[str, tuple]`):
             Settings of frames, clips, crops and normalisation that differ: claimed and present value by name.
-        result ([`EvaluationResult`], [`ActionDetectionResult`] or [`LocalizationResult`]):
+        result ([`EvaluationResult`] or the result of another task):
             The evaluation.
         clips ([`EvaluationClips`]):
             The clips that were scored.
@@ -45,7 +50,7 @@ class Reproduction:
     measured: Mapping[str, float]
     same_videos: bool | None
     changed_protocol: Mapping[str, tuple[Any, Any]]
-    result: EvaluationResult | ActionDetectionResult | LocalizationResult
+    result: Result
     clips: EvaluationClips
     tolerance: float = 0.0
 
@@ -130,7 +135,14 @@ def reproduce(
         return _localized(folder, claim, moved, device, tolerance, running)
     _refuse_given(folder, "localisers", features=features)
     moved = {"data_root": videos, "people": boxes, "excluded": excluded}
-    if getattr(AutoConfig.from_pretrained(folder), "detection_config", None) is None:
+    config = AutoConfig.from_pretrained(folder)
+    if isinstance(config, UniFormerSegmenterConfig):
+        _refuse_given(folder, "action detectors", boxes=boxes, excluded=excluded)
+        segmentation = SegmentationClaim.read(claim, data=data, split=split, data_root=videos)
+        running.pop("batch_size")
+        scored, source = evaluate_segmenter(folder, segmentation, device=device, **running)
+        return _compared(claim, scored, EvaluationClips(source), scored.protocol, tolerance)
+    if getattr(config, "detection_config", None) is None:
         _refuse_given(folder, "action detectors", videos=videos, boxes=boxes, excluded=excluded)
         return _classified(folder, claim, data, split, device, tolerance, running)
     if split is not None:
@@ -197,7 +209,7 @@ def _classified(
 
 def _compared(
     claim: Mapping[str, Any],
-    result: EvaluationResult | ActionDetectionResult | LocalizationResult,
+    result: Result,
     clips: EvaluationClips,
     protocol: Mapping[str, Any],
     tolerance: float,

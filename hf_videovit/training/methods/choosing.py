@@ -17,6 +17,7 @@ from .image_classification import ImageClassification
 from .joint import JointClassification
 from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
+from .semantic_segmentation import SemanticSegmentation
 from .temporal_localization import TemporalLocalization
 
 
@@ -25,6 +26,7 @@ METHODS: tuple[type[Method], ...] = (
     JointClassification,
     EndToEndLocalization,
     TemporalLocalization,
+    SemanticSegmentation,
     ImageClassification,
     Distillation,
     Classification,

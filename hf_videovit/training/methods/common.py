@@ -33,6 +33,7 @@ from ..engine.run_folder import open_run_folder
 from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, describe_environment, evaluate_model
 from ..evaluation.probes import online_probe
+from ..evaluation.semantic_segmentation import SegmentationResult
 from ..evaluation.temporal_localization import LocalizationResult
 from ..fields import build_group, default_value
 from ..lora import ADAPTER, add_adapter, merge_adapter
@@ -73,7 +74,7 @@ class RunResult:
             `logs`.
         facts (`dict`):
             Facts for the model card: data, size, steps, time, scores, protocol, environment, arguments.
-        evaluation ([`EvaluationResult`], [`ActionDetectionResult`] or [`LocalizationResult`], *optional*):
+        evaluation ([`EvaluationResult`] or the result of another task, *optional*):
             Final evaluation by the processor's own protocol, if there are evaluation videos.
         picture (`Path`, *optional*):
             File with a picture of the predictions of a pretrained model on held-out videos.
@@ -84,7 +85,7 @@ class RunResult:
     history: list[dict[str, Any]]
     output_dir: Path
     facts: dict[str, Any]
-    evaluation: EvaluationResult | ActionDetectionResult | LocalizationResult | None = None
+    evaluation: EvaluationResult | ActionDetectionResult | LocalizationResult | SegmentationResult | None = None
     picture: Path | None = None
 
 
@@ -274,6 +275,10 @@ class Method(ABC):
             off |= dict.fromkeys(("probe_data", "probe_steps", "probe_max_samples"), "`probe` is needed for it")
         if self.config.run.push_to_hub is None:
             off |= dict.fromkeys(("hub_private", "hub_with_code"), "`push_to_hub` is needed for it")
+        if self.config.optimization.schedule == "poly":
+            off["peak_after_warmup"] = "`schedule` must be cosine for it"
+        else:
+            off["poly_power"] = "`schedule` must be poly for it"
         if self.config.model.checkpoint is None:
             off["lora"] = "`checkpoint`, the model that the adapter is for, is needed for it"
         return off

@@ -186,7 +186,7 @@ def build_digit_pictures(
 
     - `images/training/*.png`, `images/validation/*.png`;
     - `annotations/training/*.png`, `annotations/validation/*.png`: semantic masks as in ADE20K, 0 for pixels without a
-      label and class `n` of `classes.json` as `n + 1`;
+      label and class `n` of `labels.json` as `n + 1`;
     - `annotations/instances_training.json` and `..._validation.json`: boxes and masks (run lengths) in COCO's format;
     - `annotations/keypoints_training.json` and `..._validation.json`: keypoints, one category `digit`;
     - `pictures.json`: a hash of each picture.
@@ -234,7 +234,7 @@ def build_digit_pictures(
             _write_split(folder, split, pictures, digits)
             hashes |= {f"{split}/{index:06d}.png": one.fingerprint for index, one in enumerate(pictures)}
         names = ["background", *map(str, digits)]
-        for file, content in (("classes.json", names), ("pictures.json", hashes)):
+        for file, content in (("labels.json", names), ("pictures.json", hashes)):
             (folder / file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     return write_once(Path(root) / name, write)

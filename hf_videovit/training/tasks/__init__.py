@@ -11,6 +11,7 @@ from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
+from .semantic_segmentation import SemanticSegmentationTask
 from .temporal_localization import TemporalLocalizationTask
 from .token_labels import TokenLabelTask
 
@@ -23,6 +24,7 @@ __all__ = [
     "JointClassificationTask",
     "MaskedModelingTask",
     "MaskedWordsTask",
+    "SemanticSegmentationTask",
     "Task",
     "TemporalLocalizationTask",
     "TokenLabelTask",

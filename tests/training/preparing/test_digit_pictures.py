@@ -71,7 +71,7 @@ def test_files_hold_what_was_drawn(tmp_path):
     assert result.exit_code == 0 and "--recipe uniformer/digit_pictures_detection" in result.output
     folder = Path(result.stdout.strip().splitlines()[0])
     assert build_digit_pictures(tmp_path, num_train=3, num_val=2) == folder
-    assert json.loads((folder / "classes.json").read_text()) == ["background", "0", "1", "2", "3"]
+    assert json.loads((folder / "labels.json").read_text()) == ["background", "0", "1", "2", "3"]
     picture = generate_digit_picture("training", 1)
     assert json.loads((folder / "pictures.json").read_text())["training/000001.png"] == picture.fingerprint
     for kind, pixels in (("images", picture.pixels), ("annotations", picture.semantic)):
