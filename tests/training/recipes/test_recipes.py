@@ -12,6 +12,7 @@ from hf_videovit.training.building import build_model
 from hf_videovit.training.methods.action_detection import build_detector
 from hf_videovit.training.methods.choosing import choose
 from hf_videovit.training.methods.image_classification import build_image_model
+from hf_videovit.training.methods.semantic_segmentation import build_segmenter
 from hf_videovit.training.methods.temporal_localization import FeatureFacts, build_localizer
 
 
@@ -50,6 +51,12 @@ def test_its_model_can_be_built(path):
         with torch.device("meta"):
             model = VideoTemporalLocalizer(model_config)
         assert model.encoder.config.hidden_size == processor.feature_size == model.localizer.config.feature_size
+        return
+    if kind == "semantic_segmentation":
+        with torch.device("meta"):
+            model, processor = build_segmenter(config.model, ["a", "b"], choose(config)(config).arguments)
+        aligned = 32 if model.config.decode_head == "fpn" else 1
+        assert (model.config.num_labels, processor.size_divisor, processor.do_reduce_labels) == (2, aligned, True)
         return
     builders = {"image_classification": build_image_model, "action_detection": build_detector}
     with torch.device("meta"):
