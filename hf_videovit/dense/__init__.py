@@ -1,17 +1,14 @@
-"""Tools for segmentation and pose estimation, and options of the official dense recipes."""
+"""Tools for pose estimation, and options of the official dense recipes."""
 
 from .backbones import freeze_batch_norms, set_attention_type
 from .pose import decode_heatmaps, encode_heatmaps, estimate_poses, flip_test
-from .segmentation import SegmentationFolder, mean_iou
 
 
 __all__ = [
-    "SegmentationFolder",
     "decode_heatmaps",
     "encode_heatmaps",
     "estimate_poses",
     "flip_test",
     "freeze_batch_norms",
-    "mean_iou",
     "set_attention_type",
 ]

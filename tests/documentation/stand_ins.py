@@ -73,6 +73,16 @@ def images(path: Path, classes: bool = False, train: int = 4) -> None:
                 Image.fromarray(moving_square_clip(action or "up", num_frames=1, seed=number)[0]).save(file)
 
 
+def ade20k(path: Path) -> None:
+    """ADE20K's layout with two images to train on and one to evaluate on."""
+    for split, count in (("training", 2), ("validation", 1)):
+        for kind, mode in (("images", "RGB"), ("annotations", "L")):
+            (path / kind / split).mkdir(parents=True)
+            for number in range(count):
+                Image.new(mode, (40, 30), 1 if mode == "L" else "red").save(path / kind / split / f"ADE_{number}.png")
+    (path / "objectInfo150.txt").write_text("Idx\tName\n")
+
+
 def classifier(path: Path, family: str = "videomae_v2", head: str = "ForVideoClassification", **fields: Any) -> None:
     """A model of any family with its processor."""
     if family == "videomae_v2" and head == "ForVideoClassification" and not fields:
@@ -142,6 +152,7 @@ def features(path: Path, names: str, size: int = 32, windows: int = 59) -> None:
 
 
 KINDS: dict[str, Callable[..., Any]] = {
+    "ade20k": ade20k,
     "classifier": classifier,
     "clips": clips,
     "detector": save_tiny_detector,

@@ -263,7 +263,7 @@ class SemanticSegmentation(Method):
         config, _ = self.describe()
         if num_labels:
             config.num_labels = num_labels
-        pixels = torch.empty(1, 3, *self.arguments.crop_size, device="meta")
+        pixels = torch.empty(2, 3, *self.arguments.crop_size, device="meta")  # BatchNorm of one place needs two
         clips = self.config.optimization.batch_size
         return [model_pass(AutoModelForSemanticSegmentation, config, {"pixel_values": pixels}, clips)]
 

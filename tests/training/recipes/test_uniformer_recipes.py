@@ -110,14 +110,26 @@ IMAGE = {  # size, pixels, total batch, peak, final, epochs, warm-up, drop path,
     },
 }
 
+ADE20K = {  # decoder, size: steps, peak, schedule, warm-up, weight decay, drop path
+    **{
+        ("upernet", size): (160_000, 6e-5, "poly", 1500, 0.01, rate) for size, rate in (("small", 0.25), ("base", 0.4))
+    },
+    **{
+        ("fpn", size): (80_000, 2e-4, "cosine", None, 1e-4, rate)
+        for size, rate in (("small", 0.1), ("base", 0.2), ("xs", 0.1), ("xxs", 0))
+    },
+}
+SEGMENTATION = {f"train_{decoder}_{size}_ade20k": (decoder, row) for (decoder, size), row in ADE20K.items()}
+
 
 def read(name):
     return RunConfig.from_yaml(FOLDER / f"{name}.yaml")
 
 
 def test_every_recipe_is_checked_here_and_says_what_it_promises():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, "digit_motion", "digit_scenes"}
-    for name in (*VIDEO, *IMAGE):
+    ours = {"digit_motion", "digit_scenes", "digit_pictures_segmentation"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, *SEGMENTATION, *ours}
+    for name in (*VIDEO, *IMAGE, *SEGMENTATION):
         promises = {"reproduces", "hardware", "processes", "cost", "expected", "departures"}
         promises |= {"starts_from"} if read(name).model.needs_checkpoint else set()
         assert promises <= read(name).about.keys()
@@ -146,6 +158,22 @@ def test_optimisation_of_video_recipes(name):
     assert strength == ((2, 5) if weak else (4, 7))
     if "train_x" not in name:
         assert (optimization.weight_decay, config.run.mixed_precision) == (0.05, "fp16")
+
+
+@pytest.mark.parametrize("name", SEGMENTATION)
+def test_recipes_of_segmentation(name):
+    decoder, (steps, peak, schedule, warmup, decay, drop_path) = SEGMENTATION[name]
+    config, method = read(name), method_of(read(name))
+    optimization, own = config.optimization, method.arguments
+    model, processor = method.describe()
+    assert optimization.batch_size * config.about["processes"] == 16
+    assert (optimization.max_steps, optimization.schedule, optimization.warmup_steps) == (steps, schedule, warmup)
+    assert (optimization.learning_rate, optimization.min_learning_rate) == (peak, 0.0)
+    assert (optimization.weight_decay, config.run.mixed_precision, config.augmentation.flip) == (decay, "fp16", 0.5)
+    assert (model.decode_head, model.backbone_config.drop_path_rate) == (decoder, drop_path)
+    assert (own.crop_size, own.scale, own.most_of_one_label) == ([512, 512], [0.5, 2.0], 0.75)
+    assert processor.size == {"shortest_edge": 512, "longest_edge": 2048}
+    assert (processor.size_divisor, processor.do_reduce_labels) == (32 if decoder == "fpn" else 1, True)
 
 
 def protocol(name):
