@@ -19,6 +19,7 @@ from ..modeling.image_processing_uniformer_dense import (
 )
 from ..modeling.modeling_uniformer_detector import UniFormerForObjectDetection
 from ..modeling.modeling_uniformer_segmenter import UniFormerForSemanticSegmentation
+from ..published import published_labels
 from . import convert_uniformer
 from .fields import Shapes, agreed, class_names, default_names, given_fields, make_config, with_class_names
 from .keys import Checkpoint, clean_names
@@ -232,7 +233,9 @@ def _make_processor(config: Any, task: str) -> UniFormerDetectorImageProcessor |
     """Processor with the published protocol."""
     if task == OBJECTS:
         return UniFormerDetectorImageProcessor()
-    return UniFormerSegmenterImageProcessor(size_divisor=SIZE_DIVISOR if config.decode_head == "fpn" else None)
+    divisor = SIZE_DIVISOR if config.decode_head == "fpn" else None
+    ade20k = list(config.id2label.values()) == published_labels("ade20k")  # whose masks begin with unlabelled pixels
+    return UniFormerSegmenterImageProcessor(size_divisor=divisor, do_reduce_labels=ade20k)
 
 
 __all__ = ["plan_conversion"]

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.image_utils import PILImageResampling
 
 from ..modeling.configuration_base import frame_size
+from ..modeling.image_processing_uniformer_dense import UniFormerSegmenterImageProcessor
 
 
 # Saved fields of a run that its card shows, in this order: group, field, label.
@@ -63,6 +64,8 @@ def protocol_rows(config: PreTrainedConfig, processor: Any, *, detects: bool = F
     if divisor > 1:
         how = "padded at the bottom and on the right" if getattr(processor, "do_pad", False) else "rounded up"
         rows.append(("sides", f"{how} to multiples of {divisor} pixels"))
+    if isinstance(processor, UniFormerSegmenterImageProcessor):
+        rows.append(("evaluation", _segmentation_words(processor)))
     if getattr(processor, "do_center_crop", False):
         rows.append(("crop", _size_words(processor.crop_size)))
     if hasattr(processor, "num_clips") and processor.do_grayscale:
@@ -72,6 +75,18 @@ def protocol_rows(config: PreTrainedConfig, processor: Any, *, detects: bool = F
         statistics = f"mean {_numbers(processor.image_mean)}, std {_numbers(processor.image_std)}"
         rows.append(("normalisation", statistics + pixels))
     return rows
+
+
+def _segmentation_words(processor: UniFormerSegmenterImageProcessor) -> str:
+    """How an evaluation of semantic segmentation sees an image."""
+    words = ["whole image"]
+    if processor.window_size is not None:
+        words = [f"windows of {processor.window_size} pixels, {processor.window_stride} apart"]
+    if processor.test_scales != [1.0]:
+        words.append(f"sizes times {', '.join(f'{scale:g}' for scale in processor.test_scales)}")
+    if processor.flip_test:
+        words.append("mirrored too")
+    return "; ".join(words)
 
 
 def _clip_rows(config: PreTrainedConfig, processor: Any) -> list[tuple[str, str]]:

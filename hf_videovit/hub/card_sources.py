@@ -105,7 +105,7 @@ CITATIONS = {
 METRIC_TYPES = {
     **dict.fromkeys(("mean_average_precision", "mAP", "mAP_weighted"), "mean_average_precision"),
     **{f"{one}_average_precision": "mean_average_precision" for one in ("box", "mask", "keypoint")},
-    "mean_iou": "mean_iou",
+    **dict.fromkeys(("mean_iou", "mIoU"), "mean_iou"),
     "recall": "recall",
 }
 SOURCE_URLS = {

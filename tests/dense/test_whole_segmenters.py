@@ -68,12 +68,18 @@ def test_every_tensor_of_a_segmenter_has_its_place(kind, tmp_path):
     assert processor.size_divisor == (32 if kind == "fpn" else 1)
 
 
-def test_150_classes_are_those_of_ade20k():
+def test_150_classes_are_those_of_ade20k_whose_masks_begin_with_unlabelled_pixels(tmp_path):
     backbone, state = backbone_state()
     heads = official_dense.random_state(official_dense.fpn_heads(CHANNELS, labels=150))
-    model = converted({**state, **heads})
-    assert list(model.config.id2label.values()) == published_labels("ade20k")
-    assert model.config.id2label[12] == "person"
+    checkpoint = {"state_dict": {**state, **heads}}
+    convert_to_folder("uniformer", checkpoint, tmp_path / "a", task="semantic-segmentation", head_dim=8)
+    config = AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "a").config
+    assert list(config.id2label.values()) == published_labels("ade20k")
+    assert config.id2label[12] == "person"
+    assert AutoImageProcessor.from_pretrained(tmp_path / "a").do_reduce_labels
+    other = {"state_dict": segmenter_file("fpn")[1]}
+    convert_to_folder("uniformer", other, tmp_path / "b", task="semantic-segmentation", head_dim=8)
+    assert not AutoImageProcessor.from_pretrained(tmp_path / "b").do_reduce_labels
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from hf_videovit import (
     label_probabilities,
 )
 from hf_videovit.cli import app
+from hf_videovit.hub.card_rows import protocol_rows
 from hf_videovit.modeling.semantic_protocol import window_logits
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.loaders import Record
@@ -222,6 +223,8 @@ def test_windows_scales_and_mirror_images_are_averaged():
     processor = UniFormerSegmenterImageProcessor(
         size={"shortest_edge": 8, "longest_edge": 40}, test_scales=[1.0, 2.0], flip_test=True
     )
+    words = dict(protocol_rows(UniFormerConfig(), processor))["evaluation"]
+    assert words == "whole image; sizes times 1, 2; mirrored too"
     image = torch.randint(256, (3, 8, 10), dtype=torch.uint8)
     views = processor.views(image)
     assert [tuple(one.shape) for one in views] == [(3, 8, 10), (3, 16, 20)]
