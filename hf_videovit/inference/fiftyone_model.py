@@ -29,7 +29,7 @@ SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}  
 class FiftyOneModel(LogitsMixin, EmbeddingsMixin, Model):
     """
     A model for `apply_model` and `compute_embeddings` of FiftyOne. Clips, crops and normalisation are the checkpoint's
-    own. FiftyOne reads nothing for it but the number of frames.
+    own; the frames that FiftyOne decodes are not used.
 
     | model | label of a video |
     |---|---|
