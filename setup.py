@@ -44,6 +44,8 @@ TRACK = ["tensorboard>=2.15", "trackio>=0.10"]
 
 LORA = ["peft>=0.21"]
 
+COCO = ["pycocotools>=2.0.8"]
+
 SEARCH = ["faiss-cpu>=1.10"]
 
 SERVE = ["fastapi>=0.115.2", "litserve>=0.2.19", "python-multipart>=0.0.18", "starlette>=0.40", "uvicorn>=0.34"]
@@ -63,6 +65,7 @@ EXTRAS_REQUIRE = {
     "space": SPACE,
     **RUNTIMES,
     "runtimes": sorted({package for packages in RUNTIMES.values() for package in packages}),
+    "coco": COCO,
     "lora": LORA,
     "ray": ["ray[data]>=2.51"],
     "search": SEARCH,
@@ -71,6 +74,7 @@ EXTRAS_REQUIRE = {
     "serve": SERVE,
     "torchcodec": ["torchcodec>=0.6"],
     "test": [
+        *COCO,
         *SPACE,
         *TRACK,
         "hypothesis>=6.100",

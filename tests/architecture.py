@@ -20,8 +20,8 @@ PACKAGE = ROOT / "hf_videovit"
 # Lowest first.
 STOREYS = (
     ("modeling", "published", "modes", "files", "ahead", "auto", "adapters", "folders", "processes", "registration"),
-    ("bulk", "feature_files", "films", "pictures", "video_files"),
-    ("training", "hub", "convert", "inference", "dense", "doctor"),
+    ("bulk", "dense", "feature_files", "films", "pictures", "video_files"),
+    ("training", "hub", "convert", "inference", "doctor"),
     ("demo", "pose"),  # import paths of published Spaces and cards
     ("cli",),
     ("__main__",),

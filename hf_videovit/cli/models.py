@@ -1,6 +1,5 @@
 """Commands for checkpoints and videos: convert, classify, embed, evaluate."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,7 +34,14 @@ from .common import (
 
 commands = typer.Typer()
 
-Task = Literal["video-classification", "action-detection", "temporal-localization", "semantic-segmentation"]
+Task = Literal[
+    "video-classification",
+    "action-detection",
+    "temporal-localization",
+    "semantic-segmentation",
+    "object-detection",
+    "pose-estimation",
+]
 Metric = Literal["ava", "mmaction2", "default", "activitynet", "actionformer"]
 METRICS: dict[str, tuple[Metric, ...]] = {
     "action-detection": ("ava", "mmaction2"),
@@ -82,8 +88,6 @@ def convert(
     if checkpoint is None:
         checkpoint = fetch_weights(str(from_hub), revision)
     known = None if published is None else published_entry(published)
-    if known is not None and not checkpoint.exists():
-        raise ValueError(f"--checkpoint {checkpoint} does not exist: {_way_to(known)}.")
     if known is not None:
         model_type, task = model_type or known.model_type, task or known.task
     if model_type is None or task is None:
@@ -236,7 +240,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Labelled videos: folder of classes, list, shards or data set repo id. semantic-segmentation: folder "
-            "with images and annotations, or a list of both."
+            "with images and annotations, or a list of both. object-detection, pose-estimation: COCO's JSON, or a "
+            "folder with annotations/."
         ),
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split. Default: the first of val, validation, test.")] = None,
@@ -249,12 +254,15 @@ def evaluate(
     ] = None,
     boxes: Annotated[
         str | None,
-        typer.Option(help="action-detection: JSON lines with detected people, or ground-truth for an upper bound."),
+        typer.Option(
+            help="action-detection: JSON lines with detected people; pose-estimation: COCO's results with them; or "
+            "ground-truth for an upper bound."
+        ),
     ] = None,
     videos: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of the videos that --data (a list) or --annotations names. Default: that of the file. "
+            help="Folder of the videos or images that --data or --annotations names. Default: that of the file. "
             "temporal-localization: in place of --features, for a model with its encoder."
         ),
     ] = None,
@@ -306,14 +314,15 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Write one row per video to this .jsonl file; action-detection: AVA's .csv; temporal-localization: "
-            "ActivityNet's .json, which is scored where --model is left out; --engine: folder of a row per video."
+            "ActivityNet's .json, which is scored where --model is left out; objects and poses: COCO's .json; "
+            "--engine: folder of a row per video."
         ),
     ] = None,
     engine: EngineName = None,
     address: Address = None,
     num_models: Models = None,
     as_json: AsJson = False,
-) -> str | None:
+) -> None:
     """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
     if metric is not None and metric not in METRICS.get(task, ()):
         allowed = ", ".join(METRICS.get(task, ())) or "none"
@@ -325,6 +334,8 @@ def evaluate(
         "action-detection": localization | {"data": data},
         "temporal-localization": detection | {"data": data},
         "semantic-segmentation": detection | localization | {"excluded": excluded, "predictions": predictions},
+        "object-detection": detection | localization | {"excluded": excluded},
+        "pose-estimation": {"annotations": annotations} | localization | {"excluded": excluded},
     }
     if unread := [f"--{name}" for name, value in others[task].items() if value]:
         raise ValueError(f"{', '.join(unread)} is not read with --task {task}: leave it out")
@@ -354,18 +365,23 @@ def evaluate(
             device=choose_device(device, cpu),
             as_json=as_json,
         )
-        return None
+        return
     if model is None:
         raise ValueError("--model is needed: a folder or Hub id")
+    shared: dict[str, Any] = {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "device": choose_device(device, cpu),
+        "as_json": as_json,
+    }
+    if task in ("object-detection", "pose-estimation"):
+        from .object_scores import evaluate_objects
+
+        evaluate_objects(model, task, data, split, boxes, videos, output, predictions, **shared)
+        return
     if task == "action-detection":
         from .detection_scores import evaluate_detector
 
-        shared: dict[str, Any] = {
-            "batch_size": batch_size,
-            "num_workers": num_workers,
-            "device": choose_device(device, cpu),
-            "as_json": as_json,
-        }
         own: dict[str, Any] = {
             "person_threshold": person_threshold,
             "excluded": excluded,
@@ -373,13 +389,13 @@ def evaluate(
             "metric": metric or "ava",
         }
         evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
-        return None
+        return
     if task == "semantic-segmentation":
         from .segmentation_scores import score_segmenter
 
         running: dict[str, Any] = {"num_workers": num_workers, "device": choose_device(device, cpu)}
         score_segmenter(model, data, split, videos, output, as_json=as_json, **running)
-        return None
+        return
     if data is None:
         raise ValueError("--data is needed: labelled videos")
     refuse_foreign(output, "--output", '"manifest_sha256"')
@@ -426,35 +442,6 @@ def evaluate(
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
     fail_if([failure["id"] for failure in result.failed])
-    if not only_guesses(result):
-        return None
-    if not as_json:
-        typer.echo("top1 is not better than guessing: the model has not learnt these classes")
-    return shlex.join(["hf-videovit", "train", "--checkpoint", model, "--data", data, "--output_dir", "NEW"])
-
-
-def only_guesses(result: Any) -> bool:
-    """
-    Tell a classifier that has learnt nothing.
-
-    Args:
-        result ([`EvaluationResult`]):
-            Its evaluation.
-
-    Returns:
-        `bool`: whether chance, or always the most frequent class, would be right as often.
-    """
-    if "top1" not in result.metrics:
-        return False
-    counts = [row["videos"] for row in result.per_class()]
-    return result.metrics["top1"] <= max(1 / len(result.label_names), max(counts) / sum(counts))
-
-
-def _way_to(entry: Any) -> str:
-    """How to get the file of a published checkpoint."""
-    if entry.file.address is not None:
-        return f"`hf-videovit models {entry.name} --download` gets it"
-    return f"`hf-videovit models {entry.name}` tells whether it can be had, and where"
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

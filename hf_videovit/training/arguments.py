@@ -189,9 +189,12 @@ class OptimizationArguments:
         "scale learning rates by batch x processes x accumulation / this value (without num_sample; officially 256)",
     )
     min_learning_rate: float = option(1e-6, "learning rate at the end of the schedule, scaled in the same way")
-    schedule: Literal["cosine", "poly"] = option(
-        "cosine", "decay after the warm-up: half a cosine, or a polynomial over all steps that the warm-up multiplies"
+    schedule: Literal["cosine", "poly", "milestones"] = option(
+        "cosine",
+        "decay after the warm-up: half a cosine; a polynomial over all steps that the warm-up multiplies (poly); or a "
+        "tenth at each of some epochs (milestones)",
     )
+    milestones: list[int] = option([], "epochs at which the schedule `milestones` goes down to a tenth")
     poly_power: float = option(1.0, "exponent of the schedule `poly`; 1 is linear")
     warmup_epochs: float = option(0.0, "epochs of linear warm-up from 0")
     warmup_steps: int | None = option(None, "steps of linear warm-up; overrides warmup_epochs")
@@ -222,6 +225,11 @@ class OptimizationArguments:
         check_minimum(self, learning_rate=0, min_learning_rate=0, weight_decay=0, learning_rate_batch=1)
         check_range("layer_decay", self.layer_decay, 1e-6, 1.0)
         check_range("poly_power", self.poly_power, 0.01, 10.0)
+        if (self.schedule == "milestones") != bool(self.milestones) or sorted(self.milestones) != self.milestones:
+            raise ValueError(
+                f"`milestones` must be increasing epochs with the schedule `milestones`, and empty with others, got "
+                f"{self.milestones}"
+            )
         if self.ema_decay is not None:
             check_range("ema_decay", self.ema_decay, 0.0, 1.0)
         if self.ema_start_share is not None:

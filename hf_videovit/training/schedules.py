@@ -146,9 +146,12 @@ class StepSchedule:
         peak_after_warmup (`bool`, *optional*, defaults to `False`):
             See [`cosine_with_warmup`].
         decay (`str`, *optional*, defaults to `"cosine"`):
-            `"cosine"`, see [`cosine_with_warmup`], or `"poly"`, see [`poly_with_warmup`].
+            `"cosine"`, see [`cosine_with_warmup`], `"poly"`, see [`poly_with_warmup`], or `"milestones"`, see
+            [`steps_with_warmup`].
         power (`float`, *optional*, defaults to 1.0):
             Exponent of `"poly"`.
+        milestones (`tuple[int, ...]`, *optional*, defaults to `()`):
+            Steps of `"milestones"`, counted from the start of the run.
     """
 
     steps_per_epoch: int | None
@@ -158,6 +161,7 @@ class StepSchedule:
     peak_after_warmup: bool = False
     decay: str = "cosine"
     power: float = 1.0
+    milestones: tuple[int, ...] = ()
 
     def learning_rate(self, step: int) -> float:
         """
@@ -173,6 +177,9 @@ class StepSchedule:
         peak, final = self.rates.peak, self.rates.final
         if self.decay == "poly":
             return poly_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.power)
+        if self.decay == "milestones":
+            after = [milestone - self.warmup_steps for milestone in self.milestones]
+            return steps_with_warmup(step, self.warmup_steps, peak, after)
         return cosine_with_warmup(step, self.total_steps, self.warmup_steps, peak, final, self.peak_after_warmup)
 
     def constant_rate(self, step: int) -> float:
@@ -222,7 +229,10 @@ def schedule_steps(arguments: OptimizationArguments, batches: Sequence[int | Non
         warmup = round(arguments.warmup_epochs * (per_epoch or 0))
     rates = scaled_learning_rates(arguments, world)
     decay, power = arguments.schedule, arguments.poly_power
-    return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup, decay, power)
+    if arguments.milestones and per_epoch is None:
+        raise ValueError("`milestones` need an epoch of known length: the number of clips in this data is unknown")
+    places = tuple(epoch * (per_epoch or 0) for epoch in arguments.milestones)
+    return StepSchedule(per_epoch, total, min(warmup, total), rates, arguments.peak_after_warmup, decay, power, places)
 
 
 def fitting_ema_decay(arguments: OptimizationArguments, total_steps: int) -> float | None:

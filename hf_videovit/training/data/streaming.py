@@ -500,7 +500,7 @@ class _StepSampler(_ChunkSampler):
 
 
 class _RecordDataset(Dataset):
-    """Reads records in a worker."""
+    """Reads records in a worker. A loader whose samples differ in size has `collate`, which makes a batch of them."""
 
     def __init__(self, load: SampleLoader):
         self.load = load
@@ -518,12 +518,17 @@ class _RecordDataset(Dataset):
                 good.append(record)
             except VideoDecodingError as error:
                 bad.append(BadVideo(record.sample.id, record.position, error.reason, error.kind, error.decoder))
+        collate = getattr(self.load, "collate", _stacked)
         return {
-            "rows": {name: torch.stack([row[name] for row in rows]) for name in (rows[0] if rows else {})},
+            "rows": collate(rows) if rows else {},
             "ids": [record.sample.id for record in good],
             "positions": [record.position for record in good],
             "bad": bad,
         }
+
+
+def _stacked(rows: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _as_is(chunk: Any) -> Any:

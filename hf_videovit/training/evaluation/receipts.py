@@ -16,11 +16,13 @@ from .detection_receipts import DetectionClaim, evaluate_again
 from .evaluation import EvaluationResult, describe_protocol, evaluate_model
 from .held_out import HELD_OUT, EvaluationClips, open_clips, read_claim
 from .localization_receipts import LocalizationClaim, evaluate_localization_claim, is_localizer
+from .object_receipts import evaluate_object_claim, object_task
+from .object_results import ObjectClaim, ObjectResult
 from .semantic_segmentation import SegmentationClaim, SegmentationResult, evaluate_segmenter
 from .temporal_localization import LocalizationResult
 
 
-Result = EvaluationResult | ActionDetectionResult | LocalizationResult | SegmentationResult
+Result = EvaluationResult | ActionDetectionResult | LocalizationResult | SegmentationResult | ObjectResult
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def reproduce(
 
     Args:
         folder (`str` or `os.PathLike`):
-            A folder with a saved classifier, action detector or localiser, its processor and `results.json`.
+            A folder with a saved classifier, action detector, localiser, detector of objects or pose model, its
+            processor and `results.json`.
         data (`str`, *optional*):
             The videos; for action detection and temporal localisation the annotations. Defaults to the data named in
             `results.json`; published files name no folders.
@@ -94,7 +97,7 @@ def reproduce(
             Split of the data. Defaults to the split named in `results.json`. Not for action detection.
         videos (`str`, *optional*):
             For action detection and localisers with an encoder: folder of the videos, if it is not that of
-            `results.json`.
+            `results.json`; for objects and poses: folder of the images.
         features (`str`, *optional*):
             For temporal localisation: features of the videos, if they are not those of `results.json`.
         boxes (`str`, *optional*):
@@ -134,6 +137,11 @@ def reproduce(
         moved = {"data": data, "split": split, "features": features, "videos_folder": videos, "excluded": excluded}
         return _localized(folder, claim, moved, device, tolerance, running)
     _refuse_given(folder, "localisers", features=features)
+    if object_task(folder) is not None:
+        _refuse_given(folder, "action detectors", split=split, excluded=excluded)
+        objects = ObjectClaim.read(claim, data=data, data_root=videos, people=boxes)
+        found, images = evaluate_object_claim(folder, objects, device=device, **running)
+        return _compared(claim, found, images, found.protocol, tolerance)
     moved = {"data_root": videos, "people": boxes, "excluded": excluded}
     config = AutoConfig.from_pretrained(folder)
     if isinstance(config, UniFormerSegmenterConfig):

@@ -17,6 +17,8 @@ from .image_classification import ImageClassification
 from .joint import JointClassification
 from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
+from .object_detection import ObjectDetection
+from .pose import Pose
 from .semantic_segmentation import SemanticSegmentation
 from .temporal_localization import TemporalLocalization
 
@@ -26,6 +28,7 @@ METHODS: tuple[type[Method], ...] = (
     JointClassification,
     EndToEndLocalization,
     TemporalLocalization,
+    ObjectDetection,
     SemanticSegmentation,
     ImageClassification,
     Distillation,
@@ -34,6 +37,7 @@ METHODS: tuple[type[Method], ...] = (
     MaskedWords,
     MaskedPixels,
     ActionDetection,
+    Pose,
 )
 COMMANDS = {"classifier": "train", "encoder": "pretrain"}
 

@@ -32,6 +32,7 @@ from ..engine.resuming import resumed_batch
 from ..engine.run_folder import open_run_folder
 from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, describe_environment, evaluate_model
+from ..evaluation.object_results import ObjectResult
 from ..evaluation.probes import online_probe
 from ..evaluation.semantic_segmentation import SegmentationResult
 from ..evaluation.temporal_localization import LocalizationResult
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 Goal = Literal["classifier", "encoder"]
 GOALS: tuple[Goal, ...] = get_args(Goal)
 Rows = dict[str, torch.Tensor]
+Evaluation = EvaluationResult | ActionDetectionResult | LocalizationResult | ObjectResult | SegmentationResult
 Sources = tuple[VideoSource, VideoSource | None]
 
 PRETRAINING_UNREAD = ("image_model", "head", "lora")  # fields that concern classifiers only
@@ -85,7 +87,7 @@ class RunResult:
     history: list[dict[str, Any]]
     output_dir: Path
     facts: dict[str, Any]
-    evaluation: EvaluationResult | ActionDetectionResult | LocalizationResult | SegmentationResult | None = None
+    evaluation: Evaluation | None = None
     picture: Path | None = None
 
 

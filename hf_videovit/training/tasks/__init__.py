@@ -11,6 +11,8 @@ from .distillation import DistillationTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
+from .object_detection import ObjectDetectionTask
+from .pose import PoseTask
 from .semantic_segmentation import SemanticSegmentationTask
 from .temporal_localization import TemporalLocalizationTask
 from .token_labels import TokenLabelTask
@@ -24,6 +26,8 @@ __all__ = [
     "JointClassificationTask",
     "MaskedModelingTask",
     "MaskedWordsTask",
+    "ObjectDetectionTask",
+    "PoseTask",
     "SemanticSegmentationTask",
     "Task",
     "TemporalLocalizationTask",

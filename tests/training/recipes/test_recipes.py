@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hf_videovit.training
-from hf_videovit import VideoTemporalLocalizer
+from hf_videovit import UniFormerForObjectDetection, UniFormerForPoseEstimation, VideoTemporalLocalizer
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import build_model
 from hf_videovit.training.methods.action_detection import build_detector
@@ -18,6 +18,7 @@ from hf_videovit.training.methods.temporal_localization import FeatureFacts, bui
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes"
 RECIPES = sorted(FOLDER.rglob("*.yaml"))
+OBJECT_MODELS = {"object_detection": UniFormerForObjectDetection, "pose": UniFormerForPoseEstimation}
 PROMISES = {"reproduces", "hardware", "cost", "expected", "departures"}
 
 
@@ -57,6 +58,12 @@ def test_its_model_can_be_built(path):
             model, processor = build_segmenter(config.model, ["a", "b"], choose(config)(config).arguments)
         aligned = 32 if model.config.decode_head == "fpn" else 1
         assert (model.config.num_labels, processor.size_divisor, processor.do_reduce_labels) == (2, aligned, True)
+        return
+    if kind in ("object_detection", "pose"):
+        model_config, processor = choose(config)(config).describe()
+        with torch.device("meta"):
+            model = OBJECT_MODELS[kind](model_config)
+        assert model.main_input_name == "pixel_values" and processor.size
         return
     builders = {"image_classification": build_image_model, "action_detection": build_detector}
     with torch.device("meta"):

@@ -16,6 +16,7 @@ from hf_videovit.training.building import build_model, described_config
 from hf_videovit.training.methods.choosing import finetune, method_of
 from hf_videovit.training.optimization import scaled_learning_rates
 from tests.families import FAMILIES
+from tests.training.recipes.test_coco_recipes import COCO
 
 
 FOLDER = Path(hf_videovit.training.__file__).parent / "recipes" / "uniformer"
@@ -127,9 +128,10 @@ def read(name):
 
 
 def test_every_recipe_is_checked_here_and_says_what_it_promises():
-    ours = {"digit_motion", "digit_scenes", "digit_pictures_segmentation"}
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, *SEGMENTATION, *ours}
-    for name in (*VIDEO, *IMAGE, *SEGMENTATION):
+    digits = {f"digit_pictures_{task}" for task in ("detection", "pose", "segmentation")}
+    ours = {"digit_motion", "digit_scenes", *digits}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*VIDEO, *IMAGE, *SEGMENTATION, *COCO, *ours}
+    for name in (*VIDEO, *IMAGE, *SEGMENTATION, *COCO):
         promises = {"reproduces", "hardware", "processes", "cost", "expected", "departures"}
         promises |= {"starts_from"} if read(name).model.needs_checkpoint else set()
         assert promises <= read(name).about.keys()
