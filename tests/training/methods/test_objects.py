@@ -5,10 +5,19 @@ import json
 import pytest
 import torch
 from accelerate import Accelerator
+from PIL import Image
+from transformers import pipeline
 from typer.testing import CliRunner
 
-from hf_videovit import UniFormerForImageClassification, UniFormerForObjectDetection, UniFormerForPoseEstimation
+from hf_videovit import (
+    UniFormerDetectorConfig,
+    UniFormerDetectorImageProcessor,
+    UniFormerForImageClassification,
+    UniFormerForObjectDetection,
+    UniFormerForPoseEstimation,
+)
 from hf_videovit.cli import app
+from hf_videovit.inference.people import detect_people, person_detector
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.defaults import read_run
 from hf_videovit.training.evaluation.receipts import reproduce
@@ -199,3 +208,21 @@ def test_plans_of_the_recipes_of_digits(name, pictures, tmp_path):
     words = ["--recipe", f"uniformer/digit_pictures_{name}", "--data", str(pictures), "--output_dir", str(tmp_path)]
     plan = plan_run(read_run(words, "classifier"), "classifier")
     assert plan.total_steps > 0
+
+
+def test_a_saved_detector_is_a_detector_of_people(pictures, tmp_path):
+    """`detect-actions` and `prepare` take a folder for `--detector`: one of ours with the label "person" as well."""
+    torch.manual_seed(0)
+    config = UniFormerDetectorConfig(**SMALL["detector"], id2label={0: "dog", 1: "person"})
+    UniFormerForObjectDetection(config).save_pretrained(tmp_path)
+    UniFormerDetectorImageProcessor(size={"shortest_edge": 96, "longest_edge": 128}).save_pretrained(tmp_path)
+    image = Image.open(pictures / "images" / "validation" / "000000.png")
+    ((boxes, scores),) = detect_people(person_detector(str(tmp_path)), [image], threshold=0.0)
+    answers = [
+        one
+        for one in pipeline("object-detection", model=str(tmp_path))(image, threshold=0.0)
+        if one["label"] == "person"
+    ]
+    assert len(boxes) == len(answers) > 0 and scores.tolist() == pytest.approx([one["score"] for one in answers])
+    assert [list(map(int, box)) for box in boxes.tolist()] == [list(one["box"].values()) for one in answers]
+    assert (boxes >= 0).all() and (boxes <= torch.tensor([128, 96, 128, 96])).all()
