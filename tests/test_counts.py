@@ -234,6 +234,7 @@ def test_uniformer_backbones(kind):
 
 
 # Published totals with heads, in millions and GMACs.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "parameters", "gmacs_by_size"),
     [

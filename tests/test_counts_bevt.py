@@ -9,6 +9,8 @@ from hf_videovit import BevtConfig, BevtForPreTraining, BevtForVideoClassificati
 from tests.test_counts import count, gmacs
 
 
+pytestmark = pytest.mark.slow  # operators are counted one by one
+
 # Size: labels, parameters, those of the encoder, and multiply-accumulates of a clip of 32 frames
 ROWS = {
     "tiny": (400, 28_158_070, 27_850_470, 87.76),

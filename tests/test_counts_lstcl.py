@@ -7,6 +7,8 @@ from hf_videovit import LstclConfig, LstclForPreTraining, LstclForVideoClassific
 from tests.test_counts import check_multiply_accumulates, count
 
 
+pytestmark = pytest.mark.slow  # operators are counted one by one
+
 # Parameters with 400 classes, and in millions as the official code or the spec's arithmetic has them.
 PARAMETERS = {
     "timesformer": (121_566_352, 121.57),

@@ -8,6 +8,8 @@ from hf_videovit.modeling.configuration_tubevit import TABLE_14_ROWS
 from tests.test_counts import count, gmacs
 
 
+pytestmark = pytest.mark.slow  # operators are counted one by one
+
 # 600 classes, 3 tubes with space-to-depth, attention pooling without MLP; and with one, and with a scalar score
 PARAMETERS = {
     "tiny": (6_267_048, 6_563_304, 6_118_824),

@@ -157,9 +157,8 @@ def test_gradient_checkpointing_changes_nothing(case):
         close(checkpointed[name], gradient)
 
 
-@pytest.mark.parametrize(
-    "case", [*cases(options=False), *(pytest.param(case, marks=pytest.mark.slow) for case in options_once())], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*cases(options=False), *options_once()], ids=str)
 def test_compiles_as_one_graph(case):
     """No graph break, in evaluation and with the loss's backward pass."""
     torch.compiler.reset()

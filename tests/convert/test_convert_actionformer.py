@@ -66,6 +66,7 @@ def test_no_tensor_is_lost(case):
     assert set(plan.fresh) <= {"loss_normalizer"}
 
 
+@pytest.mark.slow  # a conversion for each tensor
 @pytest.mark.parametrize("case", CASES)
 def test_a_tensor_too_many_and_one_missing_are_named(case):
     weights = file_of(case)["state_dict_ema"]

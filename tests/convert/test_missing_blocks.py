@@ -32,6 +32,8 @@ from tests.parity import uniformer, uniformer_v2
 from tests.parity.lstcl import MOCO_NAMES, official
 
 
+pytestmark = pytest.mark.slow  # models of published sizes, though without memory
+
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
 SWIN_T = {"patch_size": [2, 4, 4], "embed_dim": 96, "num_heads": [3, 6, 12, 24], "window_size": [8, 7, 7]}
 VIT_B = {"embed_dim": 768, "num_heads": 12}
@@ -272,7 +274,6 @@ def test_the_configuration_beside_the_weights_has_their_depth(tmp_path):
         plan_conversion("lstcl", tmp_path, **options)
 
 
-@pytest.mark.slow  # models of published sizes, though without memory
 @pytest.mark.parametrize("name", list_published("videomae_v2"))
 def test_a_complete_file_converts_under_its_published_name(name, warnings):
     entry, config = published_entry(name), published_config(name)

@@ -47,6 +47,7 @@ def first_and_last_of_each_kind(names: Iterable[str]) -> set[str]:
     return {*dict(kinds).values(), *dict(reversed(kinds)).values()}
 
 
+@pytest.mark.slow  # a conversion for each tensor
 @pytest.mark.parametrize(("family", "case", "task", "fields", "not_needed"), FILES, ids=lambda value: str(value)[:20])
 def test_every_kind_of_tensor_is_missed_by_its_own_name(family, case, task, fields, not_needed):
     """Or refused in words that name it, where it tells the kind of file."""

@@ -101,6 +101,7 @@ def test_the_command_exports_compares_and_classifies(model, clips, tmp_path, to,
     assert len(json.loads(answers.stdout)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", VIDEO, ids=str)
 def test_processing_in_the_graph_is_that_of_the_processor(case: Case):
     """The graph of torch, which is exact, from decoded frames to logits."""
