@@ -23,6 +23,8 @@ from tests.training.methods import test_joint as of_joint
 from tests.training.methods import test_temporal_localization as of_features
 
 
+pytestmark = pytest.mark.slow  # every method trains
+
 NUM_STEPS, LOG_EVERY = 20, 5
 RUN = {"max_steps": NUM_STEPS, "log_every": LOG_EVERY, "save_every": 0, "eval_every": 0, "cpu": True, "clip_grad": 1.0}
 
