@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from hf_videovit import VideoMAEV2ForPreTraining, get_video_features, list_published
 from hf_videovit.cli import app
+from hf_videovit.cli.models import only_guesses
+from hf_videovit.training.evaluation.evaluation import EvaluationResult
 from hf_videovit.training.recipe_files import read_recipe
 from tests.clips import moving_square_clip, write_clip
 from tests.saved_model import LABELS, save_tiny_classifier, tiny_classifier, tiny_config, tiny_processor
@@ -157,8 +159,29 @@ def test_evaluate(tmp_path, folder):
     assert json.loads(output.read_text())["metrics"] == result["metrics"]
     assert len(predictions.read_text().splitlines()) == 2
     assert (tmp_path / "results_confusion.png").is_file()
-    said = run("evaluate", "--model", model, "--data", folder).stdout
-    assert "top1: " in said and "most often confused with" in said
+    said = run("evaluate", "--model", model, "--data", folder)
+    assert "top1: " in said.stdout and "most often confused with" in said.stdout
+    guesses = result["metrics"]["top1"] <= 0.5  # of two clips of two classes
+    assert guesses == ("not better than guessing" in said.stdout) == ("hf-videovit train" in said.stderr)
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "guesses"),
+    [
+        ("abab", "abab", False),
+        ("aaaa", "abab", True),
+        ("aaab", "abab", False),
+        ("abaa", "aaab", True),
+        ("c", "a", True),
+    ],
+)
+def test_what_only_guesses(answers, labels, guesses):
+    """No better than chance, or than always the most frequent class."""
+    logits = np.eye(3)[["abc".index(one) for one in answers]]
+    numbers = np.array(["abc".index(one) for one in labels])
+    result = EvaluationResult([*map(str, range(len(labels)))], numbers, logits, [], [*"abc"])
+    result.metrics = {"top1": float((logits.argmax(1) == numbers).mean())}
+    assert only_guesses(result) == guesses
 
 
 def test_evaluate_takes_a_list_and_the_folder_of_its_videos(tmp_path, folder):
@@ -273,6 +296,10 @@ def test_convert(official, folder, tmp_path):
     ("flags", "message"),
     [
         ([], "--published NAME, or --model-type and --task"),
+        (
+            ["--published", "videomae-v2-base-k710-distilled", "--checkpoint", "missing.pth"],
+            "missing.pth does not exist: `hf-videovit models videomae-v2-base-k710-distilled --download` gets it",
+        ),
         (["--published", "nothing"], "`name` must be one of"),
         (["--model-type", "videomae_v2", "--task", "pretraining"], "pretraining"),
         (

@@ -132,6 +132,7 @@ def test_a_name_that_is_nearly_right_is_suggested():
         (["--download"], "--download needs the NAME"),
         (["videomae-v2-giant-k710", "--family", "bevt"], "NAME and --family exclude each other"),
         (["tubevit-base-k400", "--download"], "tubevit-base-k400 has no plain URL"),
+        (["--family", "bert"], "--family must be one of actionformer, bevt, lstcl"),
     ],
 )
 def test_wrong_use(words, message):

@@ -1,5 +1,6 @@
 """The command that lists the published checkpoints, shows one whole, and downloads its file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,14 +59,17 @@ def models(
     if name is None:
         if download:
             raise ValueError("--download needs the NAME of a checkpoint.")
-        entries = [published_entry(one) for one in list_published(**choices)]
+        try:
+            entries = [published_entry(one) for one in list_published(**choices)]
+        except ValueError as error:
+            raise ValueError(re.sub("^`([a-z_]+)`", lambda found: _option(found[1]), str(error))) from error
         if as_json:
             print_json([_facts(entry) for entry in entries])
         else:
             _print_list(entries, data)
         return None
     if given := [option for option, value in choices.items() if value is not None]:
-        raise ValueError(f"NAME and --{given[0].replace('model_type', 'family')} exclude each other.")
+        raise ValueError(f"NAME and {_option(given[0])} exclude each other.")
     entry = published_entry(name)
     if download:
         return _download(entry, output, as_json)
@@ -74,6 +78,11 @@ def models(
     else:
         _print_entry(entry)
     return None
+
+
+def _option(argument: str) -> str:
+    """The option for an argument of `list_published`."""
+    return f"--{argument.replace('model_type', 'family')}"
 
 
 def _facts(entry: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ NEXT: dict[str, Row] = {
         ["explain", "VIDEO", "--model", given.model] if given.video is None else ["demo", given.model]
     ),
     "embed": lambda given, _: ["index", *given.videos, "--model", given.model, "--output", "INDEX"],
-    "evaluate": lambda given, _: _after_evaluation(given.model),
+    "evaluate": lambda given, found: found or _after_evaluation(given.model),
     "index": lambda given, _: ["search", given.output, "CLIP"],
     "search": lambda given, _: (
         ["search", given.index, given.clip, "--page", "found.html"] if given.page is None else None
@@ -47,7 +47,7 @@ NEXT: dict[str, Row] = {
     "generate": lambda given, folder: _training(
         RECIPES_OF_DATA.get(given.kind, f"videomae_v2/{given.kind.replace('-', '_')}"), folder
     ),
-    "recipes": lambda given, _: _training(given.name if given.name and "/" in given.name else "NAME", "CLIPS"),
+    "recipes": lambda given, _: _after_recipes(given.name),
     "examples": lambda given, _: (
         ["examples", "COPY_TO"] if given.copy_to is None else f"python {given.copy_to}/finetune.py --help"
     ),
@@ -139,6 +139,15 @@ def _after_check(checked: list[str]) -> list[Any]:
         return ["doctor", "FOLDER"]
     whole = len(checked) == 1 and any(Path(checked[0], split).is_dir() for split in ("train", "training"))
     return _training("NAME", checked[0] if whole else "CLIPS")
+
+
+def _after_recipes(name: str | None) -> list[Any]:
+    if name is None or "/" not in name:
+        return _training("NAME", "CLIPS")
+    from ..training.recipe_files import read_recipe
+
+    starts = ["--checkpoint", "MODEL"] if read_recipe(name).get("model", {}).get("needs_checkpoint") else []
+    return [*_training(name, "CLIPS"), *starts]
 
 
 def _training(recipe: str, data: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """Commands for checkpoints and videos: convert, classify, embed, evaluate."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,6 +89,8 @@ def convert(
     if checkpoint is None:
         checkpoint = fetch_weights(str(from_hub), revision)
     known = None if published is None else published_entry(published)
+    if known is not None and not checkpoint.exists():
+        raise ValueError(f"--checkpoint {checkpoint} does not exist: {_way_to(known)}.")
     if known is not None:
         model_type, task = model_type or known.model_type, task or known.task
     if model_type is None or task is None:
@@ -322,7 +325,7 @@ def evaluate(
     address: Address = None,
     num_models: Models = None,
     as_json: AsJson = False,
-) -> None:
+) -> str | None:
     """Evaluate a model on labelled videos with its own protocol. Exit code 1 if some could not be read."""
     if metric is not None and metric not in METRICS.get(task, ()):
         allowed = ", ".join(METRICS.get(task, ())) or "none"
@@ -365,7 +368,7 @@ def evaluate(
             device=choose_device(device, cpu),
             as_json=as_json,
         )
-        return
+        return None
     if model is None:
         raise ValueError("--model is needed: a folder or Hub id")
     shared: dict[str, Any] = {
@@ -389,13 +392,13 @@ def evaluate(
             "metric": metric or "ava",
         }
         evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
-        return
+        return None
     if task == "semantic-segmentation":
         from .segmentation_scores import score_segmenter
 
         running: dict[str, Any] = {"num_workers": num_workers, "device": choose_device(device, cpu)}
         score_segmenter(model, data, split, videos, output, as_json=as_json, **running)
-        return
+        return None
     if data is None:
         raise ValueError("--data is needed: labelled videos")
     refuse_foreign(output, "--output", '"manifest_sha256"')
@@ -442,6 +445,26 @@ def evaluate(
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
     fail_if([failure["id"] for failure in result.failed])
+    if not _only_guesses(result):
+        return None
+    if not as_json:
+        typer.echo("top1 is not better than guessing: the model has not learnt these classes")
+    return shlex.join(["hf-videovit", "train", "--checkpoint", model, "--data", data, "--output_dir", "NEW"])
+
+
+def _only_guesses(result: Any) -> bool:
+    """Whether chance, or always the most frequent class, would be right as often."""
+    if "top1" not in result.metrics:
+        return False
+    counts = [row["videos"] for row in result.per_class()]
+    return result.metrics["top1"] <= max(1 / len(result.label_names), max(counts) / sum(counts))
+
+
+def _way_to(entry: Any) -> str:
+    """How to get the file of a published checkpoint."""
+    if entry.file.address is not None:
+        return f"`hf-videovit models {entry.name} --download` gets it"
+    return f"`hf-videovit models {entry.name}` tells whether it can be had, and where"
 
 
 def _settings(settings: list[str] | None) -> dict[str, Any]:

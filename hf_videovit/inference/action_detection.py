@@ -13,6 +13,7 @@ from ..modeling.video_decoding import decode_video, probe_video
 from ..modeling.video_processing_base import is_frames, is_one_video
 from ..modeling.video_processing_key_frames import KeyFrameVideoProcessor
 from .people import boxes_and_scores, detect_people, link_people, person_detector
+from .pipeline import refuse_unknown
 
 
 TASK = "action-detection"
@@ -83,7 +84,9 @@ class ActionDetectionPipeline(Pipeline):
         threshold: float | None = None,
         top_k: int | None = None,
         clips_at_once: int | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        refuse_unknown(self, unknown)
         for name, value in (("person_threshold", person_threshold), ("threshold", threshold)):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be between 0 and 1, got {value}.")

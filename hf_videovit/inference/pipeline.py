@@ -1,6 +1,8 @@
 """`pipeline("video-classification")` that follows the protocol saved with a checkpoint."""
 
 import copy
+import difflib
+import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sized
 from typing import Any
@@ -101,7 +103,9 @@ class ClipClassificationPipeline(VideoClassificationPipeline):
         num_clips: int | None = None,
         num_crops: int | None = None,
         on_error: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        refuse_unknown(self, unknown)
         preprocess_params = {
             "num_frames": _positive("num_frames", num_frames),
             "frame_stride": _positive("frame_sampling_rate", frame_sampling_rate),
@@ -373,6 +377,27 @@ def video_of_row(video: Any) -> Any:
     return video["video"]
 
 
+def refuse_unknown(pipeline: Any, unknown: Mapping[str, Any]) -> None:
+    """
+    Refuse arguments that a pipeline does not have.
+
+    Args:
+        pipeline (`Pipeline`):
+            The pipeline; its `_sanitize_parameters` names the arguments.
+        unknown (`Mapping[str, Any]`):
+            Arguments that were given and have no name there.
+
+    Raises:
+        ValueError: there are such arguments.
+    """
+    if unknown:
+        name, own = next(iter(unknown)), inspect.signature(pipeline._sanitize_parameters).parameters
+        allowed = [one for one in own if one not in ("unknown", "clips_at_once", "windows_at_once")] + ["batch_size"]
+        close = difflib.get_close_matches(name, allowed, 1)
+        hint = f" Did you mean `{close[0]}`?" if close else ""
+        raise ValueError(f"`{name}` must be one of the arguments {', '.join(allowed)}.{hint}")
+
+
 def _given(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
 
@@ -389,4 +414,4 @@ def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | Non
     return value
 
 
-__all__ = ["ClipClassificationPipeline", "collate_clips", "register_pipeline"]
+__all__ = ["ClipClassificationPipeline", "collate_clips", "refuse_unknown", "register_pipeline", "video_of_row"]

@@ -21,7 +21,7 @@ from ..modeling.segment_suppression import ScoredSegments
 from ..modeling.video_decoding import VideoDecodingError
 from ..modeling.video_processing_base import ClipVideoProcessor, is_one_video
 from .feature_sets import weights_hash
-from .pipeline import video_of_row
+from .pipeline import refuse_unknown, video_of_row
 
 
 TASK = "temporal-action-localization"
@@ -109,7 +109,9 @@ class TemporalActionLocalizationPipeline(Pipeline):
         steps_at_once: int | None = None,
         windows_at_once: int | None = None,
         on_error: str | None = None,
+        **unknown: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        refuse_unknown(self, unknown)
         if threshold is not None and not 0 <= threshold <= 1:
             raise ValueError(f"`threshold` must be between 0 and 1, got {threshold}.")
         for name, number in (("fps", fps), ("duration", duration)):

@@ -36,6 +36,7 @@ from .label_lists import (
     kinetics_710_rows,
     kinetics_spellings,
     label_fields,
+    nearest,
     one_of,
     published_labels,
 )
@@ -107,8 +108,11 @@ def published_entry(name: str) -> PublishedCheckpoint:
     Raises:
         ValueError: the checkpoint does not exist.
     """
-    one_of("name", name, list(_entries()))
-    return _entries()[name]
+    entries = _entries()
+    if name not in entries:
+        listed = f"`name` must be one of the {len(entries)} checkpoints that `hf-videovit models` lists"
+        raise ValueError(f"{listed}, got {name!r}.{nearest(name, entries)}")
+    return entries[name]
 
 
 def published_config(name: str) -> "PreTrainedConfig":

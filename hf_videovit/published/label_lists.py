@@ -126,9 +126,24 @@ def one_of(argument: str, value: Any, allowed: Any) -> None:
         ValueError: `value` is not among them.
     """
     if value not in allowed:
-        close = get_close_matches(str(value), [str(one) for one in allowed], 3)
-        hint = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.{hint}")
+        raise ValueError(f"`{argument}` must be one of {', '.join(allowed)}, got {value!r}.{nearest(value, allowed)}")
+
+
+def nearest(value: Any, allowed: Any) -> str:
+    """
+    The end of an error message: allowed values that are like the one that was given.
+
+    Args:
+        value (`Any`):
+            The value.
+        allowed (`Any`):
+            The allowed values.
+
+    Returns:
+        `str`: a question with up to three values; empty if none is near.
+    """
+    close = get_close_matches(str(value), [str(one) for one in allowed], 3)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 @cache

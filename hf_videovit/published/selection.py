@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 
 from .entries import LOCALIZATION, PublishedCheckpoint, PublishedResult
+from .label_lists import nearest
 
 
 NOT_STATED = "not stated"
@@ -170,9 +170,7 @@ def _plain(name: str) -> str:
 
 def _nothing(argument: str, value: str, entries: list[PublishedCheckpoint]) -> str:
     known = sorted({one for entry in entries for one in values_of(entry, argument)}, key=str.lower)
-    close = get_close_matches(value, known, 3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"`{argument}` must be one of {', '.join(known)}, got {value!r}.{hint}"
+    return f"`{argument}` must be one of {', '.join(known)}, got {value!r}.{nearest(value, known)}"
 
 
 __all__ = [

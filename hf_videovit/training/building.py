@@ -260,12 +260,26 @@ def config_from_scratch(arguments: ModelArguments) -> PreTrainedConfig:
     Raises:
         ValueError: the arguments require a checkpoint (`needs_checkpoint`).
     """
-    if arguments.needs_checkpoint and arguments.image_model is None:
+    require_checkpoint(arguments)
+    return described_config(arguments)
+
+
+def require_checkpoint(arguments: ModelArguments) -> None:
+    """
+    Refuse a run that lacks the model that it starts from.
+
+    Args:
+        arguments ([`ModelArguments`]):
+            What the run starts from.
+
+    Raises:
+        ValueError: `needs_checkpoint` is set, and there is no `checkpoint` or `image_model`.
+    """
+    if arguments.needs_checkpoint and arguments.checkpoint is None and arguments.image_model is None:
         raise ValueError(
             "`checkpoint` is needed: this recipe starts from a trained model, which `hf-videovit recipes NAME` names; "
             "set `needs_checkpoint` to false to train from scratch"
         )
-    return described_config(arguments)
 
 
 def described_config(arguments: ModelArguments) -> PreTrainedConfig:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-PROMISES = ("reproduces", "expected")  # entries of `about` that hold only with the settings of the recipe
+PROMISES = ("reproduces", "cost", "expected")  # entries of `about` that hold only with the settings of the recipe
 # Fields that decide on the result, of the groups whose other fields do not: what is read from where, hardware, output.
 DECISIVE = {
     "data": ("max_train_samples", "max_eval_samples"),
@@ -49,12 +49,12 @@ def recipe_notes(recipe: str, base: Mapping[str, Any], run: Mapping[str, Any]) -
             The run.
 
     Returns:
-        `dict[str, Any]`: `about`. If it expects a score and settings that decide on it differ, the score and what the
-        recipe reproduces are left out, and the recipe and these settings are named.
+        `dict[str, Any]`: `about`. If settings that decide on the result differ, the expected score, the cost and what
+        the recipe reproduces are left out, and the recipe and these settings are named.
     """
     about = dict(run["about"])
     changed = [name.partition(".")[2] for name in changed_settings(base, run) if _decides(name, base)]
-    if not changed or "expected" not in about:
+    if not changed or not about.keys() & PROMISES:
         return about
     kept = {name: value for name, value in about.items() if name not in PROMISES}
     return {"recipe": recipe, "changed": ", ".join(changed)} | kept

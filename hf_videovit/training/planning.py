@@ -12,6 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..files import check_weights
 from .arguments import AugmentationArguments, RunConfig
+from .building import require_checkpoint
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
 from .lora import add_adapter
 from .methods.choosing import method_of
@@ -42,6 +43,10 @@ class OtherPass:
 
     macs: int
     samples_per_step: float
+
+    def text(self) -> str:
+        """The numbers as text."""
+        return f"{self.macs / 1e9:.2f} GMACs each, {self.samples_per_step:g} per step"
 
 
 @dataclass(frozen=True)
@@ -170,26 +175,31 @@ class RunPlan:
         Returns:
             `list[tuple[str, str]]`: name and value of each.
         """
-        shown = {
-            "num_parameters": f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)",
-            "forward_macs": f"{self.forward_macs / 1e9:.2f} G per clip",
-            "memory_gib": f"about {self.memory_gib:.1f} GiB per process",
-            "sharded_gib": ", ".join(f"{number}: {gib:.1f}" for number, gib in self.sharded_gib.items())
-            + " GiB per process, by their number",
-            "hours": "unknown" if self.hours is None else f"about {self.hours:.3g} h on devices like this one",
-        }
+        sharded = ", ".join(f"{gib:.1f} GiB of each of {number}" for number, gib in self.sharded_gib.items())
         rows = [] if self.data is None else self.data.rows()
-        for item in fields(self):
-            if item.name in ("others", "data", "settings"):
-                continue
-            value = getattr(self, item.name)
-            text = "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-            name = "memory under FSDP2" if item.name == "sharded_gib" else item.name.replace("_", " ")
-            rows.append((name, shown.get(item.name, text)))
-        rows += self.settings.items()
-        for name, other in self.others.items():
-            rows.append((f"{name} macs", f"{other.macs / 1e9:.2f} G each, {other.samples_per_step:g} per step"))
-        return rows
+        rows += [
+            ("method", self.method.replace("_", " ")),
+            ("family", self.model_type),
+            ("parameters", f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)"),
+            ("forward pass", f"{self.forward_macs / 1e9:.2f} GMACs per clip"),
+            *((f"forward pass, {name}", other.text()) for name, other in self.others.items()),
+            ("processes", str(self.processes)),
+            ("videos per step", str(self.videos_per_step)),
+            ("clips per step", f"{self.effective_batch}, augmented copies included"),
+            ("highest learning rate", f"{self.peak_learning_rate:.4g}"),
+            ("last learning rate", f"{self.final_learning_rate:.4g}"),
+            ("videos per epoch", _known(self.num_videos)),
+            ("steps per epoch", _known(self.steps_per_epoch)),
+            ("steps", _known(self.total_steps)),
+            ("steps of warm-up", _known(self.warmup_steps)),
+            ("memory", f"about {self.memory_gib:.1f} GiB per process"),
+            ("memory under FSDP2", f"about {sharded} processes"),
+            (
+                "time",
+                "unknown" if self.hours is None else f"about {hours_and_minutes(self.hours)} on devices like this one",
+            ),
+        ]
+        return [*rows, *self.settings.items()]
 
     def __rich__(self) -> Any:
         """A table, for `rich.print`."""
@@ -200,6 +210,25 @@ class RunPlan:
         for row in self.rows():
             table.add_row(*(escape(text) for text in row))
         return table
+
+
+def _known(number: int | None) -> str:
+    return "unknown" if number is None else str(number)
+
+
+def hours_and_minutes(hours: float) -> str:
+    """
+    A duration as people read it.
+
+    Args:
+        hours (`float`):
+            Hours.
+
+    Returns:
+        `str`: such as `"2:05 h"`, or `"less than a minute"`.
+    """
+    minutes = round(60 * hours)
+    return f"{minutes // 60}:{minutes % 60:02} h" if minutes else "less than a minute"
 
 
 def plan_run(
@@ -229,9 +258,11 @@ def plan_run(
         [`RunPlan`]
 
     Raises:
-        ValueError: the run would not start: the data does not fit the method, or a field is not allowed.
+        ValueError: the run would not start: the data does not fit the method, a field is not allowed, or the
+            checkpoint that the recipe starts from is not given.
     """
     method = method_of(config, goal)
+    require_checkpoint(config.model)
     if config.model.checkpoint is not None:
         check_weights("`checkpoint`", config.model.checkpoint)
         method.describe()

@@ -256,7 +256,7 @@ def test_settings_that_are_none_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"published": "x"}, "`name` must be one of actionformer-thumos14-i3d"),
+        ({"published": "x"}, "`name` must be one of the .* checkpoints"),
         ({"labels": ["a", "b"]}, "1 classes, but 2"),
         ({"num_hidden_layers": 3}, "is not a field"),
         ({"hidden_size": 32}, "`hidden_size` is 32"),

@@ -255,9 +255,11 @@ def test_bad_arguments_are_named(classifier, clips, arguments, message):
 
 
 def test_no_argument_is_ignored(classifier, clips, model_folder):
-    with pytest.raises(TypeError, match="top_n"):
+    with pytest.raises(
+        ValueError, match="`top_n` must be one of the arguments top_k, .*batch_size. Did you mean `top_k`"
+    ):
         classifier(str(clips[0]), top_n=3)
-    with pytest.raises(TypeError, match="frame_rate"):
+    with pytest.raises(ValueError, match="`frame_rate` must be one of the arguments top_k, "):
         pipeline(TASK, model=str(model_folder), device="cpu", frame_rate=2)
     segments = pipeline(
         TASK, model=tiny_classifier(), video_processor=tiny_processor(frame_sampling="segment"), device="cpu"

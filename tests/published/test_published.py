@@ -67,7 +67,7 @@ def test_names():
     assert "videomae-v2-base-k710-distilled" in list_published("videomae_v2")
     with pytest.raises(ValueError, match="`model_type` must be one of .*videomae_v2.*, got 'vit'"):
         list_published("vit")
-    with pytest.raises(ValueError, match="`name` must be one of .*, got 'videomae-v3'"):
+    with pytest.raises(ValueError, match="`name` must be one of the .* checkpoints that .* lists, got 'videomae-v3'"):
         published_entry("videomae-v3")
     with pytest.raises(ValueError, match="got 'videomae-v2-base'. Did you mean videomae-v2-base-encoder or "):
         published_entry("videomae-v2-base")

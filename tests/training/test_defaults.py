@@ -138,7 +138,7 @@ def test_plan_shows_the_start_and_the_rates(tmp_path):
     rows = dict(plan.rows())
     assert rows["starts from"] == str(tmp_path)
     assert rows["layer decay"] == "0.75"
-    assert rows["peak learning rate"] == "2.187e-05"
+    assert rows["highest learning rate"] == "2.187e-05"
     assert "rand_augment_ops 4" in rows["augmentation"]
     assert "mixup 0.8" in rows["fields of the method"]
 

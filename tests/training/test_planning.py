@@ -10,7 +10,7 @@ from rich.console import Console
 import hf_videovit.training
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.methods.choosing import method_of
-from hf_videovit.training.planning import estimate_memory, matmul_speed, measure, plan_run
+from hf_videovit.training.planning import estimate_memory, hours_and_minutes, matmul_speed, measure, plan_run
 
 
 # Official code: parameters and GMACs of one 16 x 224 x 224 clip, K400 classifier and pretraining model.
@@ -61,7 +61,7 @@ def test_plan_of_a_run_counts_like_the_run(tiny_fields):
     console = Console(width=120, record=True)
     console.print(plan)
     text = console.export_text()
-    assert "effective batch" in text
+    assert "clips per step" in text
     assert "48" in text
 
 
@@ -70,15 +70,19 @@ def test_plan_without_data_and_what_is_refused():
     plan = plan_run(config, processes=8)
     assert (plan.total_steps, plan.hours) == (None, None)
     assert plan.peak_learning_rate == pytest.approx(1e-3)
-    assert ("total steps", "unknown") in plan.rows()
+    assert ("steps", "unknown") in plan.rows()
     with pytest.raises(ValueError, match="`goal` must be one of classifier, encoder, got 'captioning'"):
         plan_run(config, "captioning")
+    with pytest.raises(ValueError, match="`checkpoint` is needed: this recipe starts from a trained model"):
+        plan_run(RunConfig.from_yaml("videomae_v2/ava_huge"))
+    times = {0.001: "less than a minute", 0.0324: "0:02 h", 1.999: "2:00 h", 130.5: "130:30 h"}
+    assert {hours: hours_and_minutes(hours) for hours in times} == times
 
 
 def test_masked_words_cost_the_images_and_the_tokenizer_too():
     """Parameters and GMACs of the official models: 8 clips and 64 images a process and step."""
     recipe = Path(hf_videovit.training.__file__).parent / "recipes" / "bevt" / "pretrain_base.yaml"
-    config = RunConfig.from_yaml(recipe)
+    config = RunConfig.from_yaml(recipe, {"needs_checkpoint": False})
     plan = plan_run(config, device=torch.device("cpu"))
     assert plan.num_parameters == 109_679_048
     assert plan.forward_macs / 1e9 == pytest.approx(174.37, abs=0.005)
@@ -87,8 +91,8 @@ def test_masked_words_cost_the_images_and_the_tokenizer_too():
     assert words.macs / 1e9 == pytest.approx(26.06, abs=0.005)
     assert (plan.videos_per_step, images.samples_per_step) == (256, 2048)
     assert words.samples_per_step == 256 * 16 + 2048
-    assert ("image macs", "17.59 G each, 2048 per step") in plan.rows()
-    kept = RunConfig.from_yaml(recipe, {"word_cache": "words", "word_copies": 15})
+    assert ("forward pass, image", "17.59 GMACs each, 2048 per step") in plan.rows()
+    kept = RunConfig.from_yaml(recipe, {"word_cache": "words", "word_copies": 15, "needs_checkpoint": False})
     assert plan_run(kept).others["words"].samples_per_step == pytest.approx(0.1 * words.samples_per_step)
     passes = [(one, measure(one)) for one in method_of(config).passes()]
     image_bytes = 32 * passes[1][1].activation_bytes / 2
@@ -102,7 +106,7 @@ def test_plan_of_images_alone(word_fields):
     plan = plan_run(config, "encoder", device=torch.device("cpu"))
     assert (plan.num_videos, plan.steps_per_epoch, plan.others) == (7, 3, {})
     classifier = plan_run(RunConfig.from_fields(size="small"))
-    assert not {"image macs", "words macs"} & {name for name, _ in classifier.rows()}
+    assert not {"forward pass, image", "forward pass, words"} & {name for name, _ in classifier.rows()}
 
 
 def test_speed_is_found_without_naming_a_device(monkeypatch):

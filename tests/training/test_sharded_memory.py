@@ -61,7 +61,7 @@ def test_a_plan_names_the_memory_of_many_processes():
     plan = plan_run(RunConfig.from_fields(size="small"), processes=4)
     assert sorted(plan.sharded_gib) == [4, 8, 64]
     assert plan.sharded_gib[4] < plan.memory_gib
-    assert any(name == "memory under FSDP2" and "64: " in text for name, text in plan.rows())
+    assert any(name == "memory under FSDP2" and "of each of 64 processes" in text for name, text in plan.rows())
 
 
 @pytest.mark.slow

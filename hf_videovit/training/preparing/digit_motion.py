@@ -9,6 +9,7 @@ frames.
 Needs scikit-learn, which contains the digits (UCI optical digits, CC BY 4.0) and the two photographs (CC BY).
 """
 
+import contextlib
 import csv
 import hashlib
 import shutil
@@ -589,7 +590,8 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    lock = Path(f"{folder}.lock")
+    with FileLock(lock):
         if not folder.is_dir():
             logger.info(f"Generating {folder}")
             # The folder gets its name when it is complete, so an interrupted run leaves no incomplete data set.
@@ -600,6 +602,8 @@ def write_once(folder: Path, write: Callable[[Path], None]) -> Path:
                 draft.rename(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the folder exists, so nobody needs the lock any more
+        lock.unlink()
     return folder
 
 

@@ -98,7 +98,7 @@ def test_the_script_plans_keeps_words_and_writes_a_card(word_fields, tmp_path, m
         runpy.run_path(str(Path(__file__).parents[3] / "examples" / "pretrain_bevt.py"), run_name="__main__")
         return capsys.readouterr().out
 
-    assert "image macs" in run("--plan")
+    assert "forward pass, image" in run("--plan")
     assert not (tmp_path / "words").exists()
     assert "clips and images computed" in run("--cache_words")
     refused()
