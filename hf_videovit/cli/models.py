@@ -381,7 +381,7 @@ def evaluate(
         from .object_scores import evaluate_objects
 
         evaluate_objects(model, task, data, split, boxes, videos, output, predictions, **shared)
-        return
+        return None
     if task == "action-detection":
         from .detection_scores import evaluate_detector
 
@@ -445,15 +445,24 @@ def evaluate(
             typer.echo(f"{name}: {100 * value:.2f} %")
         typer.echo(f"{len(result.ids)} videos in {result.seconds:.1f} s")
     fail_if([failure["id"] for failure in result.failed])
-    if not _only_guesses(result):
+    if not only_guesses(result):
         return None
     if not as_json:
         typer.echo("top1 is not better than guessing: the model has not learnt these classes")
     return shlex.join(["hf-videovit", "train", "--checkpoint", model, "--data", data, "--output_dir", "NEW"])
 
 
-def _only_guesses(result: Any) -> bool:
-    """Whether chance, or always the most frequent class, would be right as often."""
+def only_guesses(result: Any) -> bool:
+    """
+    Tell a classifier that has learnt nothing.
+
+    Args:
+        result ([`EvaluationResult`]):
+            Its evaluation.
+
+    Returns:
+        `bool`: whether chance, or always the most frequent class, would be right as often.
+    """
     if "top1" not in result.metrics:
         return False
     counts = [row["videos"] for row in result.per_class()]

@@ -178,7 +178,7 @@ class RunPlan:
         sharded = ", ".join(f"{gib:.1f} GiB of each of {number}" for number, gib in self.sharded_gib.items())
         rows = [] if self.data is None else self.data.rows()
         rows += [
-            ("method", self.method.replace("_", " ")),
+            ("method", self.method),
             ("family", self.model_type),
             ("parameters", f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)"),
             ("forward pass", f"{self.forward_macs / 1e9:.2f} GMACs per clip"),
