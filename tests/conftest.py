@@ -1,5 +1,6 @@
 """Settings of the test process, made before torch and transformers are imported: offline, one thread a worker."""
 
+import gc
 import os
 
 import pytest
@@ -16,3 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "hub" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """
+    What is there before the first test stays. transformers and accelerate collect garbage after each of their runs,
+    which otherwise searches all modules and all tests again: 16 tests of the `Trainer` take 12 seconds in place of 42.
+    """
+    gc.collect()
+    gc.freeze()
