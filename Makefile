@@ -19,7 +19,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick slow matrix floors newest style types docs bench bench-gpu cards clean
+.PHONY: help demo test quick slow test-all matrix floors newest style types docs bench bench-gpu cards clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -35,6 +35,9 @@ quick: $(VENV)/.test  ## run the tests without those that start processes or tak
 
 slow: $(VENV)/.runtimes  ## the tests that start processes or take long, with every runtime that models are exported to
 	$(call pytest,-m slow)
+
+test-all: $(VENV)/.runtimes  ## all tests, with every runtime that models are exported to
+	$(call pytest)
 
 matrix: $(VENV)/.runtimes  ## every head in every runtime that models are exported to
 	DEPLOY_MATRIX=1 $(call pytest,-m slow tests/deploy/test_matrix.py)

@@ -371,16 +371,15 @@ def evaluate(
         return None
     if model is None:
         raise ValueError("--model is needed: a folder or Hub id")
-    shared: dict[str, Any] = {
-        "batch_size": batch_size,
-        "num_workers": num_workers,
-        "device": choose_device(device, cpu),
-        "as_json": as_json,
-    }
+    running: dict[str, Any] = {}
+    if task != "video-classification":  # whose engine may run on other machines
+        running = {"num_workers": num_workers, "device": choose_device(device, cpu), "as_json": as_json}
     if task in ("object-detection", "pose-estimation"):
         from .object_scores import evaluate_objects
 
-        evaluate_objects(model, task, data, split, boxes, videos, output, predictions, **shared)
+        evaluate_objects(
+            model, task, data, split, boxes, videos, output, predictions, batch_size=batch_size, **running
+        )
         return None
     if task == "action-detection":
         from .detection_scores import evaluate_detector
@@ -390,14 +389,14 @@ def evaluate(
             "excluded": excluded,
             "offset": offset,
             "metric": metric or "ava",
+            "batch_size": batch_size,
         }
-        evaluate_detector(model, annotations, boxes, videos, output, predictions, **shared, **own)
+        evaluate_detector(model, annotations, boxes, videos, output, predictions, **running, **own)
         return None
     if task == "semantic-segmentation":
         from .segmentation_scores import score_segmenter
 
-        running: dict[str, Any] = {"num_workers": num_workers, "device": choose_device(device, cpu)}
-        score_segmenter(model, data, split, videos, output, as_json=as_json, **running)
+        score_segmenter(model, data, split, videos, output, **running)
         return None
     if data is None:
         raise ValueError("--data is needed: labelled videos")

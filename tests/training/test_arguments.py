@@ -48,7 +48,8 @@ def test_flag_overrides_recipe_which_overrides_default(tmp_path):
         3,
         2,
     )
-    assert config.about == {"reproduces": "nothing"}
+    # what a recipe reproduces holds only for its own settings
+    assert config.about == {"recipe": "recipe.yaml", "changed": "epochs, batch_size"}
 
 
 def test_saved_run_reads_back_equal(tmp_path):
