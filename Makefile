@@ -40,7 +40,7 @@ test-all: $(VENV)/.runtimes  ## all tests, with every runtime that models are ex
 	$(call pytest)
 
 matrix: $(VENV)/.runtimes  ## every head in every runtime that models are exported to
-	DEPLOY_MATRIX=1 $(call pytest,-m slow tests/deploy/test_matrix.py)
+	DEPLOY_MATRIX=1 $(call pytest,-m slow tests/deploy)
 
 floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the lowest versions of setup.py, where it is found
 	$(call elsewhere,floors,3.10,$(OLDEST_PYTHON),--constraint .venv-floors.txt)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,6 +39,7 @@ NEEDED = {
 
 
 VIDEO = [one for one in cases(options=False) if str(one).endswith("ForVideoClassification")]
+LONG = pytest.mark.skipif(not os.environ.get("DEPLOY_MATRIX"), reason="takes long: `make matrix` runs it")
 
 
 def skip_without(to: str, dtype: str = "float32") -> None:
@@ -70,7 +72,7 @@ def clips(tmp_path_factory):
         ("openvino", "float32", 1e-4, ("--with-processing", "--dynamic", "none")),
         ("openvino", "int8", 0.5, ()),
         ("openvino", "float16", 0.1, ("--frames", "6", "--size", "48")),
-        ("executorch", "float32", 1e-4, ()),
+        pytest.param("executorch", "float32", 1e-4, (), marks=LONG),
     ],
 )
 def test_the_command_exports_compares_and_classifies(model, clips, tmp_path, to, dtype, tolerance, options):
@@ -135,7 +137,11 @@ def test_tubes_of_a_shared_kernel_get_their_own():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ["frames", "size"])
-@pytest.mark.parametrize("case", VIDEO, ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(one, marks=[LONG] if one.family.name in ("bevt", "lstcl") else []) for one in VIDEO],
+    ids=str,
+)
 def test_open_axes_are_tried(case: Case, axis, tmp_path):
     case.model().save_pretrained(tmp_path / "model")
     case.family.processor_class(**case.family.processor).save_pretrained(tmp_path / "model")
