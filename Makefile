@@ -39,8 +39,8 @@ slow: $(VENV)/.runtimes  ## the tests that start processes or take long, with ev
 test-all: $(VENV)/.runtimes  ## all tests, with every runtime that models are exported to
 	$(call pytest)
 
-matrix: $(VENV)/.runtimes  ## every head in every runtime that models are exported to
-	DEPLOY_MATRIX=1 $(call pytest,-m slow tests/deploy)
+matrix: $(VENV)/.runtimes  ## every head in every runtime that models are exported to, and every option compiled
+	DEPLOY_MATRIX=1 $(call pytest,-m slow tests/deploy tests/test_families.py)
 
 floors: .venv-floors.txt  ## quick tests and the demo on Python 3.10 with the lowest versions of setup.py, where it is found
 	$(call elsewhere,floors,3.10,$(OLDEST_PYTHON),--constraint .venv-floors.txt)

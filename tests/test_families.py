@@ -1,6 +1,7 @@
 """What every model of every family must do, over the table of tiny configurations."""
 
 import copy
+import os
 import shutil
 import sys
 
@@ -18,6 +19,7 @@ from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, Case, cases, options_once
 
 
+LONG = pytest.mark.skipif(not os.environ.get("DEPLOY_MATRIX"), reason="takes long: `make matrix` runs it")
 every_case = pytest.mark.parametrize("case", list(cases()), ids=str)
 every_option = pytest.mark.parametrize("case", list(options_once()), ids=str)
 every_head = pytest.mark.parametrize("case", list(cases(options=False)), ids=str)
@@ -158,7 +160,9 @@ def test_gradient_checkpointing_changes_nothing(case):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*cases(options=False), *options_once()], ids=str)
+@pytest.mark.parametrize(
+    "case", [*cases(options=False), *(pytest.param(one, marks=LONG) for one in options_once())], ids=str
+)
 def test_compiles_as_one_graph(case):
     """No graph break, in evaluation and with the loss's backward pass."""
     torch.compiler.reset()

@@ -139,7 +139,7 @@ def test_tubes_of_a_shared_kernel_get_their_own():
 @pytest.mark.parametrize("axis", ["frames", "size"])
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(one, marks=[LONG] if one.family.name in ("bevt", "lstcl") else []) for one in VIDEO],
+    [pytest.param(one, marks=[] if one.family.name == "videomae_v2" else [LONG]) for one in VIDEO],
     ids=str,
 )
 def test_open_axes_are_tried(case: Case, axis, tmp_path):
