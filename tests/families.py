@@ -5,10 +5,12 @@ A new family adds a `Family` to `FAMILIES`; `tests/test_families.py` and `tests/
 standard as the others.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from transformers import (
     AutoBackbone,
@@ -26,6 +28,8 @@ import hf_videovit as package
 
 Inputs = dict[str, torch.Tensor]
 Shapes = list[tuple[int, ...]]
+# Compiling takes minutes, more than CI has: there it is tried for one family, or for heads without options.
+LONG = pytest.mark.skipif(not os.environ.get("DEPLOY_MATRIX"), reason="takes long: `make matrix` runs it")
 LABELS = ("push", "pull", "lift", "drop", "turn")
 
 

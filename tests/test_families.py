@@ -1,7 +1,6 @@
 """What every model of every family must do, over the table of tiny configurations."""
 
 import copy
-import os
 import shutil
 import sys
 
@@ -16,10 +15,9 @@ import hf_videovit
 from hf_videovit.modeling import layers
 from hf_videovit.training.evaluation.evaluation import evaluate_model
 from tests.clips import moving_square_clip, write_clip
-from tests.families import FAMILIES, Case, cases, options_once
+from tests.families import FAMILIES, LONG, Case, cases, options_once
 
 
-LONG = pytest.mark.skipif(not os.environ.get("DEPLOY_MATRIX"), reason="takes long: `make matrix` runs it")
 every_case = pytest.mark.parametrize("case", list(cases()), ids=str)
 every_option = pytest.mark.parametrize("case", list(options_once()), ids=str)
 every_head = pytest.mark.parametrize("case", list(cases(options=False)), ids=str)

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +16,7 @@ from hf_videovit import UniFormerImageProcessor
 from hf_videovit.cli import app
 from hf_videovit.modeling.video_decoding import VideoDecodingError
 from tests.clips import moving_square_clip, write_clip
-from tests.families import Case, cases
+from tests.families import LONG, Case, cases
 from tests.saved_model import save_tiny_classifier, tiny_processor
 
 
@@ -39,7 +38,6 @@ NEEDED = {
 
 
 VIDEO = [one for one in cases(options=False) if str(one).endswith("ForVideoClassification")]
-LONG = pytest.mark.skipif(not os.environ.get("DEPLOY_MATRIX"), reason="takes long: `make matrix` runs it")
 
 
 def skip_without(to: str, dtype: str = "float32") -> None:

@@ -83,8 +83,10 @@ class ObjectResult:
             more:
                 Further plain values to write, such as `seed`.
         """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
 
     def save_predictions(self, path: str | Path) -> None:
         """
@@ -94,7 +96,9 @@ class ObjectResult:
             path (`str` or `Path`):
                 The file (.json).
         """
-        Path(path).write_text(json.dumps(self.predictions), encoding="utf-8")
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.predictions), encoding="utf-8")
 
     def table(self) -> Table:
         """The categories as a table for `rich.print`, the worst first."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
+from torchvision.transforms.v2.functional import normalize
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -130,12 +131,8 @@ class ObjectMethod(Method):
             `dict[str, torch.Tensor]`
         """
         batch = {name: value.to(device, non_blocking=True) for name, value in rows.items()}
-        mean, deviation = (
-            torch.tensor(values, device=device).view(3, 1, 1)
-            for values in (self.processor.image_mean, self.processor.image_std)
-        )
-        pixels = (batch["pixel_values"] * self.processor.rescale_factor - mean) / deviation
-        return batch | {"pixel_values": pixels}
+        pixels = batch["pixel_values"] * self.processor.rescale_factor
+        return batch | {"pixel_values": normalize(pixels, self.processor.image_mean, self.processor.image_std)}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
         """COCO's metrics. See [`Method.validate`]."""

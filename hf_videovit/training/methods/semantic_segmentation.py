@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
+from torchvision.transforms.v2.functional import normalize
 from torchvision.utils import draw_segmentation_masks
 from transformers import (
     AutoImageProcessor,
@@ -183,15 +184,12 @@ class SemanticSegmentation(Method):
         pixels, labels, sizes = (
             rows[name].to(device, non_blocking=True) for name in ("pixel_values", "labels", "sizes")
         )
-        mean, deviation = (
-            torch.tensor(values, device=device).view(3, 1, 1)
-            for values in (self.processor.image_mean, self.processor.image_std)
-        )
         height, width = pixels.shape[-2:]
         inside = (torch.arange(height, device=device)[:, None] < sizes[:, 0, None, None]) & (
             torch.arange(width, device=device) < sizes[:, 1, None, None]
         )
-        normalised = (pixels * self.processor.rescale_factor - mean) / deviation
+        pixels = pixels * self.processor.rescale_factor
+        normalised = normalize(pixels, self.processor.image_mean, self.processor.image_std)
         return {"pixel_values": normalised * inside[:, None], "labels": labels.long()}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
