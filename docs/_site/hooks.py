@@ -26,7 +26,7 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]*)?
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # Titles of the pages of the reference, and the modules of their names; the first pattern that fits.
 REFERENCE = {
-    "Functions": r"adapters|convert|inference|published",
+    "Functions": r"adapters|convert|inference|published|modeling\.semantic_protocol",
     "Auto classes": r"auto$",
     "Action detection": r".*action_detection$",
     "Temporal localisation": r".*(actionformer|temporal_local)",
