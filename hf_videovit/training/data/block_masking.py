@@ -68,7 +68,7 @@ class BlockMasks:
 
     def image(self, rng: random.Random) -> np.ndarray:
         """
-        A random mask of an image: blocks are added until the share is reached.
+        A random mask of an image: blocks are added until the share is reached. At least one place is hidden.
 
         Args:
             rng (`random.Random`):
@@ -81,6 +81,8 @@ class BlockMasks:
         wanted = int(self.ratio * mask.size)
         while (budget := wanted - int(mask.sum())) > 0 and self._add_block(mask, budget, rng):
             pass
+        if not mask.any():  # in a small grid, no block may fit in all attempts
+            mask[rng.randrange(self.height), rng.randrange(self.width)] = True
         return mask
 
     def _add_block(self, mask: np.ndarray, budget: int, rng: random.Random) -> bool:

@@ -139,6 +139,9 @@ def test_masks_of_small_grids_and_bad_settings():
     assert 20 <= masks.image(random.Random(0)).sum() <= 32
     assert RandomMasks(BevtConfig(**TINY), images=False)(0).shape == (2, 8, 8)
     assert RandomMasks(BevtConfig(**TINY), images=True)(0).shape == (8, 8)
+    tight = BlockMasks(8, 8, 0.85, smallest_block=5)
+    for seed in (9132, 12687, 13195):  # no block fits in any attempt
+        assert tight.image(random.Random(seed)).sum() == 1
     short = RandomMasks(BevtConfig(**TINY, mask_ratio=0.8, shortest_tube=0.5, longest_tube=0.5), images=False)
     shown = [short(seed).flatten(1).sum(1) for seed in range(20)]
     assert all(sorted(counts.tolist())[0] == 0 and 32 < max(counts) <= 51 for counts in shown)
