@@ -23,6 +23,7 @@ from . import (
     models,
     recipes,
     search,
+    token_labels,
     training,
 )
 from .common import screen
@@ -69,6 +70,21 @@ class OneLineErrors(typer.core.TyperGroup):
         # without another word, it is the help that is asked for
         return super().parse_args(ctx, [*moved, *left, *args[end:]] if left or end < len(args) else [])
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """
+        Find a command, whose name may have two words: `prepare token-labels`.
+
+        Args:
+            ctx (`click.Context`):
+                Context of the command line.
+            args (`list[str]`):
+                Words of the command line, from the command on.
+
+        Returns:
+            `tuple`: name, command and the words after it.
+        """
+        return super().resolve_command(ctx, [two, *args[2:]] if (two := " ".join(args[:2])) in self.commands else args)
+
     def invoke(self, ctx: Any) -> Any:
         """
         Run a command.
@@ -109,6 +125,7 @@ for part in (
     detection,
     localization,
     training,
+    token_labels,
     checkpoints,
     recipes,
     examples,

@@ -44,6 +44,10 @@ NEXT: dict[str, Row] = {
     "prepare": lambda given, _: (
         ["doctor", given.output] if given.layout in DETECTION_LAYOUTS else _after_folder(given.output)
     ),
+    "prepare token-labels": lambda given, _: [
+        *("train", "--recipe", "uniformer/train_small_tl_224", "--data", given.data),
+        *("--token_labels", given.output, "--output_dir", "NEW"),
+    ],
     "generate": lambda given, folder: _training(
         RECIPES_OF_DATA.get(given.kind, f"videomae_v2/{given.kind.replace('-', '_')}"), folder
     ),

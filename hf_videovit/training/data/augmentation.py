@@ -70,6 +70,9 @@ def seeded_torch(seed: int) -> Iterator[None]:
         yield
 
 
+Region = tuple[float, float, float, float]
+
+
 class MultiScaleCrop(torch.nn.Module):
     """
     The crop of the official pretraining of VideoMAE V2. Width and height are `CROP_SIDES` of the short side, at most
@@ -343,7 +346,7 @@ class ClipAugmentation:
             steps.append(colours)
         if arguments.flip:
             steps.append(v2.RandomHorizontalFlip(arguments.flip))
-        self.transform = v2.Compose(steps)
+        self.steps = steps
 
     def __call__(self, clip: torch.Tensor, seed: int) -> torch.Tensor:
         """
@@ -358,11 +361,40 @@ class ClipAugmentation:
         Returns:
             `torch.Tensor` of shape `(num_frames, num_channels, *crop_size)`: uint8 frames.
         """
+        return self.follow(clip, seed)[0]
+
+    def follow(self, clip: torch.Tensor, seed: int) -> tuple[torch.Tensor, Region]:
+        """
+        Augment a clip, and say which part of its frames is left. Only the crop by area and the flip are followed; the
+        operations of RandAugment that move pixels are not.
+
+        Args:
+            clip (`torch.Tensor` of shape `(num_frames, num_channels, height, width)`):
+                uint8 frames.
+            seed (`int`):
+                Seed of all random numbers, see [`sample_seed`].
+
+        Returns:
+            `tuple`: uint8 frames of shape `(num_frames, num_channels, *crop_size)`; and left, top, right and bottom of
+            the part as shares of width and height, with left and right exchanged if it is mirrored.
+        """
+        left, top, right, bottom = 0.0, 0.0, 1.0, 1.0
         with seeded_torch(seed):
-            clip = self.transform(clip)
+            for step in self.steps:
+                if isinstance(step, v2.RandomResizedCrop):
+                    height, width = clip.shape[-2:]
+                    box = step.make_params([clip])
+                    left, right = box["left"] / width, (box["left"] + box["width"]) / width
+                    top, bottom = box["top"] / height, (box["top"] + box["height"]) / height
+                    clip = step.transform(clip, box)
+                elif isinstance(step, v2.RandomHorizontalFlip):
+                    if torch.rand(1).item() < step.p:
+                        clip, left, right = v2.functional.horizontal_flip(clip), right, left
+                else:
+                    clip = step(clip)
             if torch.rand(()).item() < self.arguments.random_erasing:
                 clip = self._erase(clip)
-        return clip.contiguous()
+        return clip.contiguous(), (left, top, right, bottom)
 
     def rows(self, clip: torch.Tensor, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
         """

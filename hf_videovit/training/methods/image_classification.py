@@ -1,18 +1,25 @@
 """Classification of images, which are read as clips of one frame."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageClassification, PreTrainedConfig, PreTrainedModel
 
 from ...modeling.configuration_base import frame_size
+from ...modeling.modeling_uniformer_maps import last_map_side
 from ..arguments import ModelArguments, RunConfig
 from ..building import attention_options, config_from_scratch, load_config, ready_to_train
+from ..data.augmentation import ClipAugmentation, move_rows
 from ..data.images import ImageFileUniFormerVideoProcessor, open_images
+from ..data.loaders import SampleLoader
 from ..data.processors import ClipProcessor
+from ..data.streaming import merge_copies
+from ..data.token_labels import TokenLabelFolder, TokenLabelLoader, crop_token_labels
+from ..fields import option
 from ..tasks import Task, TokenLabelTask
-from .classification import Classification
-from .common import Pass, Sources, example_pixels, model_pass
+from .classification import Classification, LabelArguments
+from .common import Pass, Rows, Sources, example_pixels, model_pass
 
 
 # Fields of the data that do not apply to a folder or list of image files.
@@ -20,6 +27,30 @@ VIDEO_DATA = (
     *("eval_data", "eval_split", "holdout", "data_config", "data_root", "video_column", "label_column", "label_names"),
     *("label_separator", "shuffle_buffer", "max_train_samples", "max_eval_samples"),
 )
+
+
+@dataclass
+class ImageArguments(LabelArguments):
+    """
+    Arguments of the classification of images.
+
+    Raises:
+        ValueError: token labels are given with mixup or cutmix.
+    """
+
+    token_labels: str | None = option(
+        None,
+        "folder of `hf-videovit prepare token-labels`, for models with `use_auxiliary_head`; otherwise each token has "
+        "the label of its image",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.token_labels is not None and (self.mixup or self.cutmix):
+            raise ValueError(
+                f"`mixup` and `cutmix` must be 0 with `token_labels`, got {self.mixup} and {self.cutmix}: MixToken "
+                "mixes the images"
+            )
 
 
 class ImageClassification(Classification):
@@ -31,15 +62,29 @@ class ImageClassification(Classification):
             The run.
         given:
             See [`Method`].
+
+    Raises:
+        ValueError: `token_labels` is given with an augmentation that cannot be followed.
     """
 
     name = "image_classification"
+    arguments_class = ImageArguments
     unread = (*Classification.unread, "image_model", *VIDEO_DATA)
 
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for classifiers of images. See [`Method.fits`]."""
         return model_config.get("modality") == "image"
+
+    def __init__(self, config: RunConfig, **given: Any):
+        super().__init__(config, **given)
+        augmentation = config.augmentation
+        if self.arguments.token_labels is None:
+            return
+        if augmentation.crop != "area":
+            raise ValueError(f"`crop` must be 'area' with `token_labels`, got {augmentation.crop!r}")
+        if augmentation.augment_on_device:
+            raise ValueError("`augment_on_device` must be false with `token_labels`, which follow the crop of an image")
 
     def open_sources(self) -> Sources:
         """
@@ -67,7 +112,33 @@ class ImageClassification(Classification):
         if self.model.config.to_dict().get("use_auxiliary_head"):
             arguments = self.arguments
             return TokenLabelTask(self.model, arguments.label_smoothing, arguments.mix_probability)
+        if self.arguments.token_labels is not None:
+            raise ValueError("`token_labels` needs a model with `use_auxiliary_head: true`")
         return super().task()
+
+    def loader(self) -> SampleLoader:
+        """The function that reads an augmented image with its label, and the labels of its places if there are any."""
+        folder = self.arguments.token_labels
+        if folder is None:
+            return super().loader()
+        names = list(self.train_source.label_names)
+        augmentation = self._augmentation(names)
+        assert isinstance(augmentation, ClipAugmentation)
+        seed, copies = self.config.run.seed, self.config.augmentation.num_sample
+        return TokenLabelLoader(TokenLabelFolder(folder, names), self.processor, augmentation, seed, copies)
+
+    def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
+        """As for clips. Token labels are cropped like their images and smoothed like the labels."""
+        dense = {name: rows[name] for name in rows if name.startswith("token_")}
+        batch = super().prepare_batch({name: rows[name] for name in rows if name not in dense}, device)
+        if not dense:
+            return batch
+        dense, config = merge_copies(move_rows(dense, device)), self.model.config
+        height, width = (last_map_side(side, config.stem) for side in batch["pixel_values"].shape[-2:])
+        maps = (dense["token_scores"], dense["token_classes"], dense["token_regions"])
+        labels = crop_token_labels(*maps, (height, width), config.num_labels)
+        smoothing = self.arguments.label_smoothing
+        return batch | {"token_labels": labels * (1 - smoothing) + smoothing / config.num_labels}
 
     def passes(self, num_labels: int | None = None) -> list[Pass]:
         """The pass of images. See [`Method.passes`]."""
