@@ -91,7 +91,7 @@ EXTRAS_REQUIRE = {
         "pytest-xdist>=3.6.1",
         *SERVE,
         "setuptools>=77.0.3",
-        "timm>=1.0.11",
+        "timm>=1.0.19",
         "torchcodec>=0.6; sys_platform != 'linux' or platform_machine == 'x86_64'",
     ],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.30"],

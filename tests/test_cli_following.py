@@ -51,6 +51,12 @@ CASES = [
     ),
     ("prepare", {"layout": "ava", "output": "k.jsonl"}, None, "hf-videovit doctor k.jsonl"),
     (
+        "prepare token-labels",
+        {"data": Path("i"), "output": Path("l")},
+        None,
+        "hf-videovit train --recipe uniformer/train_small_tl_224 --data i --token_labels l --output_dir NEW",
+    ),
+    (
         "generate",
         {"kind": "digit-motion"},
         Path("f"),

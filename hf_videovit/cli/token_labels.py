@@ -33,7 +33,9 @@ def prepare_token_labels(
     weights: Annotated[Path | None, typer.Option(help="timm:NAME: its safetensors file.")] = None,
     download: Annotated[bool, typer.Option(help="timm:NAME: download weights that are not in the cache.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 8,
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], typer.Option(help="Numbers of the teacher.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Numbers of the teacher.")
+    ] = "float32",
     device: Device = None,
     overwrite: Annotated[bool, typer.Option(help="Replace labels in OUTPUT that were made in another way.")] = False,
     as_json: AsJson = False,

@@ -22,8 +22,8 @@ logger = logging.get_logger(__name__)
 TIMM = "timm:"
 WHICH_WORK = (
     "Teachers that work classify the mean of a feature map with linear layers: UniFormer, and of transformers for "
-    "example ResNet, RegNet, EfficientNet, MobileNet and Swin; of timm every model with a map before its pooling, such "
-    "as timm:dm_nfnet_f6"
+    "example ResNet, RegNet, EfficientNet, MobileNet and Swin; of timm every model with a map before its pooling, "
+    "such as timm:dm_nfnet_f6"
 )
 
 
@@ -96,8 +96,8 @@ def open_teacher(
 
     Args:
         teacher (`str`):
-            Folder or Hub id of a classifier of this package or of transformers; or `timm:` and the name of a model or a
-            folder of timm.
+            Folder or Hub id of a classifier of this package or of transformers; or `timm:` and the name of a model or
+            a folder of timm.
         size (`int`, *optional*):
             Side of the square input in pixels. By default that of the teacher's processor.
         device (`str`, *optional*, defaults to `"cpu"`):
@@ -171,8 +171,8 @@ def _pooled_scores(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     difference = (scores.flatten(1, -2).mean(dim=1) - output.logits).abs().max()
     if difference > tolerance * (1 + output.logits.abs().max()):
         raise ValueError(
-            f"`teacher` {type(model).__name__} does not classify the mean of its feature map: the mean of the scores of "
-            f"all places is {difference.item():.2g} from its logits. {WHICH_WORK}."
+            f"`teacher` {type(model).__name__} does not classify the mean of its feature map: the mean of the scores "
+            f"of all places is {difference.item():.2g} from its logits. {WHICH_WORK}."
         )
     return scores if scores.ndim == 4 else _as_grid(scores, model, pixels)
 
@@ -188,7 +188,9 @@ def _as_grid(scores: torch.Tensor, model: Any, pixels: torch.Tensor) -> torch.Te
     height, width = pixels.shape[-2:]
     rows = round((scores.shape[1] * height / width) ** 0.5)
     if rows * (scores.shape[1] // max(rows, 1)) != scores.shape[1]:
-        raise ValueError(f"`teacher` {type(model).__name__} has {scores.shape[1]} tokens, which are no grid. {WHICH_WORK}.")
+        raise ValueError(
+            f"`teacher` {type(model).__name__} has {scores.shape[1]} tokens, which are no grid. {WHICH_WORK}."
+        )
     return scores.unflatten(1, (rows, -1))
 
 
@@ -236,8 +238,8 @@ def _timm_file(timm: Any, name: str, weights: str | os.PathLike | None, download
     found = try_to_load_from_cache(**place)
     if not isinstance(found, str):
         raise ValueError(
-            f"`teacher` {name!r} has no weights in the cache: set `download` to get model.safetensors of {repository}, "
-            "or give `weights`"
+            f"`teacher` {name!r} has no weights in the cache: set `download` to get model.safetensors of "
+            f"{repository}, or give `weights`"
         )
     return Path(found)
 

@@ -2,9 +2,9 @@
 Dense labels of images for token labelling: a folder with a file per image, and how training reads it.
 
 `token_labels.json` says what the classes are called and who made the labels. The file of an image is
-`maps/{id}.safetensors`, where `id` is the image's id in the data. It has two tensors of shape `(top_k, rows, columns)`:
-`scores`, float16 logits, and `classes`, int16 indices of the names. The rows and columns divide the whole image, however
-long its sides are.
+`maps/{id}.safetensors`, where `id` is the image's id in the data. It has two tensors of shape
+`(top_k, rows, columns)`: `scores`, float16 logits, and `classes`, int16 indices of the names. The rows and columns
+divide the whole image, however long its sides are.
 """
 
 import os
@@ -20,9 +20,8 @@ from torchvision.ops import roi_align
 
 from ...files import read_json
 from .augmentation import ClipAugmentation
-from .loaders import TrainingClipLoader
+from .loaders import Record, TrainingClipLoader
 from .processors import ClipProcessor
-from .sources import Record
 
 
 FACTS_FILE = "token_labels.json"
@@ -84,7 +83,9 @@ class TokenLabelFolder:
         self.folder = Path(folder)
         facts = read_json(self.folder / FACTS_FILE, "`token_labels`:")
         if not facts.get("finished"):
-            raise ValueError(f"`token_labels` {str(folder)!r} is not finished: repeat `hf-videovit prepare token-labels`")
+            raise ValueError(
+                f"`token_labels` {str(folder)!r} is not finished: repeat `hf-videovit prepare token-labels`"
+            )
         known = facts["label_names"]
         if sorted(known) != sorted(label_names):
             odd = sorted({*known} ^ {*label_names})[:5]

@@ -84,7 +84,9 @@ class ImageClassification(Classification):
         if augmentation.crop != "area":
             raise ValueError(f"`crop` must be 'area' with `token_labels`, got {augmentation.crop!r}")
         if augmentation.augment_on_device:
-            raise ValueError("`augment_on_device` must be false with `token_labels`, which follow the crop of an image")
+            raise ValueError(
+                "`augment_on_device` must be false with `token_labels`, which follow the crop of an image"
+            )
 
     def open_sources(self) -> Sources:
         """
@@ -108,7 +110,12 @@ class ImageClassification(Classification):
         return config, _image_file_processor(config, self.config.model.processor)
 
     def task(self) -> Task:
-        """Cross-entropy of the image, and of every token if the model has a head for tokens."""
+        """
+        Cross-entropy of the image, and of every token if the model has a head for tokens.
+
+        Raises:
+            ValueError: there are token labels, and the model has no such head.
+        """
         if self.model.config.to_dict().get("use_auxiliary_head"):
             arguments = self.arguments
             return TokenLabelTask(self.model, arguments.label_smoothing, arguments.mix_probability)
@@ -128,7 +135,7 @@ class ImageClassification(Classification):
         return TokenLabelLoader(TokenLabelFolder(folder, names), self.processor, augmentation, seed, copies)
 
     def prepare_batch(self, rows: Rows, device: torch.device) -> Rows:
-        """As for clips. Token labels are cropped like their images and smoothed like the labels."""
+        """Crop token labels like their images, and smooth them like the labels. See [`Method.prepare_batch`]."""
         dense = {name: rows[name] for name in rows if name.startswith("token_")}
         batch = super().prepare_batch({name: rows[name] for name in rows if name not in dense}, device)
         if not dense:
