@@ -29,6 +29,7 @@ from ..data.key_frames import KeyFrame, video_name
 from ..data.streaming import ClipStream
 from .evaluation import autocast_of, describe_environment, describe_protocol, gathered
 from .metrics.boxes import frame_average_precision
+from .results import Result
 
 
 logger = logging.get_logger(__name__)
@@ -38,7 +39,7 @@ LEAST_COMMON = 0.9  # share of annotated key-frames with boxes below which a war
 
 
 @dataclass
-class ActionDetectionResult:
+class ActionDetectionResult(Result):
     """
     The predictions of a model for every person, and their metrics.
 
@@ -124,21 +125,6 @@ class ActionDetectionResult:
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
         }
-
-    def save(self, path: str | Path, **more: Any) -> None:
-        """
-        Write the result file.
-
-        Args:
-            path (`str` or `Path`):
-                The file, usually `results.json` beside the weights.
-            more:
-                Further plain values to write, such as `seed`.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """The labels with boxes as a table for `rich.print`, the worst first."""

@@ -39,6 +39,7 @@ from ..data.processors import ClipProcessor
 from ..data.sources import Label, Sample, SampleList, VideoSource, label_indices, manifest_hash
 from ..data.streaming import ClipStream
 from .metrics import average_precisions, confusion_matrix, score
+from .results import Result
 
 
 logger = logging.get_logger(__name__)
@@ -47,7 +48,7 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class EvaluationResult:
+class EvaluationResult(Result):
     """
     The predictions of a model for every video, and their metrics.
 
@@ -218,17 +219,15 @@ class EvaluationResult:
             more:
                 Further plain values to write, such as `seed`.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        super().save(path, **more)
         if self.labels is None or self.multi_label:
             return
         if importlib.util.find_spec("matplotlib") is None:
             logger.info("The confusion matrix is not drawn: matplotlib is not installed (`hf_videovit[train]`)")
         else:
             matrix = confusion_matrix(*self.scored())
-            draw_confusion_matrix(matrix, self.label_names, path.with_name(f"{path.stem}_confusion.png"))
+            picture = Path(path).with_name(f"{Path(path).stem}_confusion.png")
+            draw_confusion_matrix(matrix, self.label_names, picture)
 
     def save_confusion_matrix(self, path: str | Path) -> None:
         """

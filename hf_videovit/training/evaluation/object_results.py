@@ -16,10 +16,11 @@ from ..data.coco_images import ObjectSource, find_objects, read_objects
 from ..data.streaming import ClipStream
 from .claims import Claim
 from .evaluation import gathered
+from .results import Result
 
 
 @dataclass
-class ObjectResult:
+class ObjectResult(Result):
     """
     Predictions in COCO's format, and their metrics.
 
@@ -72,21 +73,6 @@ class ObjectResult:
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
         }
-
-    def save(self, path: str | Path, **more: Any) -> None:
-        """
-        Write the result file.
-
-        Args:
-            path (`str` or `Path`):
-                The file, usually `results.json` beside the weights.
-            more:
-                Further plain values to write, such as `seed`.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
 
     def save_predictions(self, path: str | Path) -> None:
         """

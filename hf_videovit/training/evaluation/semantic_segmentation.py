@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +26,7 @@ from ..data.streaming import ClipStream
 from .claims import Claim
 from .evaluation import autocast_of, describe_environment, describe_protocol, gathered
 from .metrics.pixels import pixel_confusion, pixel_scores
+from .results import Result
 
 
 logger = logging.get_logger(__name__)
@@ -35,7 +35,7 @@ Answer = tuple[str, str]  # name of an image, hash of its labels
 
 
 @dataclass
-class SegmentationResult:
+class SegmentationResult(Result):
     """
     The scores of a model for semantic segmentation.
 
@@ -99,21 +99,6 @@ class SegmentationResult:
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
         }
-
-    def save(self, path: str | Path, **more: Any) -> None:
-        """
-        Write the result file.
-
-        Args:
-            path (`str` or `Path`):
-                The file, usually `results.json` beside the weights.
-            more:
-                Further plain values to write, such as `seed`.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """The labels that occur or are predicted as a table for `rich.print`, the worst first."""

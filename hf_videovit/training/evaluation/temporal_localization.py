@@ -41,6 +41,7 @@ from ..data.sources import label_mapping
 from ..data.streaming import ClipStream
 from .evaluation import autocast_of, describe_environment, gathered
 from .metrics.segments import THRESHOLDS, segment_average_precision
+from .results import Result
 
 
 logger = logging.get_logger(__name__)
@@ -51,7 +52,7 @@ ROWS = ("videos", "segments", "labels", "scores")  # of a table of predictions
 
 
 @dataclass
-class LocalizationResult:
+class LocalizationResult(Result):
     """
     The segments that a model finds, and their metrics.
 
@@ -119,21 +120,6 @@ class LocalizationResult:
             "environment": self.environment,
             "seconds": round(self.seconds, 3),
         }
-
-    def save(self, path: str | Path, **more: Any) -> None:
-        """
-        Write the result file.
-
-        Args:
-            path (`str` or `Path`):
-                The file, usually `results.json` beside the weights.
-            more:
-                Further plain values to write, such as `seed`.
-        """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**more, **self.to_dict()}, indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
 
     def table(self) -> Table:
         """The classes as a table for `rich.print`, the worst first."""
