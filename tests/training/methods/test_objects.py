@@ -25,6 +25,7 @@ from hf_videovit.training.methods.choosing import finetune, method_of
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.preparing.digit_pictures import build_digit_pictures
 from tests.training.engine.test_two_processes import curve_of, launch
+from tests.training.methods.interrupting import check_that_a_resumed_run_is_the_uninterrupted_one
 
 
 BACKBONE = {
@@ -201,6 +202,12 @@ def test_two_processes_train_and_evaluate_like_one(fields, pictures, tmp_path):
     assert len(curve_of(tmp_path / "two")) == 4
     again = reproduce(tmp_path / "two")
     assert again.confirmed, (again.claimed, again.measured)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [detection, pose])
+def test_a_resumed_run_is_the_uninterrupted_one(task, fields, tmp_path):
+    check_that_a_resumed_run_is_the_uninterrupted_one(lambda **more: task(fields | more), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["detection", "pose"])

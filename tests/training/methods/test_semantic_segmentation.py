@@ -28,11 +28,11 @@ from hf_videovit.training.data.segmentation_augmentation import SegmentationAugm
 from hf_videovit.training.evaluation.metrics.pixels import pixel_confusion, pixel_scores
 from hf_videovit.training.evaluation.receipts import reproduce
 from hf_videovit.training.methods.choosing import finetune, method_of
-from hf_videovit.training.methods.common import run
 from hf_videovit.training.methods.semantic_segmentation import label_colour
 from hf_videovit.training.planning import plan_run
 from hf_videovit.training.preview import draw_preview
-from tests.training.engine.test_two_processes import curve_of, launch
+from tests.training.engine.test_two_processes import launch
+from tests.training.methods.interrupting import check_that_a_resumed_run_is_the_uninterrupted_one
 
 
 SIZES = [(40, 60), (64, 64), (70, 50), (50, 90)]
@@ -152,27 +152,10 @@ def test_the_command_scores_a_model_as_its_training_did(trained, pictures, tmp_p
 
 @pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(pictures, tmp_path):
-    whole = finetune(RunConfig.from_fields(**fields_of(pictures, tmp_path / "whole", max_steps=4)))
-    parts = fields_of(pictures, tmp_path / "parts", max_steps=4, save_steps=1, save_every=0)
-    interrupted = RunConfig.from_fields(**parts)
+    def config_of(output_dir, **more):
+        return RunConfig.from_fields(**fields_of(pictures, output_dir, **more))
 
-    class Stop(Exception):
-        pass
-
-    method = method_of(interrupted)
-    calls = []
-
-    def validate(model):
-        calls.append(model)
-        raise Stop
-
-    method.validate = validate
-    with pytest.raises(Stop):
-        run(method)
-    resumed = finetune(RunConfig.from_fields(**parts, resume=True))
-    assert len(calls) == 1 and curve_of(tmp_path / "parts") == curve_of(tmp_path / "whole")
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(resumed.model.state_dict()[name], value), name
+    check_that_a_resumed_run_is_the_uninterrupted_one(config_of, tmp_path)
 
 
 def test_it_starts_from_an_image_model_and_goes_on_with_other_labels(trained, pictures, tmp_path):
