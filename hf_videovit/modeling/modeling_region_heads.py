@@ -17,11 +17,20 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, clip_boxes_to_image, generalized_box_iou_loss, roi_align
 
-from .modeling_region_proposals import SAMPLED_REGIONS, BoxDeltas, match_and_sample, pool_regions
+from .layers import starting
+from .modeling_region_proposals import (
+    BOXES,
+    CLASSES,
+    KAIMING,
+    SAMPLED_REGIONS,
+    XAVIER,
+    BoxDeltas,
+    match_and_sample,
+    pool_regions,
+)
 
 
 BOX_SIDE, MASK_SIDE = 7, 14  # of the grids that regions are read on; masks have twice the side
-INIT_CLASSES, INIT_BOXES = 0.01, 0.001  # standard deviations of fresh classifiers and boxes
 
 
 @dataclass
@@ -68,7 +77,9 @@ class Samples:
 class _ConvolutionWithNorm(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
+            starting(KAIMING, nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
         )
 
 
@@ -88,9 +99,9 @@ class BoxHead(nn.Module):
             *(_ConvolutionWithNorm(channels, channels) for _ in range(config.box_convolutions))
         )
         widths = [channels * BOX_SIDE**2, *[width] * config.box_layers]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:]))
-        self.classifier = nn.Linear(width, config.num_labels + 1)
-        self.box = nn.Linear(width, 4 * config.num_labels)
+        self.layers = nn.ModuleList(starting(XAVIER, nn.Linear(*pair)) for pair in zip(widths, widths[1:]))
+        self.classifier = starting(CLASSES, nn.Linear(width, config.num_labels + 1))
+        self.box = starting(BOXES, nn.Linear(width, 4 * config.num_labels))
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
@@ -122,10 +133,12 @@ class MaskHead(nn.Module):
     def __init__(self, config: Any):
         super().__init__()
         channels = config.pyramid_size
-        layers = [nn.Conv2d(channels, channels, 3, padding=1) for _ in range(config.mask_convolutions)]
+        layers = [
+            starting(KAIMING, nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(config.mask_convolutions)
+        ]
         self.convolutions = nn.ModuleList(layers)
-        self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
-        self.classifier = nn.Conv2d(channels, config.num_labels, 1)
+        self.upsample = starting(KAIMING, nn.ConvTranspose2d(channels, channels, 2, stride=2))
+        self.classifier = starting(KAIMING, nn.Conv2d(channels, config.num_labels, 1))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """
@@ -370,4 +383,4 @@ def _of_labels(masks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return masks[torch.arange(len(labels), device=labels.device), labels]
 
 
-__all__ = ["INIT_BOXES", "INIT_CLASSES", "BoxHead", "Detections", "MaskHead", "RegionHeads", "mask_targets"]
+__all__ = ["BoxHead", "Detections", "MaskHead", "RegionHeads", "mask_targets"]

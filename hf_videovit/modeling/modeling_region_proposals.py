@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from torchvision.models.detection import _utils as detection_utils
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, roi_align
 
+from .layers import starting
+
 
 STRIDES = (4, 8, 16, 32, 64)  # of the five levels of the pyramid
 REGION_LEVELS = 4  # levels that regions are read from
@@ -23,6 +25,9 @@ FINEST_REGION = 56  # side in pixels below which a region is read from the fines
 MATCHED = (0.7, 0.3)  # overlaps from which an anchor is an object and below which it is background
 SAMPLED_ANCHORS, SAMPLED_REGIONS = (256, 0.5), (512, 0.25)  # of an image, and the share of objects
 LEVEL_EPS = 1e-6
+# How layers of dense models start, see `starting`.
+XAVIER, KAIMING, CLASSES, BOXES = "xavier", "kaiming", "classes", "boxes"
+INIT_DEVIATIONS = {CLASSES: 0.01, BOXES: 0.001}
 
 
 def anchor_grid(
@@ -151,9 +156,10 @@ class RegionProposalNetwork(nn.Module):
         self.config = config
         self.deltas = BoxDeltas((1.0, 1.0, 1.0, 1.0))
         number = len(config.anchor_ratios)
-        self.convolution = nn.Conv2d(config.pyramid_size, config.pyramid_size, 3, padding=1)
-        self.objectness = nn.Conv2d(config.pyramid_size, number, 1)
-        self.box = nn.Conv2d(config.pyramid_size, 4 * number, 1)
+        width = config.pyramid_size
+        self.convolution = starting(CLASSES, nn.Conv2d(width, width, 3, padding=1))
+        self.objectness = starting(CLASSES, nn.Conv2d(width, number, 1))
+        self.box = starting(CLASSES, nn.Conv2d(width, 4 * number, 1))
 
     def forward(self, maps: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """

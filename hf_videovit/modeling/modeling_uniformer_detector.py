@@ -23,8 +23,9 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_uniformer import UniFormerConfig
 from .configuration_uniformer_dense import UniFormerDetectorConfig
-from .modeling_region_heads import INIT_BOXES, INIT_CLASSES, BoxHead, Detections, MaskHead, RegionHeads
-from .modeling_region_proposals import RegionProposalNetwork, relative_boxes
+from .layers import start_of, starting
+from .modeling_region_heads import Detections, RegionHeads
+from .modeling_region_proposals import INIT_DEVIATIONS, KAIMING, XAVIER, RegionProposalNetwork, relative_boxes
 from .modeling_uniformer import UniFormerBackbone
 
 
@@ -94,6 +95,9 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         extra = LastLevelMaxPool() if add_pooled_level else None
         self.layers = FeaturePyramidNetwork(list(channels), out_channels, extra)
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Conv2d):
+                starting(XAVIER, layer)
 
     def forward(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """
@@ -123,19 +127,13 @@ class UniFormerDetectorPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As MMDetection: Xavier's in the pyramid and box heads, Kaiming's in mask heads, small in what predicts."""
         super()._init_weights(module)
-        layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
-        if isinstance(module, FeaturePyramid | BoxHead):
-            for layer in layers:
-                init.xavier_uniform_(layer.weight)
-        elif isinstance(module, MaskHead):
-            for layer in layers:
-                init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, RegionProposalNetwork):
-            for layer in layers:
-                init.normal_(layer.weight, std=INIT_CLASSES)
-        if isinstance(module, BoxHead):
-            init.normal_(module.classifier.weight, std=INIT_CLASSES)
-            init.normal_(module.box.weight, std=INIT_BOXES)
+        start = start_of(module)
+        if start == XAVIER:
+            init.xavier_uniform_(module.weight)
+        elif start == KAIMING:
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif start in INIT_DEVIATIONS:
+            init.normal_(module.weight, std=INIT_DEVIATIONS[start])
 
 
 class UniFormerForObjectDetection(UniFormerDetectorPreTrainedModel):

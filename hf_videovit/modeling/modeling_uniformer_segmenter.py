@@ -16,6 +16,8 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_uniformer_dense import UniFormerSegmenterConfig
+from .layers import start_of, starting
+from .modeling_region_proposals import CLASSES, XAVIER
 from .modeling_uniformer_detector import FeaturePyramid, backbone_from
 
 
@@ -145,7 +147,7 @@ class _SegmentationHead(nn.Module):
     def __init__(self, config: UniFormerSegmenterConfig, channels: int):
         super().__init__()
         self.dropout = nn.Dropout2d(config.classifier_dropout)
-        self.classifier = nn.Conv2d(channels, config.num_labels, 1)
+        self.classifier = starting(CLASSES, nn.Conv2d(channels, config.num_labels, 1))
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.dropout(hidden_states))
@@ -165,14 +167,13 @@ class UniFormerSegmenterPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As MMSegmentation: Kaiming's in convolutions, Xavier's in the pyramid, small in what predicts."""
         super()._init_weights(module)
-        if isinstance(module, nn.Conv2d):
+        start = start_of(module)
+        if start == XAVIER:
+            init.xavier_uniform_(module.weight)
+        elif start == CLASSES:
+            init.normal_(module.weight, std=self.config.initializer_range)
+        elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, FeaturePyramid):
-            for layer in module.modules():
-                if isinstance(layer, nn.Conv2d):
-                    init.xavier_uniform_(layer.weight)
-        elif isinstance(module, _SegmentationHead):
-            init.normal_(module.classifier.weight, std=self.config.initializer_range)
 
 
 class UniFormerForSemanticSegmentation(UniFormerSegmenterPreTrainedModel):
