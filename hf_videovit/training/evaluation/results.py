@@ -1,4 +1,4 @@
-"""What the results of all evaluations share."""
+"""Base of the results of all evaluations."""
 
 import json
 from abc import ABC, abstractmethod
