@@ -77,7 +77,10 @@ def reference_pages() -> dict[str, list[str]]:
     """Full names of everything public, by title of the page of the reference."""
     pages: dict[str, list[str]] = {title: [] for title in REFERENCE}
     for name in hf_videovit.__all__:
-        page = next(page for page, pattern in REFERENCE.items() if re.match(pattern, hf_videovit.MODULE_OF[name]))
+        module = hf_videovit.MODULE_OF[name]
+        page = next((page for page, pattern in REFERENCE.items() if re.match(pattern, module)), None)
+        if page is None:
+            raise ValueError(f"{name} of {module} is on no page of the reference: add its module to REFERENCE")
         value = getattr(hf_videovit, name)
         pages[page].append(f"{value.__module__}.{value.__qualname__}")
     return pages
