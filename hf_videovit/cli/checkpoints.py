@@ -178,8 +178,22 @@ def _entry_rows(entry: Any) -> list[tuple[str, str]]:
         ("licence", licences or weights_licence(entry)),
         ("file", "; ".join([file.availability, *facts])),
     ]
-    images = ("image-classification", "backbone", "keypoint-detection", "temporal-action-localization")
+    if entry.task in ("object-detection", "semantic-segmentation"):
+        rows = [(title, _dense_protocol(entry) if title == "protocol" else text) for title, text in rows]
+    images = ("image-classification", "keypoint-detection", "temporal-action-localization")
     return [row for row in rows if row[0] != "protocol" or entry.task not in images]
+
+
+def _dense_protocol(entry: Any) -> str:
+    """Sizes of the images, and attention of stage 3."""
+    fields, backbone = entry.protocol.processor, entry.config["backbone_config"]
+    size, divisor = fields["size"], fields.get("size_divisor")
+    words = f"short side {size['shortest_edge']} pixels, long side at most {size['longest_edge']}"
+    how = "padded" if entry.task == "object-detection" else "rounded up"
+    words += f"; sides {how} to multiples of {divisor}" if divisor else ""
+    kind = backbone.get("attention_type")
+    window = f" with windows of {backbone['window_size']}" if kind == "hybrid" else ""
+    return words + (f"; {kind} attention{window}" if kind else "")
 
 
 def how_to_get(entry: Any) -> list[str]:

@@ -161,6 +161,7 @@ def plan_conversion(
     }
     refuse_unknown_fields(UniFormerConfig, overrides, labels)
     config = known_config(UniFormerConfig, config, published)
+    config = getattr(config, "backbone_config", config)  # of a published detector or segmenter
     layout, sources, left = _official_names(checkpoint, task)
     _warn_of_heads(left, checkpoint, task)
     shapes = {name: checkpoint.shapes[source] for name, source in sources.items()}

@@ -19,7 +19,7 @@ from ..modeling.image_processing_uniformer_dense import (
 )
 from ..modeling.modeling_uniformer_detector import UniFormerForObjectDetection
 from ..modeling.modeling_uniformer_segmenter import UniFormerForSemanticSegmentation
-from ..published import published_labels
+from ..published import published_config, published_entry, published_labels, published_processor_kwargs
 from . import convert_uniformer
 from .fields import Shapes, agreed, class_names, default_names, given_fields, make_config, with_class_names
 from .keys import Checkpoint, clean_names
@@ -106,7 +106,8 @@ def plan_conversion(
     heads = {_with_stage(name): source for name, source in names.items() if name.startswith(HEADS)}
     shapes = {name: checkpoint.shapes[source] for name, source in heads.items()}
     own = {name: value for name, value in overrides.items() if name not in BACKBONE_FIELDS}
-    backbone = _plan_backbone(checkpoint, set(heads.values()), task, config, published, overrides, own)
+    config = _known_config(task, config, published)
+    backbone = _plan_backbone(checkpoint, set(heads.values()), task, config, overrides, own)
     shown = _detector_fields(shapes, checkpoint) if task == OBJECTS else _segmenter_fields(shapes, checkpoint)
     given = given_fields(CONFIGS[task], config, own, set())
     given.pop("backbone_config", None)
@@ -122,8 +123,20 @@ def plan_conversion(
     for name, source in heads.items():
         if ours := _our_name(name, task):
             plan.pieces[ours] = Piece(source)
-    plan.processor = _make_processor(full, task)
+    plan.processor = _make_processor(full, task, published)
     return plan
+
+
+def _known_config(task: str, config: PreTrainedConfig | None, published: str | None) -> PreTrainedConfig | None:
+    """Configuration that the caller passed, or that of the published checkpoint that the caller named."""
+    if published is None:
+        return config
+    if config is not None:
+        raise ValueError("Pass `config` or `published`, not both.")
+    its_task = published_entry(published).task
+    if its_task != task:
+        raise ValueError(f"`published` {published!r} is a checkpoint for task={its_task!r}, not for {task!r}.")
+    return published_config(published)
 
 
 def _plan_backbone(
@@ -131,21 +144,19 @@ def _plan_backbone(
     heads: set[str],
     task: str,
     config: PreTrainedConfig | None,
-    published: str | None,
     overrides: dict[str, Any],
     own: dict[str, Any],
 ) -> Conversion:
     """The conversion of the backbone alone, with the attention of the published models."""
     fields = {name: value for name, value in overrides.items() if name not in own}
     light = any(name.rpartition("cls_token")[1] for name in checkpoint.shapes)
-    if task == OBJECTS and published is None and config is None and not light:
+    if task == OBJECTS and config is None and not light:
         fields.setdefault("attention_type", "hybrid")
     rest = {name: shape for name, shape in checkpoint.shapes.items() if name not in heads}
     return convert_uniformer.plan_conversion(
         replace(checkpoint, shapes=rest),
         task="backbone",
         config=getattr(config, "backbone_config", None),
-        published=published,
         **fields,
     )
 
@@ -229,8 +240,13 @@ def _class_names(
     return names
 
 
-def _make_processor(config: Any, task: str) -> UniFormerDetectorImageProcessor | UniFormerSegmenterImageProcessor:
+def _make_processor(
+    config: Any, task: str, published: str | None
+) -> UniFormerDetectorImageProcessor | UniFormerSegmenterImageProcessor:
     """Processor with the published protocol."""
+    if published is not None:
+        made = UniFormerDetectorImageProcessor if task == OBJECTS else UniFormerSegmenterImageProcessor
+        return made(**published_processor_kwargs(published))
     if task == OBJECTS:
         return UniFormerDetectorImageProcessor()
     divisor = SIZE_DIVISOR if config.decode_head == "fpn" else None

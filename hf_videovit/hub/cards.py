@@ -306,7 +306,7 @@ def render_published_card(name: str, *, model_id: str | None = None) -> ModelCar
         summary=entry.summary,
         config=config,
         processor=processor,
-        results=[_published_result(result, entry.task) for result in entry.results],
+        results=[_published_result(result) for result in entry.results],
         obtain=_how_to_obtain(entry),
         labels=published_labels(entry.labels) if entry.labels else (),
         limits=[*entry.notes, *_published_limits(entry, config)],
@@ -417,7 +417,7 @@ def _processor_class(config: PreTrainedConfig, task: str) -> Any:
     return registered["torchvision"] if isinstance(registered, dict) else registered
 
 
-def _published_result(result: PublishedResult, task: str) -> Result:
+def _published_result(result: PublishedResult) -> Result:
     views = f"{result.views} (frames x clips x crops)" if result.views else ""
     how = "; ".join(part for part in (views, (result.note or "").rstrip(".")) if part)
     checked = result.kind != "recalled-unverified"
@@ -428,7 +428,7 @@ def _published_result(result: PublishedResult, task: str) -> Result:
         how if checked else f"{how}; from memory, not verified",
         result.source,
         result.url or SOURCE_URLS.get(result.source),
-        in_metadata=checked and task != BACKBONE,  # a backbone alone has no such result
+        in_metadata=checked,
     )
 
 
@@ -464,10 +464,13 @@ def _published_limits(entry: PublishedCheckpoint, config: PreTrainedConfig) -> l
         return _detector_limits(config)
     if entry.task == LOCALIZATION:
         return localizer_limits(config)
-    if entry.task == BACKBONE:
-        return ["The model returns feature maps. Train a head for dense prediction on them."]
     if entry.task == KEYPOINTS:
         return _pose_limits()
+    if entry.task == OBJECTS:
+        kinds = f"The model finds objects of its {entry.num_labels} kinds only"
+        return [f"{kinds}, {config.max_detections} in an image at most."]
+    if entry.task == SEMANTICS:
+        return [_each_pixel(config)]
     if entry.task not in CLASSIFICATION_TASKS:
         return ["The model has no classifier. Fine-tune it, or use its features."]
     unit = _unit(entry.task).split()[1]
@@ -519,12 +522,16 @@ def _trained_limits(config: PreTrainedConfig, task: str) -> list[str]:
     elif task == KEYPOINTS:
         limits = [*_pose_limits(), *limits]
     elif task == SEMANTICS:
-        limits.insert(0, f"Every pixel gets one of the {config.num_labels} labels, even if it shows none of them.")
+        limits.insert(0, _each_pixel(config))
     elif task in CLASSIFICATION_TASKS and config.problem_type == MULTI_LABEL:
         limits.insert(0, _several_labels(config.num_labels))
     elif task in CLASSIFICATION_TASKS:
         limits.insert(0, _one_label(config.num_labels, task))
     return limits
+
+
+def _each_pixel(config: PreTrainedConfig) -> str:
+    return f"Every pixel gets one of the {config.num_labels} labels, even if it shows none of them."
 
 
 def _pose_limits() -> list[str]:

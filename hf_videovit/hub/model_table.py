@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..published import COUNTS, KEYPOINTS, PublishedCheckpoint, list_published, published_entry
+from ..published import COUNTS, KEYPOINTS, OBJECTS, SEMANTICS, PublishedCheckpoint, list_published, published_entry
 from ..published.selection import FILE_LEGEND, data_of, file_word, main_result, weights_licence
 
 
@@ -26,6 +26,7 @@ TITLES = {
     "actionformer": "ActionFormer and TriDet",
     "video_temporal_localizer": "Encoder and localiser in one",
 }
+DENSE_SIZES = {OBJECTS: (800, 1280), SEMANTICS: (512, 2048)}  # of the authors' counts, in pixels
 INTRODUCTION = """# Models
 
 Every published checkpoint that this package knows. `hf-videovit models` prints the same table, and
@@ -60,10 +61,11 @@ hf-videovit train --model_type videomae_v2 --size base --data clips --batch_size
 ## All of them
 
 Scores are in percent, as their sources report them, with views of frames x clips x crops: top-1 accuracy, mean
-average precision, or mean intersection over union (ADE20K). Parameters and multiply-accumulates (GMACs) of one view
-are counted on the models of this package; of detectors and pretraining models the latter are those of the encoder, of
-localisers those of the longest sequence of features. A licence is that of the weights. What the words under "file"
-mean: {legend}.
+average precision (of boxes for COCO), or mean intersection over union (ADE20K). Parameters and multiply-accumulates
+(GMACs) of one view are counted on the models of this package; of action detectors and pretraining models the latter
+are those of the encoder, of localisers those of the longest sequence of features, of detectors of objects those of
+800 x 1280 pixels with 1,000 proposals and 100 masks, of segmenters those of 512 x 2048 pixels. A licence is that of
+the weights. What the words under "file" mean: {legend}.
 """
 
 
@@ -94,15 +96,30 @@ def count_checkpoint(name: str) -> dict[str, int | float]:
         return counted
     if entry.task in ("action-detection", "pretraining"):
         model = getattr(model, model.base_model_prefix)
+    run = _run_detector if entry.task == OBJECTS else model.__class__.__call__
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, *shape, device="meta"))
+        run(model, torch.empty(1, *shape, device="meta"))
     return counted | {"gmacs": round(counter.get_total_flops() / 2e9, 2)}
+
+
+def _run_detector(model: Any, pixels: Any) -> None:
+    """All parts of a detector. What is detected needs values, so the heads get as many boxes as they may."""
+    import torch
+
+    width, boxes, objects = model.config.pyramid_size, model.config.num_proposals, model.config.max_detections
+    maps = model.pyramid(model.backbone(pixels).feature_maps)
+    model.proposals(maps)
+    for box_head, mask_head in zip(model.heads.box_heads, model.heads.mask_heads):
+        box_head(torch.empty(boxes, width, 7, 7, device="meta"))
+        mask_head(torch.empty(objects, width, 14, 14, device="meta"))
 
 
 def _input_shape(entry: PublishedCheckpoint, config: Any) -> tuple[int, ...] | None:
     """Shape of one view; `None` for models whose input has no fixed size."""
-    if entry.task == "backbone" or hasattr(config, "encoder_config"):
+    if hasattr(config, "encoder_config"):
         return None
+    if entry.task in DENSE_SIZES:
+        return 3, *DENSE_SIZES[entry.task]
     if entry.task == "temporal-action-localization":
         return config.max_sequence_length, sum(config.feature_sizes)
     if entry.task == KEYPOINTS:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 COUNTS = FOLDER / "counts.json"  # `python -m hf_videovit.hub.model_table` writes it
+# Models around a backbone of another model type.
+DENSE_MODEL_TYPES = {OBJECTS: "uniformer_detector", SEMANTICS: "uniformer_segmenter"}
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where PyYAML was built with it
 
 
@@ -139,6 +141,8 @@ def published_config(name: str) -> "PreTrainedConfig":
     from transformers import CONFIG_MAPPING
 
     entry = published_entry(name)
+    if entry.task in DENSE_MODEL_TYPES:
+        return _dense_config(entry)
     fields: dict[str, Any] = {} if entry.task == LOCALIZATION else {"image_size": entry.protocol.image_size}
     if entry.task not in (*IMAGE_TASKS, LOCALIZATION):
         fields |= {"num_frames": entry.protocol.num_frames, "view_merging": entry.protocol.view_merging}
@@ -150,6 +154,16 @@ def published_config(name: str) -> "PreTrainedConfig":
     elif entry.num_labels is not None:
         fields["num_labels"] = entry.num_labels
     return CONFIG_MAPPING[entry.model_type].from_size(entry.size, **fields)
+
+
+def _dense_config(entry: PublishedCheckpoint) -> "PreTrainedConfig":
+    """Configuration of a detector or segmenter, whose fields beside the backbone are those of its kind."""
+    from transformers import CONFIG_MAPPING
+
+    fields = {**entry.config, **label_fields(published_labels(str(entry.labels)))}
+    sized = {"out_indices": [1, 2, 3, 4], **fields.pop("backbone_config")}
+    backbone = CONFIG_MAPPING[entry.model_type].from_size(entry.size, **sized)
+    return CONFIG_MAPPING[DENSE_MODEL_TYPES[entry.task]].from_size(entry.size, backbone_config=backbone, **fields)
 
 
 def published_processor_kwargs(name: str) -> dict[str, Any]:
@@ -175,8 +189,8 @@ def published_processor_kwargs(name: str) -> dict[str, Any]:
     if task == KEYPOINTS:
         height, width = published_entry(name).config["image_size"]
         return {"size": {"height": height, "width": width}, **normalisation}
-    if task == "backbone":  # the detector or segmenter decides on sizes
-        return {"do_resize": False, "do_center_crop": False, **normalisation}
+    if task in DENSE_MODEL_TYPES:
+        return {**protocol.processor, **normalisation}
     crop = {"height": protocol.image_size, "width": protocol.image_size}
     rate = {} if protocol.frame_rate is None else {"frame_rate": protocol.frame_rate}
     if task == "image-classification":

@@ -232,7 +232,7 @@ class PublishedCheckpoint:
             Description in one sentence.
         task (`str`):
             Task of the file: `"video-classification"`, `"action-detection"`, `"temporal-action-localization"`,
-            `"image-classification"`, `"backbone"` (feature maps for dense prediction), `"keypoint-detection"`,
+            `"image-classification"`, `"object-detection"`, `"semantic-segmentation"`, `"keypoint-detection"`,
             `"feature-extraction"` or `"pretraining"`.
         file ([`PublishedFile`]):
             The official file.
@@ -242,7 +242,8 @@ class PublishedCheckpoint:
             Its label list, for [`published_labels`]; `None` if the names are not part of this package.
         config (`dict[str, Any]`, *optional*):
             Fields of the configuration that differ from those of `size` and that no tensor shape shows, such as
-            UniFormer's `head_dim`.
+            UniFormer's `head_dim`. A detector names its `detector`, a segmenter its `segmenter`; both have the fields
+            of their backbone in `backbone_config`.
         protocol ([`PublishedProtocol`], *optional*):
             Evaluation protocol.
         licences (`tuple[PublishedLicence, ...]`, *optional*, defaults to `()`):
@@ -256,9 +257,10 @@ class PublishedCheckpoint:
         parameters (`int`, *optional*):
             Number of parameters, counted on the model of this package.
         gmacs (`float`, *optional*):
-            Multiply-accumulates in 10^9 of one view, counted on the model of this package: of a detector or a
-            pretraining model those of its encoder, of a localiser of features those of its longest sequence. `None`
-            where the input has no fixed size.
+            Multiply-accumulates in 10^9 of one view, counted on the model of this package: of an action detector or a
+            pretraining model those of its encoder, of a localiser of features those of its longest sequence, of a
+            detector of objects those of 800 x 1280 pixels, of a segmenter those of 512 x 2048. `None` where the input
+            has no fixed size.
 
     Raises:
         ValueError: a value is not allowed, or `num_labels` does not match `task` or `labels`.

@@ -5,12 +5,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hf_videovit import list_published, published_config, published_labels
 from hf_videovit.convert.detectors import MMACTION2_HEAD, OFFICIAL_HEAD, detection_processor
+from hf_videovit.hub.cards import AUTO_CLASSES
 from hf_videovit.modeling.configuration_actionformer import ACTIONFORMER_SIZES
 from hf_videovit.modeling.configuration_bevt import BEVT_SIZES
 from hf_videovit.modeling.configuration_lstcl import LSTCL_SIZES
@@ -81,15 +83,21 @@ def test_every_file_of_the_zoo_is_there():
     assert remote == {f"OpenGVLab/VideoMAEv2-{size}" for size in ("Base", "Large", "Huge", "giant")}
 
 
+def backbone_of(config):
+    """Configuration of the family: that of the backbone of a detector or segmenter."""
+    return getattr(config, "backbone_config", config)
+
+
 @pytest.mark.parametrize("name", list_published())
 def test_entries_are_consistent(name):
     entry, config = published_entry(name), published_config(name)
-    assert config.model_type == entry.model_type
+    base, fields = backbone_of(config), entry.config.get("backbone_config", entry.config)
+    assert base.model_type == entry.model_type
     encoder = getattr(config, "encoder_config", None)
     for field, value in SIZES["videomae_v2" if encoder else entry.model_type][entry.size].items():
-        assert getattr(encoder or config, field) == entry.config.get(field, value) or field in GIVEN_APART
-    for field, value in type(config).from_size(entry.size, **entry.config).to_dict().items():
-        assert field not in {*entry.config} - NESTED or config.to_dict()[field] == value
+        assert getattr(encoder or base, field) == fields.get(field, value) or field in GIVEN_APART
+    for field, value in type(base).from_size(entry.size, **fields).to_dict().items():
+        assert field not in {*fields} - NESTED or base.to_dict()[field] == value
     unmerged = (*IMAGE_TASKS, LOCALIZATION)
     assert entry.task in unmerged or config.view_merging == entry.protocol.view_merging
     if entry.num_labels is not None:
@@ -194,10 +202,60 @@ UNIFORMER_COUNTS = {
     "image-classification": 5 + 6 + 7 + 4,
     # Kinetics-400 8 and 600 5, Something-Something 8 each, UCF101, HMDB51, 8 light, 3 ports
     "video-classification": 8 + 5 + 8 + 8 + 2 + 8 + 3,
-    # Mask R-CNN 6, Cascade 2, Semantic FPN 6 and UperNet 4 sets of weights
-    "backbone": 6 + 2 + 6 + 4,
+    "object-detection": 6 + 2,  # Mask R-CNN, Cascade Mask R-CNN
+    "semantic-segmentation": 6 + 4,  # Semantic FPN, UperNet
     "keypoint-detection": 6,
 }
+
+
+# Millions of parameters and GMACs of the whole models in the authors' tables, by size: detectors at 800 x 1280 pixels,
+# segmenters at 512 x 2048, pose estimators at their own size. Of FPN with hybrid attention see tests/test_counts.py.
+DENSE_COUNTS = {
+    "mask-rcnn-1x": {"small": (41, 269), "base": (69, 399)},
+    "mask-rcnn-3x": {"small": (41, 269), "base": (69, 399)},
+    "cascade-mask-rcnn-3x": {"small": (79, 747), "base": (107, 878)},
+    "fpn": {"small": (25, 247), "base": (54, 471)},
+    "upernet-h14": {"small": (52, 947), "base": (80, 1085)},
+    "upernet": {"small": (52, 1004), "base": (80, 1227)},
+    "pose-256x192": {"small": (25, 4.7), "base": (54, 9.2)},
+    "pose-384x288": {"small": (25, 11.1)},
+    "pose-448x320": {"small": (25, 14.8), "base": (54, 29.6)},
+}
+BACKBONES = {"small": 21_033_280, "base": 49_264_576}  # parameters without heads, exactly
+LABELS = {"object-detection": "coco", "semantic-segmentation": "ade20k", "keypoint-detection": "coco-keypoints"}
+
+
+def test_dense_models_have_the_costs_of_the_authors_tables():
+    for kind, sizes in DENSE_COUNTS.items():
+        for size, (millions, gmacs) in sizes.items():
+            entry = published_entry(f"uniformer-{size}-{'ade20k' if kind[0] in 'fu' else 'coco'}-{kind}")
+            assert round(entry.parameters / 1e6 - 0.2) <= millions <= round(entry.parameters / 1e6 + 0.2), entry.name
+            assert entry.gmacs == pytest.approx(gmacs, rel=0.005, abs=0.05), entry.name
+
+
+@pytest.mark.parametrize("size", ["small", "base"])
+@pytest.mark.parametrize(
+    "kind", ["coco-mask-rcnn-1x", "coco-cascade-mask-rcnn-3x", "ade20k-fpn-h14", "ade20k-upernet"]
+)
+def test_the_configuration_of_a_dense_model_builds_it_whole(kind, size):
+    name = f"uniformer-{size}-{kind}"
+    entry, config = published_entry(name), published_config(name)
+    with torch.device("meta"):
+        model = AUTO_CLASSES[entry.task].from_config(config)
+    assert sum(one.numel() for one in model.parameters()) == entry.parameters
+    assert sum(one.numel() for one in model.backbone.parameters()) == BACKBONES[size]
+    assert list(config.id2label.values()) == published_labels(LABELS[entry.task])
+    backbone = config.backbone_config
+    hybrid = "coco" in kind or kind.endswith("h14")
+    attention = ("hybrid", 14) if hybrid else ("global", 32)
+    assert (backbone.head_dim, backbone.attention_type, backbone.window_size) == (64, *attention)
+    fields = published_processor_kwargs(name)
+    sizes = (
+        {"shortest_edge": 800, "longest_edge": 1333}
+        if "coco" in kind
+        else {"shortest_edge": 512, "longest_edge": 2048}
+    )
+    assert fields["size"] == sizes and fields.get("size_divisor") == (None if kind == "ade20k-upernet" else 32)
 
 
 def test_every_file_of_the_uniformer_zoo_is_there():
@@ -223,10 +281,11 @@ def test_every_file_of_the_uniformer_zoo_is_there():
 @pytest.mark.parametrize("name", list_published("uniformer"))
 def test_width_of_uniformer_heads(name):
     """Nothing else in the package knows it, and nothing in the files shows it."""
-    entry, config = published_entry(name), published_config(name)
+    entry, config = published_entry(name), backbone_of(published_config(name))
     light = {"xxs": 28, "xs": 32}
     narrow = "dim64" not in name and ("-tl-" in name and entry.size != "large" or name == "uniformer-small-plus-in1k")
-    assert entry.config["head_dim"] == config.head_dim == light.get(entry.size, 32 if narrow else 64)
+    given = entry.config.get("backbone_config", entry.config)
+    assert given["head_dim"] == config.head_dim == light.get(entry.size, 32 if narrow else 64)
     assert config.use_auxiliary_head == ("-tl-" in name)
     assert config.modality == ("image" if entry.task in IMAGE_TASKS else "video")
 
@@ -240,11 +299,12 @@ def test_protocols_of_uniformer():
     light = published_processor_kwargs("uniformer-xxs-k400-16f-128")
     assert [light[name] for name in ("frame_sampling", "num_clips", "num_crops")] == ["sparse", 1, 1]
     assert light["crop_size"]["height"] == 128
-    scaled = {name for name in list_published("uniformer") if published_config(name).layer_scale_init_value == 0.1}
+    configs = {name: backbone_of(published_config(name)) for name in list_published("uniformer")}
+    scaled = {name for name, config in configs.items() if config.layer_scale_init_value == 0.1}
     assert scaled == {f"uniformer-xxs-k400-{one}" for one in ("4f-128", "4f-160", "8f-128")}
     large = published_processor_kwargs("uniformer-base-tl-384")
     assert (large["size"], large["crop_size"]["width"]) == ({"shortest_edge": 438}, 384)
-    merging = {published_config(name).view_merging for name in list_published("uniformer")}
+    merging = {config.view_merging for config in configs.values()}
     assert merging == {"logits_mean"}
 
 
