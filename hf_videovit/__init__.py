@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .modeling.configuration_action_detection import ActionDetectionConfig
     from .modeling.configuration_actionformer import ActionFormerConfig
     from .modeling.configuration_bevt import BevtConfig
+    from .modeling.configuration_bevt_tokenizer import BevtTokenizerConfig
     from .modeling.configuration_lstcl import LstclConfig
     from .modeling.configuration_tubevit import TubeViTConfig
     from .modeling.configuration_uniformer import UniFormerConfig
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         BevtForVideoClassification,
         BevtModel,
     )
+    from .modeling.modeling_bevt_tokenizer import BevtTokenizer
     from .modeling.modeling_lstcl import (
         LstclForActionDetection,
         LstclForPreTraining,
@@ -121,6 +123,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "modeling.configuration_action_detection": ("ActionDetectionConfig",),
     "modeling.configuration_actionformer": ("ActionFormerConfig",),
     "modeling.configuration_bevt": ("BevtConfig",),
+    "modeling.configuration_bevt_tokenizer": ("BevtTokenizerConfig",),
     "modeling.configuration_lstcl": ("LstclConfig",),
     "modeling.configuration_tubevit": ("TubeViTConfig",),
     "modeling.configuration_uniformer": ("UniFormerConfig",),
@@ -143,6 +146,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "BevtForVideoClassification",
         "BevtModel",
     ),
+    "modeling.modeling_bevt_tokenizer": ("BevtTokenizer",),
     "modeling.modeling_lstcl": (
         "LstclForActionDetection",
         "LstclForPreTraining",
@@ -223,6 +227,8 @@ __all__ = [
     "BevtForVideoClassification",
     "BevtImageProcessor",
     "BevtModel",
+    "BevtTokenizer",
+    "BevtTokenizerConfig",
     "BevtVideoProcessor",
     "LstclConfig",
     "LstclForActionDetection",

@@ -38,6 +38,14 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
             "AutoVideoProcessor": "BevtVideoProcessor",
         },
     ),
+    "bevt_tokenizer": (
+        "BevtTokenizerConfig",
+        {
+            "AutoModel": "BevtTokenizer",
+            "AutoModelForPreTraining": "BevtTokenizer",
+            "AutoVideoProcessor": "BevtVideoProcessor",
+        },
+    ),
     "lstcl": (
         "LstclConfig",
         {

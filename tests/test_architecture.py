@@ -45,6 +45,7 @@ MODELING_ORDER = {
         "backbone",
         "configuration",
         "modeling",
+        "word_pixels",
     ),
     "video_processing_base": ("frame_sampling", "opencv_resize", "video_decoding"),
     "video_processing": (

@@ -10,7 +10,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_videovit import LstclConfig, LstclForPreTraining
+from hf_videovit import BevtTokenizer, BevtTokenizerConfig, LstclConfig, LstclForPreTraining
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
 
 
@@ -50,6 +50,19 @@ def uneven_keys(rank: int, world: int) -> Tensors:
     return {"refused": torch.tensor(False)}
 
 
+def followed_vectors(rank: int, world: int, fields: dict[str, Any], state: Tensors, rows: torch.Tensor) -> Tensors:
+    """Vectors of a codebook that followed this process's share of the rows, and of one whose words were all unused."""
+    model = BevtTokenizer(BevtTokenizerConfig(**fields))
+    model.load_state_dict(state)
+    own = torch.cat(list(rows[rank::world]))
+    model.codebook.follow(own, model.codebook.nearest(own))
+    vectors = model.codebook.vectors.clone()
+    torch.manual_seed(rank)
+    model.codebook.counts.zero_()
+    model.codebook.follow(own, model.codebook.nearest(own))
+    return {"vectors": vectors, "restarted": model.codebook.vectors}
+
+
 def training_step(rank: int, world: int, fields: dict[str, Any], state: Tensors, short: Any, long: Any) -> Tensors:
     """
     Mean loss, gradients and the state after a pass over this process's share of the clips, in the clips' type. Several
@@ -68,4 +81,9 @@ def training_step(rank: int, world: int, fields: dict[str, Any], state: Tensors,
     return answer | {f"after.{name}": value for name, value in model.state_dict().items()}
 
 
-FUNCTIONS = {"loss_of_keys": loss_of_keys, "training_step": training_step, "uneven_keys": uneven_keys}
+FUNCTIONS = {
+    "followed_vectors": followed_vectors,
+    "loss_of_keys": loss_of_keys,
+    "training_step": training_step,
+    "uneven_keys": uneven_keys,
+}

@@ -124,6 +124,7 @@ def _model(folder: Path) -> dict[str, Any]:
         "video-classification": f"hf-videovit classify VIDEO --model {folder}",
         "action-detection": f"hf-videovit detect-actions VIDEO --model {folder}",
         "feature-extraction": f"hf-videovit embed VIDEO --model {folder} --output features.safetensors",
+        "visual-words": f"hf-videovit pretrain --model_type bevt --tokenizer {folder} --data CLIPS --output_dir NEW",
         "pretraining": f"hf-videovit train --checkpoint {folder} --data CLIPS --output_dir NEW",
     }
     adapter = _adapter_rows(folder) if kind == "adapter" else []

@@ -15,6 +15,7 @@ from .card_sources import METRIC_TYPES, METRICS
 CLASSIFICATION, PRETRAINING, FEATURES = "video-classification", "pretraining", "feature-extraction"
 IMAGE_CLASSIFICATION, BACKBONE = "image-classification", "backbone"
 ACTIONS, LOCALIZATION = "action-detection", "temporal-action-localization"
+WORDS = "visual-words"
 # Tasks of results on the Hub; those of other models are of classifiers.
 TOLD_TASKS = (*CLASSIFICATION_TASKS, KEYPOINTS, ACTIONS, LOCALIZATION, OBJECTS, SEMANTICS)
 # Pipeline tags of the Hub that differ from our task names. It has none for action detection and localisation, and
@@ -24,6 +25,7 @@ PIPELINE_TAGS: dict[str, str | None] = {
     BACKBONE: "image-feature-extraction",
     ACTIONS: None,
     LOCALIZATION: None,
+    WORDS: None,
     SEMANTICS: "image-segmentation",
 }
 
@@ -154,7 +156,7 @@ def card_metadata(facts: CardFacts) -> ModelCardData:
         license=facts.licence,
         license_name="stated-in-the-card" if facts.licence == "other" else None,  # which the Hub then asks for
         tags=[
-            *("image" if facts.task in IMAGE_TASKS else "video", "hf_videovit", facts.config.model_type),
+            *("image" if facts.task in (*IMAGE_TASKS, WORDS) else "video", "hf_videovit", facts.config.model_type),
             *(() if facts.adapter_of is None else ("lora",)),
             *([facts.task] if facts.task in (ACTIONS, LOCALIZATION) else []),
             *facts.tags,

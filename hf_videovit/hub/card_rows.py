@@ -180,6 +180,12 @@ def _block_rows(config: PreTrainedConfig) -> list[tuple[str, str]]:
             ("window", "{} frames of {} x {} tokens".format(*config.window_size)),
             _token_row(config, fields),
         ]
+    if "code_size" in fields:
+        return [
+            ("residual blocks, width", f"{config.num_hidden_layers} on each side, {config.hidden_size}"),
+            ("words", f"{config.vocab_size}, each a vector of {config.code_size} numbers"),
+            ("area of a word", f"{config.patch_size} x {config.patch_size} pixels of a frame at half its size"),
+        ]
     widths = f"{config.num_hidden_layers}, {config.hidden_size}, {config.num_attention_heads}"
     return [("blocks, width, heads", widths), _token_row(config, fields)]
 

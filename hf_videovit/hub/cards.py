@@ -59,6 +59,7 @@ from .card_facts import (
     OBJECTS,
     PRETRAINING,
     SEMANTICS,
+    WORDS,
     CardFacts,
     Result,
     card_metadata,
@@ -84,6 +85,7 @@ AUTO_CLASSES: dict[str, Any] = {
     SEMANTICS: AutoModelForSemanticSegmentation,
     ACTIONS: AutoModelForActionDetection,
     LOCALIZATION: AutoModelForTemporalActionLocalization,
+    WORDS: AutoModel,
 }
 # Task of a class by the end of its name; the first that fits.
 ENDINGS = {
@@ -97,6 +99,7 @@ ENDINGS = {
     "VideoTemporalLocalizer": LOCALIZATION,
     "Classification": CLASSIFICATION,
     "ForPreTraining": PRETRAINING,
+    "BevtTokenizer": WORDS,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 
@@ -505,6 +508,7 @@ def _trained_summary(config: PreTrainedConfig, task: str) -> str:
         + ("" if hasattr(config, "encoder_config") else ", from features"),
         PRETRAINING: "was pretrained without labels; fine-tune it or use its features",
         FEATURES: "computes features of a video",
+        WORDS: "gives each patch of an image one of its visual words, which a video model predicts in pretraining",
     }
     return f"A `{config.model_type}` model that {kinds[task]}. Trained with hf_videovit."
 

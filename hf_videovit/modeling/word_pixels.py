@@ -77,4 +77,21 @@ def word_pixels(pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return resize_for_words(pixels, size) / 255 * RANGE + LOWEST
 
 
-__all__ = ["resize_for_words", "word_pixels"]
+def moving_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """
+    The difference from the mean frame of a clip, or from the mean colours of an image. What equals the mean is grey.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(num_clips, num_frames, num_channels, height, width)` or \
+            `(num_images, [1,] num_channels, height, width)`):
+            Clips or images, in [0.1, 0.9].
+
+    Returns:
+        `torch.Tensor` of the same shape, in the same range.
+    """
+    alone = pixels.ndim == 4 or pixels.shape[-4] == 1
+    mean = pixels.mean((-2, -1), keepdim=True) if alone else pixels.mean(-4, keepdim=True)
+    return (pixels - mean + LOWEST + RANGE / 2).clamp(LOWEST, LOWEST + RANGE)
+
+
+__all__ = ["LOWEST", "RANGE", "moving_pixels", "resize_for_words", "word_pixels"]

@@ -35,6 +35,7 @@ MULTI_LABEL = "multi_label_classification"
 FAMILIES = (
     "actionformer",
     "bevt",
+    "bevt_tokenizer",
     "lstcl",
     "tubevit",
     "uniformer",

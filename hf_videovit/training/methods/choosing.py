@@ -14,6 +14,7 @@ from .common import GOALS, Goal, Method, RunResult, run
 from .contrastive import Contrastive
 from .end_to_end_localization import EndToEndLocalization
 from .image_classification import ImageClassification
+from .image_tokenizer import ImageTokenizer
 from .joint import JointClassification
 from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
@@ -35,6 +36,7 @@ METHODS: tuple[type[Method], ...] = (
     Classification,
     Contrastive,
     MaskedWords,
+    ImageTokenizer,
     MaskedPixels,
     ActionDetection,
     Pose,

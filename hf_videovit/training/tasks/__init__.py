@@ -8,6 +8,7 @@ from .base import Task
 from .classification import ClassificationTask
 from .contrastive import ContrastiveTask
 from .distillation import DistillationTask
+from .image_tokenizer import ImageTokenizerTask
 from .joint_classification import JointClassificationTask
 from .masked_modeling import MaskedModelingTask
 from .masked_words import MaskedWordsTask
@@ -23,6 +24,7 @@ __all__ = [
     "ClassificationTask",
     "ContrastiveTask",
     "DistillationTask",
+    "ImageTokenizerTask",
     "JointClassificationTask",
     "MaskedModelingTask",
     "MaskedWordsTask",

@@ -18,7 +18,9 @@ from torch import nn
 from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
 
 from ...files import loading, parse_json, read_text
-from ...modeling.word_pixels import word_pixels
+from ...modeling.configuration_bevt_tokenizer import BevtTokenizerConfig
+from ...modeling.modeling_bevt_tokenizer import BevtTokenizer
+from ...modeling.word_pixels import moving_pixels, word_pixels
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 
@@ -106,6 +108,69 @@ class CodebookTokenizer(nn.Module):
         """
         parts = pixels.to(self.codebook.dtype).split(self.images_at_once)
         return torch.cat([self.codebook.get_codebook_indices(part) for part in parts])
+
+
+class LearnedTokenizer(nn.Module):
+    """
+    A tokenizer that was trained on images, frozen.
+
+    Args:
+        model ([`BevtTokenizer`]):
+            The model.
+        images_at_once (`int`, *optional*, defaults to 64):
+            Images per forward pass; the activations are large.
+    """
+
+    def __init__(self, model: BevtTokenizer, images_at_once: int = 64):
+        super().__init__()
+        self.model, self.images_at_once = model.eval().requires_grad_(False), images_at_once
+        self.vocab_size, self.patch_size = model.config.vocab_size, model.config.patch_size
+
+    @torch.no_grad()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """
+        Find the words of images.
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
+                In [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, height / patch_size, width / patch_size)`: the words.
+        """
+        return torch.cat([self.model.find_words(part) for part in pixels.split(self.images_at_once)])
+
+    @torch.no_grad()
+    def paint(self, words: torch.Tensor) -> torch.Tensor:
+        """
+        Draw words, see [`PaintsWords`].
+
+        Args:
+            words (`torch.Tensor` of shape `(num_images, rows, columns)`):
+                The words.
+
+        Returns:
+            `torch.Tensor` of shape `(num_images, num_channels, height, width)`: pixels in [0.1, 0.9].
+        """
+        return self.model.paint(words)
+
+
+class MovingLearnedTokenizer(LearnedTokenizer):
+    """A [`LearnedTokenizer`] of the difference from the mean frame of a clip (`subtract_mean_frame`)."""
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """
+        Subtract the mean frame, see [`PreparesClips`].
+
+        Args:
+            pixels (`torch.Tensor` of shape `(num_clips, num_frames, num_channels, height, width)` or \
+                `(num_images, [1,] num_channels, height, width)`):
+                Clips or images, in [0.1, 0.9].
+
+        Returns:
+            `torch.Tensor` of the same shape, in the same range.
+        """
+        return self.model.prepare(pixels)
 
 
 class PatchTokenizer(nn.Module):
@@ -232,9 +297,7 @@ class MovingPatchTokenizer(PatchTokenizer):
         Returns:
             `torch.Tensor` of the same shape, in the same range.
         """
-        alone = pixels.ndim == 4 or pixels.shape[-4] == 1
-        mean = pixels.mean((-2, -1), keepdim=True) if alone else pixels.mean(-4, keepdim=True)
-        return (pixels - mean + 0.5).clamp(0.1, 0.9)
+        return moving_pixels(pixels)
 
 
 TOKENIZER_TYPES: dict[str, type[PatchTokenizer]] = {  # by `tokenizer_type` of the configuration file
@@ -306,7 +369,7 @@ def _patch_tokenizer_type(name: str | Path) -> type[PatchTokenizer] | None:
     return TOKENIZER_TYPES.get(parse_json(read_text(file, "`tokenizer`"), what).get("tokenizer_type", ""))
 
 
-def codebook_without_weights(name: str | Path) -> Callable[[], FlavaImageCodebook] | None:
+def codebook_without_weights(name: str | Path) -> Callable[[], nn.Module] | None:
     """
     A function that builds the network of a tokenizer without loading its weights, such as on torch's meta device.
 
@@ -315,11 +378,13 @@ def codebook_without_weights(name: str | Path) -> Callable[[], FlavaImageCodeboo
             Folder or Hub id. A Hub id is assumed to be DALL-E's tokenizer, the only published one.
 
     Returns:
-        `Callable[[], FlavaImageCodebook]`: the function, or `None` for patch tokenizers, whose cost is negligible.
+        `Callable[[], torch.nn.Module]`: the function, or `None` for patch tokenizers, whose cost is negligible.
     """
     if _patch_tokenizer_type(name) is not None:
         return None
-    config = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
+    config: Any = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
+    if isinstance(config, BevtTokenizerConfig):
+        return lambda: BevtTokenizer(config)
     return lambda: FlavaImageCodebook(config)
 
 
@@ -376,19 +441,19 @@ def find_words(tokenizer: VisualTokenizer, *groups: torch.Tensor) -> list[torch.
     return [found.unflatten(0, group.shape[:-3]) for found, group in zip(words, groups)]
 
 
-def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
+def load_tokenizer(name: str | Path) -> CodebookTokenizer | LearnedTokenizer | PatchTokenizer:
     """
     Load a tokenizer.
 
     Args:
         name (`str` or `Path`):
-            Folder of a [`PatchTokenizer`], or folder or Hub id of a `FlavaImageCodebook`.
+            Folder of a [`PatchTokenizer`], or folder or Hub id of a [`BevtTokenizer`] or `FlavaImageCodebook`.
 
     Returns:
-        [`CodebookTokenizer`] or [`PatchTokenizer`]: the tokenizer.
+        [`CodebookTokenizer`], [`LearnedTokenizer`] or [`PatchTokenizer`]: the tokenizer.
 
     Raises:
-        ValueError: `name` is neither.
+        ValueError: `name` is none of them.
     """
     patch_tokenizer = _patch_tokenizer_type(name)
     if patch_tokenizer is not None:
@@ -396,10 +461,14 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
             return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     with loading("`tokenizer`", name):
         config: Any = AutoConfig.from_pretrained(name)
+    if isinstance(config, BevtTokenizerConfig):
+        with loading("`tokenizer`", name):
+            model = BevtTokenizer.from_pretrained(name, config=config, dtype=torch.float32)
+        return MovingLearnedTokenizer(model) if config.subtract_mean_frame else LearnedTokenizer(model)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
-            f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook) or a saved "
-            f"PatchTokenizer, got {config.model_type}"
+            f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook), a "
+            f"BevtTokenizer or a saved PatchTokenizer, got {config.model_type}"
         )
     with loading("`tokenizer`", name):
         return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))
@@ -407,6 +476,8 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | PatchTokenizer:
 
 __all__ = [
     "CodebookTokenizer",
+    "LearnedTokenizer",
+    "MovingLearnedTokenizer",
     "MovingPatchTokenizer",
     "PaintsWords",
     "PatchTokenizer",
