@@ -95,8 +95,8 @@ class BevtTokenizerCodebook(nn.Module):
         super().__init__()
         self.decay, self.restart_share = config.codebook_decay, config.restart_share
         self.register_buffer("vectors", torch.empty(config.vocab_size, config.code_size))
-        self.register_buffer("counts", torch.empty(config.vocab_size))  # moving averages: vectors of a batch
-        self.register_buffer("sums", torch.empty(config.vocab_size, config.code_size))  # and their sum
+        self.register_buffer("counts", torch.zeros(config.vocab_size))  # moving averages: vectors of a batch
+        self.register_buffer("sums", torch.zeros(config.vocab_size, config.code_size))  # and their sum
 
     def nearest(self, rows: torch.Tensor) -> torch.Tensor:
         """
@@ -111,7 +111,8 @@ class BevtTokenizerCodebook(nn.Module):
         """
         # Squared distances without the term that is equal for all words.
         own = self.vectors.square().sum(1)
-        return torch.cat([(own - 2 * part @ self.vectors.T).argmin(1) for part in rows.split(ROWS_AT_ONCE)])
+        parts = [rows] if torch.compiler.is_compiling() else rows.split(ROWS_AT_ONCE)  # a graph has no number of parts
+        return torch.cat([(own - 2 * part @ self.vectors.T).argmin(1) for part in parts])
 
     @torch.no_grad()
     def follow(self, rows: torch.Tensor, words: torch.Tensor) -> None:
@@ -309,7 +310,7 @@ def perplexity(words: torch.Tensor, vocab_size: int) -> torch.Tensor:
         `torch.Tensor` of shape `()`.
     """
     flat = words.flatten()
-    ones = torch.ones(len(flat), device=flat.device)
+    ones = torch.ones_like(flat, dtype=torch.float32)
     return perplexity_of(torch.zeros(vocab_size, device=flat.device).index_add_(0, flat, ones))
 
 

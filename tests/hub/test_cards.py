@@ -13,6 +13,9 @@ from PIL import Image
 from transformers import AutoConfig, VitPoseImageProcessor
 
 from hf_videovit import (
+    BevtTokenizer,
+    BevtTokenizerConfig,
+    BevtVideoProcessor,
     UniFormerBackbone,
     UniFormerConfig,
     UniFormerDetectorImageProcessor,
@@ -23,6 +26,7 @@ from hf_videovit import (
     VideoMAEV2ForPreTraining,
     VideoMAEV2Model,
 )
+from hf_videovit.cli.info import describe_folder
 from hf_videovit.hub.cards import (
     render_published_card,
     task_of,
@@ -136,6 +140,16 @@ def test_usage_of_a_classifier_runs(trained, tmp_path, monkeypatch, capsys):
     printed = run_usage(card, tmp_path, monkeypatch, capsys)
     assert len(printed.splitlines()) == 3
     assert any(label in printed for label in LABELS)
+
+
+def test_usage_of_a_tokenizer_runs(tmp_path, monkeypatch, capsys):
+    config = BevtTokenizerConfig(vocab_size=16, hidden_size=8, code_size=4)
+    BevtTokenizer(config).save_pretrained(tmp_path / "words")
+    BevtVideoProcessor().save_pretrained(tmp_path / "words")
+    card = ModelCard.load(write_model_card(tmp_path / "words"))
+    assert "16, each a vector of 4 numbers" in card.text
+    assert "torch.Size([1, 14, 14]) torch.Size([1, 3, 112, 112])" in run_usage(card, tmp_path, monkeypatch, capsys)
+    assert "--tokenizer" in describe_folder(tmp_path / "words")["next"]
 
 
 @pytest.mark.parametrize("model_class", [VideoMAEV2ForPreTraining, VideoMAEV2Model])
