@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .modeling.configuration_action_detection import ActionDetectionConfig
     from .modeling.configuration_actionformer import ActionFormerConfig
     from .modeling.configuration_bevt import BevtConfig
-    from .modeling.configuration_bevt_tokenizer import BevtTokenizerConfig
+    from .modeling.configuration_bevt_image_codebook import BevtImageCodebookConfig
     from .modeling.configuration_lstcl import LstclConfig
     from .modeling.configuration_tubevit import TubeViTConfig
     from .modeling.configuration_uniformer import UniFormerConfig
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
         BevtForVideoClassification,
         BevtModel,
     )
-    from .modeling.modeling_bevt_tokenizer import BevtTokenizer
+    from .modeling.modeling_bevt_image_codebook import BevtImageCodebook
     from .modeling.modeling_lstcl import (
         LstclForActionDetection,
         LstclForPreTraining,
@@ -123,7 +123,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "modeling.configuration_action_detection": ("ActionDetectionConfig",),
     "modeling.configuration_actionformer": ("ActionFormerConfig",),
     "modeling.configuration_bevt": ("BevtConfig",),
-    "modeling.configuration_bevt_tokenizer": ("BevtTokenizerConfig",),
+    "modeling.configuration_bevt_image_codebook": ("BevtImageCodebookConfig",),
     "modeling.configuration_lstcl": ("LstclConfig",),
     "modeling.configuration_tubevit": ("TubeViTConfig",),
     "modeling.configuration_uniformer": ("UniFormerConfig",),
@@ -146,7 +146,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "BevtForVideoClassification",
         "BevtModel",
     ),
-    "modeling.modeling_bevt_tokenizer": ("BevtTokenizer",),
+    "modeling.modeling_bevt_image_codebook": ("BevtImageCodebook",),
     "modeling.modeling_lstcl": (
         "LstclForActionDetection",
         "LstclForPreTraining",
@@ -225,10 +225,10 @@ __all__ = [
     "BevtForActionDetection",
     "BevtForPreTraining",
     "BevtForVideoClassification",
+    "BevtImageCodebook",
+    "BevtImageCodebookConfig",
     "BevtImageProcessor",
     "BevtModel",
-    "BevtTokenizer",
-    "BevtTokenizerConfig",
     "BevtVideoProcessor",
     "LstclConfig",
     "LstclForActionDetection",

@@ -38,11 +38,11 @@ FAMILIES: dict[str, tuple[str, dict[str, str]]] = {
             "AutoVideoProcessor": "BevtVideoProcessor",
         },
     ),
-    "bevt_tokenizer": (
-        "BevtTokenizerConfig",
+    "bevt_image_codebook": (
+        "BevtImageCodebookConfig",
         {
-            "AutoModel": "BevtTokenizer",
-            "AutoModelForPreTraining": "BevtTokenizer",
+            "AutoModel": "BevtImageCodebook",
+            "AutoModelForPreTraining": "BevtImageCodebook",
             "AutoVideoProcessor": "BevtVideoProcessor",
         },
     ),

@@ -10,7 +10,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
-from hf_videovit import BevtTokenizer, BevtTokenizerConfig, LstclConfig, LstclForPreTraining
+from hf_videovit import BevtImageCodebook, BevtImageCodebookConfig, LstclConfig, LstclForPreTraining
 from hf_videovit.modeling.modeling_lstcl_heads import contrastive_loss
 
 
@@ -52,7 +52,7 @@ def uneven_keys(rank: int, world: int) -> Tensors:
 
 def followed_vectors(rank: int, world: int, fields: dict[str, Any], state: Tensors, rows: torch.Tensor) -> Tensors:
     """Vectors of a codebook that followed this process's share of the rows, and of one whose words were all unused."""
-    model = BevtTokenizer(BevtTokenizerConfig(**fields))
+    model = BevtImageCodebook(BevtImageCodebookConfig(**fields))
     model.load_state_dict(state)
     own = torch.cat(list(rows[rank::world]))
     model.codebook.follow(own, model.codebook.nearest(own))

@@ -30,7 +30,7 @@ REFERENCE = {
     "Auto classes": r"auto$",
     "Action detection": r".*action_detection$",
     "Temporal localisation": r".*(actionformer|temporal_local)",
-    "BEVT": r".*bevt(_tokenizer)?$",
+    "BEVT": r".*bevt(_image_codebook)?$",
     "LSTCL": r".*lstcl$",
     "TubeViT": r".*tubevit$",
     "UniFormerV2": r".*uniformer_v2$",

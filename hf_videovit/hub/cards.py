@@ -99,7 +99,7 @@ ENDINGS = {
     "VideoTemporalLocalizer": LOCALIZATION,
     "Classification": CLASSIFICATION,
     "ForPreTraining": PRETRAINING,
-    "BevtTokenizer": WORDS,
+    "BevtImageCodebook": WORDS,
 }
 SEAL = re.compile(r"\s*<!-- rendered by hf_videovit, sha256 ([0-9a-f]{64}) -->\s*\Z")
 

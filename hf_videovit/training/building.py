@@ -35,7 +35,7 @@ MULTI_LABEL = "multi_label_classification"
 FAMILIES = (
     "actionformer",
     "bevt",
-    "bevt_tokenizer",
+    "bevt_image_codebook",
     "lstcl",
     "tubevit",
     "uniformer",

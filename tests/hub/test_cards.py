@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import AutoConfig, VitPoseImageProcessor
 
 from hf_videovit import (
-    BevtTokenizer,
-    BevtTokenizerConfig,
+    BevtImageCodebook,
+    BevtImageCodebookConfig,
     BevtVideoProcessor,
     UniFormerBackbone,
     UniFormerConfig,
@@ -143,8 +143,8 @@ def test_usage_of_a_classifier_runs(trained, tmp_path, monkeypatch, capsys):
 
 
 def test_usage_of_a_tokenizer_runs(tmp_path, monkeypatch, capsys):
-    config = BevtTokenizerConfig(vocab_size=16, hidden_size=8, code_size=4)
-    BevtTokenizer(config).save_pretrained(tmp_path / "words")
+    config = BevtImageCodebookConfig(vocab_size=16, hidden_size=8, code_size=4)
+    BevtImageCodebook(config).save_pretrained(tmp_path / "words")
     BevtVideoProcessor().save_pretrained(tmp_path / "words")
     card = ModelCard.load(write_model_card(tmp_path / "words"))
     assert "16, each a vector of 4 numbers" in card.text

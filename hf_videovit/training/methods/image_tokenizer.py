@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForPreTraining, PreTrainedModel
 
 from ...modeling.configuration_base import frame_size
-from ...modeling.configuration_bevt_tokenizer import BevtTokenizerConfig
-from ...modeling.modeling_bevt_tokenizer import BevtTokenizer, perplexity_of
+from ...modeling.configuration_bevt_image_codebook import BevtImageCodebookConfig
+from ...modeling.modeling_bevt_image_codebook import BevtImageCodebook, perplexity_of
 from ...modeling.word_pixels import LOWEST, RANGE
 from ...modes import evaluation_mode
 from ...pictures.drawing import draw_strips
@@ -59,7 +59,7 @@ class ImageTokenizerArguments:
 
 class ImageTokenizer(Method):
     """
-    Train a [`BevtTokenizer`], whose words BEVT then predicts.
+    Train a [`BevtImageCodebook`], whose words BEVT then predicts.
 
     Args:
         config ([`RunConfig`]):
@@ -70,7 +70,7 @@ class ImageTokenizer(Method):
 
     name = "image_tokenizer"
     goal = "encoder"
-    model_types = (BevtTokenizerConfig.model_type,)
+    model_types = (BevtImageCodebookConfig.model_type,)
     arguments_class: ClassVar[type] = ImageTokenizerArguments
     unread = (*PRETRAINING_UNREAD, "augment_on_device", "device_area", "probe")
     changes_accumulation = False  # the codebook moves with each batch of all processes
@@ -204,9 +204,9 @@ class ImageTokenizer(Method):
         return [*found, Pass("perceptual", build, {"pixel_values": seen}, 1, 2 * frames, trained=False)]
 
     def preview_batch(self, batch: Batch) -> PreviewedCopies:
-        """What the tokenizer sees, enlarged to the size of the frames. See [`Method.preview_batch`]."""
+        """The small copies of augmented clips, enlarged to the size of the frames. See [`Method.preview_batch`]."""
         with torch.device("meta"):
-            tokenizer = BevtTokenizer(self.model_config())
+            tokenizer = BevtImageCodebook(self.model_config())
         seen = tokenizer_pixels(tokenizer, batch.rows)
         large = seen.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
         return PreviewedCopies(_as_grey_levels(large))
@@ -245,8 +245,8 @@ class ImageTokenizer(Method):
         return image_reader(self.processor) if self.arguments.images else self.processor
 
     @staticmethod
-    def _tokenizer(model: PreTrainedModel) -> BevtTokenizer:
-        assert isinstance(model, BevtTokenizer)
+    def _tokenizer(model: PreTrainedModel) -> BevtImageCodebook:
+        assert isinstance(model, BevtImageCodebook)
         return model
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ...modeling.modeling_bevt_tokenizer import BevtTokenizer
+from ...modeling.modeling_bevt_image_codebook import BevtImageCodebook
 from ..words.perceptual import PerceptualDistance
 from .base import Task
 
@@ -12,7 +12,7 @@ class ImageTokenizerTask(Task):
     Reconstruct images from their words.
 
     Args:
-        model ([`BevtTokenizer`]):
+        model ([`BevtImageCodebook`]):
             The tokenizer. It computes the loss of pixels and words.
         perceptual ([`PerceptualDistance`], *optional*):
             Compares features of images and reconstructions as well, as PeCo does. It is frozen and not part of the
@@ -22,7 +22,7 @@ class ImageTokenizerTask(Task):
     """
 
     def __init__(
-        self, model: BevtTokenizer, perceptual: PerceptualDistance | None = None, perceptual_weight: float = 1.0
+        self, model: BevtImageCodebook, perceptual: PerceptualDistance | None = None, perceptual_weight: float = 1.0
     ):
         super().__init__(model)
         self._perceptual = (perceptual,)  # a tuple, so that torch does not register it

@@ -38,7 +38,8 @@ class WordArguments:
     """The tokenizer whose words are predicted, their cache, and the images that are trained on with the clips."""
 
     tokenizer: str | None = option(
-        None, "frozen tokenizer whose words are predicted: folder or Hub id of a BevtTokenizer or FlavaImageCodebook"
+        None,
+        "frozen tokenizer whose words are predicted: folder or Hub id of a BevtImageCodebook or FlavaImageCodebook",
     )
     word_cache: str | None = option(None, "folder that caches the tokenizer's words for later epochs and runs")
     word_copies: int = option(

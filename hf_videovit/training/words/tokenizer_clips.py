@@ -2,7 +2,7 @@
 
 import torch
 
-from ...modeling.modeling_bevt_tokenizer import BevtTokenizer
+from ...modeling.modeling_bevt_image_codebook import BevtImageCodebook
 from ...modeling.video_processing_base import without_colours
 from ...modeling.word_pixels import word_pixels
 from ..data.loaders import Record, TrainingClipLoader
@@ -54,12 +54,12 @@ class TokenizerEvaluationLoader:
         return {"pixel_values": inputs["pixel_values"]}
 
 
-def tokenizer_pixels(tokenizer: BevtTokenizer, rows: Rows, device: torch.device | str = "cpu") -> torch.Tensor:
+def tokenizer_pixels(tokenizer: BevtImageCodebook, rows: Rows, device: torch.device | str = "cpu") -> torch.Tensor:
     """
     The pixels that a tokenizer sees of a batch: small copies, as in the pretraining that uses its words.
 
     Args:
-        tokenizer ([`BevtTokenizer`]):
+        tokenizer ([`BevtImageCodebook`]):
             The tokenizer. Its weights are not used.
         rows (`dict[str, torch.Tensor]`):
             Rows of a batch.

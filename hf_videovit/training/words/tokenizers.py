@@ -18,8 +18,8 @@ from torch import nn
 from transformers import AutoConfig, FlavaImageCodebook, FlavaImageCodebookConfig, PreTrainedConfig
 
 from ...files import loading, parse_json, read_text
-from ...modeling.configuration_bevt_tokenizer import BevtTokenizerConfig
-from ...modeling.modeling_bevt_tokenizer import BevtTokenizer
+from ...modeling.configuration_bevt_image_codebook import BevtImageCodebookConfig
+from ...modeling.modeling_bevt_image_codebook import BevtImageCodebook
 from ...modeling.word_pixels import moving_pixels, word_pixels
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
@@ -115,13 +115,13 @@ class LearnedTokenizer(nn.Module):
     A tokenizer that was trained on images, frozen.
 
     Args:
-        model ([`BevtTokenizer`]):
+        model ([`BevtImageCodebook`]):
             The model.
         images_at_once (`int`, *optional*, defaults to 64):
             Images per forward pass; the activations are large.
     """
 
-    def __init__(self, model: BevtTokenizer, images_at_once: int = 64):
+    def __init__(self, model: BevtImageCodebook, images_at_once: int = 64):
         super().__init__()
         self.model, self.images_at_once = model.eval().requires_grad_(False), images_at_once
         self.vocab_size, self.patch_size = model.config.vocab_size, model.config.patch_size
@@ -383,8 +383,8 @@ def codebook_without_weights(name: str | Path) -> Callable[[], nn.Module] | None
     if _patch_tokenizer_type(name) is not None:
         return None
     config: Any = AutoConfig.from_pretrained(name) if Path(name).is_dir() else FlavaImageCodebookConfig()
-    if isinstance(config, BevtTokenizerConfig):
-        return lambda: BevtTokenizer(config)
+    if isinstance(config, BevtImageCodebookConfig):
+        return lambda: BevtImageCodebook(config)
     return lambda: FlavaImageCodebook(config)
 
 
@@ -447,7 +447,7 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | LearnedTokenizer | P
 
     Args:
         name (`str` or `Path`):
-            Folder of a [`PatchTokenizer`], or folder or Hub id of a [`BevtTokenizer`] or `FlavaImageCodebook`.
+            Folder of a [`PatchTokenizer`], or folder or Hub id of a [`BevtImageCodebook`] or `FlavaImageCodebook`.
 
     Returns:
         [`CodebookTokenizer`], [`LearnedTokenizer`] or [`PatchTokenizer`]: the tokenizer.
@@ -461,14 +461,14 @@ def load_tokenizer(name: str | Path) -> CodebookTokenizer | LearnedTokenizer | P
             return patch_tokenizer(load_file(Path(name) / "model.safetensors")["patches"])
     with loading("`tokenizer`", name):
         config: Any = AutoConfig.from_pretrained(name)
-    if isinstance(config, BevtTokenizerConfig):
+    if isinstance(config, BevtImageCodebookConfig):
         with loading("`tokenizer`", name):
-            model = BevtTokenizer.from_pretrained(name, config=config, dtype=torch.float32)
+            model = BevtImageCodebook.from_pretrained(name, config=config, dtype=torch.float32)
         return MovingLearnedTokenizer(model) if config.subtract_mean_frame else LearnedTokenizer(model)
     if not isinstance(config, FlavaImageCodebookConfig):
         raise ValueError(
             f"`tokenizer` {str(name)!r} must be a FlavaImageCodebook (see hf_videovit.convert.codebook), a "
-            f"BevtTokenizer or a saved PatchTokenizer, got {config.model_type}"
+            f"BevtImageCodebook or a saved PatchTokenizer, got {config.model_type}"
         )
     with loading("`tokenizer`", name):
         return CodebookTokenizer(FlavaImageCodebook.from_pretrained(name, config=config))

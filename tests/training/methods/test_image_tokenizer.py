@@ -18,7 +18,7 @@ from hf_videovit.training.words.tokenizers import MovingLearnedTokenizer, load_t
 def fields(tiny_fields, tmp_path):
     """Five steps an epoch over 20 clips of 4 frames."""
     config = {"vocab_size": 16, "patch_size": 2, "hidden_size": 8, "num_hidden_layers": 1, "code_size": 4}
-    own = {"model_type": "bevt_tokenizer", "picture_every": 0, "learning_rate": 3e-3, "clip_grad": 1.0}
+    own = {"model_type": "bevt_image_codebook", "picture_every": 0, "learning_rate": 3e-3, "clip_grad": 1.0}
     config |= {"image_size": 32, "num_frames": 4, "subtract_mean_frame": True}
     return tiny_fields | own | {"config": config, "output_dir": str(tmp_path / "tokenizer")}
 

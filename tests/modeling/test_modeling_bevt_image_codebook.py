@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from hf_videovit import BevtTokenizer, BevtTokenizerConfig
-from hf_videovit.modeling import modeling_bevt_tokenizer
+from hf_videovit import BevtImageCodebook, BevtImageCodebookConfig
+from hf_videovit.modeling import modeling_bevt_image_codebook
 from hf_videovit.training.words.cache import tokenizer_fingerprint
 from hf_videovit.training.words.tokenizers import find_words, load_tokenizer
 from tests.two_processes import followed_vectors, run_in_processes
@@ -17,7 +17,7 @@ TINY = {"vocab_size": 12, "patch_size": 4, "hidden_size": 8, "num_hidden_layers"
 
 def tokenizer(seed=0, **fields):
     torch.manual_seed(seed)
-    return BevtTokenizer(BevtTokenizerConfig(**TINY | fields)).eval()
+    return BevtImageCodebook(BevtImageCodebookConfig(**TINY | fields)).eval()
 
 
 def pictures(count=6, seed=1):
@@ -34,7 +34,7 @@ def trained(steps=60, **fields):
 
 def test_words_are_the_nearest_vectors(monkeypatch):
     model, pixels = trained(), pictures()
-    monkeypatch.setattr(modeling_bevt_tokenizer, "ROWS_AT_ONCE", 5)  # 6 x 4 x 6 vectors in parts
+    monkeypatch.setattr(modeling_bevt_image_codebook, "ROWS_AT_ONCE", 5)  # 6 x 4 x 6 vectors in parts
     latents = model.norm(model.encoder((pixels - 0.5) / 0.8)).movedim(1, -1)  # (6, 4, 6, 4)
     gaps = (latents[..., None, :] - model.codebook.vectors).square().sum(-1)
     words = model.find_words(pixels)
@@ -50,7 +50,7 @@ def test_words_are_the_nearest_vectors(monkeypatch):
             model.find_words(wrong)
     for name, value in (("patch_size", 6), ("vocab_size", 1), ("codebook_decay", 1.0), ("image_size", 36)):
         with pytest.raises(Exception, match=f"`{name}`"):
-            BevtTokenizerConfig(**TINY | {name: value})
+            BevtImageCodebookConfig(**TINY | {name: value})
 
 
 def test_the_gradient_of_the_pixels_passes_by_the_words():
@@ -99,7 +99,7 @@ def test_words_are_the_same_after_saving_and_from_the_meta_device(tmp_path):
     plain.images_at_once = 4
     assert torch.equal(plain(pictures()), words)
     with torch.device("meta"):
-        empty = BevtTokenizer(model.config)
+        empty = BevtImageCodebook(model.config)
     empty.load_state_dict(model.state_dict(), assign=True)
     assert torch.equal(empty.eval().find_words(pictures()), words)
 

@@ -9,9 +9,9 @@ from .configuration_base import refuse_misspelt_fields
 
 
 @strict
-class BevtTokenizerConfig(PreTrainedConfig):
+class BevtImageCodebookConfig(PreTrainedConfig):
     r"""
-    Configuration of [`BevtTokenizer`], a vector-quantised autoencoder of images whose words BEVT predicts, in the
+    Configuration of [`BevtImageCodebook`], a vector-quantised autoencoder of images whose words BEVT predicts, in the
     manner of PeCo ([Dong et al., 2021](https://huggingface.co/papers/2111.12710)). The defaults have as many words as
     PeCo and DALL-E, for the patches of the published BEVT.
 
@@ -51,12 +51,12 @@ class BevtTokenizerConfig(PreTrainedConfig):
     Example:
 
     ```python
-    >>> from hf_videovit import BevtTokenizer, BevtTokenizerConfig
+    >>> from hf_videovit import BevtImageCodebook, BevtImageCodebookConfig
 
-    >>> tokenizer = BevtTokenizer(BevtTokenizerConfig(vocab_size=512))
+    >>> tokenizer = BevtImageCodebook(BevtImageCodebookConfig(vocab_size=512))
     ```"""
 
-    model_type = "bevt_tokenizer"
+    model_type = "bevt_image_codebook"
 
     vocab_size: int = 8192
     patch_size: int = 8
@@ -101,4 +101,4 @@ class BevtTokenizerConfig(PreTrainedConfig):
             raise ValueError(f"`commitment_weight` must not be negative, got {self.commitment_weight}.")
 
 
-__all__ = ["BevtTokenizerConfig"]
+__all__ = ["BevtImageCodebookConfig"]

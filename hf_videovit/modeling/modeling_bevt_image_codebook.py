@@ -19,7 +19,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .configuration_bevt_tokenizer import BevtTokenizerConfig
+from .configuration_bevt_image_codebook import BevtImageCodebookConfig
 from .layers import init_as_torch
 from .word_pixels import LOWEST, RANGE, moving_pixels
 
@@ -30,9 +30,9 @@ SMALLEST_VARIANCE = 1e-4  # of pixels, by which their error is divided
 
 
 @dataclass
-class BevtTokenizerOutput(ModelOutput):
+class BevtImageCodebookOutput(ModelOutput):
     """
-    Outputs of [`BevtTokenizer`].
+    Outputs of [`BevtImageCodebook`].
 
     Args:
         loss (`torch.Tensor` of shape `()`):
@@ -58,7 +58,7 @@ class BevtTokenizerOutput(ModelOutput):
     perplexity: torch.Tensor | None = None
 
 
-class BevtTokenizerBlock(nn.Module):
+class BevtImageCodebookBlock(nn.Module):
     """
     A residual block.
 
@@ -73,17 +73,24 @@ class BevtTokenizerBlock(nn.Module):
         self.conv2 = nn.Conv2d(hidden_size, hidden_size, 1)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """
+        Add the branch to its input.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(num_images, hidden_size, height, width)`):
+                The input.
+        """
         return hidden_states + self.conv2(F.silu(self.conv1(F.silu(hidden_states))))
 
 
-class BevtTokenizerCodebook(nn.Module):
+class BevtImageCodebookVectors(nn.Module):
     """
     The vectors of the words. They are not trained by gradients: each is the moving average of the vectors that it
     stood for, over the batches of all processes. A word that is hardly used starts again from a vector of the batch,
     drawn with a probability that grows with its distance from every word.
 
     Args:
-        config ([`BevtTokenizerConfig`]):
+        config ([`BevtImageCodebookConfig`]):
             Configuration.
     """
 
@@ -91,7 +98,7 @@ class BevtTokenizerCodebook(nn.Module):
     counts: torch.Tensor
     sums: torch.Tensor
 
-    def __init__(self, config: BevtTokenizerConfig):
+    def __init__(self, config: BevtImageCodebookConfig):
         super().__init__()
         self.decay, self.restart_share = config.codebook_decay, config.restart_share
         self.register_buffer("vectors", torch.empty(config.vocab_size, config.code_size))
@@ -152,23 +159,23 @@ class BevtTokenizerCodebook(nn.Module):
         return rows[best[torch.arange(len(self.counts), device=rows.device) % len(rows)]]
 
 
-class BevtTokenizer(PreTrainedModel):
+class BevtImageCodebook(PreTrainedModel):
     """
     A tokenizer of visual words that is trained on images: encoder, codebook, decoder. In training mode, the codebook
     follows the batch.
 
     Args:
-        config ([`BevtTokenizerConfig`]):
+        config ([`BevtImageCodebookConfig`]):
             Configuration.
     """
 
-    config: BevtTokenizerConfig
-    base_model_prefix = "bevt_tokenizer"
+    config: BevtImageCodebookConfig
+    base_model_prefix = "bevt_image_codebook"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _no_split_modules = ["BevtTokenizerBlock"]
+    _no_split_modules = ["BevtImageCodebookBlock"]
 
-    def __init__(self, config: BevtTokenizerConfig):
+    def __init__(self, config: BevtImageCodebookConfig):
         super().__init__(config)
         width, blocks = config.hidden_size, config.num_hidden_layers
         halvings = config.patch_size.bit_length() - 1
@@ -176,15 +183,15 @@ class BevtTokenizer(PreTrainedModel):
         up: list[nn.Module] = [nn.Conv2d(config.code_size, width, 3, padding=1)]
         for _ in range(halvings):
             down += [nn.SiLU(), nn.Conv2d(width, width, 4, stride=2, padding=1)]
-        down += [BevtTokenizerBlock(width) for _ in range(blocks)]
-        up += [BevtTokenizerBlock(width) for _ in range(blocks)]
+        down += [BevtImageCodebookBlock(width) for _ in range(blocks)]
+        up += [BevtImageCodebookBlock(width) for _ in range(blocks)]
         for _ in range(halvings):
             up += [nn.SiLU(), nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)]
         self.encoder = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(width, config.code_size, 1))
         # Without it the outputs hardly differ at first, and one word stands for all of them. A batch has thousands of
         # places, so that its statistics are exact and few batches are enough for the running ones.
         self.norm = nn.BatchNorm2d(config.code_size, momentum=0.3, affine=False)
-        self.codebook = BevtTokenizerCodebook(config)
+        self.codebook = BevtImageCodebookVectors(config)
         self.decoder = nn.Sequential(*up, nn.SiLU(), nn.Conv2d(width, config.num_channels, 3, padding=1))
         self.post_init()
 
@@ -193,7 +200,7 @@ class BevtTokenizer(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d):
             init_as_torch(module)
-        elif isinstance(module, BevtTokenizerCodebook):
+        elif isinstance(module, BevtImageCodebookVectors):
             init.normal_(module.vectors)
             init.zeros_(module.counts)
             init.zeros_(module.sums)
@@ -244,17 +251,17 @@ class BevtTokenizer(PreTrainedModel):
         return self._decoded(self.codebook.vectors[words]).clamp(LOWEST, LOWEST + RANGE)
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BevtTokenizerOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BevtImageCodebookOutput:
         r"""
         Describe images by words and reconstruct them. The gradient of the reconstruction passes by the words to the
         encoder.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(num_images, num_channels, height, width)`):
-                In [0.1, 0.9], see [`~word_pixels.word_pixels`], after [`~BevtTokenizer.prepare`].
+                In [0.1, 0.9], see [`~word_pixels.word_pixels`], after [`~BevtImageCodebook.prepare`].
 
         Returns:
-            [`BevtTokenizerOutput`]
+            [`BevtImageCodebookOutput`]
 
         Raises:
             ValueError: the images have another number of channels, or sides that are no multiples of `patch_size`.
@@ -270,7 +277,7 @@ class BevtTokenizer(PreTrainedModel):
         error = F.mse_loss(reconstruction, pixels)
         pixel_loss = error / pixels.var(unbiased=False).clamp(min=SMALLEST_VARIANCE)
         commitment_loss = F.mse_loss(rows, quantized)
-        return BevtTokenizerOutput(
+        return BevtImageCodebookOutput(
             loss=pixel_loss + self.config.commitment_weight * commitment_loss,
             words=words.view(grid),
             reconstruction=reconstruction,
@@ -328,4 +335,4 @@ def perplexity_of(counts: torch.Tensor) -> torch.Tensor:
     return torch.special.entr(counts / counts.sum()).sum().exp()
 
 
-__all__ = ["BevtTokenizer", "BevtTokenizerOutput", "perplexity_of"]
+__all__ = ["BevtImageCodebook", "BevtImageCodebookOutput", "perplexity_of"]
