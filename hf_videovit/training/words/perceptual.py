@@ -27,6 +27,9 @@ class PerceptualDistance(nn.Module):
             Standard deviation of the colours.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: PreTrainedModel, image_mean: list[float], image_std: list[float]):
         super().__init__()
         self.network = network.eval().requires_grad_(False)
