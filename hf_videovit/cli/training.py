@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..training.preparing.key_frames import PreparedKeyFrames
 
 commands = typer.Typer()
+GENERATED = ("digit-motion", "digit-stills", "digit-scenes", "digit-pictures", "people-scenes")
 # Methods that read features, images or parts of long films
 WITHOUT_CLIPS = (
     *("action_detection", "end_to_end_localization", "image_classification", "semantic_segmentation"),
@@ -290,30 +291,47 @@ def prepare(
 
 @commands.command()
 def generate(
-    kind: Annotated[str, typer.Argument(help="digit-motion, digit-scenes, digit-pictures or people-scenes.")],
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(GENERATED)}.")],
     output: Annotated[Path, typer.Argument(help="Folder that receives a folder of the data set.")],
     clips: Annotated[
         Path | None, typer.Option(help="people-scenes: folder train/ACTION/ and val/ACTION/ of clips of four actions.")
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="digit-motion: motion, identity (of the digit), appearance, both, speed, count, binding or change."
+        ),
+    ] = "motion",
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, help="digit-motion, digit-stills: side of the frames in pixels; 64 by default."),
     ] = None,
     num_train: Annotated[int | None, typer.Option("--train", min=1, help="Size of the train split.")] = None,
     num_eval: Annotated[int | None, typer.Option("--val", min=1, help="Size of the other split.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the data set.")] = 0,
 ) -> Path:
     """
-    Write a labelled data set that is made here: digits that move, scenes of four for action detection, or pictures
-    with boxes, masks and keypoints.
+    Write a labelled data set that is made here: digits that move, stills of them, scenes of four for action detection,
+    or pictures with boxes, masks and keypoints.
     """
     from ..training.preparing.action_scenes import build_digit_scenes, build_people_scenes
     from ..training.preparing.digit_motion import build_digit_motion
     from ..training.preparing.digit_pictures import build_digit_pictures
+    from ..training.preparing.digit_stills import build_digit_stills
 
-    kinds = ("digit-motion", "digit-scenes", "digit-pictures", "people-scenes")
-    if kind not in kinds:
-        raise ValueError(f"`kind` must be one of {', '.join(kinds)}, got {kind!r}")
+    if kind not in GENERATED:
+        raise ValueError(f"`kind` must be one of {', '.join(GENERATED)}, got {kind!r}")
     if (clips is not None) != (kind == "people-scenes"):
         raise ValueError("--clips must be given for people-scenes, and only there.")
+    if kind != "digit-motion" and labels != "motion":
+        raise ValueError(f"--labels is for digit-motion only, got {labels!r} for {kind}")
+    if size is not None and kind not in ("digit-motion", "digit-stills"):
+        raise ValueError(f"--size is for digit-motion and digit-stills only, got {size} for {kind}")
+    counts, sizes = given(num_train=num_train, num_test=num_eval), given(size=size)
     if kind == "digit-motion":
-        folder = build_digit_motion(output, seed=seed, **given(num_train=num_train, num_test=num_eval))
+        folder = build_digit_motion(output, labels, seed=seed, **counts, **sizes)
+    elif kind == "digit-stills":
+        folder = build_digit_stills(output, seed=seed, **counts, **sizes)
     elif kind == "digit-pictures":
         folder = build_digit_pictures(output, seed=seed, **given(num_train=num_train, num_val=num_eval))
     elif clips is None:

@@ -40,9 +40,11 @@ __all__ = [
     "photographs",
     "random_colour",
     "resample",
+    "table_row",
     "write_clip",
     "write_example_clips",
     "write_once",
+    "write_table",
 ]
 
 MOTIONS = ("right", "left", "down", "up", "clockwise", "counter-clockwise")
@@ -52,7 +54,8 @@ SPEED_NAMES = ("slow", "medium", "fast")
 BLINK_COUNTS = (1, 2, 3, 4)
 
 # Labels of each set. `both` is uniform given the digit alone or the motion alone. `binding` shows two digits, and the
-# label is the motion of the larger one. `change` switches the motion once, in the middle of the clip.
+# label is the motion of the larger one. `change` switches the motion once, in the middle of the clip. `identity` shows
+# a digit that starts in the middle of a plain frame.
 LABEL_SETS: dict[str, tuple[str, ...]] = {
     "motion": MOTIONS,
     "appearance": tuple(str(digit) for digit in range(10)),
@@ -61,6 +64,7 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
     "count": tuple(str(count) for count in BLINK_COUNTS),
     "binding": MOTIONS,
     "change": tuple(f"{first}_{second}" for first in MOTIONS for second in MOTIONS),
+    "identity": tuple(str(digit) for digit in range(10)),
 }
 
 # Ranges are fractions of the frame side. They were chosen by a search so that small models learn quickly, but not
@@ -68,6 +72,7 @@ LABEL_SETS: dict[str, tuple[str, ...]] = {
 SPEED_RANGE = (0.03, 0.06)
 RADIUS_RANGE = (0.12, 0.20)
 SPRITE_RANGE = (0.44, 0.56)
+START_RANGE = (0.47, 0.53)
 BACKDROP_SPEED = 1.2 / 64
 BACKDROP_CONTRAST = 0.45
 MINIMUM_COLOUR_DISTANCE = 85.0
@@ -93,6 +98,8 @@ class Scene:
             Index into `SPEED_NAMES`; any speed by default.
         blinks (`int`, *optional*, defaults to 0):
             Number of times that the digit fades out and in.
+        posed (`bool`, *optional*, defaults to `False`):
+            Whether the digit starts in the middle of a plain frame, not anywhere over a photograph.
     """
 
     label: str
@@ -100,6 +107,7 @@ class Scene:
     motions: tuple[str, ...]
     speed_bin: int | None = None
     blinks: int = 0
+    posed: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,8 @@ class Sprite:
     One moving digit.
 
     Args:
+        drawing (`int`):
+            Number of the digit's drawing in [`handwritten_digits`].
         matte (`np.ndarray` of shape `(8, 8)`):
             Opacity of the digit, 0 to 1.
         side (`float`):
@@ -120,6 +130,7 @@ class Sprite:
             Position (x, y) of its centre on the torus, in pixels.
     """
 
+    drawing: int
     matte: np.ndarray
     side: float
     colour: np.ndarray
@@ -139,6 +150,8 @@ class DigitClip:
             One of `LABEL_SETS[label_set]`.
         digit (`int`):
             The digit; the larger one if there are two.
+        drawings (`tuple[int, ...]`):
+            Numbers of the digits' drawings in [`handwritten_digits`], that of `digit` first.
         motion (`str`):
             Its motion; the first one if it changes.
         speed (`float`):
@@ -154,6 +167,7 @@ class DigitClip:
     frames: np.ndarray
     label: str
     digit: int
+    drawings: tuple[int, ...]
     motion: str
     speed: float
     colour: tuple[int, int, int]
@@ -214,8 +228,8 @@ def plan_scene(label_set: str, index: int, rng: np.random.Generator) -> Scene:
     label = labels[index % len(labels)]
     if label_set == "motion":
         return Scene(label, (digit,), (label,))
-    if label_set == "appearance":
-        return Scene(label, (int(label),), (motion,))
+    if label_set in ("appearance", "identity"):
+        return Scene(label, (int(label),), (motion,), posed=label_set == "identity")
     if label_set == "both":
         digit, direction = divmod(index % 32, 4)
         return Scene(labels[(digit + direction) % 4], (digit,), (MOTIONS[direction],))
@@ -258,7 +272,12 @@ def motion_steps(motion: str, speed: float, radius: float, phase: float, num_fra
 
 
 def _random_path(
-    rng: np.random.Generator, motions: tuple[str, ...], speed: float, size: int, num_frames: int
+    rng: np.random.Generator,
+    motions: tuple[str, ...],
+    speed: float,
+    size: int,
+    num_frames: int,
+    starts: tuple[float, float] = (0.0, 1.0),
 ) -> np.ndarray:
     """Positions on the torus. The second of two motions begins in the middle, see `_change_frame`."""
     radius = rng.uniform(*RADIUS_RANGE) * size
@@ -268,7 +287,7 @@ def _random_path(
         # The step that leads into a frame belongs to that frame's motion.
         before = _change_frame(num_frames) - 1
         steps = np.concatenate([steps[:before], second[before:]])
-    start = rng.uniform(0, size, size=2)
+    start = rng.uniform(*starts, size=2) * size
     return (start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])) % size
 
 
@@ -283,16 +302,16 @@ def _random_sprite(
     num_frames, size = backdrop.shape[:2]
     mattes, digits = handwritten_digits()
     writers = slice(None, TRAIN_DIGITS) if split == "train" else slice(TRAIN_DIGITS, None)
-    matte = mattes[writers][rng.choice(np.flatnonzero(digits[writers] == digit))]
+    drawing = (writers.start or 0) + int(rng.choice(np.flatnonzero(digits[writers] == digit)))
 
     position = rng.random()
     if scene.speed_bin is not None:
         position = (scene.speed_bin + position) / len(SPEED_NAMES)
     speed = (SPEED_RANGE[0] + (SPEED_RANGE[1] - SPEED_RANGE[0]) * position) * size
-    path = _random_path(rng, motions, speed, size, num_frames)
+    path = _random_path(rng, motions, speed, size, num_frames, START_RANGE if scene.posed else (0.0, 1.0))
 
     colour = random_colour(rng, backdrop.mean(axis=(0, 1, 2)))
-    return Sprite(matte, rng.uniform(*SPRITE_RANGE) * size, colour, speed, path)
+    return Sprite(drawing, mattes[drawing], rng.uniform(*SPRITE_RANGE) * size, colour, speed, path)
 
 
 def random_colour(rng: np.random.Generator, mean_colour: np.ndarray) -> np.ndarray:
@@ -434,7 +453,8 @@ def generate_clip(
         label_set (`str`):
             A key of `LABEL_SETS`.
         split (`str`):
-            `"train"` or `"test"`. The test split has other writers and other parts of the photographs.
+            `"train"` or `"test"`. The test split has other drawings, most by other writers, and other parts of the
+            photographs.
         index (`int`):
             Number of the clip in its split.
         size (`int`, *optional*, defaults to 64):
@@ -445,7 +465,7 @@ def generate_clip(
             Seed of the data set.
         backdrop_contrast (`float`, *optional*, defaults to 0.45):
             Contrast of the photographs, 0 to 1. 0 gives plain backdrops, which hardly distinguish one clip from
-            another.
+            another. Not read for the `identity` set, whose backdrops are plain.
 
     Returns:
         [`DigitClip`]: the frames and the properties of the clip.
@@ -456,7 +476,7 @@ def generate_clip(
     _check(label_set, split, size, num_frames, backdrop_contrast)
     rng = np.random.default_rng(np.random.SeedSequence([seed, SPLITS.index(split)], spawn_key=(index,)))
     scene = plan_scene(label_set, index, rng)
-    frames = _random_backdrop(rng, split, size, num_frames, backdrop_contrast)
+    frames = _random_backdrop(rng, split, size, num_frames, 0.0 if scene.posed else backdrop_contrast)
     labelled = _random_sprite(rng, scene, scene.digits[0], scene.motions, split, frames)
     sprites = [labelled]
     if len(scene.digits) == 2:
@@ -464,6 +484,7 @@ def generate_clip(
         sprites.append(_random_sprite(rng, scene, scene.digits[1], distractor, split, frames))
         if rng.random() < 0.5:  # either digit may be in front
             sprites.reverse()
+    drawings = tuple(sprite.drawing for sprite in (labelled, *(one for one in sprites if one is not labelled)))
     for sprite in sprites:
         opacity = sprite_opacity(sprite, size)
         if scene.blinks:
@@ -474,6 +495,7 @@ def generate_clip(
         frames=np.clip(np.rint(frames), 0, 255).astype(np.uint8),
         label=scene.label,
         digit=scene.digits[0],
+        drawings=drawings,
         motion=scene.motions[0],
         speed=labelled.speed,
         colour=(int(labelled.colour[0]), int(labelled.colour[1]), int(labelled.colour[2])),
@@ -650,24 +672,52 @@ def _write_splits(folder: Path, label_set: str, counts: dict[str, int], options:
         clip = generate_clip(label_set, split, index, **options)
         name = f"{split}/{clip.label}/{index:06d}.mp4"
         write_clip(folder / name, clip.frames)
-        return _table_row(name, split, clip)
+        return table_row(name, split, clip)
 
     # numpy and the encoder release the global interpreter lock most of the time.
     with ThreadPoolExecutor() as pool:
         jobs = [pool.submit(write, split, index) for split, count in counts.items() for index in range(count)]
         rows = [job.result() for job in jobs]
+    write_table(folder, rows)
+
+
+def write_table(folder: Path, rows: list[dict[str, object]]) -> None:
+    """
+    Write `labels.csv`.
+
+    Args:
+        folder (`Path`):
+            The folder that receives it.
+        rows (`list[dict[str, object]]`):
+            Rows of [`table_row`].
+    """
     with open(folder / "labels.csv", "w", newline="") as table:
         writer = csv.DictWriter(table, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _table_row(name: str, split: str, clip: DigitClip) -> dict[str, object]:
+def table_row(name: str, split: str, clip: DigitClip) -> dict[str, object]:
+    """
+    The row of a clip in `labels.csv`.
+
+    Args:
+        name (`str`):
+            Its file, from the folder of the data set.
+        split (`str`):
+            Its split.
+        clip ([`DigitClip`]):
+            The clip.
+
+    Returns:
+        `dict[str, object]`: values by column. `drawings` are the numbers of the digits' drawings, with spaces between.
+    """
     return {
         "file": name,
         "label": clip.label,
         "split": split,
         "digit": clip.digit,
+        "drawings": " ".join(map(str, clip.drawings)),
         "motion": clip.motion,
         "speed": f"{clip.speed:.4f}",
         "colour": "#{:02x}{:02x}{:02x}".format(*clip.colour),
