@@ -62,6 +62,12 @@ CASES = [
         Path("f"),
         "hf-videovit train --recipe videomae_v2/digit_motion --data f --output_dir NEW",
     ),
+    (
+        "generate",
+        {"kind": "digit-stills"},
+        Path("f"),
+        "hf-videovit train --recipe tubevit/digit_identity_joint --data CLIPS --output_dir NEW --image_data f",
+    ),
     ("recipes", {"name": "bevt"}, None, "hf-videovit train --recipe NAME --data CLIPS --output_dir NEW"),
     (
         "recipes",

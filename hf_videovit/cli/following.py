@@ -48,8 +48,10 @@ NEXT: dict[str, Row] = {
         *("train", "--recipe", "uniformer/train_small_tl_224", "--data", given.data),
         *("--token_labels", given.output, "--output_dir", "NEW"),
     ],
-    "generate": lambda given, folder: _training(
-        RECIPES_OF_DATA.get(given.kind, f"videomae_v2/{given.kind.replace('-', '_')}"), folder
+    "generate": lambda given, folder: (
+        [*_training("tubevit/digit_identity_joint", "CLIPS"), "--image_data", folder]
+        if given.kind == "digit-stills"
+        else _training(RECIPES_OF_DATA.get(given.kind, f"videomae_v2/{given.kind.replace('-', '_')}"), folder)
     ),
     "recipes": lambda given, _: _after_recipes(given.name),
     "examples": lambda given, _: (

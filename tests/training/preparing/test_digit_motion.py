@@ -42,7 +42,7 @@ ON_SCREEN = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1)}
 
 
 def sprite_on(path: np.ndarray, side: float = 12.0) -> Sprite:
-    return Sprite(np.ones((8, 8), np.float32), side, np.array([255.0, 0.0, 0.0], np.float32), 1.0, path)
+    return Sprite(0, np.ones((8, 8), np.float32), side, np.array([255.0, 0.0, 0.0], np.float32), 1.0, path)
 
 
 def torus_centroids(opacity: np.ndarray) -> np.ndarray:

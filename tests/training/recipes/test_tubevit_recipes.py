@@ -41,7 +41,12 @@ def read(name: str) -> RunConfig:
 
 
 def test_every_recipe_is_checked_here():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "digit_motion", "digit_scenes"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {
+        *RECIPES,
+        "digit_identity_joint",
+        "digit_motion",
+        "digit_scenes",
+    }
     for name in RECIPES:
         assert RunConfig.from_dict(read(name).to_dict()) == read(name)
 
