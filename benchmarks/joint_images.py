@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0, 1], help="of weights and order")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of weights and order")
     return parser.parse_args()
 
 
