@@ -8,7 +8,7 @@ import torch
 import hf_videovit.training
 from hf_videovit import UniFormerForObjectDetection, UniFormerForPoseEstimation, VideoTemporalLocalizer
 from hf_videovit.training.arguments import RunConfig
-from hf_videovit.training.building import build_model
+from hf_videovit.training.building import build_model, build_pretraining_model
 from hf_videovit.training.methods.action_detection import build_detector
 from hf_videovit.training.methods.choosing import choose
 from hf_videovit.training.methods.image_classification import build_image_model
@@ -66,6 +66,7 @@ def test_its_model_can_be_built(path):
         assert model.main_input_name == "pixel_values" and processor.size
         return
     builders = {"image_classification": build_image_model, "action_detection": build_detector}
+    builders["image_tokenizer"] = lambda arguments, _: build_pretraining_model(arguments)
     with torch.device("meta"):
         model, processor = builders.get(kind, build_model)(config.model, ["a", "b"])
     assert (
