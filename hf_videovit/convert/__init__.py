@@ -210,8 +210,10 @@ def plan_conversion(
         opened, left_out = without_box_classifier(opened)
     plan = converter.plan_conversion(opened, task=task, **options)
     plan.dropped |= left_out
-    if plan.config.model_type in SIZES and all(options.get(name) is None for name in TOLD):
-        check_depths(plan, set(options), task)
+    family = getattr(plan.config, "backbone_config", plan.config).model_type
+    if family in SIZES and all(options.get(name) is None for name in TOLD):
+        if plan.config.model_type == family:
+            check_depths(plan, set(options), task)
         report_unshown_fields(plan, set(options), task)
     return plan
 

@@ -13,7 +13,7 @@ from ..modeling.configuration_tubevit import TUBEVIT_SIZES
 from ..modeling.configuration_uniformer import UNIFORMER_SIZES
 from ..modeling.configuration_uniformer_v2 import UNIFORMER_V2_SIZES
 from ..modeling.configuration_videomae_v2 import VIDEOMAE_V2_SIZES
-from ..published import list_published, published_config, published_entry
+from ..published import OBJECTS, SEMANTICS, list_published, published_config, published_entry
 from .keys import shorten
 from .plan import Conversion
 
@@ -47,6 +47,7 @@ TASKS = {
     **dict.fromkeys(("decoder_num_hidden_layers", "num_projection_layers", "num_prediction_layers"), "pretraining"),
     "pose_hidden_sizes": "keypoint-detection",
 }
+DENSE = ("backbone", OBJECTS, SEMANTICS)
 CONTRASTIVE_HEADS = {"num_projection_layers": "projector.", "num_prediction_layers": "predictor."}
 # Fields that shapes show. Published checkpoints that agree in them can be what a file is.
 SHOWN = (
@@ -143,18 +144,20 @@ def report_unshown_fields(plan: Conversion, given: set[str], task: str) -> None:
         task (`str`):
             Task of the new model.
     """
-    own = plan.config.to_dict()
+    config = getattr(plan.config, "backbone_config", plan.config)
+    own = config.to_dict() | {"id2label": plan.config.id2label}
+    uncompared = (*UNCOMPARED, "image_size") if task in DENSE else UNCOMPARED  # these models take images of any size
     names: list[str] = []
     values: dict[str, list[Any]] = {}
     for name in list_published():
-        if published_entry(name).model_type != plan.config.model_type:
+        if published_entry(name).model_type != config.model_type:
             continue
         theirs = _published_fields(name, own, given, task)
         if theirs is None:
             continue
         names.append(name)
         for field, value in theirs.items():
-            if field not in (*UNCOMPARED, *given) and value != own.get(field):
+            if field not in (*uncompared, *given) and value != own.get(field):
                 values.setdefault(field, []).append(value)
     if values:
         words = "; ".join(
@@ -170,14 +173,16 @@ def report_unshown_fields(plan: Conversion, given: set[str], task: str) -> None:
 def _published_fields(name: str, own: dict[str, Any], given: set[str], task: str) -> dict[str, Any] | None:
     """Configuration of a published checkpoint that a file may be, else `None`."""
     entry = published_entry(name)
-    if entry.task != task and not (task == "feature-extraction" and entry.task == "video-classification"):
+    parts = {"feature-extraction": ("video-classification",), "backbone": DENSE}
+    if entry.task != task and entry.task not in parts.get(task, ()):
         return None
     if task == entry.task and entry.num_labels not in (None, len(own["id2label"])):
         return None
     compared = {*SHOWN, *SHOWN_BY_FAMILY.get(entry.model_type, ()), *given} - set(UNCOMPARED)
-    size = SIZES[entry.model_type][entry.size] | entry.config
+    size = SIZES[entry.model_type][entry.size] | entry.config.get("backbone_config", entry.config)
     if any(own.get(field) != size[field] for field in compared & set(size)):  # quicker than the whole configuration
         return None
-    theirs = published_config(name).to_dict()
+    whole = published_config(name)
+    theirs = getattr(whole, "backbone_config", whole).to_dict()
     scaled = [bool(fields.get("layer_scale_init_value")) for fields in (own, theirs)]  # which shapes do show
     return theirs if scaled[0] == scaled[1] and all(theirs.get(one) == own.get(one) for one in compared) else None

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from transformers.testing_utils import CaptureLogger
+from transformers.utils import logging
 from typer.testing import CliRunner
 
 from hf_videovit import UniFormerBackbone, published_config
 from hf_videovit.cli import app
 from hf_videovit.convert import plan_conversion
-from hf_videovit.published import published_entry
+from hf_videovit.published import OBJECTS, published_entry
 from tests.dense import official_dense
 from tests.parity.uniformer import official_layout
 
@@ -51,6 +53,18 @@ def test_a_published_file_converts_whole_by_its_name(name):
     other = "semantic-segmentation" if entry.task == "object-detection" else "object-detection"
     with pytest.raises(ValueError, match=f"is a checkpoint for task='{entry.task}'"):
         plan_conversion("uniformer", file, task=other, published=name)
+
+
+def test_what_shapes_do_not_show_is_named():
+    """Windows of a segmenter, also of its backbone alone; detectors start with those of the authors."""
+    file = official_file("uniformer-small-ade20k-upernet")
+    for task in ("semantic-segmentation", "backbone"):
+        with CaptureLogger(logging.get_logger("hf_videovit.convert.published_sizes")) as told:
+            plan_conversion("uniformer", file, task=task, head_dim=64)
+        assert "attention_type 'global' ('hybrid'" in told.out and "Pass `published`" in told.out
+    with CaptureLogger(logging.get_logger("hf_videovit.convert.published_sizes")) as told:
+        plan_conversion("uniformer", official_file("uniformer-small-coco-mask-rcnn-1x"), task=OBJECTS, head_dim=64)
+    assert not told.out
 
 
 def test_the_command_line_says_how_a_detector_is_converted():
