@@ -210,7 +210,7 @@ def plan_conversion(
         opened, left_out = without_box_classifier(opened)
     plan = converter.plan_conversion(opened, task=task, **options)
     plan.dropped |= left_out
-    family = getattr(plan.config, "backbone_config", plan.config).model_type
+    family = (getattr(plan.config, "backbone_config", None) or plan.config).model_type
     if family in SIZES and all(options.get(name) is None for name in TOLD):
         if plan.config.model_type == family:
             check_depths(plan, set(options), task)

@@ -144,7 +144,7 @@ def report_unshown_fields(plan: Conversion, given: set[str], task: str) -> None:
         task (`str`):
             Task of the new model.
     """
-    config = getattr(plan.config, "backbone_config", plan.config)
+    config = getattr(plan.config, "backbone_config", None) or plan.config
     own = config.to_dict() | {"id2label": plan.config.id2label}
     uncompared = (*UNCOMPARED, "image_size") if task in DENSE else UNCOMPARED  # these models take images of any size
     names: list[str] = []
@@ -183,6 +183,6 @@ def _published_fields(name: str, own: dict[str, Any], given: set[str], task: str
     if any(own.get(field) != size[field] for field in compared & set(size)):  # quicker than the whole configuration
         return None
     whole = published_config(name)
-    theirs = getattr(whole, "backbone_config", whole).to_dict()
+    theirs = (getattr(whole, "backbone_config", None) or whole).to_dict()
     scaled = [bool(fields.get("layer_scale_init_value")) for fields in (own, theirs)]  # which shapes do show
     return theirs if scaled[0] == scaled[1] and all(theirs.get(one) == own.get(one) for one in compared) else None
