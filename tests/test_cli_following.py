@@ -9,7 +9,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from hf_videovit.cli import app
-from hf_videovit.cli.following import NEXT, NOTHING_FOLLOWS, following_line
+from hf_videovit.cli.following import FROM_IMAGES, NEXT, NOTHING_FOLLOWS, PRETRAINING, following_line
+from hf_videovit.training.methods.choosing import METHODS
 from tests.saved_model import save_tiny_classifier
 
 
@@ -42,7 +43,24 @@ CASES = [
     ("train", {}, "MODEL", "hf-videovit classify VIDEO --model MODEL"),
     ("train", {}, None, None),
     ("pretrain", {}, "MODEL", "hf-videovit classify VIDEO --model MODEL"),
-    ("preview", {"ctx": SimpleNamespace(args=["--recipe", "r"])}, None, "hf-videovit train --recipe r"),
+    (
+        "preview",
+        {"ctx": SimpleNamespace(args=["--recipe", "tubevit/digit_motion"])},
+        None,
+        "hf-videovit train --recipe tubevit/digit_motion --output_dir NEW",
+    ),
+    (
+        "preview",
+        {"ctx": SimpleNamespace(args=["--recipe", "bevt/digit_motion", "--output_dir=o"])},
+        None,
+        "hf-videovit pretrain --recipe bevt/digit_motion --output_dir=o",
+    ),
+    (
+        "preview",
+        {"ctx": SimpleNamespace(args=["--recipe", "bevt/digit_motion", "--method", "classification"])},
+        None,
+        "hf-videovit train --recipe bevt/digit_motion --method classification --output_dir NEW",
+    ),
     (
         "probe",
         {"model": "m", "data": "d"},
@@ -80,6 +98,19 @@ CASES = [
         {"name": "videomae_v2/ava_huge"},
         None,
         "hf-videovit train --recipe videomae_v2/ava_huge --data CLIPS --output_dir NEW --checkpoint MODEL",
+    ),
+    (
+        "recipes",
+        {"name": "uniformer/train_upernet_small_ade20k"},
+        None,
+        "hf-videovit train --recipe uniformer/train_upernet_small_ade20k --data CLIPS --output_dir NEW "
+        "--image_model IMAGE_MODEL",
+    ),
+    (
+        "recipes",
+        {"name": "bevt/digit_motion_tokenizer"},
+        None,
+        "hf-videovit pretrain --recipe bevt/digit_motion_tokenizer --data CLIPS --output_dir NEW",
     ),
     ("examples", {"copy_to": None}, None, "hf-videovit examples COPY_TO"),
     ("publish", {"repo_id": "o/n", "model": "m", "dry_run": False}, None, "hf-videovit demo o/n"),
@@ -130,7 +161,7 @@ def test_the_line_is_printed_beside_the_output_and_can_be_silenced(tmp_path):
         return CliRunner().invoke(app, [*map(str, words)])
 
     shown = run("recipes", "bevt/small_clips")
-    line = "Next: hf-videovit train --recipe bevt/small_clips --data CLIPS --output_dir NEW\n"
+    line = "Next: hf-videovit pretrain --recipe bevt/small_clips --data CLIPS --output_dir NEW\n"
     assert shown.stderr.endswith(line) and "Next" not in shown.stdout
     for silent in (("-q", "recipes", "bevt"), ("recipes", "bevt", "--json"), ("recipes", "bevt", "--quiet")):
         assert run(*silent).exit_code == 0 and "Next" not in run(*silent).output
@@ -138,3 +169,8 @@ def test_the_line_is_printed_beside_the_output_and_can_be_silenced(tmp_path):
     assert failed.exit_code == 2 and "Next" not in failed.output
     copied = run("examples", tmp_path / "copies")
     assert copied.stderr.strip() == f"Next: python {tmp_path}/copies/finetune.py --help"
+
+
+def test_methods_of_the_lines_are_those_of_the_commands():
+    assert {method.name for method in METHODS if method.goal == "encoder"} == set(PRETRAINING)
+    assert set(FROM_IMAGES) <= {method.name for method in METHODS}

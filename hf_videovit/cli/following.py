@@ -18,6 +18,9 @@ RECIPES_OF_DATA = {
     "digit-pictures": "uniformer/digit_pictures_detection"
 }  # generated data without a recipe of its name
 
+# Methods of `pretrain`, and those whose models start from a classifier of images. The methods themselves load torch.
+PRETRAINING = ("contrastive", "image_tokenizer", "masked_pixels", "masked_words")
+FROM_IMAGES = ("object_detection", "pose", "semantic_segmentation")
 NEXT: dict[str, Row] = {
     "models": lambda given, found: found or (["models", "NAME"] if given.name is None else None),
     "convert": lambda given, _: ["models", "NAME", "--download"] if given.list_names else _after_folder(given.output),
@@ -39,7 +42,7 @@ NEXT: dict[str, Row] = {
     "scores": lambda given, _: ["localize", "VIDEO", "--model", "LOCALIZER", "--scores", given.output],
     "train": lambda _, folder: folder and _after_folder(folder),
     "pretrain": lambda _, folder: folder and _after_folder(folder),
-    "preview": lambda given, _: ["train", *given.ctx.args],
+    "preview": lambda given, _: _after_preview(given.ctx.args),
     "probe": lambda given, _: ["train", "--checkpoint", given.model, "--data", given.data, "--output_dir", "NEW"],
     "prepare": lambda given, _: (
         ["doctor", given.output] if given.layout in DETECTION_LAYOUTS else _after_folder(given.output)
@@ -152,12 +155,27 @@ def _after_recipes(name: str | None) -> list[Any]:
         return _training("NAME", "CLIPS")
     from ..training.recipe_files import read_recipe
 
-    starts = ["--checkpoint", "MODEL"] if read_recipe(name).get("model", {}).get("needs_checkpoint") else []
-    return [*_training(name, "CLIPS"), *starts]
+    recipe = read_recipe(name)
+    method = recipe.get("method", {}).get("name")
+    words = _training(name, "CLIPS", "pretrain" if method in PRETRAINING else "train")
+    if recipe.get("model", {}).get("needs_checkpoint"):
+        words += ["--image_model", "IMAGE_MODEL"] if method in FROM_IMAGES else ["--checkpoint", "MODEL"]
+    return words
 
 
-def _training(recipe: str, data: Any) -> list[Any]:
-    return ["train", "--recipe", recipe, "--data", data, "--output_dir", "NEW"]
+def _after_preview(given: list[str]) -> list[Any]:
+    """The run that was previewed, in a new folder. The command is that of its method."""
+    method = given[given.index("--method") + 1] if "--method" in given[:-1] else None
+    if method is None and "--recipe" in given[:-1]:
+        from ..training.recipe_files import read_recipe
+
+        method = read_recipe(given[given.index("--recipe") + 1]).get("method", {}).get("name")
+    folder = [] if any(word.partition("=")[0] == "--output_dir" for word in given) else ["--output_dir", "NEW"]
+    return ["pretrain" if method in PRETRAINING else "train", *given, *folder]
+
+
+def _training(recipe: str, data: Any, command: str = "train") -> list[Any]:
+    return [command, "--recipe", recipe, "--data", data, "--output_dir", "NEW"]
 
 
 __all__ = ["NEXT", "NOTHING_FOLLOWS", "followed", "following_line"]

@@ -7,7 +7,8 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from .common import fail_if, print_json, screen
+from ..files import loading
+from .common import fail_if, print_json, read_architecture, screen
 from .detection_scores import GROUND_TRUTH
 
 
@@ -64,8 +65,11 @@ def evaluate_objects(
         raise ValueError(f"--data is needed with --task {task}: COCO's JSON, or a folder with annotations/")
     if task == "pose-estimation" and boxes is None:
         raise ValueError(f"--boxes is needed with --task {task}: COCO's results, or {GROUND_TRUTH}")
-    if object_task(model) != task:
-        raise ValueError(f"--model {model} is not a model of the task {task}")
+    with loading("--model", model):
+        own = object_task(model)
+    if own != task:
+        what = read_architecture(model) or "another model"
+        raise ValueError(f"--model {model} is {what}, which --task {task} does not score")
     pose = task == "pose-estimation"
     wanted = split or ("train" if Path(data).is_file() else None)
     found = find_objects(data, wanted, "keypoints" if pose else "instances", images)

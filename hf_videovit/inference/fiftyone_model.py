@@ -23,6 +23,7 @@ TASKS = {
     "ForActionDetection": DETECTION,
     "VideoTemporalLocalizer": LOCALIZATION,
 }
+OF_IMAGES = ("ForImageClassification", "ForObjectDetection", "ForPoseEstimation", "ForSemanticSegmentation")
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}  # tags of FiftyOne and our names
 
 
@@ -68,6 +69,8 @@ class FiftyOneModel(LogitsMixin, EmbeddingsMixin, Model):
         architecture = (AutoConfig.from_pretrained(model).architectures or [""])[0]
         self.task = next((task for ending, task in TASKS.items() if architecture.endswith(ending)), None)
         self.pipeline: Any = None
+        if architecture.endswith(OF_IMAGES):
+            raise ValueError(f"`model` must be a model of videos, {model!r} is {architecture}.")
         if self.task is None:
             if options:
                 raise ValueError(f"`options` must be empty for an encoder, got {', '.join(options)}.")

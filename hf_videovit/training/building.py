@@ -279,7 +279,7 @@ def require_checkpoint(arguments: ModelArguments) -> None:
     if arguments.needs_checkpoint and arguments.checkpoint is None and arguments.image_model is None:
         raise ValueError(
             "`checkpoint` is needed: this recipe starts from a trained model, which `hf-videovit recipes NAME` names; "
-            "set `needs_checkpoint` to false to train from scratch"
+            "a classifier of images goes to `image_model`; set `needs_checkpoint` to false to train from scratch"
         )
 
 

@@ -272,7 +272,7 @@ def plan_run(
     data = None
     if config.data.data is not None:
         source, held_out = method.checked_sources()
-        data = describe_data(config, source, held_out, method.list_splits())
+        data = describe_data(config, source, held_out, method.list_splits(), "holdout" not in method.unread)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -350,7 +350,7 @@ def _changed(arguments: Any, defaults: Any) -> str:
 
 
 def describe_data(
-    config: RunConfig, train: VideoSource, evaluation: VideoSource | None, splits: Sequence[str]
+    config: RunConfig, train: VideoSource, evaluation: VideoSource | None, splits: Sequence[str], holds_out: bool
 ) -> DataPlan:
     """
     Describe the data of a run.
@@ -364,6 +364,8 @@ def describe_data(
             Its evaluation clips.
         splits (`Sequence[str]`):
             Splits of the data.
+        holds_out (`bool`):
+            Whether clips are held out of data without an evaluation split.
 
     Returns:
         [`DataPlan`]
@@ -374,8 +376,10 @@ def describe_data(
         where = "none"
     elif data.eval_data is not None:
         where = f"from {data.eval_data}"
+    elif chosen is not None:
+        where = f"of {chosen!r}"
     else:
-        where = f"held out of the training clips (`holdout` {data.holdout:g})" if chosen is None else f"of {chosen!r}"
+        where = f"held out of the training clips (`holdout` {data.holdout:g})" if holds_out else "of another split"
     classes: dict[str, tuple[int, int] | None] = dict.fromkeys(train.label_names)
     if isinstance(train, VideoList):
         theirs = evaluation.label_counts() if isinstance(evaluation, VideoList) else {}

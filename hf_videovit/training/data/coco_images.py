@@ -266,6 +266,8 @@ def find_objects(
         ValueError: there is no such split, or no folder of images.
     """
     base = Path(data).expanduser()
+    if not base.exists():
+        raise ValueError(f"`data` {str(base)!r} does not exist: a folder or COCO's JSON is needed")
     if base.is_file():
         return None if split is None else (base, Path(root) if root else base.parent)
     names = [split] if split is not None else list(EVAL_SPLITS)
@@ -278,6 +280,28 @@ def find_objects(
         return None
     wanted = " or ".join(f"annotations/{prefix}_{split}.json" for prefix in PREFIXES[kind])
     raise ValueError(f"`data` {str(base)!r} has no {wanted}, nor {split}/{ONE_FOLDER}")
+
+
+def list_object_splits(data: str | os.PathLike, kind: Kind) -> list[str]:
+    """
+    The splits that [`find_objects`] can find in a folder.
+
+    Args:
+        data (`str` or `os.PathLike`):
+            The folder; a JSON file has none.
+        kind (`str`):
+            `"instances"` or `"keypoints"`.
+
+    Returns:
+        `list[str]`: their names as they are spelt there.
+    """
+    base = Path(data).expanduser()
+    named = [
+        file.stem.removeprefix(f"{prefix}_")
+        for prefix in PREFIXES[kind]
+        for file in base.glob(f"annotations/{prefix}_*.json")
+    ]
+    return sorted({*named, *(file.parent.name for file in base.glob(f"*/{ONE_FOLDER}"))})
 
 
 def _images_of(base: Path, name: str, root: str | os.PathLike | None) -> Path:
@@ -408,6 +432,7 @@ __all__ = [
     "find_objects",
     "is_object",
     "learnable",
+    "list_object_splits",
     "people",
     "read_objects",
 ]

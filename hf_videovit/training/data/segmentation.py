@@ -165,6 +165,8 @@ def open_segmentation(
         ValueError: there are no such images, or the labels have no names.
     """
     path = Path(data).expanduser()
+    if not path.exists():
+        raise ValueError(f"`data` {str(path)!r} does not exist: a folder or a list of images and masks is needed")
     if path.suffix.lower() in LIST_SUFFIXES:
         pairs = _listed(path, split, Path(root) if root else path.parent)
     elif path.is_dir():
@@ -264,7 +266,7 @@ def read_mask(path: str | os.PathLike, num_labels: int, *, reduce: bool) -> torc
         with Image.open(path) as picture:
             values = np.array(picture)
     except FileNotFoundError as error:
-        raise VideoDecodingError(source_name(path), "PIL", "there is no such file", kind="missing") from error
+        raise VideoDecodingError(source_name(path), "PIL", "there is no such mask", kind="missing") from error
     except (OSError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise VideoDecodingError(source_name(path), "PIL", str(error), kind="undecodable") from error
     if values.ndim != 2:
@@ -392,6 +394,7 @@ class WholeImageLoader:
 
 __all__ = [
     "IGNORED",
+    "IMAGES",
     "SegmentationLoader",
     "SegmentationSample",
     "SegmentationSource",

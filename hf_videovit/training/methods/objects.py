@@ -14,7 +14,7 @@ from transformers.utils import logging
 from ...files import loading
 from ..arguments import AugmentationArguments, ModelArguments
 from ..building import attention_options, config_from_scratch, ready_to_train
-from ..data.coco_images import Kind, ObjectSource, find_objects, read_objects
+from ..data.coco_images import Kind, ObjectSource, find_objects, list_object_splits, read_objects
 from ..data.opening import warn_of_remarks
 from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
@@ -98,6 +98,10 @@ class ObjectMethod(Method):
         Returns:
             [`ObjectSource`]
         """
+
+    def list_splits(self) -> list[str]:
+        """Splits with annotations in a folder. See [`Method.list_splits`]."""
+        return list_object_splits(str(self.config.data.data), self.kind)
 
     def check_sources(self, train_source: VideoSource, eval_source: VideoSource | None) -> None:
         """

@@ -143,7 +143,7 @@ def _only(cells: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def _warn(video: BadVideo) -> None:
-    logger.warning(f"Video {video.id!r} cannot be read and is skipped: {video.reason}")
+    logger.warning(f"{video.id!r} cannot be read and is skipped: {video.reason}")
 
 
 __all__ = ["PreviewedClip", "PreviewedCopies", "frames_of", "preview_stream", "split_by_mask"]

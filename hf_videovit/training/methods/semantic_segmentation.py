@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -25,7 +26,7 @@ from ..building import attention_options, config_from_scratch, described_config,
 from ..data.loaders import SampleLoader
 from ..data.opening import warn_of_remarks
 from ..data.processors import ClipProcessor
-from ..data.segmentation import IGNORED, SegmentationLoader, SegmentationSource, open_segmentation
+from ..data.segmentation import IGNORED, IMAGES, SegmentationLoader, SegmentationSource, open_segmentation
 from ..data.segmentation_augmentation import SegmentationAugmentation
 from ..data.sources import VideoSource
 from ..data.streaming import Batch
@@ -140,6 +141,10 @@ class SemanticSegmentation(Method):
             if source is not None and not isinstance(source, SegmentationSource):
                 raise ValueError(f"`data` must be images with masks for {self.name}, got a {type(source).__name__}")
         super().check_sources(train_source, eval_source)
+
+    def list_splits(self) -> list[str]:
+        """Folders of images; a list has none. See [`Method.list_splits`]."""
+        return sorted(one.name for one in Path(str(self.config.data.data)).glob(f"{IMAGES}/*") if one.is_dir())
 
     def build(self) -> tuple[PreTrainedModel, ClipProcessor]:
         """See [`build_segmenter`]."""

@@ -163,9 +163,18 @@ def test_a_run_saves_a_pose_model_whose_scores_can_be_reproduced(fields, picture
     assert answer["metrics"]["AP"] == pytest.approx(saved["metrics"]["AP"])
     previewed = next(iter(method_of(pose(fields)).preview(1)))
     assert (previewed.after[0] == [255, 255, 0]).all(-1).any()
-    for wrong in (["--task", "object-detection"], ["--task", "pose-estimation"]):
-        refused = CliRunner().invoke(app, ["evaluate", "--model", str(folder), "--data", str(pictures), *wrong])
-        assert refused.exit_code == 2
+    wrong = {
+        "pose-estimation": "--boxes is needed",
+        "object-detection": "UniFormerForPoseEstimation, which --task object-detection does not score",
+        "semantic-segmentation": "UniFormerForPoseEstimation, which does not label pixels",
+    }
+    for task, message in wrong.items():
+        refused = CliRunner().invoke(
+            app, ["evaluate", "--model", str(folder), "--data", str(pictures), "--task", task]
+        )
+        assert refused.exit_code == 2 and message in " ".join(refused.output.split())
+    nowhere = ["evaluate", "--model", "nowhere", "--data", str(pictures), "--task", "object-detection"]
+    assert "there is no such folder" in " ".join(CliRunner().invoke(app, nowhere).output.split())
 
 
 def test_a_pose_model_starts_from_a_classifier_of_images(fields, tmp_path):
@@ -183,6 +192,7 @@ def test_a_pose_model_starts_from_a_classifier_of_images(fields, tmp_path):
     ("more", "message"),
     [
         ({"data": None}, "`data` is needed"),
+        ({"data": "nowhere"}, "`data` 'nowhere' does not exist"),
         ({"short_sides": [0]}, "`short_sides` must be positive"),
         ({"crop_scale": [0.5, 1.0]}, "`crop_scale` is not read by the method `object_detection`"),
     ],
@@ -215,6 +225,7 @@ def test_plans_of_the_recipes_of_digits(name, pictures, tmp_path):
     words = ["--recipe", f"uniformer/digit_pictures_{name}", "--data", str(pictures), "--output_dir", str(tmp_path)]
     plan = plan_run(read_run(words, "classifier"), "classifier")
     assert plan.total_steps > 0
+    assert (plan.data.splits, plan.data.evaluated_on) == (("training", "validation"), "of 'validation'")
 
 
 def test_a_saved_detector_is_a_detector_of_people(pictures, tmp_path):

@@ -21,6 +21,7 @@ from hf_videovit import (
 from hf_videovit.cli import app
 from hf_videovit.hub.card_rows import protocol_rows
 from hf_videovit.modeling.semantic_protocol import window_logits
+from hf_videovit.modeling.video_decoding import VideoDecodingError
 from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.data.loaders import Record
 from hf_videovit.training.data.segmentation import SegmentationLoader, open_segmentation, read_mask
@@ -267,13 +268,18 @@ def test_lists_controls_plans_and_previews(pictures, tmp_path):
     assert open_segmentation(path, "train").pairs[0][1:] == open_segmentation(pictures, "train").pairs[0][1:]
     assert open_segmentation(path, None).num_samples == 2
     config = RunConfig.from_fields(**fields_of(pictures, tmp_path / "control", control="other_masks"))
-    train, _ = method_of(config).checked_sources()
+    method = method_of(config)
+    assert method.list_splits() == ["training", "validation"]
+    train, _ = method.checked_sources()
     assert all(Path(image).name != Path(mask).name for _, image, mask in train.pairs)
     assert sorted(mask for _, _, mask in train.pairs) == sorted(
         mask for _, _, mask in open_segmentation(pictures, "train").pairs
     )
     plan = plan_run(RunConfig.from_fields(**fields_of(path, tmp_path / "plan")))
     assert (plan.num_videos, plan.steps_per_epoch) == (3, 1)
+    assert plan.data.evaluated_on == "of another split"
+    with pytest.raises(VideoDecodingError, match="no such mask"):
+        read_mask(pictures / "missing.png", 2, reduce=True)
     shown = draw_preview(RunConfig.from_fields(**fields_of(path, tmp_path / "p")), tmp_path / "p.png", 2)
     assert (tmp_path / "p.png").is_file() and set(shown[0].labels[0]) == {"blue", "red"}
     assert len({label_colour(one) for one in range(254)}) == 254
@@ -284,6 +290,7 @@ def test_lists_controls_plans_and_previews(pictures, tmp_path):
     [
         ({"label_names": ["only"]}, r"values up to 1, or 255, for 1 labels, got 2"),
         ({"crop_size": [8]}, "`crop_size` must be two numbers"),
+        ({"data": "nowhere"}, "`data` 'nowhere' does not exist"),
         ({"backbone": {"droppath": 1}}, "`backbone` has no field 'droppath'"),
         ({"train_split": "other"}, "has the splits training, validation, not 'other'"),
         ({"processor": {"test_scales": []}}, "`test_scales`"),
