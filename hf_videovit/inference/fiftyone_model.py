@@ -50,7 +50,7 @@ class FiftyOneModel(LogitsMixin, EmbeddingsMixin, Model):
             Arguments of the pipeline of the task, such as `person_detector` or `threshold`.
 
     Raises:
-        ValueError: the model answers with numbers instead of labels, or an option is not allowed.
+        ValueError: the model is one of images, or answers with numbers instead of labels, or an option is not allowed.
 
     Example:
 
