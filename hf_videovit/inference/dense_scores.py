@@ -204,14 +204,17 @@ def _open_timm(
         raise ValueError(f"`teacher` {TIMM}{name} needs timm: pip install timm") from error
     with loading("`teacher`", name):
         if Path(name).is_dir():
-            if not Path(name, "model.safetensors").is_file():
+            source, file = f"local-dir:{Path(name).absolute()}", Path(name, "model.safetensors")
+            if not file.is_file():
                 raise ValueError(f"`teacher` {name!r} has no model.safetensors")
-            model: Any = timm.create_model(f"local-dir:{Path(name).absolute()}", pretrained=True)
         else:
             if not timm.is_model(name):
                 raise ValueError(f"`teacher` {name!r} is neither a model of timm nor a folder")
-            file = _timm_file(timm, name, weights, download)
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)})
+            source, file = name, _timm_file(timm, name, weights, download)
+        # the file is named, since older versions of timm unpickle what they find in a folder
+        model: Any = timm.create_model(
+            source, pretrained=True, pretrained_cfg_overlay={"file": str(file), "source": ""}
+        )
     names = model.pretrained_cfg.get("label_names")
     if not names and model.num_classes == 1000:
         names = ImageNetInfo("imagenet-1k").label_names()  # WordNet ids, as the folders of ImageNet are called
