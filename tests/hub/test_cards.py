@@ -48,6 +48,8 @@ ROOT = Path(__file__).parents[2]
 PIPELINE_TAGS = {
     **{name: name for name in ("video-classification", "image-classification", "keypoint-detection")},
     "backbone": "image-feature-extraction",
+    "object-detection": "object-detection",
+    "semantic-segmentation": "image-segmentation",
 }
 TINY_IMAGE_MODEL = next(family.tiny for family in FAMILIES if family.name == "uniformer") | {"modality": "image"}
 

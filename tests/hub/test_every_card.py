@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from huggingface_hub import (
     CommitOperationAdd,
@@ -29,7 +30,13 @@ from hf_videovit import (
     ActionFormerForTemporalActionLocalization,
     TemporalLocalizationProcessor,
     TubeViTImageProcessor,
+    UniFormerDetectorConfig,
+    UniFormerDetectorImageProcessor,
+    UniFormerForObjectDetection,
+    UniFormerForSemanticSegmentation,
     UniFormerImageProcessor,
+    UniFormerSegmenterConfig,
+    UniFormerSegmenterImageProcessor,
     VideoTemporalLocalizer,
     VideoTemporalLocalizerConfig,
 )
@@ -45,7 +52,7 @@ from hf_videovit.hub.cards import (
 from hf_videovit.hub.publishing import publish
 from hf_videovit.hub.space import write_space
 from hf_videovit.inference.temporal_localization import save_localizer
-from hf_videovit.published import list_published, published_entry
+from hf_videovit.published import OBJECTS, SEMANTICS, list_published, published_entry
 from tests.card_rules import problems
 from tests.clips import moving_square_clip, write_clip
 from tests.families import FAMILIES, LABELS
@@ -153,6 +160,10 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
         save_tiny_localizer(folder, with_encoder=model_type != "actionformer")
         (folder / "README.md").write_text(card, encoding="utf-8")
         return
+    if task in (OBJECTS, SEMANTICS):
+        save_tiny_dense(folder, task)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        return
     family = next(one for one in FAMILIES if one.name == model_type)
     head = family.head(AUTO_CLASSES[task])
     fields = {**head.fields, "id2label": {0: "left_eye", 1: "right_eye"}} if task == KEYPOINTS else head.fields
@@ -168,6 +179,26 @@ def save_tiny(folder: Path, model_type: str, task: str) -> None:
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
+def save_tiny_dense(folder: Path, task: str) -> None:
+    """A detector that is sure of what it finds, or a segmenter."""
+    backbone = {"modality": "image", "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "head_dim": 8}
+    small = {
+        "backbone_config": {"model_type": "uniformer", "out_indices": [1, 2, 3, 4], **backbone},
+        "id2label": dict(enumerate(LABELS)),
+    }
+    if task == OBJECTS:
+        model = UniFormerForObjectDetection(
+            UniFormerDetectorConfig(**small, pyramid_size=8, box_hidden_size=8, num_proposals=8)
+        )
+        torch.nn.init.constant_(model.heads.box_heads[0].classifier.bias[:1], 9.0)
+        processor = UniFormerDetectorImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    else:
+        model = UniFormerForSemanticSegmentation(UniFormerSegmenterConfig(**small, hidden_size=8))
+        processor = UniFormerSegmenterImageProcessor(size={"shortest_edge": 64, "longest_edge": 128})
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
 def save_tiny_localizer(folder: Path, with_encoder: bool) -> None:
     """A localiser that finds something everywhere, for features or with an encoder."""
     family = next(one for one in FAMILIES if one.name == "videomae_v2")
@@ -180,10 +211,13 @@ def save_tiny_localizer(folder: Path, with_encoder: bool) -> None:
         classifier_prior=0.5,
         num_labels=3,
     )
-    model, video_processor = ActionFormerForTemporalActionLocalization(config), None
+    localizer = model = ActionFormerForTemporalActionLocalization(config)
+    video_processor = None
     if with_encoder:
         whole = VideoTemporalLocalizerConfig(encoder_config=encoder, localizer_config=config, feature_stride=2)
         model, video_processor = VideoTemporalLocalizer(whole), family.processor_class(**family.processor)
+        localizer = model.localizer
+    torch.nn.init.ones_(localizer.offset_head.offsets.bias)  # segments have a length, whatever the features
     processor = TemporalLocalizationProcessor(
         feature_size=config.feature_size, feature_stride=2, feature_window=encoder.num_frames, max_segments=3
     )
@@ -229,6 +263,10 @@ def test_usage_lines_of_every_card_run(hub, tmp_path):
         text = printed[names[0]]
         if task.endswith("classification"):
             assert re.fullmatch(r"(\d\.\d{3} \w+\n){3}", text) and sum(label in text for label in LABELS) == 3
+        elif task == OBJECTS:
+            assert re.search(rf"^[01]\.\d{{3}} {LABELS[0]} {{'xmin': \d+", text), text
+        elif task == SEMANTICS:
+            assert re.fullmatch(r"(\w+ \(\d+, \d+\)\n)+", text), text
         elif task == ACTIONS:
             assert re.fullmatch(r"1\.0 \[\[.*\]\]\n", text), text
         elif task == KEYPOINTS:
