@@ -25,8 +25,8 @@ from hf_videovit.training.methods.choosing import finetune
 
 
 SCRATCH = {  # settings of families whose recipes are for pretraining
-    "bevt": ["--config.initializer_range", "0.1", "--epochs", "6"],
-    "lstcl": ["--epochs", "6", "--learning_rate", "2e-3"],
+    "bevt": ["--method", "classification", "--config.initializer_range", "0.1", "--epochs", "6"],
+    "lstcl": ["--method", "classification", "--epochs", "6", "--learning_rate", "2e-3"],
 }
 FAMILIES = ("videomae_v2", "uniformer", "uniformer_v2", "tubevit", "bevt", "lstcl")
 RESULTS = Path(__file__).parent / "results" / "explaining.csv"
