@@ -51,9 +51,9 @@ CASES = [
     ),
     (
         "preview",
-        {"ctx": SimpleNamespace(args=["--recipe", "bevt/digit_motion", "--output_dir=o"])},
+        {"ctx": SimpleNamespace(args=["--recipe=bevt/digit_motion", "--output_dir=o"])},
         None,
-        "hf-videovit pretrain --recipe bevt/digit_motion --output_dir=o",
+        "hf-videovit pretrain --recipe=bevt/digit_motion --output_dir=o",
     ),
     (
         "preview",

@@ -165,12 +165,14 @@ def _after_recipes(name: str | None) -> list[Any]:
 
 def _after_preview(given: list[str]) -> list[Any]:
     """The run that was previewed, in a new folder. The command is that of its method."""
-    method = given[given.index("--method") + 1] if "--method" in given[:-1] else None
-    if method is None and "--recipe" in given[:-1]:
+    words = [part for word in given for part in word.split("=", 1)]
+    options = {name: value for name, value in zip(words, words[1:]) if name.startswith("--")}
+    method = options.get("--method")
+    if method is None and "--recipe" in options:
         from ..training.recipe_files import read_recipe
 
-        method = read_recipe(given[given.index("--recipe") + 1]).get("method", {}).get("name")
-    folder = [] if any(word.partition("=")[0] == "--output_dir" for word in given) else ["--output_dir", "NEW"]
+        method = read_recipe(options["--recipe"]).get("method", {}).get("name")
+    folder = [] if "--output_dir" in options else ["--output_dir", "NEW"]
     return ["pretrain" if method in PRETRAINING else "train", *given, *folder]
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -207,7 +208,6 @@ def test_teachers_without_dense_scores_are_refused(tmp_path):
 
 
 def test_a_teacher_of_timm_applies_its_head_to_each_place(tmp_path):
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
     model = timm.create_model("resnet10t", num_classes=3).eval()
     timm.models.save_for_hf(model, tmp_path / "folder", safe_serialization=True)
