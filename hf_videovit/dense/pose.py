@@ -175,7 +175,7 @@ def _cells_per_pixel(heatmap_size: Size, image_size: Size, unbiased: bool, like:
     """Factors of x and y."""
     less = int(unbiased)
     factors = [(cells - less) / (pixels - less) for cells, pixels in zip(heatmap_size[::-1], image_size[::-1])]
-    return like.new_tensor(factors)
+    return torch.tensor(factors, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def encode_heatmaps(

@@ -51,7 +51,7 @@ def anchor_grid(
     Returns:
         `torch.Tensor` of shape `(height * width * number of ratios, 4)`: their centres are the places times `stride`.
     """
-    roots = torch.tensor(ratios, dtype=torch.float32, device=like.device).sqrt()
+    roots = torch.tensor(ratios, dtype=torch.float32).to(like.device, non_blocking=True).sqrt()
     half = 0.5 * stride * scale * torch.stack((1 / roots, roots), dim=-1)  # (ratios, 2)
     rows, columns = (torch.arange(length, dtype=torch.float32, device=like.device) * stride for length in shape)
     centres = torch.cartesian_prod(rows, columns).flip(-1)[:, None]
@@ -324,7 +324,9 @@ def relative_boxes(boxes: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     Returns:
         `torch.Tensor` of shape `(..., 4)`.
     """
-    return boxes / boxes.new_tensor([size[1], size[0], size[1], size[0]])
+    height, width = size
+    left, top, right, bottom = boxes.unbind(-1)
+    return torch.stack((left / width, top / height, right / width, bottom / height), dim=-1)
 
 
 __all__ = [

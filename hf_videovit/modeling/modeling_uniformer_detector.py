@@ -222,7 +222,8 @@ class UniFormerForObjectDetection(UniFormerDetectorPreTrainedModel):
             )
         names = ("class_labels", "boxes", "masks")[: 3 if self.config.use_masks else 2]
         height, width = pixel_values.shape[-2:]
-        scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=pixel_values.device)
+        scale = torch.tensor([width, height, width, height], dtype=torch.float32)
+        scale = scale.to(pixel_values.device, non_blocking=True)
         objects = []
         for image in labels:
             missing = [name for name in names if name not in image]

@@ -12,8 +12,9 @@ clips. A process without clips takes part with weight 0, the loss is the mean ov
 what the task counts instead), and the epoch ends when no process has batches left. So no process waits for another,
 and no video is repeated or skipped.
 
-Nothing in a step waits for the device. Losses and gradient norms stay there and are read when the log is written, a
-step whose gradient is not finite is skipped by the device itself, and processes sum their numbers over the CPU.
+Nothing in a step of the loop waits for the device. Losses and gradient norms stay there and are read when the log is
+written, a step whose gradient is not finite is skipped by the device itself, and processes sum their numbers over the
+CPU.
 """
 
 import math

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
 import torch
-from torchvision.transforms.v2.functional import normalize
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
@@ -135,8 +134,11 @@ class ObjectMethod(Method):
             `dict[str, torch.Tensor]`
         """
         batch = {name: value.to(device, non_blocking=True) for name, value in rows.items()}
-        pixels = batch["pixel_values"] * self.processor.rescale_factor
-        return batch | {"pixel_values": normalize(pixels, self.processor.image_mean, self.processor.image_std)}
+        pixels, processor = batch["pixel_values"], self.processor
+        normalised = processor.rescale_and_normalize(
+            pixels, True, processor.rescale_factor, True, tuple(processor.image_mean), tuple(processor.image_std)
+        )
+        return batch | {"pixel_values": normalised}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:
         """COCO's metrics. See [`Method.validate`]."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torchvision.transforms.v2.functional import normalize
 from torchvision.utils import draw_segmentation_masks
 from transformers import (
     AutoImageProcessor,
@@ -193,8 +192,10 @@ class SemanticSegmentation(Method):
         inside = (torch.arange(height, device=device)[:, None] < sizes[:, 0, None, None]) & (
             torch.arange(width, device=device) < sizes[:, 1, None, None]
         )
-        pixels = pixels * self.processor.rescale_factor
-        normalised = normalize(pixels, self.processor.image_mean, self.processor.image_std)
+        processor = self.processor
+        normalised = processor.rescale_and_normalize(
+            pixels, True, processor.rescale_factor, True, tuple(processor.image_mean), tuple(processor.image_std)
+        )
         return {"pixel_values": normalised * inside[:, None], "labels": labels.long()}
 
     def validate(self, model: PreTrainedModel) -> dict[str, float]:

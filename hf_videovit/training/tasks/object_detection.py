@@ -2,6 +2,7 @@
 
 import torch
 
+from ...modeling.modeling_region_proposals import relative_boxes
 from .base import Task
 
 
@@ -30,9 +31,8 @@ class ObjectDetectionTask(Task):
         """
         pixel_values = batch["pixel_values"]
         height, width = pixel_values.shape[-2:]
-        left, top, right, bottom = batch["boxes"].unbind(-1)
-        centred = torch.stack(((left + right) / 2, (top + bottom) / 2, right - left, bottom - top), dim=-1)
-        shares = centred / centred.new_tensor([width, height, width, height])
+        left, top, right, bottom = relative_boxes(batch["boxes"], (height, width)).unbind(-1)
+        shares = torch.stack(((left + right) / 2, (top + bottom) / 2, right - left, bottom - top), dim=-1)
         labels = []
         for index, classes in enumerate(batch["class_labels"]):
             known = classes >= 0

@@ -80,15 +80,22 @@ def fields(pictures, tmp_path):
     }
 
 
-def detection(fields, **more):
+def of_detection(fields):
     processor = {"size": {"shortest_edge": 96, "longest_edge": 128}}
     own = {"model_type": "uniformer_detector", "config": SMALL["detector"], "processor": processor}
-    return RunConfig.from_fields(**fields | own | {"short_sides": [64, 96]} | more)
+    return fields | own | {"short_sides": [64, 96]}
+
+
+def of_pose(fields):
+    return fields | {"method": "pose", "model_type": "uniformer", "config": SMALL["pose"]}
+
+
+def detection(fields, **more):
+    return RunConfig.from_fields(**of_detection(fields) | more)
 
 
 def pose(fields, **more):
-    own = {"method": "pose", "model_type": "uniformer", "config": SMALL["pose"]}
-    return RunConfig.from_fields(**fields | own | more)
+    return RunConfig.from_fields(**of_pose(fields) | more)
 
 
 def test_a_run_saves_a_detector_whose_scores_can_be_reproduced(fields, pictures, tmp_path):
