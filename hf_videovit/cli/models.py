@@ -41,7 +41,7 @@ Task = Literal[
     "temporal-localization",
     "semantic-segmentation",
     "object-detection",
-    "pose-estimation",
+    "keypoint-detection",
 ]
 Metric = Literal["ava", "mmaction2", "default", "activitynet", "actionformer"]
 METRICS: dict[str, tuple[Metric, ...]] = {
@@ -243,7 +243,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Labelled videos: folder of classes, list, shards or data set repo id. semantic-segmentation: folder "
-            "with images and annotations, or a list of both. object-detection, pose-estimation: COCO's JSON, or a "
+            "with images and annotations, or a list of both. object-detection, keypoint-detection: COCO's JSON, or a "
             "folder with annotations/."
         ),
     ] = None,
@@ -258,7 +258,7 @@ def evaluate(
     boxes: Annotated[
         str | None,
         typer.Option(
-            help="action-detection: JSON lines with detected people; pose-estimation: COCO's results with them; or "
+            help="action-detection: JSON lines with detected people; keypoint-detection: COCO's results with them; or "
             "ground-truth for an upper bound."
         ),
     ] = None,
@@ -338,7 +338,7 @@ def evaluate(
         "temporal-localization": detection | {"data": data},
         "semantic-segmentation": detection | localization | {"excluded": excluded, "predictions": predictions},
         "object-detection": detection | localization | {"excluded": excluded},
-        "pose-estimation": {"annotations": annotations} | localization | {"excluded": excluded},
+        "keypoint-detection": {"annotations": annotations} | localization | {"excluded": excluded},
     }
     if unread := [f"--{name}" for name, value in others[task].items() if value]:
         raise ValueError(f"{', '.join(unread)} is not read with --task {task}: leave it out")
@@ -374,7 +374,7 @@ def evaluate(
     running: dict[str, Any] = {}
     if task != "video-classification":  # whose engine may run on other machines
         running = {"num_workers": num_workers, "device": choose_device(device, cpu), "as_json": as_json}
-    if task in ("object-detection", "pose-estimation"):
+    if task in ("object-detection", "keypoint-detection"):
         from .object_scores import evaluate_objects
 
         evaluate_objects(

@@ -1,4 +1,4 @@
-"""`evaluate --task object-detection` and `--task pose-estimation`: scores on images in COCO's format."""
+"""`evaluate --task object-detection` and `--task keypoint-detection`: scores on images in COCO's format."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ def evaluate_objects(
         model (`str`):
             Folder or Hub id.
         task (`str`):
-            `"object-detection"` or `"pose-estimation"`.
+            `"object-detection"` or `"keypoint-detection"`.
         data (`str` or `None`):
             COCO's JSON, or a folder with `annotations/instances_val.json`.
         split (`str` or `None`):
@@ -63,14 +63,14 @@ def evaluate_objects(
 
     if data is None:
         raise ValueError(f"--data is needed with --task {task}: COCO's JSON, or a folder with annotations/")
-    if task == "pose-estimation" and boxes is None:
+    if task == "keypoint-detection" and boxes is None:
         raise ValueError(f"--boxes is needed with --task {task}: COCO's results, or {GROUND_TRUTH}")
     with loading("--model", model):
         own = object_task(model)
     if own != task:
         what = read_architecture(model) or "another model"
         raise ValueError(f"--model {model} is {what}, which --task {task} does not score")
-    pose = task == "pose-estimation"
+    pose = task == "keypoint-detection"
     wanted = split or ("train" if Path(data).is_file() else None)
     found = find_objects(data, wanted, "keypoints" if pose else "instances", images)
     if found is None:

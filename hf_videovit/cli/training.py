@@ -66,12 +66,12 @@ def pretrain(
 
 @commands.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    help="Draw training clips before and after augmentation, with targets and masks. Fields as for `train`.",
+    help="Draw training clips or images before and after augmentation, with targets and masks. Fields as for `train`.",
 )
 def preview(
     ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the picture.")] = Path("preview.png"),
-    num_clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips in the picture.")] = 4,
+    num_clips: Annotated[int, typer.Option("--clips", min=1, help="Number of clips or images in the picture.")] = 4,
 ) -> None:
     """No weights are loaded, and nothing is trained."""
     from ..training.defaults import read_run

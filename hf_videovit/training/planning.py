@@ -60,15 +60,17 @@ class DataPlan:
         splits (`tuple[str, ...]`):
             Splits of the data.
         num_train (`int` or `None`):
-            Training clips; `None` if unknown.
+            Training samples; `None` if unknown.
         num_eval (`int` or `None`):
-            Evaluation clips; `None` if unknown.
+            Evaluation samples; `None` if unknown.
         evaluated_on (`str`):
-            Where the evaluation clips come from.
+            Where the evaluation samples come from.
         classes (`dict[str, tuple[int, int] | None]`):
-            Training and evaluation clips of each class; `None` if unknown.
+            Training and evaluation samples of each class; `None` if unknown.
         remarks (`tuple[str, ...]`):
             What is left out, and what else a user should know.
+        samples (`str`, *optional*, defaults to `"clips"`):
+            What the samples are, see [`Method.samples`].
     """
 
     data: str
@@ -78,6 +80,7 @@ class DataPlan:
     evaluated_on: str
     classes: dict[str, tuple[int, int] | None]
     remarks: tuple[str, ...]
+    samples: str = "clips"
 
     def rows(self) -> list[tuple[str, str]]:
         """
@@ -89,9 +92,12 @@ class DataPlan:
         rows = [
             ("data", self.data),
             ("splits", ", ".join(self.splits) or "none"),
-            ("training clips", "unknown" if self.num_train is None else str(self.num_train)),
-            ("evaluation clips", f"{'' if self.num_eval is None else self.num_eval} {self.evaluated_on}".strip()),
-            ("classes", str(len(self.classes)) if self.classes else "none: the clips have no labels"),
+            (f"training {self.samples}", "unknown" if self.num_train is None else str(self.num_train)),
+            (
+                f"evaluation {self.samples}",
+                f"{'' if self.num_eval is None else self.num_eval} {self.evaluated_on}".strip(),
+            ),
+            ("classes", str(len(self.classes)) if self.classes else f"none: the {self.samples} have no labels"),
         ]
         for name, counts in list(self.classes.items())[:MOST_CLASSES]:
             known = "" if counts is None else f"{counts[0]} to train on, {counts[1]} to evaluate on"
@@ -115,19 +121,19 @@ class RunPlan:
         num_parameters (`int`):
             Number of parameters of the trained model.
         forward_macs (`int`):
-            Multiply-accumulates of the forward pass of one clip.
+            Multiply-accumulates of the forward pass of one sample.
         processes (`int`):
-            Number of processes, each with `batch_size` videos in a forward pass.
+            Number of processes, each with `batch_size` videos or images in a forward pass.
         videos_per_step (`int`):
-            Videos per optimiser step, over all processes. Learning rates are scaled by it.
+            Videos or images per optimiser step, over all processes. Learning rates are scaled by it.
         effective_batch (`int`):
-            Clips per optimiser step, augmented copies (`num_sample`) included.
+            Samples per optimiser step, augmented copies (`num_sample`) included.
         peak_learning_rate (`float`):
             Highest learning rate, after scaling by the batch.
         final_learning_rate (`float`):
             Learning rate at the end, after scaling by the batch.
         num_videos (`int` or `None`):
-            Training videos of an epoch; `None` if unknown.
+            Training videos or images of an epoch; `None` if unknown.
         steps_per_epoch (`int` or `None`):
             Optimiser steps of an epoch; `None` if unknown.
         total_steps (`int` or `None`):
@@ -146,6 +152,8 @@ class RunPlan:
             The clips and their classes, if the run names its data.
         settings (`dict[str, str]`, *optional*, defaults to `{}`):
             What the run starts from, and the regularisation and augmentation that are on.
+        samples (`str`, *optional*, defaults to `"clips"`):
+            What the samples are, see [`Method.samples`].
     """
 
     method: str
@@ -167,6 +175,7 @@ class RunPlan:
     others: dict[str, OtherPass] = field(default_factory=dict)
     data: DataPlan | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    samples: str = "clips"
 
     def rows(self) -> list[tuple[str, str]]:
         """
@@ -177,18 +186,20 @@ class RunPlan:
         """
         sharded = ", ".join(f"{gib:.1f} GiB of each of {number}" for number, gib in self.sharded_gib.items())
         rows = [] if self.data is None else self.data.rows()
+        files = "videos" if self.samples == "clips" else self.samples
+        seen = "clips" if self.samples == "clips" else f"augmented {self.samples}"
         rows += [
             ("method", self.method),
             ("family", self.model_type),
             ("parameters", f"{self.num_parameters:,} ({self.num_parameters / 1e6:.1f} M)"),
-            ("forward pass", f"{self.forward_macs / 1e9:.2f} GMACs per clip"),
+            ("forward pass", f"{self.forward_macs / 1e9:.2f} GMACs per {self.samples.removesuffix('s')}"),
             *((f"forward pass, {name}", other.text()) for name, other in self.others.items()),
             ("processes", str(self.processes)),
-            ("videos per step", str(self.videos_per_step)),
-            ("clips per step", f"{self.effective_batch}, augmented copies included"),
+            (f"{files} per step", str(self.videos_per_step)),
+            (f"{seen} per step", f"{self.effective_batch}, augmented copies included"),
             ("highest learning rate", f"{self.peak_learning_rate:.4g}"),
             ("last learning rate", f"{self.final_learning_rate:.4g}"),
-            ("videos per epoch", _known(self.num_videos)),
+            (f"{files} per epoch", _known(self.num_videos)),
             ("steps per epoch", _known(self.steps_per_epoch)),
             ("steps", _known(self.total_steps)),
             ("steps of warm-up", _known(self.warmup_steps)),
@@ -272,7 +283,7 @@ def plan_run(
     data = None
     if config.data.data is not None:
         source, held_out = method.checked_sources()
-        data = describe_data(config, source, held_out, method.list_splits(), "holdout" not in method.unread)
+        data = describe_data(method, source, held_out)
         num_videos, num_labels = num_videos or source.num_samples, len(source.label_names) or num_labels
     elif num_videos is None:
         num_videos = config.about.get("num_videos")
@@ -312,6 +323,7 @@ def plan_run(
         others={one.name: OtherPass(cost.forward_macs, one.samples * one.share * per_step) for one, cost in others},
         data=data,
         settings=describe_settings(method),
+        samples=method.samples,
     )
 
 
@@ -349,28 +361,22 @@ def _changed(arguments: Any, defaults: Any) -> str:
     return ", ".join(f"{name} {value}" for name, value, default in pairs if value != default)
 
 
-def describe_data(
-    config: RunConfig, train: VideoSource, evaluation: VideoSource | None, splits: Sequence[str], holds_out: bool
-) -> DataPlan:
+def describe_data(method: Method, train: VideoSource, evaluation: VideoSource | None) -> DataPlan:
     """
     Describe the data of a run.
 
     Args:
-        config ([`RunConfig`]):
-            The run.
+        method ([`Method`]):
+            The method of the run.
         train ([`VideoSource`]):
-            Its training clips.
+            Its training samples.
         evaluation ([`VideoSource`] or `None`):
-            Its evaluation clips.
-        splits (`Sequence[str]`):
-            Splits of the data.
-        holds_out (`bool`):
-            Whether clips are held out of data without an evaluation split.
+            Its evaluation samples.
 
     Returns:
         [`DataPlan`]
     """
-    data = config.data
+    data, samples, splits = method.config.data, method.samples, method.list_splits()
     chosen = data.eval_split or next((name for name in EVAL_SPLITS if name in splits), None)
     if evaluation is None:
         where = "none"
@@ -379,7 +385,8 @@ def describe_data(
     elif chosen is not None:
         where = f"of {chosen!r}"
     else:
-        where = f"held out of the training clips (`holdout` {data.holdout:g})" if holds_out else "of another split"
+        holds_out = "holdout" not in method.unread
+        where = f"held out of the training {samples} (`holdout` {data.holdout:g})" if holds_out else "of another split"
     classes: dict[str, tuple[int, int] | None] = dict.fromkeys(train.label_names)
     if isinstance(train, VideoList):
         theirs = evaluation.label_counts() if isinstance(evaluation, VideoList) else {}
@@ -387,7 +394,7 @@ def describe_data(
     remarks = [*train.remarks, *(evaluation.remarks if evaluation is not None else ())]
     lonely = [name for name, counts in classes.items() if counts is not None and counts[0] == 0]
     if lonely:
-        remarks.append(f"Classes without training clips: {preview(lonely)}")
+        remarks.append(f"Classes without training {samples}: {preview(lonely)}")
     return DataPlan(
         str(data.data),
         tuple(splits),
@@ -396,6 +403,7 @@ def describe_data(
         where,
         classes,
         tuple(dict.fromkeys(remarks)),
+        samples,
     )
 
 

@@ -179,7 +179,7 @@ def _open(path: Path, split: str | None) -> VideoList:
         if isinstance(source, VideoList):
             return source
     if not path.is_dir():
-        raise ValueError(f"`image_data` {str(path)!r} must be a folder of classes or a list of image files")
+        raise ValueError(f"{str(path)!r} must be a folder of classes of images or a list of image files")
     return folder_source(
         path if split is None else split_folder(path, split), read_label_names(path), PICTURE_SUFFIXES
     )

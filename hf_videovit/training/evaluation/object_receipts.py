@@ -17,7 +17,7 @@ from .pose import evaluate_pose
 
 MODELS: dict[str, Any] = {
     "object-detection": UniFormerForObjectDetection,
-    "pose-estimation": UniFormerForPoseEstimation,
+    "keypoint-detection": UniFormerForPoseEstimation,
 }
 
 
@@ -30,7 +30,7 @@ def object_task(folder: str | os.PathLike) -> str | None:
             Folder or Hub id.
 
     Returns:
-        `str` or `None`: `"object-detection"` or `"pose-estimation"`.
+        `str` or `None`: `"object-detection"` or `"keypoint-detection"`.
     """
     architectures = AutoConfig.from_pretrained(folder).architectures or []
     return next((task for task, one in MODELS.items() if one.__name__ in architectures), None)
@@ -74,7 +74,7 @@ def evaluate_object_claim(
             raise ValueError(f"{str(folder)!r} is neither a detector of objects nor a pose model")
         model = MODELS[task].from_pretrained(folder).to(device)
         processor = AutoImageProcessor.from_pretrained(folder)
-    pose = task == "pose-estimation"
+    pose = task == "keypoint-detection"
     truth = claim.open([model.config.id2label[index] for index in range(model.config.num_labels)], pose)
     running: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
     if not pose:

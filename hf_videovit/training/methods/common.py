@@ -220,6 +220,11 @@ class Method(ABC):
     changes_accumulation: ClassVar[bool] = True
     full_batches: ClassVar[bool] = False
 
+    @property
+    def samples(self) -> str:
+        """What the method trains on, in the plural, as plans name it."""
+        return "clips"
+
     # Set by `begin`.
     accelerator: Accelerator
     model: PreTrainedModel

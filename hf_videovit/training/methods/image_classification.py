@@ -71,6 +71,11 @@ class ImageClassification(Classification):
     arguments_class = ImageArguments
     unread = (*Classification.unread, "image_model", *VIDEO_DATA)
 
+    @property
+    def samples(self) -> str:
+        """See [`Method.samples`]."""
+        return "images"
+
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for classifiers of images. See [`Method.fits`]."""

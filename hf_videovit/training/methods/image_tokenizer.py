@@ -75,6 +75,11 @@ class ImageTokenizer(Method):
     unread = (*PRETRAINING_UNREAD, "augment_on_device", "device_area", "probe")
     changes_accumulation = False  # the codebook moves with each batch of all processes
 
+    @property
+    def samples(self) -> str:
+        """See [`Method.samples`]."""
+        return "images" if self.arguments.images else "clips"
+
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for tokenizers. See [`Method.fits`]."""

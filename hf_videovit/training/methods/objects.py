@@ -53,6 +53,11 @@ class ObjectMethod(Method):
     eval_source: ObjectSource | None  # type: ignore[assignment]
     processor: Any
 
+    @property
+    def samples(self) -> str:
+        """See [`Method.samples`]."""
+        return "images"
+
     def open_sources(self) -> Sources:
         """
         Open the annotations.

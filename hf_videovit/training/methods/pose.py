@@ -90,6 +90,11 @@ class Pose(ObjectMethod):
 
     processor: VitPoseImageProcessor
 
+    @property
+    def samples(self) -> str:
+        """See [`Method.samples`]."""
+        return "persons"
+
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """False: a run names this method. See [`Method.fits`]."""

@@ -95,6 +95,11 @@ class SemanticSegmentation(Method):
     eval_source: SegmentationSource | None  # type: ignore[assignment]
     processor: UniFormerSegmenterImageProcessor  # type: ignore[assignment]
 
+    @property
+    def samples(self) -> str:
+        """See [`Method.samples`]."""
+        return "images"
+
     @classmethod
     def fits(cls, config: RunConfig, model_config: dict[str, Any]) -> bool:
         """True for models of semantic segmentation. See [`Method.fits`]."""

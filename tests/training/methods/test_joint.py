@@ -224,7 +224,7 @@ def test_images_are_files_that_look_like_frames(image_folder, tmp_path):
     rows = "\n".join(f"{path},{name}" for path in (image_folder / "val").rglob("*.png") for name in [path.parent.name])
     (tmp_path / "list.csv").write_text(f"file,label\n{rows}")
     assert len(open_images(tmp_path / "list.csv")[0]) == 6
-    with pytest.raises(ValueError, match="`image_data` .* must be a folder"):
+    with pytest.raises(ValueError, match="nothing. must be a folder of classes of images"):
         open_images(tmp_path / "nothing")
     with pytest.raises(ValueError, match="must be one of train, val in .*, got 'test'"):
         open_images(image_folder, "test")

@@ -163,7 +163,7 @@ def test_a_run_saves_a_pose_model_whose_scores_can_be_reproduced(fields, picture
     truth = json.loads((pictures / "annotations" / "keypoints_validation.json").read_text())
     found = [{"image_id": one["image_id"], "bbox": one["bbox"], "score": 0.5} for one in truth["annotations"]]
     (tmp_path / "people.json").write_text(json.dumps(found))
-    words = ["evaluate", "--task", "pose-estimation", "--model", str(folder), "--data", str(pictures), "--cpu"]
+    words = ["evaluate", "--task", "keypoint-detection", "--model", str(folder), "--data", str(pictures), "--cpu"]
     shown = CliRunner().invoke(app, [*words, "--boxes", str(tmp_path / "people.json"), "--json"])
     answer = json.loads(shown.stdout)
     assert answer["boxes"] == "detected people" and "PCK" not in answer["metrics"]
@@ -171,7 +171,7 @@ def test_a_run_saves_a_pose_model_whose_scores_can_be_reproduced(fields, picture
     previewed = next(iter(method_of(pose(fields)).preview(1)))
     assert (previewed.after[0] == [255, 255, 0]).all(-1).any()
     wrong = {
-        "pose-estimation": "--boxes is needed",
+        "keypoint-detection": "--boxes is needed",
         "object-detection": "UniFormerForPoseEstimation, which --task object-detection does not score",
         "semantic-segmentation": "UniFormerForPoseEstimation, which does not label pixels",
     }
@@ -233,6 +233,10 @@ def test_plans_of_the_recipes_of_digits(name, pictures, tmp_path):
     plan = plan_run(read_run(words, "classifier"), "classifier")
     assert plan.total_steps > 0
     assert (plan.data.splits, plan.data.evaluated_on) == (("training", "validation"), "of 'validation'")
+    samples = {"detection": "images", "pose": "persons"}[name]
+    rows = dict(plan.rows())
+    assert {f"training {samples}", f"evaluation {samples}", f"{samples} per step"} <= rows.keys()
+    assert not [row for row in plan.rows() if "clip" in " ".join(row)]
 
 
 def test_a_saved_detector_is_a_detector_of_people(pictures, tmp_path):
