@@ -37,8 +37,8 @@ from hf_videovit.training.arguments import RunConfig
 from hf_videovit.training.building import describe_inputs
 from hf_videovit.training.data.opening import load_sources
 from hf_videovit.training.defaults import read_run
-from hf_videovit.training.methods.common import make_accelerator
 from hf_videovit.training.methods.masked_words import cache_words
+from hf_videovit.training.methods.running import make_accelerator
 from hf_videovit.training.words.tokenizers import MovingPatchTokenizer, PatchTokenizer, fit_patch_tokenizer
 
 

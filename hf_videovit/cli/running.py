@@ -11,7 +11,8 @@ from ..hub.publishing import check_access, finish_run
 from ..training.defaults import read_run
 from ..training.engine.run_folder import RunFolder
 from ..training.methods.choosing import describe_fields, method_of
-from ..training.methods.common import Goal, RunResult, make_accelerator, run
+from ..training.methods.common import Goal, RunResult
+from ..training.methods.running import make_accelerator, run
 from ..training.planning import plan_run
 
 

@@ -16,7 +16,8 @@ from .building import require_checkpoint
 from .data.sources import EVAL_SPLITS, VideoList, VideoSource, preview
 from .lora import add_adapter
 from .methods.choosing import method_of
-from .methods.common import Goal, Method, Pass
+from .methods.common import Goal, Method
+from .methods.passes import Pass
 from .schedules import schedule_steps
 from .sharded_memory import ParameterShapes, ShardedMemory, parameter_shapes, sharded_memory
 

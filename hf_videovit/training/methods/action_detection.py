@@ -42,7 +42,8 @@ from ..evaluation.detection_receipts import DetectionClaim
 from ..evaluation.held_out import save_training_clips
 from ..fields import check_range, option
 from ..tasks import ActionDetectionTask, Task
-from .common import Method, Pass, Rows, RunResult, Sources, example_pixels, model_pass
+from .common import Method, Rows, RunResult, Sources
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedCopies
 
 

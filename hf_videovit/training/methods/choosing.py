@@ -10,7 +10,7 @@ from ..building import load_config
 from ..fields import suggestion
 from .action_detection import ActionDetection
 from .classification import Classification, Distillation
-from .common import GOALS, Goal, Method, RunResult, run
+from .common import GOALS, Goal, Method, RunResult
 from .contrastive import Contrastive
 from .end_to_end_localization import EndToEndLocalization
 from .image_classification import ImageClassification
@@ -20,6 +20,7 @@ from .masked_pixels import MaskedPixels
 from .masked_words import MaskedWords
 from .object_detection import ObjectDetection
 from .pose import Pose
+from .running import run
 from .semantic_segmentation import SemanticSegmentation
 from .temporal_localization import TemporalLocalization
 

@@ -27,7 +27,8 @@ from ..evaluation.hardest import draw_hardest_clips, video_losses
 from ..evaluation.held_out import claim_of, save_training_clips
 from ..fields import check_range, option
 from ..tasks import ClassificationTask, DistillationTask, Task
-from .common import Method, Pass, Rows, RunResult, example_pixels, model_pass
+from .common import Method, Rows, RunResult
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedCopies
 
 

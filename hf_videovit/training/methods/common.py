@@ -1,24 +1,19 @@
-"""The base class of training methods, and the run of a method from its configuration to a saved folder."""
+"""The base class of training methods."""
 
 import dataclasses
 import math
-import os
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import logging
 
-from ...modeling.configuration_base import frame_size
-from ..arguments import FIELD_GROUP, GROUPS, OptimizationArguments, RunArguments, RunConfig
+from ..arguments import FIELD_GROUP, GROUPS, OptimizationArguments, RunConfig
 from ..building import describe_inputs, described_config, load_config
 from ..changes import changed_settings
 from ..data.loaders import SampleLoader
@@ -27,9 +22,7 @@ from ..data.processors import ClipProcessor
 from ..data.sources import VideoSource
 from ..data.streaming import Batch, BatchStream, ClipStream, StepStream, count_batches
 from ..data.streams import evaluation_stream, training_ledger, training_stream
-from ..engine.loop import FitResult, Observer, fit
-from ..engine.resuming import resumed_batch
-from ..engine.run_folder import open_run_folder
+from ..engine.loop import FitResult, Observer
 from ..evaluation.action_detection import ActionDetectionResult
 from ..evaluation.evaluation import EvaluationResult, describe_environment, evaluate_model
 from ..evaluation.object_results import ObjectResult
@@ -39,6 +32,7 @@ from ..evaluation.temporal_localization import LocalizationResult
 from ..fields import build_group, default_value
 from ..lora import ADAPTER, add_adapter, merge_adapter
 from ..tasks import Task
+from .passes import Pass
 from .previewing import PreviewedClip, PreviewedCopies, preview_stream
 
 
@@ -89,86 +83,6 @@ class RunResult:
     facts: dict[str, Any]
     evaluation: Evaluation | None = None
     picture: Path | None = None
-
-
-@dataclass(frozen=True)
-class Pass:
-    """
-    A forward pass of one of a method's models, described without weights. Plans count its cost.
-
-    Args:
-        name (`str`):
-            Name of the pass: `"clip"` for the main one, `"image"`, `"teacher"`, `"words"`.
-        build (`Callable[[], torch.nn.Module]`):
-            Builds the model. Called on torch's meta device.
-        inputs (`dict[str, torch.Tensor]`):
-            Example inputs on the meta device.
-        batch_size (`int`):
-            Number of samples in `inputs`.
-        samples (`float`):
-            Number of samples in one forward pass of a process.
-        trained (`bool`, *optional*, defaults to `True`):
-            Whether a backward pass follows.
-        share (`float`, *optional*, defaults to 1.0):
-            Share of a process's batches that go through it. Passes with a share below 1 take turns.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    inputs: Rows
-    batch_size: int
-    samples: float
-    trained: bool = True
-    share: float = 1.0
-
-
-def model_pass(
-    auto_class: Any, config: PreTrainedConfig, inputs: Rows, samples: float = 1, *, name: str = "clip"
-) -> Pass:
-    """
-    The pass of a model that an auto class builds.
-
-    Args:
-        auto_class (`type`):
-            An auto class, such as `AutoModelForVideoClassification`.
-        config (`PreTrainedConfig`):
-            Configuration of the model.
-        inputs (`dict[str, torch.Tensor]`):
-            Example inputs on the meta device.
-        samples (`float`, *optional*, defaults to 1):
-            Number of samples in one forward pass of a process.
-        name (`str`, *optional*, defaults to `"clip"`):
-            Name of the pass.
-
-    Returns:
-        [`Pass`]
-    """
-    return Pass(name, lambda: auto_class.from_config(config), inputs, len(next(iter(inputs.values()))), samples)
-
-
-def example_pixels(config: PreTrainedConfig, clips: int = 1, frames: int | None = None) -> torch.Tensor:
-    """
-    Clips of the model's size on the meta device.
-
-    Args:
-        config (`PreTrainedConfig`):
-            Configuration of the model.
-        clips (`int`, *optional*, defaults to 1):
-            Number of clips.
-        frames (`int`, *optional*):
-            Number of frames. Defaults to that of the model.
-
-    Returns:
-        `torch.Tensor` of shape `(clips, frames, num_channels, height, width)`.
-
-    Raises:
-        ValueError: the model's clips have no number of frames.
-    """
-    if frames is None and "num_frames" not in config.to_dict():
-        raise ValueError(f"`model_type` must be that of a model of clips, got {config.model_type!r}")
-    height, width = frame_size(config.image_size)
-    shape = (clips, config.num_frames if frames is None else frames, config.num_channels, height, width)
-    return torch.empty(shape, device="meta")
 
 
 class Method(ABC):
@@ -222,7 +136,7 @@ class Method(ABC):
 
     @property
     def samples(self) -> str:
-        """What the method trains on, in the plural, as plans name it."""
+        """Samples of the method in the plural, as plans name them: `"clips"`, `"images"`."""
         return "clips"
 
     # Set by `begin`.
@@ -768,83 +682,6 @@ class Method(ABC):
         return RunResult(fitted.model, self.processor, fitted.history, self.output_dir, facts, picture=path)
 
 
-def make_accelerator(arguments: RunArguments) -> Accelerator:
-    """
-    The processes and devices of a run, as started by `accelerate launch`.
-
-    Args:
-        arguments ([`RunArguments`]):
-            `cpu` and `mixed_precision` are used.
-
-    Returns:
-        `Accelerator`
-
-    Raises:
-        ValueError: the launcher started several processes, and Accelerate takes each for a run of its own.
-    """
-    accelerator = Accelerator(cpu=arguments.cpu, mixed_precision=arguments.mixed_precision)
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if accelerator.num_processes < started:
-        raise ValueError(
-            f"The launcher started {started} processes, and Accelerate sees {accelerator.num_processes}: set the "
-            "environment variable ACCELERATE_USE_CPU=true for processes without an accelerator"
-        )
-    return accelerator
-
-
-def run(method: Method, accelerator: Accelerator | None = None) -> RunResult:
-    """
-    Train, evaluate and save.
-
-    Args:
-        method ([`Method`]):
-            The method with its run.
-        accelerator (`Accelerator`, *optional*):
-            Processes and devices. Built from the run's fields by default.
-
-    Returns:
-        [`RunResult`]
-
-    Raises:
-        ValueError: `output_dir` is in use, or has files that the run would replace.
-    """
-    accelerator = accelerator or make_accelerator(method.config.run)
-    with open_run_folder(method.config, accelerator) as folder, _progress_bars(method.config.run.progress):
-        method.use_batch(resumed_batch(method.config, accelerator.num_processes, method.changes_accumulation))
-        torch.manual_seed(method.config.run.seed)
-        method.begin(accelerator)
-        fitted = fit(
-            method.task(),
-            method.stream(),
-            method.config,
-            accelerator=accelerator,
-            prepare_batch=method.prepare_batch,
-            ledger=method.ledger,
-            validate=method.validate if method.can_validate else None,
-            observers=method.observers(),
-            folder=folder,
-        )
-        if accelerator.is_main_process:
-            folder.begin_saving()
-        result = method.finish(method.merged(fitted))
-        if accelerator.is_main_process:
-            folder.record_results()
-    return result
-
-
-@contextmanager
-def _progress_bars(shown: bool) -> Iterator[None]:
-    """A block in which transformers shows its progress bars, or does not."""
-    before = logging.is_progress_bar_enabled()
-    if not shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if before:
-            logging.enable_progress_bar()
-
-
 def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:
     """
     Results of pretraining for the model card: the last validation and the last probes.
@@ -864,16 +701,4 @@ def outcomes(history: list[dict[str, Any]]) -> dict[str, str]:
     return found
 
 
-__all__ = [
-    "GOALS",
-    "Goal",
-    "Method",
-    "NoArguments",
-    "Pass",
-    "RunResult",
-    "example_pixels",
-    "make_accelerator",
-    "model_pass",
-    "outcomes",
-    "run",
-]
+__all__ = ["GOALS", "Goal", "Method", "NoArguments", "RunResult", "outcomes"]

@@ -22,7 +22,8 @@ from ..data.streaming import Batch, ClipStream
 from ..data.streams import clip_augmentation
 from ..engine.loop import FitResult
 from ..tasks import ContrastiveTask, Task
-from .common import PRETRAINING_UNREAD, Method, Pass, Rows, RunResult, example_pixels, model_pass
+from .common import PRETRAINING_UNREAD, Method, Rows, RunResult
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedCopies
 
 

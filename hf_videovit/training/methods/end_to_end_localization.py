@@ -20,7 +20,8 @@ from ..data.loaders import SampleLoader
 from ..data.segment_files import read_segments
 from ..data.streams import clip_augmentation, keep_directions
 from ..fields import check_minimum, option
-from .common import Pass, Rows, Sources, example_pixels, model_pass
+from .common import Rows, Sources
+from .passes import Pass, example_pixels, model_pass
 from .temporal_localization import (
     OTHER_DATA,
     FeatureFacts,

@@ -19,7 +19,8 @@ from ..data.token_labels import TokenLabelFolder, TokenLabelLoader, crop_token_l
 from ..fields import option
 from ..tasks import Task, TokenLabelTask
 from .classification import Classification, LabelArguments
-from .common import Pass, Rows, Sources, example_pixels, model_pass
+from .common import Rows, Sources
+from .passes import Pass, example_pixels, model_pass
 
 
 # Fields of the data that do not apply to a folder or list of image files.

@@ -28,9 +28,10 @@ from ..fields import check_range, option
 from ..tasks import ImageTokenizerTask, Task
 from ..words.perceptual import PerceptualDistance
 from ..words.tokenizer_clips import TokenizerClipLoader, TokenizerEvaluationLoader, tokenizer_pixels
-from .common import PRETRAINING_UNREAD, Method, Pass, Rows, RunResult, Sources, example_pixels
+from .common import PRETRAINING_UNREAD, Method, Rows, RunResult, Sources
 from .image_classification import VIDEO_DATA
 from .masked_pixels import NUM_DRAWN
+from .passes import Pass, example_pixels
 from .previewing import PreviewedCopies
 
 

@@ -20,7 +20,8 @@ from ..engine.loop import FitResult, Observer
 from ..fields import check_minimum, option
 from ..tasks import JointClassificationTask, Task
 from .classification import Classification, LabelArguments, mixed_clips, prepare_labelled
-from .common import Pass, Rows, RunResult, Sources, example_pixels, model_pass
+from .common import Rows, RunResult, Sources
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedClip, PreviewedCopies
 
 

@@ -25,7 +25,8 @@ from ..data.streaming import Batch, ClipStream, merge_copies
 from ..data.streams import clip_augmentation
 from ..engine.loop import FitResult, Observer
 from ..tasks import MaskedModelingTask, Task
-from .common import PRETRAINING_UNREAD, Method, Pass, Rows, RunResult, example_pixels, model_pass
+from .common import PRETRAINING_UNREAD, Method, Rows, RunResult
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedCopies, split_by_mask
 
 

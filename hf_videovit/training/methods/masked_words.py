@@ -23,19 +23,12 @@ from ..evaluation.probes import online_probe
 from ..tasks import MaskedWordsTask, Task
 from ..words.streams import ImageStream, Rows, WordArguments, WordData
 from ..words.tokenizers import VisualTokenizer, check_tokenizer, codebook_without_weights, load_tokenizer
-from .common import (
-    PRETRAINING_UNREAD,
-    Method,
-    Pass,
-    RunResult,
-    Sources,
-    example_pixels,
-    make_accelerator,
-    model_pass,
-)
+from .common import PRETRAINING_UNREAD, Method, RunResult, Sources
 from .image_classification import VIDEO_DATA
 from .masked_pixels import NUM_DRAWN
+from .passes import Pass, example_pixels, model_pass
 from .previewing import PreviewedClip, PreviewedCopies, split_by_mask
+from .running import make_accelerator
 from .word_pictures import draw_words
 
 

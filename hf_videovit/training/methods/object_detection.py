@@ -23,9 +23,10 @@ from ..evaluation.object_detection import evaluate_object_detection
 from ..evaluation.object_results import ObjectResult
 from ..fields import option
 from ..tasks import ObjectDetectionTask, Task
-from .common import Pass, Rows
+from .common import Rows
 from .dense_backbones import changed_backbone, load_backbone, started_backbone
 from .objects import ObjectMethod, checkpoint_config, named_model
+from .passes import Pass
 from .previewing import PreviewedCopies
 
 

@@ -24,8 +24,9 @@ from ..evaluation.object_results import ObjectResult, check_keypoints
 from ..evaluation.pose import evaluate_pose
 from ..fields import check_range, option
 from ..tasks import PoseTask, Task
-from .common import Pass, Rows
+from .common import Rows
 from .objects import ObjectMethod, named_model
+from .passes import Pass
 from .previewing import PreviewedCopies
 
 

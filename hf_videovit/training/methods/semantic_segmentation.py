@@ -33,8 +33,9 @@ from ..engine.loop import FitResult
 from ..evaluation.semantic_segmentation import SegmentationClaim, SegmentationResult, evaluate_segmentation
 from ..fields import check_range, option
 from ..tasks import SemanticSegmentationTask, Task
-from .common import Method, Pass, Rows, RunResult, Sources, model_pass
+from .common import Method, Rows, RunResult, Sources
 from .dense_backbones import changed_backbone, load_backbone, started_backbone
+from .passes import Pass, model_pass
 from .previewing import PreviewedCopies
 
 

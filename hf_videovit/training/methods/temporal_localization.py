@@ -29,7 +29,8 @@ from ..evaluation.localization_receipts import LocalizationClaim
 from ..evaluation.temporal_localization import LocalizationResult, evaluate_temporal_localization
 from ..fields import check_range, option
 from ..tasks import Task, TemporalLocalizationTask
-from .common import Method, Pass, Rows, RunResult, Sources, model_pass
+from .common import Method, Rows, RunResult, Sources
+from .passes import Pass, model_pass
 from .previewing import PreviewedClip, PreviewedCopies
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from hf_videovit.training.arguments import OptimizationArguments, RunArguments
 from hf_videovit.training.engine.checkpointing import list_checkpoints, load_checkpoint
 from hf_videovit.training.engine.sharding import MovingAverage, arrange_weights, check_shape
-from hf_videovit.training.methods.common import make_accelerator
+from hf_videovit.training.methods.running import make_accelerator
 from tests.training.engine.test_many_processes import curve, do_runs
 
 

@@ -20,7 +20,7 @@ from hf_videovit.training.evaluation.probes import (
     probe_model,
 )
 from hf_videovit.training.methods.choosing import pretrain
-from hf_videovit.training.methods.common import make_accelerator
+from hf_videovit.training.methods.running import make_accelerator
 from tests.training.engine.test_two_processes import curve_of, launch, write_list
 
 

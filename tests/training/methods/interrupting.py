@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_videovit.training.methods.choosing import finetune, method_of
-from hf_videovit.training.methods.common import run
+from hf_videovit.training.methods.running import run
 from tests.training.engine.test_two_processes import curve_of
 
 
