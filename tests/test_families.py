@@ -193,6 +193,7 @@ def test_compiles_with_inductor(case):
     close(answer(case, torch.compile(model, fullgraph=True), inputs), expected, 1e-4)
 
 
+@pytest.mark.slow
 @every_option
 def test_exports_with_any_batch_size(case):
     """Of heads without options the common tests export all outputs."""

@@ -428,6 +428,7 @@ def test_gradient_checkpointing_changes_nothing():
         close(checkpointed, plain)
 
 
+@pytest.mark.slow
 @options_together
 def test_compiles_as_one_graph(fields):
     torch.compiler.reset()
@@ -442,6 +443,7 @@ def test_compiles_as_one_graph(fields):
     assert all(parameter.grad.isfinite().all() for parameter in compiled.parameters())
 
 
+@pytest.mark.slow
 @options_together
 def test_exports_with_any_batch_size(fields):
     model = model_of(**fields)
